@@ -1,0 +1,176 @@
+"""Exact output laws on Gaussian targets, without Monte Carlo.
+
+For a Gaussian target the denoiser is linear, so a solver is a linear map of (initial noise, step noises). The plan is run on unit
+vectors in place of random draws; the sum of squares of the result is the exact output variance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import torch
+
+from srk.control import Grid, Problem, as_grid
+from srk.errors import ArgumentError, IncompatibleError
+from srk.executor import Executor
+from srk.integrators import Integrator, StochasticTableau, integrator
+from srk.integrators.base import Step, denoising_step
+from srk.integrators.plan import Stage
+from srk.noise.basis import BasisNoise
+from srk.processes.base import Level, LinearProcess
+from srk.solve import plan_grid
+
+
+@attrs.frozen(slots=True, eq=False)
+class GaussianLaw:
+    """The exact law of a solver's output on a Gaussian target, along the target's principal axes.
+
+    Arguments:
+        mean, variance: of the output, shape (d,).
+        target_mean, target_variance: of the exact law at the end of the grid, shape (d,).
+        nfe: network calls made.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    target_mean: np.ndarray
+    target_variance: np.ndarray
+    nfe: int
+
+    @property
+    def kl(self) -> float:
+        """KL(output || exact), summed over the axes, in nats."""
+        delta = (self.variance - self.target_variance) / self.target_variance
+        shift = (self.mean - self.target_mean) ** 2 / self.target_variance
+        return float(np.sum(0.5 * (delta - np.log1p(delta) + shift)))
+
+
+def gaussian_law(
+    solver: str | Integrator | StochasticTableau,
+    process: LinearProcess,
+    mean: float | Sequence[float] | np.ndarray = 0.0,
+    covariance: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray = 1.0,
+    *,
+    steps: int | None = None,
+    grid: Any = "log-snr",
+    eta: float = 1.0,
+    start: Literal["exact", "prior"] = "exact",
+    denoise_final: bool = False,
+) -> GaussianLaw:
+    """The exact law of what `solver` makes of the target N(mean, covariance).
+
+    Arguments:
+        solver: a registered name, an integrator or a tableau.
+        process: a linear process.
+        mean: of the data; a number or shape (d,).
+        covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose principal axes are then used (every solver
+            here commutes with rotations).
+        steps: number of steps of the grid (not for explicit times).
+        grid: a grid's name, a grid, or a list of own times.
+        eta: stochasticity.
+        start: "exact" starts from the true law at the first time, "prior" from N(0, sigma(t_max)^2).
+        denoise_final: end with the denoiser, as `srk.solve` does; the target law is then still the one at the last time.
+
+    Returns:
+        A `GaussianLaw`.
+
+    Example:
+        >>> import srk
+        >>> law = srk.analysis.gaussian_law("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
+        >>> law.variance.shape
+        (2,)
+    """
+    if not isinstance(process, LinearProcess):
+        raise IncompatibleError(f"an exact Gaussian law needs a linear process, not {process!r}")
+    method = integrator(solver)
+    method.check(process, eta)
+    control = as_grid(grid)
+    if not isinstance(control, Grid):
+        raise IncompatibleError(f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run depend on the draws")
+    m, v = _axes(mean, covariance)
+    plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
+    if denoise_final and plans[-1].stop.sigma > 0:
+        last = plans[-1].stop
+        plans.append(denoising_step(Step(process, last, Level(last.t, 1.0, 0.0, float("inf")), eta, len(plans))))
+    first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
+    variances = torch.from_numpy(v)
+    means = torch.from_numpy(m)
+    std = torch.sqrt(first.alpha**2 * variances + first.sigma**2) if start == "exact" else torch.full_like(variances, process.prior_std)
+
+    def run(rows: int, centre: torch.Tensor, state: torch.Tensor, first_draw: int) -> torch.Tensor:
+        noise = BasisNoise(first_draw)
+        noise.start(state.shape, state.dtype, state.device)
+
+        def denoiser(x: torch.Tensor, stage: Stage) -> torch.Tensor:
+            level = stage.level
+            gain = level.alpha * variances / (level.alpha**2 * variances + level.sigma**2)
+            return centre + gain * (x - level.alpha * centre)
+
+        executor = Executor(denoiser, noise)
+        memory: list[torch.Tensor] = []
+        for plan in plans:
+            outcome = executor.run(plan, state, memory)
+            state, memory = outcome.state, outcome.keep
+        return state
+
+    rows = 1 + sum(len(plan.slots) for plan in plans)
+    state = torch.zeros(rows, len(v), dtype=torch.float64)
+    state[0] = std
+    spread = run(rows, torch.zeros_like(means), state, 1)
+    variance = (spread**2).sum(0).numpy()
+    if np.any(m != 0):
+        # One row: the k-th draw lands outside of it, so that the noise is zero
+        begin = (first.alpha * means if start == "exact" else torch.zeros_like(means))[None].clone()
+        out_mean = run(1, means, begin, -1)[0].numpy()
+    else:
+        out_mean = np.zeros_like(m)
+    return GaussianLaw(out_mean, variance, last.alpha * m, last.alpha**2 * v + last.sigma**2, sum(plan.evaluations for plan in plans))
+
+
+def gaussian_kl(
+    solver: str | Integrator | StochasticTableau,
+    process: LinearProcess,
+    *,
+    variance: float | Sequence[float] | np.ndarray = 1.0,
+    mean: float | Sequence[float] | np.ndarray = 0.0,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: Any = "log-snr",
+    eta: float = 1.0,
+    start: Literal["exact", "prior"] = "exact",
+    denoise_final: bool = False,
+) -> float:
+    """Exact KL(output || target at the last time), in nats, of `solver` on the target N(mean, variance).
+
+    Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and `nfe` may replace `steps`.
+
+    Example:
+        >>> import srk
+        >>> vp = srk.VP()
+        >>> srk.analysis.gaussian_kl("srk2m", vp, variance=0.25, steps=24) < srk.analysis.gaussian_kl("ddpm", vp, variance=0.25, steps=24)
+        True
+    """
+    method = integrator(solver)
+    if nfe is not None:
+        if steps is not None:
+            raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives; give one")
+        steps = method.steps(nfe)
+    return gaussian_law(method, process, mean, variance, steps=steps, grid=grid, eta=eta, start=start, denoise_final=denoise_final).kl
+
+
+def _axes(mean: Any, covariance: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variances along the principal axes, both of shape (d,)."""
+    m, c = np.atleast_1d(np.asarray(mean, dtype=float)), np.atleast_1d(np.asarray(covariance, dtype=float))
+    if c.ndim == 2:
+        if c.shape[0] != c.shape[1] or not np.allclose(c, c.T):
+            raise ArgumentError(f"a covariance matrix must be square and symmetric, not of shape {c.shape}")
+        v, axes = np.linalg.eigh(c)
+        m = axes.T @ np.broadcast_to(m, v.shape)
+    else:
+        m, v = (np.array(a) for a in np.broadcast_arrays(m, c))
+    if m.ndim != 1 or np.any(v <= 0):
+        raise ArgumentError("the covariance must be positive definite, and the mean of the same dimension")
+    return m, v

@@ -1,0 +1,49 @@
+"""Step controllers: where the steps go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from srk.control.base import Decision, Grid, Problem, Report, StepController
+from srk.control.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
+from srk.errors import ArgumentTypeError
+from srk.registry import Registry
+
+CONTROLLERS: Registry[type[StepController]] = Registry(
+    "controller",
+    {"what": lambda name, controller: (controller.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]},
+)
+
+
+def register_controller(controller: Any, name: str | None = None) -> Any:
+    """Make a controller class usable by name in `srk.solve(grid=...)` or `controller=...`; may be used as a class decorator.
+
+    Raises:
+        DuplicateNameError: the name is taken.
+        ArgumentTypeError: not a subclass of `StepController`.
+    """
+    if not (isinstance(controller, type) and issubclass(controller, StepController)):
+        raise ArgumentTypeError(f"a controller is a subclass of srk.StepController, not {controller!r}")
+    CONTROLLERS.register(name or controller.name, controller)
+    return controller
+
+
+for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge):
+    register_controller(_controller)
+
+__all__ = [
+    "CONTROLLERS",
+    "Decision",
+    "Gauge",
+    "Grid",
+    "Karras",
+    "LogSNR",
+    "Problem",
+    "Quadratic",
+    "Report",
+    "StepController",
+    "Times",
+    "Uniform",
+    "as_grid",
+    "register_controller",
+]

@@ -1,0 +1,121 @@
+"""The step controller: where the steps go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import attrs
+import torch
+
+from srk.errors import ArgumentError
+from srk.processes.base import Level
+
+
+@attrs.frozen(slots=True)
+class Problem:
+    """What a controller may know before the run.
+
+    Arguments:
+        process: the forward process.
+        solver: the integrator.
+        steps: how many steps to take; None if the controller decides.
+        eta: stochasticity.
+    """
+
+    process: Any
+    solver: Any
+    steps: int | None
+    eta: float = 1.0
+
+
+@attrs.frozen(slots=True)
+class Report:
+    """What a controller may know after a step.
+
+    Arguments:
+        start, stop: the ends of the step just computed, in own time.
+        index: number of accepted steps before it.
+        state: the state at its start, (batch, *event).
+        candidate: the state at its end.
+        error: the plan's error estimate, same shape, or None.
+        nfe: network calls so far, this step's included.
+    """
+
+    start: float
+    stop: float
+    index: int
+    state: torch.Tensor
+    candidate: torch.Tensor
+    error: torch.Tensor | None
+    nfe: int
+
+
+@attrs.frozen(slots=True)
+class Decision:
+    """A controller's answer: whether the step counts, and the own time at which the next one ends (None: done)."""
+
+    accept: bool
+    stop: float | None
+
+
+class StepController(ABC):
+    """Decides where steps end. `first` starts a run and `next` judges each step.
+
+    A controller may be used for many runs, one at a time; what it remembers belongs to the run that `first` began.
+    """
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def first(self, problem: Problem) -> tuple[float, float]:
+        """Own times of the start of the run and of the end of its first step."""
+
+    @abstractmethod
+    def next(self, report: Report) -> Decision:
+        """Judge the step just computed."""
+
+
+class Grid(StepController):
+    """A controller whose steps are known before the run. Subclasses provide `times`."""
+
+    @abstractmethod
+    def times(self, problem: Problem) -> list[float]:
+        """Own times, strictly decreasing, `problem.steps` + 1 of them, each computed from its index."""
+
+    def first(self, problem: Problem) -> tuple[float, float]:
+        self._times = self.times(problem)
+        return self._times[0], self._times[1]
+
+    def next(self, report: Report) -> Decision:
+        after = report.index + 2
+        return Decision(True, self._times[after] if after < len(self._times) else None)
+
+
+def steps_of(problem: Problem) -> int:
+    """The number of steps of a fixed grid; raise if it is not a positive int."""
+    n = problem.steps
+    if n is None or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ArgumentError(f"a fixed grid needs a positive number of steps, not {n!r}; use solve(..., steps=20) or solve(..., nfe=20)")
+    return n
+
+
+@attrs.frozen(slots=True)
+class Range:
+    """The stretch of half log-SNR that a grid divides: from `noisy` to `clean`.
+
+    Where the process starts at alpha = 0 the noisy end is log-SNR -inf; a grid then divides [-log 80, clean] (80 is EDM's largest noise) and its
+    first point is moved out to t_max itself, so that the first step also covers all the noise above it.
+    """
+
+    noisy: float
+    clean: float
+    start: Level
+    stop: Level
+
+    @staticmethod
+    def of(process: Any) -> Range:
+        start, stop = process.level(process.t_max), process.level(process.t_min)
+        noisy = start.lam if start.alpha > 0 else min(-4.382026634673881, stop.lam - 1.0)
+        clean = stop.lam if stop.sigma > 0 else 6.0
+        return Range(noisy, clean, start, stop)

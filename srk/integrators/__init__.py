@@ -1,0 +1,126 @@
+"""Integrators: planners of steps, by family, and their registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from srk.errors import ArgumentTypeError, DuplicateNameError
+from srk.integrators.base import Integrator, Step
+from srk.integrators.exponential import DDPM, ETDSRA1
+from srk.integrators.gauge import GaugeClock, GaugeStep
+from srk.integrators.ou import WCW
+from srk.integrators.plan import Column, Draft, LinearForm, Node, Slot, Stage, StepPlan
+from srk.integrators.raw import EulerMaruyama
+from srk.integrators.srk import SRK1, SRK2M, SRK2S
+from srk.integrators.tableau import TableauSolver
+from srk.registry import Registry
+from srk.tableaus import TABLEAUS, StochasticTableau
+from srk.tableaus import register_tableau as _register_tableau
+
+
+def _order(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _eta(solver: Integrator) -> str:
+    low, high = solver.eta_range
+    return f"{low:g}" if low == high else f"{low:g}.." + ("" if high == float("inf") else f"{high:g}")
+
+
+SOLVERS: Registry[Integrator] = Registry(
+    "solver",
+    {
+        "NFE/step": lambda name, solver: str(solver.evaluations_per_step),
+        "strong": lambda name, solver: _order(solver.strong_order),
+        "weak": lambda name, solver: _order(solver.weak_order),
+        "eta": lambda name, solver: _eta(solver),
+        "when": lambda name, solver: solver.advice,
+    },
+)
+
+
+def register_solver(solver: Integrator | type[Integrator], name: str | None = None) -> Any:
+    """Make a solver usable by name in `srk.solve`.
+
+    Arguments:
+        solver: an `Integrator`, or a class whose instance without arguments is the default; may be used as a class decorator.
+        name: the name; default is the integrator's own.
+
+    Returns:
+        `solver`, unchanged.
+
+    Raises:
+        DuplicateNameError: the name is taken.
+        ArgumentTypeError: `solver` is not an integrator.
+    """
+    instance = solver() if isinstance(solver, type) and issubclass(solver, Integrator) else solver
+    if not isinstance(instance, Integrator):
+        raise ArgumentTypeError(f"a solver is an srk.Integrator (an instance or a class), not {solver!r}; subclass srk.Integrator and write plan(step)")
+    SOLVERS.register(name or instance.name, instance)
+    return solver
+
+
+def register_tableau(tableau: StochasticTableau, name: str | None = None) -> StochasticTableau:
+    """Check a tableau, register it, and make it usable at once as a solver in the raw frame.
+
+    Arguments:
+        tableau: the `StochasticTableau`.
+        name: the name; default is the tableau's own.
+
+    Returns:
+        `tableau`, unchanged.
+
+    Raises:
+        TableauError: the coefficients do not support the declared order; the message lists the residuals.
+        DuplicateNameError: a tableau or a solver of that name exists.
+    """
+    key = name or tableau.name
+    if key in SOLVERS:
+        raise DuplicateNameError(f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau")
+    _register_tableau(tableau, name)
+    SOLVERS.register(key, TableauSolver(tableau))
+    return tableau
+
+
+def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
+    """The integrator that a user means: a registered name, an `Integrator`, or a tableau (in the raw frame)."""
+    if isinstance(solver, Integrator):
+        return solver
+    if isinstance(solver, StochasticTableau):
+        return TableauSolver(solver)
+    if isinstance(solver, str):
+        return SOLVERS[solver]
+    raise ArgumentTypeError(f"solver must be a name, an srk.Integrator or an srk.StochasticTableau, not {solver!r}")
+
+
+for _solver in (SRK2M, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
+    register_solver(_solver)
+SOLVERS.register("srk2", SOLVERS["srk2s"])
+for _name, _tableau in TABLEAUS.items():
+    SOLVERS.register(_name, TableauSolver(_tableau))
+
+__all__ = [
+    "DDPM",
+    "ETDSRA1",
+    "SOLVERS",
+    "SRK1",
+    "SRK2M",
+    "SRK2S",
+    "WCW",
+    "Column",
+    "Draft",
+    "EulerMaruyama",
+    "GaugeClock",
+    "GaugeStep",
+    "Integrator",
+    "LinearForm",
+    "Node",
+    "Slot",
+    "Stage",
+    "Step",
+    "StepPlan",
+    "TableauSolver",
+    "integrator",
+    "register_solver",
+    "register_tableau",
+]

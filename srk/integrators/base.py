@@ -1,0 +1,132 @@
+"""The integrator: a planner of steps."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import attrs
+
+from srk.errors import ArgumentError, IncompatibleError
+from srk.integrators.plan import Draft, StepPlan
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+
+
+@attrs.frozen(slots=True)
+class Step:
+    """All that a planner may know: the two ends of a step, the process, eta, and what earlier steps kept.
+
+    Arguments:
+        process: the forward process.
+        start, stop: noise levels at both ends (start is noisier). For a process that is not linear only `t` is meaningful.
+        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
+        index: number of the step, from 0.
+        memory: the notes of the rows that the step before kept, in order; empty on the first step.
+    """
+
+    process: Any
+    start: Level
+    stop: Level
+    eta: float = 1.0
+    index: int = 0
+    memory: tuple[Any, ...] = ()
+
+    @property
+    def h(self) -> float:
+        """The step in half log-SNR, positive; inf where the step starts at alpha = 0."""
+        return self.stop.lam - self.start.lam
+
+    @property
+    def linear(self) -> bool:
+        """Whether the process is linear, so that the denoiser exists."""
+        return isinstance(self.process, LinearProcess)
+
+    def draft(self, clock: str = "") -> Draft:
+        """A drafting board for this step; `clock` names the clock of the draws."""
+        return Draft(self, clock)
+
+
+class Integrator(ABC):
+    """A solver: `plan(step)` turns the ends of a step into a `StepPlan`. It never touches a tensor.
+
+    Subclasses are frozen attrs classes whose fields are the solver's options, and declare what they are:
+
+    Arguments (class attributes):
+        name: the registered name.
+        evaluations_per_step: network calls per step.
+        startup_evaluations: calls of the first step beyond that.
+        strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed).
+        eta_range: the values of eta that the method is defined for, as (lowest, highest).
+        linear_only: True if it needs the denoiser of a linear process.
+        infinite_noise: True if it plans a step that starts at alpha = 0 itself; otherwise such a step is an exponential Euler step.
+        reference, advice: where it comes from; when to choose it, in a line.
+    """
+
+    name: ClassVar[str] = ""
+    evaluations_per_step: int = 1
+    startup_evaluations: int = 0
+    strong_order: float | None = None
+    weak_order: float | None = None
+    eta_range: tuple[float, float] = (0.0, math.inf)
+    linear_only: bool = True
+    infinite_noise: bool = False
+    reference: str = ""
+    advice: str = ""
+
+    @abstractmethod
+    def plan(self, step: Step) -> StepPlan:
+        """The numbers of one step. Called for every step, in float64 on the CPU."""
+
+    def plan_step(self, step: Step) -> StepPlan:
+        """The plan of `step`, with the two ends that are the same for every method taken care of.
+
+        A step to sigma = 0 is the denoiser itself. A step from alpha = 0, where the denoiser is a constant (the mean of the data), is an
+        exponential Euler step unless the method has a limit of its own.
+        """
+        if step.linear:
+            if step.stop.sigma == 0.0:
+                return denoising_step(step)
+            if step.start.alpha == 0.0 and not self.infinite_noise:
+                return exponential_step(step)
+        return self.plan(step)
+
+    def evaluations(self, steps: int) -> int:
+        """Network calls that `steps` steps make."""
+        return steps * self.evaluations_per_step + (self.startup_evaluations if steps > 0 else 0)
+
+    def steps(self, nfe: int) -> int:
+        """The most steps that `nfe` network calls buy."""
+        return max(0, (nfe - self.startup_evaluations) // self.evaluations_per_step)
+
+    def check(self, process: ForwardProcess, eta: float) -> None:
+        """Raise `IncompatibleError` if the method cannot reverse `process` with `eta`; the message names one that can."""
+        low, high = self.eta_range
+        if not (math.isfinite(eta) and eta >= 0):
+            raise ArgumentError(f"eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE), not {eta!r}")
+        if not low <= eta <= high:
+            allowed = f"eta = {low:g}" if low == high else f"{low:g} <= eta <= {high:g}"
+            cure = "solver='heun' or 'ddpm'" if eta == 0 else "solver='ddpm' or solver='srk2m'"
+            raise IncompatibleError(f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; use {cure}")
+        if self.linear_only and not isinstance(process, LinearProcess):
+            raise IncompatibleError(
+                f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 + sigma eps), but {process!r} is not a LinearProcess; "
+                "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"
+            )
+
+
+def exponential_step(step: Step) -> StepPlan:
+    """One exponential Euler step with the denoiser frozen (DDPM at eta = 1, DDIM at eta = 0); any noise level, alpha = 0 included."""
+    from srk.integrators.gauge import exponential_coefficients  # a limit that both rooms share
+
+    board = step.draft(clock=f"gauge(0,{step.eta:g})")
+    node = board.evaluate(board.state, step.start)
+    cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
+    return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
+
+
+def denoising_step(step: Step) -> StepPlan:
+    """The step to sigma = 0: the new state is the denoiser at the start, in the scale of the data."""
+    board = step.draft()
+    node = board.evaluate(board.state, step.start)
+    return board.finish(node.value * step.stop.alpha)

@@ -1,0 +1,184 @@
+r"""The gauge: coordinates in which a Gaussian reference N(0, v) of the data is solved exactly.
+
+With $s = r^2 = \sigma^2/\alpha^2$, $u = x/\alpha$, $n = v\alpha^2 + \sigma^2$, a step from $s_0$ to $s_1 < s_0$ and $e = \eta^2$:
+
+    L  = log((s0 + v)/(s1 + v))                       the step, in every formula below
+    R  = (n D - v alpha x)/sigma^2                    0 for N(0, v) data; for eta = 1 a martingale along the exact process
+    u' = e^{-(1+e)L/2} u + (1 - e^{-(1+e)L/2}) R + sqrt(s1 + v) sqrt(1 - e^{-eL}) z       with R frozen
+
+For eta = 1 this is Euler-Maruyama in the gauge clock $\tau = 1/(s+v)$, state $Z = \tau u$: **dZ = R dtau + dB**, unit noise. v = 0 is
+stochastic localization; v = inf the variance-exploding clock -s. The derivation is in docs (The mathematics).
+
+All formulas stay finite at alpha = 0, and use log1p and expm1 where a short step would cancel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from srk.errors import ArgumentError
+from srk.integrators.plan import LinearForm
+from srk.processes.base import Level, LinearProcess
+
+
+def check_variance(data_variance: float, *, finite: bool = True) -> float:
+    """`data_variance` as a float >= 0; raise `ArgumentError` otherwise."""
+    v = float(data_variance)
+    if not v >= 0 or (finite and math.isinf(v)):
+        raise ArgumentError(f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance of the Gaussian reference), not {data_variance!r}")
+    return v
+
+
+def log_ratio(start: Level, stop: Level, v: float) -> float:
+    """L = log((s0 + v)/(s1 + v)) >= 0; inf where the step starts at alpha = 0."""
+    h2 = 2.0 * (stop.lam - start.lam)
+    if h2 > 700.0:  # expm1 overflows: the start is so noisy that only its ratio counts
+        if start.alpha == 0.0:
+            return math.inf
+        return math.log(v * start.alpha**2 + start.sigma**2) - math.log(v * stop.alpha**2 + stop.sigma**2) + 2.0 * math.log(stop.alpha / start.alpha)
+    return math.log1p(stop.sigma**2 * math.expm1(h2) / (v * stop.alpha**2 + stop.sigma**2))
+
+
+def remainder(level: Level, v: float, x: LinearForm, denoised: LinearForm) -> LinearForm:
+    """R = (n D - v alpha x)/sigma^2 at a level."""
+    n = v * level.alpha**2 + level.sigma**2
+    return denoised * (n / level.sigma**2) - x * (v * level.alpha / level.sigma**2)
+
+
+@attrs.frozen(slots=True)
+class GaugeStep:
+    """The coefficients of one step in the gauge `v` at `eta`, and of the stage inside it.
+
+    Arguments:
+        start, stop: noise levels.
+        v: variance of the Gaussian reference, finite.
+        eta: stochasticity.
+    """
+
+    start: Level
+    stop: Level
+    v: float
+    eta: float
+    L: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "L", log_ratio(self.start, self.stop, self.v))
+
+    @property
+    def clock(self) -> str:
+        """Name of the clock T = (s + v)^(-eta^2)/eta^2 that the draws are measured on."""
+        return f"gauge({self.v:g},{self.eta:g})"
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The step on the clock T; for eta = 0, where nothing is drawn, on log(s + v) reversed."""
+        return _clock(self.start, self.v, self.eta), _clock(self.stop, self.v, self.eta)
+
+    def node(self, process: LinearProcess, c: float) -> Level:
+        """The noise level at the fraction `c` of the step on the clock T."""
+        s1 = (self.stop.sigma / self.stop.alpha) ** 2
+        s = s1 + (s1 + self.v) * math.expm1(self._to_stop(c))
+        return process.level_at(-0.5 * math.log(s))
+
+    def _to_stop(self, c: float) -> float:
+        """log((s_c + v)/(s1 + v)) at the fraction c."""
+        e = self.eta**2
+        if e * self.L < 1e-8:  # the limit of a clock that is log(s + v)
+            return (1.0 - c) * self.L
+        return -math.log1p((1.0 - c) * math.expm1(-e * self.L)) / e
+
+    def carry(self, x: LinearForm, R: LinearForm, at: Level, c: float = 1.0) -> LinearForm:
+        """The state at the fraction `c` (noise level `at`) from the state `x` at the start with `R` frozen, without the noise."""
+        a = 1.0 + self.eta**2
+        half = 0.5 * a * (self.L - (self._to_stop(c) if c != 1.0 else 0.0))
+        if self.start.alpha == 0.0:
+            # e^{-aL/2}/alpha_0 -> alpha_0^{eta^2} (...): nothing for eta > 0; for eta = 0 the noise is carried along
+            n0, n = self.start.sigma**2, self.v * at.alpha**2 + at.sigma**2
+            cx = math.sqrt(n / n0) if self.eta == 0 else 0.0
+        else:
+            cx = at.alpha / self.start.alpha * math.exp(-half)
+        return x * cx + R * (-at.alpha * math.expm1(-half))
+
+    def noise_std(self, at: Level, c: float = 1.0) -> float:
+        """Standard deviation, at level `at`, of the whole step's noise carried there: alpha m(s) eta sqrt(dT)."""
+        e = self.eta**2
+        if e == 0.0:
+            return 0.0
+        n = self.v * at.alpha**2 + at.sigma**2
+        return math.sqrt(n) * math.exp(0.5 * e * (self._to_stop(c) if c != 1.0 else 0.0)) * math.sqrt(-math.expm1(-e * self.L))
+
+
+def _clock(level: Level, v: float, eta: float) -> float:
+    n = v * level.alpha**2 + level.sigma**2
+    e = eta**2
+    if e == 0.0:
+        return -math.inf if level.alpha == 0.0 else 2.0 * math.log(level.alpha) - math.log(n)
+    return float((level.alpha**2 / n) ** e / e)
+
+
+def exponential_coefficients(start: Level, stop: Level, v: float, eta: float) -> tuple[float, float, float, tuple[float, float]]:
+    """One step with R frozen, x' = cx x + cd D + cz z: returns (cx, cd, cz, interval of the draw on the clock)."""
+    step = GaugeStep(start, stop, v, eta)
+    from srk.integrators.plan import STATE, Column
+
+    denoised = Column("E")
+    x, d = LinearForm({STATE: 1.0}), LinearForm({denoised: 1.0})
+    form = step.carry(x, remainder(start, v, x, d), stop)
+    return form.terms.get(STATE, 0.0), form.terms.get(denoised, 0.0), step.noise_std(stop), step.interval
+
+
+@attrs.frozen(slots=True)
+class GaugeClock:
+    """The clock in which the reverse SDE (eta = 1) is dZ = R dtau + dB, for a reference variance v in [0, inf].
+
+    n = p alpha^2 + q sigma^2 with (p, q) = (v, 1), or (1, 0) for v = inf; then Z = alpha x/n, R = (n D - p alpha x)/sigma^2, and tau is
+    alpha^2/n, or -sigma^2/n for v = inf.
+
+    Arguments:
+        data_variance: v. 0 is stochastic localization (tau = alpha^2/sigma^2, Z = alpha x/sigma^2, R = D).
+    """
+
+    data_variance: float = attrs.field(converter=lambda v: check_variance(v, finite=False))
+
+    @property
+    def name(self) -> str:
+        """The name under which draws on this clock agree."""
+        return f"gauge({self.data_variance:g},1)"
+
+    def n(self, level: Level) -> float:
+        if math.isinf(self.data_variance):
+            return level.alpha**2
+        return self.data_variance * level.alpha**2 + level.sigma**2
+
+    def value(self, level: Level) -> float:
+        """tau at a level."""
+        return (-(level.sigma**2) if math.isinf(self.data_variance) else level.alpha**2) / self.n(level)
+
+    def length(self, start: Level, stop: Level) -> float:
+        """tau(stop) - tau(start), accurate for short steps."""
+        h = stop.lam - start.lam
+        return -(start.sigma**2) * stop.alpha**2 * math.expm1(-2.0 * h) / (self.n(start) * self.n(stop))
+
+    def node(self, process: LinearProcess, start: Level, stop: Level, c: float) -> Level:
+        """The level at the fraction `c` of the step on this clock (the ends themselves for c = 0 and 1)."""
+        if c in (0, 1):
+            return stop if c else start
+        n0, n1 = self.n(start), self.n(stop)
+        s = ((1 - c) * start.sigma**2 / n0 + c * stop.sigma**2 / n1) / ((1 - c) * start.alpha**2 / n0 + c * stop.alpha**2 / n1)
+        return process.level_at(-0.5 * math.log(s))
+
+    def to_clock(self, level: Level, x: LinearForm) -> LinearForm:
+        """Z from x."""
+        return x * (level.alpha / self.n(level))
+
+    def from_clock(self, level: Level, z: LinearForm) -> LinearForm:
+        """x from Z."""
+        return z * (self.n(level) / level.alpha)
+
+    def rate(self, level: Level, x: LinearForm, denoised: LinearForm) -> LinearForm:
+        """R at a level, from x and D."""
+        n = self.n(level)
+        p = 1.0 if math.isinf(self.data_variance) else self.data_variance
+        return denoised * (n / level.sigma**2) - x * (p * level.alpha / level.sigma**2)

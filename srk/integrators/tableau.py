@@ -1,0 +1,118 @@
+"""Any stochastic Butcher tableau as a solver: in the raw frame, or in a gauge clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+
+from srk.errors import ArgumentTypeError, IncompatibleError
+from srk.integrators.base import Integrator, Step
+from srk.integrators.gauge import GaugeClock
+from srk.integrators.plan import ZERO, Draft, LinearForm, StepPlan
+from srk.processes.base import ForwardProcess
+from srk.tableaus import TABLEAUS, StochasticTableau
+
+
+def _tableau(value: Any) -> StochasticTableau:
+    if isinstance(value, StochasticTableau):
+        return value
+    if isinstance(value, str):
+        return TABLEAUS[value]
+    raise ArgumentTypeError(f"a tableau is a StochasticTableau or the name of a registered one, not {value!r}")
+
+
+@attrs.frozen
+class TableauSolver(Integrator):
+    """A stochastic Runge-Kutta method given by its tableau, for the reverse SDE as additive-noise SDE.
+
+    Stages and update are those of `srk.StochasticTableau`. In the raw frame (default) time is the process's own and the noise amplitude is eta g(t); any process, any
+    eta. In a gauge clock (`data_variance` given; 0 is stochastic localization) the SDE is dZ = R dtau + dB with unit noise; linear processes, eta = 1.
+
+    Arguments:
+        tableau: a `StochasticTableau` or the name of a registered one.
+        data_variance: None for the raw frame; v in [0, inf] for the gauge clock of N(0, v).
+    """
+
+    tableau: StochasticTableau = attrs.field(converter=_tableau)
+    data_variance: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        raw, t = self.data_variance is None, self.tableau
+        values = {
+            "name": t.name if raw else f"{t.name}@gauge({self.data_variance:g})",
+            "evaluations_per_step": len(t.alpha),
+            "strong_order": t.strong_order if t.strong_order is None else float(t.strong_order),
+            "weak_order": t.weak_order if t.weak_order is None else float(t.weak_order),
+            "eta_range": Integrator.eta_range if raw else (1.0, 1.0),
+            "linear_only": not raw,
+            "reference": t.reference,
+            "advice": t.advice,
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+        if not raw:
+            GaugeClock(self.data_variance)  # type: ignore[arg-type]  # refuses a bad variance
+
+    def check(self, process: ForwardProcess, eta: float) -> None:
+        super().check(process, eta)
+        if self.data_variance is None and max(map(float, self.tableau.c), default=0.0) > 1.0:
+            raise IncompatibleError(f"the tableau {self.tableau.name!r} has a stage beyond the end of the step; srk reverses within [t_min, t_max] only")
+
+    def plan(self, step: Step) -> StepPlan:
+        return self._raw(step) if self.data_variance is None else self._gauge(step, self.data_variance)
+
+    def _raw(self, step: Step) -> StepPlan:
+        t, process = self.tableau, step.process
+        t0, t1 = step.start.t, step.stop.t
+        h = t0 - t1
+        board = step.draft("time")
+        W, H = _path(board, -t0, -t1)
+
+        def level_at(c: float) -> Any:
+            if c in (0.0, 1.0):
+                return step.stop if c else step.start
+            return process.level((1.0 - c) * t0 + c * t1)
+
+        g = [step.eta * process.diffusion((1.0 - float(c)) * t0 + float(c) * t1) for c in t.c1]
+        drifts: list[LinearForm] = []
+        for i in range(len(t.alpha)):
+            x = board.state + _sum(t.A[i], drifts) * h + _noise(t.w[i], t.k[i], g, W, H)
+            drifts.append(board.drift(x, level_at(float(t.c[i]))))
+        return board.finish(board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H))
+
+    def _gauge(self, step: Step, v: float) -> StepPlan:
+        t, clock = self.tableau, GaugeClock(v)
+        h = clock.length(step.start, step.stop)
+        board = step.draft(clock.name)
+        begin = clock.value(step.start)
+        W, H = _path(board, begin, begin + h)
+        ones = [1.0] * len(t.c1)
+        Z = clock.to_clock(step.start, board.state)
+        rates: list[LinearForm] = []
+        for i in range(len(t.alpha)):
+            level = clock.node(step.process, step.start, step.stop, float(t.c[i]))
+            z = Z + _sum(t.A[i], rates) * h + _noise(t.w[i], t.k[i], ones, W, H)
+            x = clock.from_clock(level, z) if level is not step.start or z is not Z else board.state
+            node = board.evaluate(x, level)
+            rates.append(clock.rate(level, node.x, node.value))
+        return board.finish(clock.from_clock(step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)))
+
+
+def _path(board: Draft, start: float, stop: float) -> tuple[LinearForm, LinearForm]:
+    return board.increment(start, stop), board.area(start, stop)
+
+
+def _sum(weights: Any, forms: list[LinearForm]) -> LinearForm:
+    total = ZERO
+    for weight, form in zip(weights, forms, strict=False):
+        if weight != 0:
+            total = total + form * float(weight)
+    return total
+
+
+def _noise(w: Any, k: Any, g: list[float], W: LinearForm, H: LinearForm) -> LinearForm:
+    cw = float(np.dot([float(x) for x in w], g))
+    ck = float(np.dot([float(x) for x in k], g))
+    return W * cw + H * ck

@@ -1,0 +1,41 @@
+"""Where randomness comes from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from srk.integrators.plan import Slot
+
+
+class NoiseSource(ABC):
+    """A source of the Gaussian draws of a run. One object serves one run: `start`, then `prior` once, then `draw` slot by slot.
+
+    Class attributes:
+        name: the registered name.
+        refines: True if draws on overlapping intervals are consistent (one path): then a rejected step loses nothing.
+    """
+
+    name: ClassVar[str] = ""
+    refines: ClassVar[bool] = False
+
+    @abstractmethod
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        """Begin a run whose state has shape (batch, *event)."""
+
+    @abstractmethod
+    def prior(self, out: torch.Tensor) -> None:
+        """Fill `out` (batch, *event) with the unit normals of the initial state."""
+
+    @abstractmethod
+    def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
+        """Fill `out` (batch, *event) with the unit-variance draw that `slot` describes on the clock named `clock`."""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, to repeat the run; None if there is none."""
+        return None

@@ -1,0 +1,50 @@
+"""Unit vectors in place of random draws: the exact law of a solver on a Gaussian target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from srk.errors import ArgumentError
+from srk.noise.base import NoiseSource
+
+if TYPE_CHECKING:
+    from srk.integrators.plan import Slot
+
+
+class BasisNoise(NoiseSource):
+    """`basis`: the k-th draw of the run is the k-th unit vector along the batch.
+
+    On a Gaussian target a solver is a linear map of (initial noise, step noises). A run with this source on a batch as large as the
+    number of draws (the initial one included) gives the columns of that map: the sum of squares over the batch is the exact variance.
+
+    Arguments:
+        first: number of the first draw; -1 makes every draw zero (for the mean of the law).
+    """
+
+    name = "basis"
+
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
+        self._next = first
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._next = self.first
+
+    def prior(self, out: torch.Tensor) -> None:
+        self._unit(out)
+
+    def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
+        self._unit(out)
+
+    def _unit(self, out: torch.Tensor) -> None:
+        if self.first < 0:
+            out.zero_()
+            return
+        if self._next >= out.shape[0]:
+            raise ArgumentError(f"the basis source needs a batch of at least one row per draw; {out.shape[0]} rows are used up")
+        out.zero_()
+        out[self._next] = 1.0
+        self._next += 1

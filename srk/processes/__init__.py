@@ -1,0 +1,32 @@
+"""Forward processes: what is reversed. One process a file; `base` has the contracts, `registry` the names."""
+
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.cosine import VPCosine
+from srk.processes.discrete import VPDiscrete
+from srk.processes.edm import EDM
+from srk.processes.flow import Flow
+from srk.processes.ou import OU
+from srk.processes.preserving import VariancePreserving
+from srk.processes.registry import PROCESSES, process, register_process
+from srk.processes.subvp import SubVP
+from srk.processes.ve import VE, VarianceExploding
+from srk.processes.vp import VP
+
+__all__ = [
+    "EDM",
+    "OU",
+    "PROCESSES",
+    "VE",
+    "VP",
+    "Flow",
+    "ForwardProcess",
+    "Level",
+    "LinearProcess",
+    "SubVP",
+    "VPCosine",
+    "VPDiscrete",
+    "VarianceExploding",
+    "VariancePreserving",
+    "process",
+    "register_process",
+]

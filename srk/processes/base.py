@@ -1,0 +1,333 @@
+r"""Forward processes: what is reversed.
+
+A scalar linear process is $x_t = \alpha(t) x_0 + \sigma(t) \varepsilon$. It IS its $\alpha$ and $\sigma$; everything else follows:
+
+    lam(t) = log(alpha/sigma)          the half log-SNR, decreasing in t
+    f(t)   = d log(alpha)/dt           drift f x
+    g(t)^2 = -2 sigma^2 dlam/dt        diffusion g
+
+Two ends may be exact limits: alpha = 0 (lam = -inf, pure noise) at `t_max`, where f and g are infinite, and sigma = 0 (lam = +inf, pure
+data) at `t_min`, where g is finite. All of this is float64 on the CPU: it makes coefficients, never touches a batch of samples.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import torch
+from scipy.optimize import brentq
+
+from srk.errors import ArgumentError, ArgumentTypeError, TimeError
+from srk.processes.differentiate import derivative
+from srk.processes.elementwise import elementwise, is_number
+
+# Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a sigma or alpha that was rounded elsewhere.
+_END_TOLERANCE = 1e-9
+
+
+@attrs.frozen(slots=True)
+class Level:
+    """A noise level: one point of a linear process, in every coordinate that a coefficient may need.
+
+    Arguments:
+        t: the process's own time.
+        alpha: signal scale.
+        sigma: noise scale.
+        lam: half log-SNR, log(alpha/sigma); -inf where alpha = 0, +inf where sigma = 0.
+
+    Example:
+        >>> from srk.processes import Level
+        >>> Level(t=0.5, alpha=0.8, sigma=0.6, lam=0.2876820724517809).r
+        0.7499999999999999
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+    lam: float
+
+    @property
+    def r(self) -> float:
+        """Noise-to-signal ratio sigma/alpha (the EDM sigma); inf where alpha = 0."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+
+class ForwardProcess(ABC):
+    """A diffusion `dx = drift(t, x) dt + diffusion(t) dW` on `[t_min, t_max]` that turns data into noise.
+
+    Subclass this for a process whose transition kernel is not known in closed form; it is then reversed in its own
+    time from `drift` and `diffusion`. For `x_t = alpha x_0 + sigma eps` subclass `LinearProcess`, which serves every solver.
+    """
+
+    name: ClassVar[str] = ""
+    t_min: float
+    t_max: float
+
+    @abstractmethod
+    def drift(self, t: float, x: torch.Tensor) -> torch.Tensor:
+        """The forward drift at own time `t` for states `x` of shape (batch, *event); same shape."""
+
+    @abstractmethod
+    def diffusion(self, t: float) -> float:
+        """The scalar diffusion coefficient g(t) at own time `t`."""
+
+    @abstractmethod
+    def sample_prior(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Draw states of shape `shape` = (batch, *event) from the law at `t_max`, where the reversal starts."""
+
+    def check_time(self, t: float) -> float:
+        """Return `t`, clamped to [t_min, t_max] if it overshoots by rounding only; raise `TimeError` if it is outside."""
+        t = float(t)
+        t_min, t_max = self.t_min, self.t_max
+        if t_min <= t <= t_max:
+            return t
+        slack = 8 * sys.float_info.epsilon * max(abs(t_min), abs(t_max))
+        if not (t_min - slack <= t <= t_max + slack):  # also catches nan
+            raise TimeError(
+                f"t = {t!r} is outside the range of {self!r}, which is [{t_min!r}, {t_max!r}]; "
+                "choose times inside it, or build the process with another t_min or t_max"
+            )
+        return float(min(max(t, t_min), t_max))
+
+    def validate(self) -> None:
+        """Raise (`ArgumentError`, `ArgumentTypeError`) if the process is not usable; cheap, for `solve` to call before it starts."""
+        ends = []
+        for attribute in ("t_min", "t_max"):
+            value: Any = getattr(self, attribute, None)
+            if not is_number(value):
+                raise ArgumentTypeError(
+                    f"{self!r} must have a number {attribute} (own time), not {value!r}; set it on the class or instance"
+                )
+            ends.append(float(value))
+        if not (-math.inf < ends[0] < ends[1] < math.inf):
+            raise ArgumentError(f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = {ends[1]!r}")
+
+
+class LinearProcess(ForwardProcess):
+    """A process `x_t = alpha(t) x_0 + sigma(t) eps`, eps ~ N(0, I), given by its `alpha` and `sigma` alone.
+
+    A subclass provides `alpha`, `sigma`, `t_min` and `t_max`. Everything else has a default that follows from these: the inverse of
+    the half log-SNR by root finding, the rates by numerical differentiation (about 1e-11 relative, also at the ends; `alpha` and
+    `sigma` are never evaluated outside the range, one float at a time). Override them where a closed form exists; override `lam`
+    where log(alpha/sigma) cancels.
+
+    Example:
+        >>> import math
+        >>> from srk.processes import LinearProcess
+        >>> class Trigonometric(LinearProcess):
+        ...     name, t_min, t_max = "trigonometric", 0.0, math.pi / 2
+        ...
+        ...     def alpha(self, t):
+        ...         return math.cos(t)
+        ...
+        ...     def sigma(self, t):
+        ...         return math.sin(t)
+        >>> process = Trigonometric()
+        >>> process.validate()
+        >>> abs(process.time(0.0) - math.pi / 4) < 1e-15  # equal signal and noise
+        True
+        >>> abs(process.diffusion(math.pi / 4) - math.sqrt(2)) < 1e-12
+        True
+    """
+
+    @abstractmethod
+    def alpha(self, t: Any) -> Any:
+        """Signal scale at own time `t`. Must accept a float; those of the house accept float64 arrays too."""
+
+    @abstractmethod
+    def sigma(self, t: Any) -> Any:
+        """Noise scale at own time `t`. Must accept a float; those of the house accept float64 arrays too."""
+
+    def lam(self, t: Any) -> Any:
+        """Half log-SNR log(alpha/sigma) at own time `t` (float or array); strictly decreasing, -inf at alpha = 0, +inf at sigma = 0."""
+        if not is_number(t):
+            return elementwise(self.lam, t)
+        alpha, sigma = float(self.alpha(t)), float(self.sigma(t))
+        if sigma == 0.0:
+            return math.inf
+        return math.log(alpha) - math.log(sigma) if alpha != 0.0 else -math.inf
+
+    def time(self, lam: float) -> float:
+        """Own time at which the half log-SNR is `lam`, the inverse of `lam(t)`, on [t_min, t_max].
+
+        Raises:
+            TimeError: `lam` is outside the range of the half log-SNR by more than rounding.
+        """
+        lam = float(lam)
+        first, last = float(self.lam(self.t_min)), float(self.lam(self.t_max))
+        if last < lam < first:
+            return float(min(max(self._inverse(lam), self.t_min), self.t_max))
+        if lam >= first and _same(lam, first):
+            return float(self.t_min)
+        if lam <= last and _same(lam, last):
+            return float(self.t_max)
+        raise TimeError(f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, {first!r}]")
+
+    def _inverse(self, lam: float) -> float:
+        """`time` strictly inside the range; here by root finding, in the built-in processes in closed form."""
+
+        def excess(t: float) -> float:  # bounded, for lam may be infinite at the ends
+            return min(max(float(self.lam(t)) - lam, -1e3), 1e3)
+
+        return float(brentq(excess, self.t_min, self.t_max, xtol=1e-300, rtol=1e-15, maxiter=4000))
+
+    def log_alpha_rate(self, t: float) -> float:
+        """f(t) = d log(alpha)/dt; -inf where alpha = 0."""
+        alpha = float(self.alpha(t))
+        if alpha == 0.0:
+            return -math.inf
+        return self._derivative(lambda s: float(self.alpha(s)), t) / alpha  # alpha is smooth where its logarithm is not
+
+    def lam_rate(self, t: float) -> float:
+        """d lam/dt, negative; -inf where alpha = 0 or sigma = 0."""
+        if math.isinf(float(self.lam(t))):
+            return -math.inf
+        return self._derivative(lambda s: float(self.lam(s)), t)
+
+    def _derivative(self, function: Callable[[float], float], t: float) -> float:
+        return derivative(function, t, self.t_min, self.t_max)
+
+    def drift(self, t: float, x: torch.Tensor) -> torch.Tensor:
+        """f(t) x for states `x` of shape (batch, *event); infinite where alpha = 0."""
+        return self.log_alpha_rate(t) * x
+
+    def diffusion(self, t: float) -> float:
+        """g(t) = sigma sqrt(-2 dlam/dt); inf where alpha = 0, finite where sigma = 0."""
+        sigma = float(self.sigma(t))
+        if sigma == 0.0:  # there g^2 = d sigma^2/dt
+            return math.sqrt(max(0.0, self._derivative(lambda s: float(self.sigma(s)) ** 2, t)))
+        return sigma * math.sqrt(-2.0 * self.lam_rate(t))
+
+    def level(self, t: float) -> Level:
+        """The noise level at own time `t` (checked to lie in the range)."""
+        t = self.check_time(t)
+        return Level(t, float(self.alpha(t)), float(self.sigma(t)), float(self.lam(t)))
+
+    def level_at(self, lam: float) -> Level:
+        """The noise level at half log-SNR `lam`; its own `lam` differs from that by rounding only.
+
+        Close to alpha = 0 a time in float64 cannot resolve lam (d lam/dt is about 1/alpha there). The smaller of alpha and sigma is
+        then taken from `lam` and the larger, so that the level is consistent; its time is the nearest float64.
+        """
+        lam = float(lam)
+        level = self.level(self.time(lam))
+        at_end = level.t in (self.t_min, self.t_max) and _same(lam, level.lam)
+        if at_end or abs(level.lam - lam) <= 1e-14 * max(1.0, abs(lam)):
+            return level
+        if lam < 0.0:
+            return Level(level.t, level.sigma * math.exp(lam), level.sigma, lam)
+        return Level(level.t, level.alpha, level.alpha * math.exp(-lam), lam)
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of the law that the reversal starts from: sigma(t_max)."""
+        return float(self.sigma(self.t_max))
+
+    def sample_prior(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Draw states of shape `shape` = (batch, *event) from N(0, prior_std^2 I), where the reversal starts."""
+        noise = torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
+        return noise.mul_(self.prior_std)
+
+    def perturb(self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw x_t = alpha x_0 + sigma eps given data `x0` of shape (batch, *event), at own time `t`."""
+        level = self.level(t)
+        noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
+
+    def validate(self) -> None:
+        """Raise unless alpha and sigma are finite and not negative, lam agrees with them and decreases strictly, and `time` inverts it.
+
+        Looks at 65 points (a fraction of a millisecond): it finds the usual slips, it does not prove their absence.
+        """
+        super().validate()
+        points = 64
+        times = [self.t_min + (self.t_max - self.t_min) * i / points for i in range(points)] + [float(self.t_max)]
+        previous: Level | None = None
+        for t in times:
+            alpha, sigma = self._number("alpha", t), self._number("sigma", t)
+            self._check_scales(t, alpha, sigma)
+            level = Level(t, alpha, sigma, self._number("lam", t))
+            self._check_lam(level)
+            if previous is not None and not level.lam < previous.lam:
+                raise ArgumentError(
+                    f"the half log-SNR log(alpha/sigma) of {self!r} must decrease strictly in t, but it is "
+                    f"{previous.lam!r} at t = {previous.t!r} and {level.lam!r} at t = {t!r}; time runs from data (t_min) to noise (t_max): "
+                    "are alpha and sigma exchanged, or is t reversed?"
+                )
+            previous = level
+        for t in times[points // 4 : -1 : points // 4]:
+            back = float(self.time(self._number("lam", t)))
+            if not abs(back - t) <= 1e-6 * (self.t_max - self.t_min):
+                raise ArgumentError(
+                    f"time(lam({t!r})) of {self!r} is {back!r}: `time` must be the inverse of `lam`; correct it, or drop the override"
+                )
+
+    def _number(self, method: str, t: float) -> float:
+        try:
+            return float(getattr(self, method)(t))
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise ArgumentTypeError(
+                f"{method}({t!r}) of {self!r} must return a number for a float, but it raised {type(error).__name__}: {error}"
+            ) from error
+
+    def _check_scales(self, t: float, alpha: float, sigma: float) -> None:
+        for scale, value in (("alpha", alpha), ("sigma", sigma)):
+            if not 0.0 <= value < math.inf:
+                raise ArgumentError(f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative on [t_min, t_max]")
+        if alpha == 0.0 == sigma:
+            raise ArgumentError(f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry neither data nor noise")
+
+    def _check_lam(self, level: Level) -> None:
+        if level.alpha == 0.0 or level.sigma == 0.0:
+            expected = -math.inf if level.alpha == 0.0 else math.inf
+        else:
+            expected = math.log(level.alpha) - math.log(level.sigma)
+        # Loose: an override of lam is there because alpha or sigma is inexact. It shall catch a factor of two, not rounding.
+        if not (level.lam == expected or abs(level.lam - expected) <= 1e-3 * max(1.0, abs(expected))):
+            raise ArgumentError(
+                f"lam({level.t!r}) of {self!r} is {level.lam!r}, but log(alpha/sigma) is {expected!r} there: "
+                "`lam` must be the HALF log-SNR; correct it, or drop the override"
+            )
+
+
+def _same(lam: float, end: float) -> bool:
+    return lam == end or abs(lam - end) <= _END_TOLERANCE * max(1.0, min(abs(lam), abs(end)))
+
+
+def check_range(t_min: float, t_max: float) -> None:
+    """Raise unless 0 <= t_min < t_max, both finite."""
+    if not (0 <= t_min < t_max < math.inf):
+        raise ArgumentError(f"a process needs 0 <= t_min < t_max < inf, not t_min = {t_min!r}, t_max = {t_max!r}")
+
+
+def _float(value: Any) -> Any:
+    return float(value) if is_number(value) else value
+
+
+def _finite(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not is_number(value) or not math.isfinite(value):
+        raise ArgumentTypeError(f"{field.name} must be a finite number, not {value!r}")
+
+
+def parameter(default: float) -> Any:
+    """A field of a process that holds one finite float."""
+    return attrs.field(default=default, converter=_float, validator=_finite)

@@ -1,0 +1,317 @@
+"""Adapters: a network of any of the usual parameterizations, read as the denoiser.
+
+Each one calls the network with the input and the time that it was trained with, checks what comes back, and says with which coefficients
+the denoiser follows from it: D = a x + b output.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.errors import ArgumentError, ArgumentTypeError, ScoreError
+from srk.scores import convert
+from srk.scores.base import Prediction, check_state
+from srk.scores.inputs import (
+    LevelFunction,
+    check_input_scale,
+    check_process,
+    check_time_unit,
+    scale_value,
+    time_dtype,
+    time_tensor,
+    time_value,
+)
+
+if TYPE_CHECKING:
+    from srk.processes.base import ForwardProcess, Level
+
+Network = Callable[..., Tensor]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else tuple(int(size) for size in value)
+
+
+def _check_network(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, type) or not callable(value):
+        raise ArgumentTypeError(
+            f"a network is a callable (x, t) -> Tensor, not {value!r}; e.g. srk.{type(instance).__name__}(lambda x, t: -x)"
+        )
+
+
+def _check_steps(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ArgumentError(f"num_timesteps is the number of training steps, an integer >= 1, not {value!r}; e.g. num_timesteps=1000")
+
+
+def _check_dtype(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
+        raise ArgumentTypeError(f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. network_dtype=torch.bfloat16")
+
+
+@attrs.frozen(eq=False, repr=False)
+class NetworkPrediction(Prediction):
+    """A network call and its options; the adapters below add what the output means.
+
+    Arguments:
+        network: callable (x, t, **model_kwargs) -> output. It gets `input_scale * x` of shape (batch, *event) and a (batch,) tensor of
+            times on the same device, and returns a tensor of the shape of `x`.
+        time: the unit in which the network wants the noise level: "t" (the process's own time), "sigma" (sigma/alpha, the EDM sigma),
+            "log-snr" (2 log(alpha/sigma)), "half-log-snr", "flow" (sigma/(alpha + sigma)), "index" (training step, fractional: the own
+            time of `srk.VPDiscrete`, otherwise `(num_timesteps - 1) t / max(t_max, 1)`), "index-rounded" (the same as torch.long), or a
+            function of the level that returns a float, e.g. `lambda level: vp.time(level.lam)` for a network trained with the process `vp`.
+        time_scale: factor of the time, e.g. 1000.0.
+        num_timesteps: number of training steps, for the "index" units.
+        input_scale: factor k of the network's input k x: "x" (1), "u" (1/alpha), "vp" (1/sqrt(alpha^2 + sigma^2)), "flow"
+            (1/(alpha + sigma)), or a function of the level. The output then belongs to the level (k alpha, k sigma): with "vp", a network
+            of a variance-preserving process serves every process of the package.
+        event_shape: shape of one sample; makes `shape` optional in `srk.solve`.
+        model_kwargs: further keyword arguments of every call; tensors of per-sample conditions are passed as they are.
+        network_dtype: dtype of the network's input where it is not the state's (e.g. torch.bfloat16); the output is cast back.
+            The time arrives in this dtype too, but never in less than float32.
+        channels: "first-half" keeps the first half of the output's channels (dim 1): for networks that also learn the variance.
+
+    Raises:
+        ScoreError: on a call, when the output is not a tensor or has another shape, dtype or device.
+        IncompatibleError: on a call, where the output cannot determine the denoiser or the time is infinite.
+    """
+
+    network: Network = attrs.field(validator=_check_network)
+    time: str | LevelFunction = attrs.field(default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
+    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
+    num_timesteps: int | None = attrs.field(default=None, kw_only=True, validator=_check_steps)
+    input_scale: str | LevelFunction = attrs.field(default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+    event_shape: tuple[int, ...] | None = attrs.field(default=None, kw_only=True, converter=_shape)
+    model_kwargs: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    network_dtype: torch.dtype | None = attrs.field(default=None, kw_only=True, validator=_check_dtype)
+    channels: Literal["all", "first-half"] = attrs.field(default="all", kw_only=True)
+
+    @channels.validator
+    def _check_channels(self, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in ("all", "first-half"):
+            raise ArgumentError(f"channels is 'all' or 'first-half', not {value!r}")
+
+    def bind(self, process: ForwardProcess) -> Prediction:
+        """Check that `process` has the time unit that the network wants; returns itself."""
+        check_process(self.time, process, self.num_timesteps)
+        return self
+
+    def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The network's output at `x`, called with the input and the time that it wants, checked and in the state's dtype."""
+        check_state(x)
+        scale = scale_value(self.input_scale, level)
+        network_input = x if scale == 1.0 else x * scale
+        if self.network_dtype is not None:
+            network_input = network_input.to(self.network_dtype)
+        out = self.network(network_input, self.time_of(x, level, process), **self.model_kwargs)
+        return self._checked(out, x)
+
+    def time_of(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The (batch,) tensor of times that the network gets with the states `x` at `level`."""
+        value = time_value(self.time, level, process, self.num_timesteps) * self.time_scale
+        if self.time == "index-rounded":
+            return time_tensor(round(value), x, torch.long)
+        return time_tensor(value, x, time_dtype(x.dtype, self.network_dtype))
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        pair = self.coefficients(level)  # first: it says in a clear message where no output can help
+        return convert.combine(pair, x, self.output(x, level, process))
+
+    @abstractmethod
+    def coefficients(self, level: Level) -> convert.Pair:
+        """(a, b) with D = a x + b output, in float64; `IncompatibleError` where the output does not determine D."""
+
+    def _checked(self, out: object, x: Tensor) -> Tensor:
+        if not isinstance(out, Tensor):
+            hint = ".sample" if isinstance(getattr(out, "sample", None), Tensor) else "[0]" if isinstance(out, (tuple, list)) else ""
+            cure = f"; e.g. srk.{type(self).__name__}(lambda x, t: network(x, t){hint})" if hint else ""
+            raise ScoreError(
+                f"the network of {self!r} returned {type(out).__name__}, not a tensor of the state's shape {tuple(x.shape)}{cure}"
+            )
+        if self.channels == "first-half":
+            if out.ndim < 2 or out.shape[1] % 2:
+                raise ScoreError(
+                    f"the network of {self!r} returned shape {tuple(out.shape)}, whose channels (dim 1) cannot be halved; "
+                    "use channels='all'"
+                )
+            out = out[:, : out.shape[1] // 2]
+        if out.shape != x.shape:
+            raise ScoreError(self._shape_message(tuple(out.shape), tuple(x.shape)))
+        if out.device != x.device:
+            raise ScoreError(
+                f"the network of {self!r} returned a tensor on {out.device} for a state on {x.device}; move the network, or pass "
+                f"device={str(out.device)!r} to srk.solve"
+            )
+        if out.dtype != x.dtype:
+            if not out.dtype.is_floating_point:
+                raise ScoreError(
+                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; it must return real floating-point numbers"
+                )
+            if self.network_dtype is None:
+                raise ScoreError(
+                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; if it works in {out.dtype}, say so: "
+                    f"srk.{type(self).__name__}(network, network_dtype={out.dtype}) casts its input there and its output back"
+                )
+            out = out.to(x.dtype)
+        return out
+
+    def _shape_message(self, out: tuple[int, ...], x: tuple[int, ...]) -> str:
+        message = f"the network of {self!r} returned shape {out} for a state of shape {x}"
+        name = type(self).__name__
+        if len(out) == len(x) >= 2 and out == (x[0], 2 * x[1], *x[2:]):
+            return f"{message}: twice the channels, as when it also learns the variance; use srk.{name}(network, channels='first-half')"
+        if len(out) < len(x):
+            return f"{message}: axes are missing; return one number for every number of the state, e.g. by keepdim=True or unsqueeze"
+        return f"{message}; it must return one number for every number of the state: check the `shape` of the run and that of the network"
+
+    def __repr__(self) -> str:
+        network = getattr(self.network, "__name__", type(self.network).__name__)
+        options = [f"{f.name}={getattr(self, f.name)!r}" for f in attrs.fields(type(self))[1:] if not self._is_default(f)]
+        return f"{type(self).__name__}({', '.join([network, *options])})"
+
+    def _is_default(self, field: attrs.Attribute[Any]) -> bool:
+        value = getattr(self, field.name)
+        return field.name == "model_kwargs" or value is field.default or (isinstance(value, (str, float)) and value == field.default)
+
+
+class Score(NetworkPrediction):
+    """A network that returns the score grad log p_t(x): D = (x + sigma^2 s)/alpha. Options: see `NetworkPrediction`.
+
+    Undetermined at alpha = 0 (`IncompatibleError`). At high noise the difference cancels: the error of the score is magnified by
+    sigma^2/alpha, as it must be. A bare callable `(x, t) -> score` given to `srk.solve` is wrapped in this.
+
+    Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021; Tweedie's formula.
+
+    Example:
+        >>> import torch
+        >>> from srk.processes import VP
+        >>> process, x = VP(), torch.tensor([[2.0]])
+        >>> score = Score(lambda x, t: -x)  # data N(0, 1) under a variance-preserving process
+        >>> score.denoise(x, process.level(0.5), process) / process.alpha(0.5)  # D = alpha x
+        tensor([[2.0000]])
+    """
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return convert.denoiser_from_score(level, scale_value(self.input_scale, level))
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The score at `x`, straight from the network: needs neither alpha nor sigma, so it serves nonlinear processes too."""
+        return convert.combine((0.0, scale_value(self.input_scale, level)), x, self.output(x, level, process))
+
+
+class Noise(NetworkPrediction):
+    """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options: see `NetworkPrediction`.
+
+    Undetermined at alpha = 0 (`IncompatibleError`).
+
+    Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+
+    Example:
+        >>> Noise(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
+        Noise(<lambda>, time='index', num_timesteps=1000, channels='first-half')
+    """
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return convert.denoiser_from_noise(level)
+
+
+class Data(NetworkPrediction):
+    """A network that returns the denoiser E[x0 | x_t] itself. Options: see `NetworkPrediction`. Fine at every level.
+
+    Example:
+        >>> Data(lambda x, t: 0 * x, time="half-log-snr", event_shape=[3, 32, 32]).event_shape
+        (3, 32, 32)
+    """
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return 0.0, 1.0
+
+
+class Velocity(NetworkPrediction):
+    """A network that returns v = alpha eps - sigma x0: D = (alpha x - sigma v)/(alpha^2 + sigma^2). Options: see `NetworkPrediction`.
+
+    Fine at every level, alpha = 0 included. With `input_scale` k it returns v = k (alpha eps - sigma x0), the v of its own scale.
+
+    Source: Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
+
+    Example:
+        >>> Velocity(lambda x, t: 0 * x, input_scale="vp", time="index", num_timesteps=1000)  # a Stable Diffusion v-network in any process
+        Velocity(<lambda>, time='index', num_timesteps=1000, input_scale='vp')
+    """
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return convert.denoiser_from_velocity(level, scale_value(self.input_scale, level))
+
+
+class FlowVelocity(NetworkPrediction):
+    """A network that returns w = eps - x0: D = (x - sigma w)/(alpha + sigma). Options: see `NetworkPrediction`.
+
+    Fine at every level, alpha = 0 included. In the rectified flow alpha = 1 - t, sigma = t it is dx/dt. For a network that returns
+    x0 - eps, with time running from noise to data, wrap `lambda x, t: -network(x, 1 - t)`.
+
+    Source: Lipman et al., "Flow Matching for Generative Modeling", 2023; Liu et al., "Flow Straight and Fast", 2023.
+
+    Example:
+        >>> FlowVelocity(lambda x, t: 0 * x, input_scale="flow", time="flow")  # a flow network in any process
+        FlowVelocity(<lambda>, time='flow', input_scale='flow')
+    """
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return convert.denoiser_from_flow_velocity(level)
+
+
+@attrs.frozen(eq=False, repr=False)
+class EDMDenoiser(NetworkPrediction):
+    """A network (u, sigma_edm) -> D that denoises u = x/alpha at noise sigma_edm = sigma/alpha. Options: see `NetworkPrediction`.
+
+    Its input scale is "u" and its time "sigma", which are infinite at alpha = 0 (`IncompatibleError`).
+
+    Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022: the preconditioned D_theta.
+
+    Example:
+        >>> import torch
+        >>> from srk.processes import EDM, VP
+        >>> denoiser = EDMDenoiser(lambda u, sigma: u / (1 + sigma[:, None] ** 2))  # data N(0, 1)
+        >>> denoiser.denoise(torch.tensor([[2.0]]), EDM().level(1.0), EDM())
+        tensor([[1.]])
+        >>> denoiser.denoise(torch.tensor([[2.0]]), VP().level(0.5), VP()) / VP().alpha(0.5)  # the same network in another process
+        tensor([[2.]])
+    """
+
+    time: str | LevelFunction = attrs.field(default="sigma", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
+    input_scale: str | LevelFunction = attrs.field(default="u", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        return 0.0, 1.0
+
+
+def as_prediction(obj: object) -> Prediction:
+    """`obj` as a prediction: predictions as they are, a bare callable `(x, t) -> score` as `Score(obj)`.
+
+    Arguments:
+        obj: an adapter, an exact score, or a callable; t is a (batch,) tensor in the process's own time.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+
+    Example:
+        >>> as_prediction(lambda x, t: -x)
+        Score(<lambda>)
+    """
+    if isinstance(obj, Prediction):
+        return obj
+    if isinstance(obj, type) and issubclass(obj, Prediction):
+        raise ArgumentTypeError(f"{obj.__name__} is an adapter without its network; pass srk.{obj.__name__}(network)")
+    if callable(obj) and not isinstance(obj, type):
+        return Score(obj)
+    if callable(getattr(obj, "score", None)) and not isinstance(obj, type):
+        raise ArgumentTypeError(f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)")
+    raise ArgumentTypeError(
+        f"a score is a callable (x, t) -> score, an adapter such as srk.Noise(network), or a target's exact score, not {type(obj).__name__}"
+    )

@@ -1,0 +1,64 @@
+"""The protocol between a network and the executor: whatever the network says, a `Prediction` answers with the denoiser."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from srk.errors import ArgumentTypeError
+from srk.scores.convert import to_score
+
+if TYPE_CHECKING:
+    from srk.processes.base import ForwardProcess, Level
+
+
+class Prediction(ABC):
+    """What is known about the data behind a noisy state: base of the adapters and of the exact scores.
+
+    Subclass it and implement `denoise` to bring a prediction of your own; the rest has defaults.
+    """
+
+    event_shape: tuple[int, ...] | None = None
+    """Shape of one sample where it is known, which makes `shape` optional in `srk.solve`."""
+
+    def bind(self, process: ForwardProcess) -> Prediction:
+        """The prediction to use with `process`; called once before a run. The default is itself."""
+        return self
+
+    @abstractmethod
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The denoiser D = E[x0 | x_t = x].
+
+        Arguments:
+            x: states, shape (batch, *event).
+            level: the noise level, with the process's own time.
+            process: the process that is reversed.
+
+        Returns:
+            D, of the shape, dtype and device of `x`.
+        """
+
+    def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """What the network says at `x`, checked; the default, for predictions without a network, is the denoiser."""
+        return self.denoise(x, level, process)
+
+    def coefficients(self, level: Level) -> tuple[float, float] | None:
+        """(a, b) with D = a x + b output, in float64; None where D is not of this form."""
+        return 0.0, 1.0
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The score grad log p_t at `x`; the default goes through the denoiser."""
+        return to_score(self.denoise(x, level, process), x, level)
+
+
+def check_state(x: object) -> None:
+    """Raise `ArgumentTypeError` unless `x` is a real floating-point tensor with a batch axis."""
+    if not isinstance(x, Tensor):
+        raise ArgumentTypeError(f"the state must be a torch.Tensor of shape (batch, *event), not {type(x).__name__}")
+    if x.ndim == 0 or not x.dtype.is_floating_point:
+        raise ArgumentTypeError(
+            f"the state must be a floating-point tensor of shape (batch, *event), not {x.dtype} of shape {tuple(x.shape)}; "
+            "e.g. x.float()[None]"
+        )

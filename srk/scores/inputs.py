@@ -1,0 +1,132 @@
+"""What a network is told: the noise level in the unit it was trained with, and the state in the scale it was trained with."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, UnknownNameError
+from srk.processes import Level, VPDiscrete
+
+if TYPE_CHECKING:
+    from srk.processes import ForwardProcess
+
+LevelFunction = Callable[[Level], float]
+
+TIMES: Mapping[str, LevelFunction] = {
+    "t": lambda level: level.t,
+    "sigma": lambda level: noise_to_signal(level),
+    "log-snr": lambda level: 2.0 * level.lam,
+    "half-log-snr": lambda level: level.lam,
+    "flow": lambda level: level.sigma / (level.alpha + level.sigma),
+}
+"""Noise level in a named unit. "flow" is the time of the flow alpha = 1 - t, sigma = t with the same signal-to-noise ratio."""
+
+INDICES = ("index", "index-rounded")
+"""Units that need the number of training steps."""
+
+SCALES: Mapping[str, LevelFunction] = {
+    "x": lambda level: 1.0,
+    "u": lambda level: 1.0 / level.alpha if level.alpha else math.inf,
+    "vp": lambda level: 1.0 / math.hypot(level.alpha, level.sigma),
+    "flow": lambda level: 1.0 / (level.alpha + level.sigma),
+}
+"""Factor k of the input k x: the state itself, data scale (alpha = 1), variance preserving, flow (alpha + sigma = 1)."""
+
+
+def noise_to_signal(level: Level) -> float:
+    """sigma/alpha without the rounding of exp(log); inf where alpha = 0."""
+    return level.sigma / level.alpha if level.alpha else math.inf
+
+
+def check_time_unit(unit: object) -> None:
+    """Raise `UnknownNameError` or `ArgumentTypeError` unless `unit` is a named unit or a callable."""
+    if not callable(unit):
+        _check_name("time unit", unit, (*TIMES, *INDICES))
+
+
+def check_input_scale(scale: object) -> None:
+    """Raise `UnknownNameError` or `ArgumentTypeError` unless `scale` is a named scale or a callable."""
+    if not callable(scale):
+        _check_name("input scale", scale, tuple(SCALES))
+
+
+def time_value(unit: str | LevelFunction, level: Level, process: ForwardProcess, num_timesteps: int | None) -> float:
+    """The noise level in `unit`, a finite float.
+
+    Raises:
+        IncompatibleError: it is infinite (sigma/alpha where alpha = 0), or an index is asked of a process that has none.
+    """
+    if callable(unit):
+        return _number(unit(level), f"time={unit!r}", level)
+    if unit in INDICES:
+        return training_index(level, process, num_timesteps)
+    return _finite(TIMES[unit](level), f"time={unit!r}", level, "time='t' or a function of the level that stays finite")
+
+
+def training_index(level: Level, process: ForwardProcess, num_timesteps: int | None) -> float:
+    """The fractional training index: (N - 1) t / max(t_max, 1), or the own time of a discrete process, which is its index.
+
+    So unit time keeps its meaning in a process that starts below the end, e.g. srk.Flow(t_max=0.999).
+
+    Raises:
+        IncompatibleError: no `num_timesteps`, and the process is not discrete.
+    """
+    check_process("index", process, num_timesteps)
+    return level.t if num_timesteps is None else (num_timesteps - 1) * level.t / max(process.t_max, 1.0)
+
+
+def check_process(unit: str | LevelFunction, process: ForwardProcess, num_timesteps: int | None) -> None:
+    """Raise `IncompatibleError` if `unit` is an index and neither `num_timesteps` nor `process` gives it a meaning."""
+    if unit in INDICES and num_timesteps is None and not isinstance(process, VPDiscrete):
+        raise IncompatibleError(
+            f"time={unit!r} is the training step, which {process!r} does not have: its time is continuous; give the number of training "
+            "steps, e.g. srk.Noise(network, time='index', num_timesteps=1000), or a function of the level, time=lambda level: ..."
+        )
+
+
+def scale_value(scale: str | LevelFunction, level: Level) -> float:
+    """The factor k of the network's input k x, a finite positive float."""
+    if callable(scale):
+        value = _number(scale(level), f"input_scale={scale!r}", level)
+        if value > 0.0:
+            return value
+        raise ArgumentError(f"input_scale={scale!r} gave {value!r} at {level!r}; the factor of the input must be positive")
+    return _finite(SCALES[scale](level), f"input_scale={scale!r}", level, "input_scale='x' or 'vp' with a network trained in that scale")
+
+
+def time_dtype(state: torch.dtype, network: torch.dtype | None) -> torch.dtype:
+    """The dtype in which a time reaches the network: that of its input, but never less than float32."""
+    return torch.promote_types(network or state, torch.float32)
+
+
+def time_tensor(value: float, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`value` as a (batch,) tensor on the device of `x`, made there (no copy, no synchronisation)."""
+    return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+
+
+def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:
+    if not isinstance(name, str):
+        raise ArgumentTypeError(f"a {kind} is one of {', '.join(map(repr, known))} or a function of the level, not {name!r}")
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+
+
+def _number(value: object, what: str, level: Level) -> float:
+    if not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(
+            f"{what} returned {value!r} of type {type(value).__name__}; it must return a Python float, computed on the CPU"
+        )
+    return _finite(float(value), what, level, "a function that stays finite")
+
+
+def _finite(value: float, what: str, level: Level, cure: str) -> float:
+    if math.isfinite(value):
+        return value
+    end, bound = ("alpha = 0", "t_max below the end, e.g. srk.Flow(t_max=0.999)") if level.alpha == 0.0 else ("sigma = 0", "t_min > 0")
+    raise IncompatibleError(f"{what} is {value!r} at t = {level.t!r}, where {end}; use {cure}, or build the process with {bound}")

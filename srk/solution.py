@@ -1,0 +1,74 @@
+"""What came out of a run, and what it cost."""
+
+from __future__ import annotations
+
+import attrs
+from torch import Tensor
+
+
+@attrs.frozen(slots=True)
+class Saved:
+    """States along a run: own times (n,), and tensors of shape (n, batch, *event)."""
+
+    times: tuple[float, ...]
+    values: Tensor
+
+
+@attrs.frozen(slots=True, repr=False)
+class Solution:
+    """Samples and their cost.
+
+    Arguments:
+        x: the samples, shape (batch, *event); after a failure, the last finite state.
+        status: "done", "stopped" (by the callback), or "failed: ..." with step, time and number of bad samples.
+        nfe: network calls, the final denoising included.
+        steps: accepted steps (the final denoising is not a step).
+        rejected: rejected steps.
+        times: own times visited, from the start to the end of the last accepted step.
+        solver: name of the solver.
+        seed: the seed that repeats the run, if the noise has one.
+        seconds: wall-clock time of the run.
+        score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work.
+        trajectory: the states, if `save` asked for "x".
+        denoised: the denoised predictions at the first evaluation of each step, if `save` asked for "denoised".
+    """
+
+    x: Tensor
+    status: str
+    nfe: int
+    steps: int
+    rejected: int
+    times: tuple[float, ...]
+    solver: str
+    seed: int | None
+    seconds: float
+    score_seconds: float
+    trajectory: Saved | None = None
+    denoised: Saved | None = None
+
+    @property
+    def success(self) -> bool:
+        """Whether the run reached its end."""
+        return self.status == "done"
+
+    @property
+    def solver_seconds(self) -> float:
+        """Wall-clock time spent outside the network."""
+        return self.seconds - self.score_seconds
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.x.shape))
+        lines = [
+            f"Solution: {self.status}, {self.solver}, {self.nfe} NFE in {self.steps} steps"
+            + (f" ({self.rejected} rejected)" if self.rejected else ""),
+            f"  x       {shape} {str(self.x.dtype).removeprefix('torch.')} on {self.x.device}",
+            f"  t       {self.times[0]:.6g} -> {self.times[-1]:.6g}",
+            f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, {self.solver_seconds:.3g} s solver",
+        ]
+        if self.seed is not None:
+            lines.append(f"  seed    {self.seed}")
+        for name in ("trajectory", "denoised"):
+            saved = getattr(self, name)
+            if saved is not None:
+                lines.append(f"  {name:<11}{len(saved.times)} states")
+        return "\n".join(lines)

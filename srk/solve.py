@@ -1,0 +1,471 @@
+"""solve(): where network, noise and plan meet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.control import Grid, Problem, Report, StepController, as_grid
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
+from srk.executor import Executor
+from srk.integrators import Integrator, StochasticTableau, integrator
+from srk.integrators.base import Step, denoising_step
+from srk.integrators.plan import Stage, StepPlan
+from srk.noise import NoiseSource, noise_source
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.scores import Prediction, as_prediction
+from srk.solution import Saved, Solution
+
+DEFAULT_STEPS = 50
+
+
+@attrs.frozen(slots=True)
+class StepInfo:
+    """What a callback sees after each accepted step.
+
+    Arguments:
+        index: number of the step, from 0.
+        steps: how many there will be; None if that is not known.
+        t: own time at its end.
+        nfe: network calls so far.
+        x: the state at its end, (batch, *event). It is overwritten by the next step: clone it to keep it.
+        denoised: the denoised prediction at the start of the step, or None where the process has none.
+    """
+
+    index: int
+    steps: int | None
+    t: float
+    nfe: int
+    x: Tensor
+    denoised: Tensor | None
+
+
+def solve(
+    process: ForwardProcess,
+    score: Prediction | Callable[..., Tensor],
+    solver: str | Integrator | StochasticTableau = "srk2",
+    *,
+    shape: Sequence[int] | int | None = None,
+    x_init: Tensor | None = None,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | StepController | Sequence[float] | Tensor | None = None,
+    controller: str | StepController | None = None,
+    eta: float = 1.0,
+    noise: str | NoiseSource | None = None,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    denoise_final: bool | None = None,
+    save: str | Iterable[str] | None = None,
+    callback: Callable[[StepInfo], bool | None] | None = None,
+    progress: bool = False,
+    on_failure: Literal["raise", "return"] = "raise",
+) -> Solution:
+    """Draw samples by reversing `process` with the network `score`.
+
+    Arguments:
+        process: the forward process, e.g. `srk.VP()`.
+        score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
+            another kind (`srk.Noise`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
+        solver: a registered name (`srk.solvers()`), an integrator object with options, or a tableau.
+        shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
+        x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.
+        steps: number of steps (default 50).
+        nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys.
+        grid: name of a grid (`srk.controllers()`), a decreasing list of own times, or a controller. Default "log-snr" for linear processes, else "uniform".
+        controller: the same for step controllers that are not grids; give one of the two.
+        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
+        noise: name of a noise source or an `srk.noise.NoiseSource`; default "generator".
+        seed: seed of the run; the global random state is never touched.
+        device, dtype: of the samples; default those of `x_init`, else the CPU and float32.
+        denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes where the process has a denoiser.
+        save: "x", "denoised" or both: keep the states after each step, or the denoised predictions.
+        callback: called with a `StepInfo` after each accepted step; a true return value stops the run.
+        progress: show a progress bar with step, NFE and time left.
+        on_failure: what to do when the network returns something that is not finite: "raise" a `SolveError`, or "return" the
+            solution, whose status says so. Both carry the last finite state.
+
+    Returns:
+        A `Solution`.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError, ScoreError, SolveError: see `srk.errors`; each message names the cure.
+
+    Example:
+        >>> import srk
+        >>> process = srk.VP()
+        >>> target = srk.targets.Gaussian(0.5, 0.04)
+        >>> sol = srk.solve(process, target.score(process), "srk2m", shape=(4, 1), nfe=20, seed=0)
+        >>> sol.x.shape, sol.nfe, sol.status
+        (torch.Size([4, 1]), 20, 'done')
+    """
+    if not isinstance(process, ForwardProcess):
+        raise ArgumentTypeError(f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}")
+    process.validate()
+    if on_failure not in ("raise", "return"):
+        raise ArgumentError(f"on_failure must be 'raise' or 'return', not {on_failure!r}")
+    method = integrator(solver)
+    eta = float(eta)
+    method.check(process, eta)
+    prediction = as_prediction(score).bind(process)
+    linear = isinstance(process, LinearProcess)
+    if denoise_final and not linear:
+        raise IncompatibleError(f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out")
+    denoise = linear if denoise_final is None else bool(denoise_final)
+    saves = _saves(save)
+
+    x, source = _start(process, prediction, shape, x_init, noise, seed, device, dtype)
+    control = _controller(grid, controller, linear)
+    problem = Problem(process, method, _steps(process, method, control, steps, nfe, denoise), eta)
+    run = _Run(process, prediction, method, eta, source, x, saves, callback)
+    if isinstance(control, Grid):
+        times = control.times(problem)
+        if x_init is None and times[0] != process.t_max:
+            raise TimeError(
+                f"the grid starts at t = {times[0]!r}, below t_max = {process.t_max!r}, where the prior is not known; "
+                "give the state there as x_init, or let the grid start at process.t_max"
+            )
+        plans = plan_grid(process, method, times, eta)
+        total: int | None = len(plans)
+        drive: Callable[[_Run], None] = lambda run: run.fixed(plans)  # noqa: E731
+    else:
+        total = None
+        drive = lambda run: run.adaptive(control, problem)  # noqa: E731
+
+    began = time.perf_counter()
+    with torch.no_grad(), run.bar(total) if progress else nullcontext():
+        try:
+            drive(run)
+            if denoise and run.status == "done" and run.level.sigma > 0:
+                run.denoise()
+            run.check_device()
+        except _NotFinite as failure:
+            run.status = failure.message
+    seconds = time.perf_counter() - began
+    solution = run.solution(seconds)
+    if run.failed and on_failure == "raise":
+        raise SolveError(f"{solution.status}; the last finite state is in .solution.x (or use on_failure='return')", solution)
+    return solution
+
+
+def plan_grid(process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0) -> list[StepPlan]:
+    """The plans of all steps of a fixed grid of own times, in order."""
+    levels = [level_of(process, t) for t in times]
+    plans: list[StepPlan] = []
+    notes: tuple[Any, ...] = ()
+    for index, (start, stop) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        plan = method.plan_step(Step(process, start, stop, eta, index, notes))
+        notes = plan.notes
+        plans.append(plan)
+    return plans
+
+
+def level_of(process: ForwardProcess, t: float) -> Level:
+    """The noise level at own time `t`; for a process that is not linear only its time is meaningful."""
+    if isinstance(process, LinearProcess):
+        return process.level(t)
+    return Level(process.check_time(t), math.nan, math.nan, math.nan)
+
+
+def _saves(save: str | Iterable[str] | None) -> frozenset[str]:
+    saves = frozenset([save] if isinstance(save, str) else save or ())
+    unknown = saves - {"x", "denoised"}
+    if unknown:
+        raise ArgumentError(f"save must be 'x', 'denoised' or both, not {sorted(unknown)!r}")
+    return saves
+
+
+def _start(
+    process: ForwardProcess,
+    prediction: Prediction,
+    shape: Sequence[int] | int | None,
+    x_init: Tensor | None,
+    noise: str | NoiseSource | None,
+    seed: int | None,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+) -> tuple[Tensor, NoiseSource]:
+    """The initial state, ours to overwrite, and the started noise source."""
+    source = noise_source(noise, seed)
+    event = prediction.event_shape
+    if x_init is not None:
+        if not isinstance(x_init, Tensor) or not x_init.dtype.is_floating_point or x_init.ndim == 0:
+            raise ArgumentTypeError("x_init must be a floating-point tensor of shape (batch, *event)")
+        if shape is not None and _shape(shape, event) != tuple(x_init.shape):
+            raise ArgumentError(f"shape={shape!r} contradicts x_init, whose shape is {tuple(x_init.shape)}; leave shape out")
+        x = x_init.detach().to(device=device, dtype=dtype, copy=True).contiguous()
+    else:
+        if shape is None and event is None:
+            raise ArgumentError("neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))")
+        x = torch.empty(_shape(1 if shape is None else shape, event), device=device, dtype=dtype or torch.float32)
+    if event is not None and tuple(x.shape[1:]) != tuple(event):
+        raise ArgumentError(f"the samples would have event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; use shape=(batch, *{tuple(event)})")
+    source.start(x.shape, x.dtype, x.device)
+    if x_init is None:
+        if isinstance(process, LinearProcess):
+            source.prior(x)
+            x.mul_(process.prior_std)
+        else:
+            generator = torch.Generator(x.device).manual_seed(source.seed if source.seed is not None else 0)
+            x.copy_(process.sample_prior(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+    return x, source
+
+
+def _shape(shape: Sequence[int] | int, event: tuple[int, ...] | None) -> tuple[int, ...]:
+    if isinstance(shape, int) and not isinstance(shape, bool):
+        if event is None:
+            raise ArgumentError(f"shape={shape} is only a batch size, and the score does not know its event shape; for example shape=({shape}, 3, 32, 32)")
+        shape = (shape, *event)
+    result = tuple(int(n) for n in shape)
+    if not result or min(result) < 1:
+        raise ArgumentError(f"shape must be (batch, *event) with positive sizes, not {shape!r}")
+    return result
+
+
+def _controller(grid: Any, controller: Any, linear: bool) -> StepController:
+    if grid is not None and controller is not None:
+        raise ArgumentError(f"grid={grid!r} and controller={controller!r} both say where the steps go; give one of them")
+    chosen = grid if controller is None else controller
+    made: StepController = as_grid(("log-snr" if linear else "uniform") if chosen is None else chosen)
+    return made
+
+
+def _steps(process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool) -> int | None:
+    if steps is not None and nfe is not None:
+        raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives: nfe is the number of network calls, of which {method.name} spends {method.evaluations_per_step} a step; give one")
+    for name, value in (("steps", steps), ("nfe", nfe)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ArgumentError(f"{name} must be a positive int, not {value!r}")
+    if nfe is None:
+        explicit = isinstance(control, Grid) and control.name == "times"
+        return steps if steps is not None or explicit or not isinstance(control, Grid) else DEFAULT_STEPS
+    left, extra = nfe, 0
+    if isinstance(process, LinearProcess):
+        start, stop = process.level(process.t_max), process.level(process.t_min)
+        if stop.sigma == 0.0:  # the last step is the denoiser: one call
+            left, extra = left - 1, extra + 1
+        elif denoise:
+            left -= 1
+        if start.alpha == 0.0 and not method.infinite_noise:  # the first step is exponential Euler: one call
+            left, extra = left - 1, extra + 1
+    count = method.steps(left) + extra
+    if left < 0 or count < 1 + (extra > 1):
+        raise ArgumentError(f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first" + (" and one for the final denoising" if denoise else ""))
+    return count
+
+
+class _NotFinite(Exception):
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        prediction: Prediction,
+        method: Integrator,
+        eta: float,
+        source: NoiseSource,
+        x: Tensor,
+        saves: frozenset[str],
+        callback: Callable[[StepInfo], bool | None] | None,
+    ) -> None:
+        self.process, self.prediction, self.method, self.eta, self.source = process, prediction, method, eta, source
+        self.x, self.saves, self.callback = x, saves, callback
+        self.memory: list[Tensor] = []
+        self.status, self.failed = "done", False
+        self.nfe = self.accepted = self.rejected = 0
+        self.score_seconds = 0.0
+        self.times: list[float] = []
+        self.total: int | None = None
+        self.level: Level = Level(math.nan, math.nan, math.nan, math.nan)
+        self.states: list[Tensor] = []
+        self.predictions: list[Tensor] = []
+        self.prediction_times: list[float] = []
+        self.first_result: Tensor | None = None
+        self.keep_result = callback is not None or "denoised" in saves
+        # Where looking at a value would wait for the device, failures are counted on the device and read once, at the end.
+        self.immediate = x.device.type == "cpu"
+        self.flags: list[Tensor] = []
+        self.flag_places: list[tuple[int, float]] = []
+        self.finite: Tensor | None = None
+        self.last: Tensor | None = None
+        self._tick: Callable[[], None] = lambda: None
+
+    # -- the network ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, x: Tensor, stage: Stage) -> Tensor:
+        began = time.perf_counter()
+        if stage.kind == "denoiser":
+            result = self.prediction.denoise(x, stage.level, self.process)
+        else:
+            t = stage.level.t
+            result = self.prediction.score(x, stage.level, self.process) * (0.5 * (1.0 + self.eta**2) * self.process.diffusion(t) ** 2)
+            result -= self.process.drift(t, x)
+        self.score_seconds += time.perf_counter() - began
+        if not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device:
+            raise ScoreError(
+                f"the score returned {_describe(result)} for a state of {_describe(x)}; "
+                "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
+            )
+        self.nfe += 1
+        total = result.sum()
+        if self.immediate:
+            if not math.isfinite(total.item()) and not bool(torch.isfinite(result).all()):
+                bad = int((~torch.isfinite(result)).flatten(1).any(1).sum())
+                raise self._failure(self.accepted, stage.level.t, bad)
+        else:
+            flag = torch.isfinite(total)
+            self.flags.append(flag)
+            self.flag_places.append((self.accepted, stage.level.t))
+            self.finite = flag if self.finite is None else self.finite & flag
+        if self.keep_result and self.first_result is None and stage.kind == "denoiser":
+            self.first_result = result.clone()
+        return result
+
+    def _failure(self, step: int, t: float, bad: int) -> _NotFinite:
+        self.failed = True
+        return _NotFinite(f"failed: the score returned NaN or inf at step {step} (t = {t:.6g}) in {bad} of {self.x.shape[0]} samples")
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def fixed(self, plans: list[StepPlan]) -> None:
+        """Run plans made ahead."""
+        executor = Executor(self.evaluate, self.source)
+        self.total = len(plans)
+        self.begin(plans[0].start)
+        for plan in plans:
+            outcome = executor.run(plan, self.x, self.memory)
+            if self.accept(plan, outcome.state, outcome.keep):
+                return
+
+    def adaptive(self, control: StepController, problem: Problem) -> None:
+        """Plan as the controller goes."""
+        executor = Executor(self.evaluate, self.source, reuse=False)
+        start, stop = control.first(problem)
+        self.begin(level_of(self.process, start))
+        notes: tuple[Any, ...] = ()
+        target: float | None = stop
+        while target is not None:
+            step = Step(self.process, self.level, level_of(self.process, target), self.eta, self.accepted, notes)
+            plan = self.method.plan_step(step)
+            outcome = executor.run(plan, self.x, self.memory)
+            decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
+            if decision.accept:
+                notes = plan.notes
+                if self.accept(plan, outcome.state, outcome.keep):
+                    return
+            else:
+                self.rejected += 1
+                self.first_result = None
+            target = decision.stop
+
+    def begin(self, level: Level) -> None:
+        self.level = level
+        self.times.append(level.t)
+        if not self.immediate:
+            self.last = self.x.clone()
+        if "x" in self.saves:
+            self.states.append(self.x.clone())
+
+    def accept(self, plan: StepPlan, state: Tensor, keep: list[Tensor]) -> bool:
+        """Take the step; returns whether the callback wants to stop."""
+        self.x, self.memory, self.level = state, keep, plan.stop
+        self.times.append(plan.stop.t)
+        if not self.immediate:
+            self._watch()
+        if "x" in self.saves:
+            self.states.append(state.clone())
+        stop = False
+        if self.keep_result and self.first_result is not None:
+            if "denoised" in self.saves:
+                self.predictions.append(self.first_result)
+                self.prediction_times.append(plan.stages[0].level.t)
+        if self.callback is not None:
+            info = StepInfo(self.accepted, self.total, plan.stop.t, self.nfe, state, self.first_result)
+            stop = bool(self.callback(info))
+        self.first_result = None
+        self.accepted += 1
+        self._tick()
+        if stop:
+            self.status = "stopped"
+        return stop
+
+    def denoise(self) -> None:
+        """The final denoising step."""
+        plan = denoising_step(Step(self.process, self.level, Level(self.level.t, 1.0, 0.0, math.inf), self.eta, self.accepted))
+        self.x = Executor(self.evaluate, self.source).run(plan, self.x, []).state
+        if "denoised" in self.saves:
+            self.predictions.append(self.x.clone())
+            self.prediction_times.append(self.level.t)
+        if not self.immediate:
+            self._watch()
+
+    # -- failures on a device that must not be waited for ---------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Keep the last finite state, without looking."""
+        if self.finite is not None and self.last is not None:
+            self.last = torch.where(self.finite, self.x, self.last)
+
+    def check_device(self) -> None:
+        """Read the flags once, after the run."""
+        if self.immediate or not self.flags:
+            return
+        ok = torch.stack(self.flags).cpu()
+        if bool(ok.all()):
+            return
+        step, t = self.flag_places[int((~ok).nonzero()[0])]
+        bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum())
+        if bad == 0:
+            return  # the sum overflowed, the values did not
+        if self.last is not None:
+            self.x = self.last
+        raise self._failure(step, t, bad)
+
+    # -- results ------------------------------------------------------------------------------------------------
+
+    def bar(self, total: int | None) -> Any:
+        """A progress bar with step, NFE and time left, as a context manager."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        bar = Progress(TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TextColumn("NFE {task.fields[nfe]}"), TimeRemainingColumn())
+        task = bar.add_task("solve", total=total, nfe=0)
+        self._tick = lambda: bar.update(task, advance=1, nfe=self.nfe)
+        return bar
+
+    def solution(self, seconds: float) -> Solution:
+        return Solution(
+            x=self.x,
+            status=self.status,
+            nfe=self.nfe,
+            steps=self.accepted,
+            rejected=self.rejected,
+            times=tuple(self.times),
+            solver=self.method.name,
+            seed=self.source.seed,
+            seconds=seconds,
+            score_seconds=self.score_seconds,
+            trajectory=Saved(tuple(self.times), torch.stack(self.states)) if self.states else None,
+            denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions)) if self.predictions else None,
+        )
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)} on {value.device}"
+    return f"{type(value).__name__}"
+
+
+__all__ = ["StepInfo", "level_of", "plan_grid", "solve"]

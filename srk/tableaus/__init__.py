@@ -1,0 +1,40 @@
+"""Stochastic Runge-Kutta tableaus for additive noise: the table, its order conditions, the named ones, and a registry for your own.
+
+>>> from srk.tableaus import TABLEAUS, check_tableau
+>>> TABLEAUS["sra1"]
+<StochasticTableau 'sra1': 2 stages, 2 drift evaluations, strong order 1.5, weak order 2, draws W and H>
+>>> check_tableau(TABLEAUS["sea"]).strong_order
+1.0
+"""
+
+from __future__ import annotations
+
+from srk.tableaus.base import Entry, StochasticTableau, TableauArrays
+from srk.tableaus.check import ORDER_CONDITIONS, Condition, TableauReport, check_tableau, require_order
+from srk.tableaus.named import EULER, HEUN, MIDPOINT, SEA, SHARK, SOSRA, SOSRA2, SPARK, SRA1, SRA2, SRA3
+from srk.tableaus.registry import TABLEAUS, on_tableau_registered, register_tableau
+
+__all__ = [
+    "EULER",
+    "HEUN",
+    "MIDPOINT",
+    "ORDER_CONDITIONS",
+    "SEA",
+    "SHARK",
+    "SOSRA",
+    "SOSRA2",
+    "SPARK",
+    "SRA1",
+    "SRA2",
+    "SRA3",
+    "TABLEAUS",
+    "Condition",
+    "Entry",
+    "StochasticTableau",
+    "TableauArrays",
+    "TableauReport",
+    "check_tableau",
+    "on_tableau_registered",
+    "register_tableau",
+    "require_order",
+]

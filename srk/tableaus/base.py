@@ -1,0 +1,563 @@
+r"""The stochastic Runge-Kutta tableau: what one explicit step for additive noise is made of.
+
+For `dX = f(X, t) dt + g(t) dB` a step of size h from (t, x), with s stages and m nodes at which g is read, is
+
+    X_i = x + h sum_j A_ij f(X_j, t + c_j h) + sum_m g(t + c1_m h) (w_im W + k_im H)
+    x'  = x + h sum_i alpha_i f(X_i, t + c_i h) + sum_m g(t + c1_m h) (bw_m W + bk_m H)
+
+where `W = B(t + h) - B(t)` and H is the space-time Levy area `H = I10/h - W/2`, `I10 = int_t^{t+h} (B - B(t))`: H is N(0, h/12) and
+independent of W. Roessler's SRA tableaus multiply I10/h = W/2 + H; `from_sra` reads them and `B`, `beta1`, `beta2` give them back.
+
+A coefficient is an exact `Fraction` where it is rational and a float where it is not, so that order conditions can be checked exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from srk.errors import ArgumentError, ArgumentTypeError, TableauError
+
+__all__ = ["Entry", "Matrix", "Number", "StochasticTableau", "TableauArrays", "Vector"]
+
+Number: TypeAlias = Fraction | float
+Entry: TypeAlias = int | float | Fraction | str
+Vector: TypeAlias = tuple[Number, ...]
+Matrix: TypeAlias = tuple[Vector, ...]
+
+_HALF = Fraction(1, 2)
+
+
+def _number(value: Any) -> Number:
+    """`value` as a Fraction where it is exact, else as a float; what is no number stays as it is, for `_check` to refuse by name."""
+    if isinstance(value, str):
+        try:
+            return Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            return value  # type: ignore[return-value]
+    if isinstance(value, numbers.Rational) and not isinstance(value, bool):
+        return Fraction(int(value.numerator), int(value.denominator))
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    return value  # type: ignore[no-any-return]
+
+
+def _vector(value: Any) -> Vector:
+    """A tuple of numbers."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    return tuple(_number(x) for x in value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+
+
+def _matrix(value: Any) -> Matrix:
+    """A tuple of rows; the strictly lower half alone (rows of 0, 1, 2, ... entries) is filled up with zeros."""
+    rows: Any = _vector(value)
+    if not isinstance(rows, tuple):
+        return rows  # type: ignore[no-any-return]
+    rows = tuple(_vector(row) for row in rows)
+    if all(isinstance(row, tuple) and len(row) == i for i, row in enumerate(rows)):
+        rows = tuple(row + (Fraction(0),) * (len(rows) - i) for i, row in enumerate(rows))
+    return rows  # type: ignore[no-any-return]
+
+
+def _optional_vector(value: Any) -> Vector | None:
+    return None if value is None else _vector(value)
+
+
+def _order(value: Any) -> float:
+    number: Any = _number(value)
+    return float(number) if isinstance(number, Fraction) else number  # type: ignore[no-any-return]
+
+
+def _check(value: object, where: str, depth: int = 0) -> None:
+    """Refuse what is not a finite number, or a tuple of them nested `depth` deep, by its place."""
+    if depth:
+        if not isinstance(value, tuple):
+            raise ArgumentTypeError(f"{where} is {value!r}: give a list or tuple{' of rows' * (depth - 1)}")
+        for i, x in enumerate(value):
+            _check(x, f"{where}[{i}]", depth - 1)
+    elif isinstance(value, str):
+        raise TableauError(
+            f"{where} is {value!r}, which is not a fraction: write '3/4', '-2' or '0.75' (an irrational coefficient is a plain float)"
+        )
+    elif not isinstance(value, Fraction | float):
+        raise ArgumentTypeError(
+            f"{where} is {value!r} of type {type(value).__name__}: give an int, a float, a Fraction or a string such as '3/4'"
+        )
+    elif not math.isfinite(value):
+        raise TableauError(f"{where} is {value!r}: every coefficient must be finite")
+
+
+def _plus(a: Number, b: Number) -> Number:
+    """a + b, exact if both are, else rounded once."""
+    total = Fraction(a) + Fraction(b)
+    return total if isinstance(a, Fraction) and isinstance(b, Fraction) else float(total)
+
+
+@attrs.frozen(eq=False)
+class TableauArrays:
+    """The coefficients of a tableau as read-only float64 arrays, under the tableau's own field names.
+
+    Arguments:
+        alpha: drift weights (s,).
+        A: stage drift weights (s, s), strictly lower triangular.
+        c: stage abscissae (s,).
+        w: stage weights of W (s, m).
+        k: stage weights of H (s, m).
+        c1: abscissae at which g is read (m,).
+        bw: update weights of W (m,).
+        bk: update weights of H (m,).
+    """
+
+    alpha: NDArray[np.float64]
+    A: NDArray[np.float64]
+    c: NDArray[np.float64]
+    w: NDArray[np.float64]
+    k: NDArray[np.float64]
+    c1: NDArray[np.float64]
+    bw: NDArray[np.float64]
+    bk: NDArray[np.float64]
+
+
+@attrs.frozen
+class StochasticTableau:
+    """Coefficients of an explicit stochastic Runge-Kutta step for additive noise (the module docstring has the formula).
+
+    Every coefficient may be an int, a Fraction, a float or a string ("3/4", "0.75"); all but floats are kept exactly.
+    Making a tableau checks its shape only; `srk.tableaus.check_tableau` checks its order.
+
+    Arguments:
+        name: the name it is registered and reported under.
+        alpha: drift weights (s,).
+        A: stage drift weights (s, s), strictly lower triangular; or its strictly lower half alone, rows of 0, 1, 2, ... entries.
+        c: stage abscissae (s,), in units of the step.
+        w: stage weights of W (s, m).
+        k: stage weights of H (s, m).
+        c1: abscissae at which g is read (m,), in units of the step.
+        bw: update weights of W (m,).
+        bk: update weights of H (m,).
+        strong_order: the strong order claimed (0: none).
+        weak_order: the weak order claimed (0: none).
+        alpha_hat: drift weights (s,) of an embedded method of lower order; the step's drift error is `h sum (alpha - alpha_hat) f_i`.
+        bw_error: weights of W (m,) in the step's noise error `sum_m g(t + c1_m h)(bw_error W + bk_error H)`, which vanishes for constant g.
+        bk_error: weights of H (m,) in the same.
+        reference: the paper.
+        advice: one line: cost, order, when to choose it.
+
+    Raises:
+        TableauError: shapes that do not fit each other, an implicit stage, an entry that is not finite or not a fraction.
+        ArgumentTypeError: an entry that is not a number.
+
+    Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA methods); J. Foster, G. dos Reis, C. Strange, arXiv 2210.17543 (W, H).
+
+    >>> from srk.tableaus import StochasticTableau
+    >>> sra1 = StochasticTableau.from_sra(
+    ...     "my-sra1",
+    ...     alpha=("1/3", "2/3"),
+    ...     A=((), ("3/4",)),
+    ...     B=((), ("3/2",)),
+    ...     c=(0, "3/4"),
+    ...     c1=(1, 0),
+    ...     beta1=(1, 0),
+    ...     beta2=(-1, 1),
+    ...     strong_order=1.5,
+    ...     weak_order=2,
+    ... )
+    >>> sra1.stages, sra1.drift_evaluations, sra1.uses_levy_area
+    (2, 2, True)
+    >>> sra1.bw
+    (Fraction(1, 2), Fraction(1, 2))
+    """
+
+    name: str
+    alpha: Vector = attrs.field(converter=_vector)
+    A: Matrix = attrs.field(converter=_matrix)
+    c: Vector = attrs.field(converter=_vector)
+    w: Matrix = attrs.field(converter=_matrix)
+    k: Matrix = attrs.field(converter=_matrix)
+    c1: Vector = attrs.field(converter=_vector)
+    bw: Vector = attrs.field(converter=_vector)
+    bk: Vector = attrs.field(converter=_vector)
+    strong_order: float = attrs.field(default=0.0, converter=_order, kw_only=True)
+    weak_order: float = attrs.field(default=0.0, converter=_order, kw_only=True)
+    alpha_hat: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
+    bw_error: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
+    bk_error: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
+    reference: str = attrs.field(default="", kw_only=True)
+    advice: str = attrs.field(default="", kw_only=True)
+
+    _VECTORS: ClassVar[tuple[str, ...]] = ("alpha", "c", "c1", "bw", "bk", "alpha_hat", "bw_error", "bk_error")
+    _MATRICES: ClassVar[tuple[str, ...]] = ("A", "w", "k")
+    _META: ClassVar[tuple[str, ...]] = ("strong_order", "weak_order", "alpha_hat", "bw_error", "bk_error", "reference", "advice")
+
+    def __attrs_post_init__(self) -> None:
+        for text in ("name", "reference", "advice"):
+            if not isinstance(getattr(self, text), str):
+                raise ArgumentTypeError(f"{text} must be a string, not {getattr(self, text)!r}")
+        if not self.name:
+            raise ArgumentError("a tableau needs a name: a non-empty string")
+        for field in self._VECTORS:
+            if getattr(self, field) is not None:
+                _check(getattr(self, field), field, 1)
+        for field in self._MATRICES:
+            _check(getattr(self, field), field, 2)
+        for field in ("strong_order", "weak_order"):
+            _check(getattr(self, field), field)
+            if getattr(self, field) < 0:
+                raise TableauError(f"{field} is {getattr(self, field):g}: an order is not negative (0: nothing is claimed)")
+        s, m = len(self.alpha), len(self.c1)
+        if s == 0 or m == 0:
+            raise TableauError(
+                f"tableau {self.name!r} has {s} stages (len(alpha)) and {m} nodes of g (len(c1)): it needs at least one of each"
+            )
+        for field, length, why in (
+            ("c", s, "one abscissa per stage"),
+            ("bw", m, "one weight per node of g, len(c1)"),
+            ("bk", m, "one weight per node of g, len(c1)"),
+            ("alpha_hat", s, "one weight per stage"),
+            ("bw_error", m, "one weight per node of g, len(c1)"),
+            ("bk_error", m, "one weight per node of g, len(c1)"),
+        ):
+            value = getattr(self, field)
+            if value is not None and len(value) != length:
+                raise TableauError(f"tableau {self.name!r}: {field} has {len(value)} entries, it needs {length} ({why})")
+        for field, width in (("A", s), ("w", m), ("k", m)):
+            rows = getattr(self, field)
+            shape = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
+            if len(rows) != s or any(len(row) != width for row in rows):
+                raise TableauError(f"tableau {self.name!r}: {field} has {shape}, it needs {s} rows (stages) of {width} entries")
+        for i, row in enumerate(self.A):
+            for j in range(i, s):
+                if row[j] != 0:
+                    raise TableauError(
+                        f"tableau {self.name!r} is implicit: A[{i}][{j}] = {row[j]} although stage {i} may only use earlier stages; "
+                        "srk runs explicit tableaus, A strictly lower triangular (sort the stages, or check for a transposed A)"
+                    )
+        if (self.bw_error is None) != (self.bk_error is None):
+            raise TableauError(f"tableau {self.name!r}: give bw_error and bk_error together, or neither")
+
+    # --- constructors -------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_sra(
+        cls,
+        name: str,
+        alpha: Sequence[Entry],
+        A: Sequence[Sequence[Entry]],
+        B: Sequence[Sequence[Entry]],
+        c: Sequence[Entry],
+        c1: Sequence[Entry],
+        beta1: Sequence[Entry],
+        beta2: Sequence[Entry],
+        *,
+        strong_order: Entry = 0,
+        weak_order: Entry = 0,
+        alpha_hat: Sequence[Entry] | None = None,
+        bw_error: Sequence[Entry] | None = None,
+        bk_error: Sequence[Entry] | None = None,
+        reference: str = "",
+        advice: str = "",
+    ) -> StochasticTableau:
+        """A tableau given in Roessler's SRA form, where all noise beyond W enters as `I10/h = W/2 + H`.
+
+        Stage noise is `sum_m B_im g(t + c1_m h) I10/h`, update noise `sum_m g(t + c1_m h) (beta1_m W + beta2_m I10/h)`. Unless given, the
+        noise error is the `beta2` term of the update (the natural embedding of Rackauckas and Nie, DCDS-B 22 (2017) 2731).
+
+        Arguments:
+            name, alpha, A, c: as in the class.
+            B: stage weights of I10/h (s, m), m = s in Roessler's tables; or the strictly lower half alone.
+            c1: abscissae at which g is read (m,).
+            beta1: update weights of W (m,).
+            beta2: update weights of I10/h (m,).
+
+        Raises:
+            TableauError: as the class.
+
+        >>> from srk.tableaus import StochasticTableau
+        >>> t = StochasticTableau.from_sra("sea-like", alpha=(1,), A=((0,),), B=((1,),), c=(0,), c1=(0,), beta1=(1,), beta2=(0,))
+        >>> t.w, t.k
+        (((Fraction(1, 2),),), ((Fraction(1, 1),),))
+        """
+        matrix, first, second = _matrix(B), _vector(beta1), _vector(beta2)
+        _check(matrix, "B", 2)
+        _check(first, "beta1", 1)
+        _check(second, "beta2", 1)
+        if len(first) != len(second):
+            raise TableauError(
+                f"tableau {name!r}: beta1 has {len(first)} entries and beta2 {len(second)}; both need one per node of g, len(c1)"
+            )
+        if bw_error is None and bk_error is None:
+            bw_error, bk_error = tuple(b * _HALF for b in second), second
+        return cls(
+            name,
+            alpha,
+            A,
+            c,
+            tuple(tuple(b * _HALF for b in row) for row in matrix),
+            matrix,
+            c1,
+            tuple(_plus(b1, b2 * _HALF) for b1, b2 in zip(first, second, strict=True)),
+            second,
+            strong_order=strong_order,
+            weak_order=weak_order,
+            alpha_hat=alpha_hat,
+            bw_error=bw_error,
+            bk_error=bk_error,
+            reference=reference,
+            advice=advice,
+        )
+
+    @classmethod
+    def from_wh(
+        cls,
+        name: str,
+        alpha: Sequence[Entry],
+        A: Sequence[Sequence[Entry]],
+        c: Sequence[Entry],
+        w: Sequence[Entry],
+        k: Sequence[Entry],
+        *,
+        strong_order: Entry = 0,
+        weak_order: Entry = 0,
+        alpha_hat: Sequence[Entry] | None = None,
+        reference: str = "",
+        advice: str = "",
+    ) -> StochasticTableau:
+        """A tableau given for constant g, stage noise `g (w_i W + k_i H)`, made usable for g(t).
+
+        Stage noise reads g at the start of the step. If H occurs at all, the update integrates the linear interpolant of g exactly,
+        `int g dB ~ g(t)(W/2 + H) + g(t+h)(W/2 - H)`, which satisfies the conditions for time-dependent g; if H does not occur it is the
+        trapezoid `(g(t) + g(t+h)) W/2`. The noise error is the distance of that from `g(t) W`.
+
+        Arguments:
+            name, alpha, A, c: as in the class.
+            w: stage weights of W (s,).
+            k: stage weights of H (s,).
+
+        Raises:
+            TableauError: as the class.
+
+        >>> from srk.tableaus import StochasticTableau
+        >>> t = StochasticTableau.from_wh("heun", ("1/2", "1/2"), A=((), (1,)), c=(0, 1), w=(0, 1), k=(0, 0), strong_order=1, weak_order=2)
+        >>> t.c1, t.bk, t.uses_levy_area
+        ((Fraction(0, 1), Fraction(1, 1)), (Fraction(0, 1), Fraction(0, 1)), False)
+        """
+        stage_w, stage_k = _vector(w), _vector(k)
+        _check(stage_w, "w", 1)
+        _check(stage_k, "k", 1)
+        levy = int(any(x != 0 for x in stage_k))
+        return cls(
+            name,
+            alpha,
+            A,
+            c,
+            tuple((x, 0) for x in stage_w),
+            tuple((x, 0) for x in stage_k),
+            (0, 1),
+            ("1/2", "1/2"),
+            (levy, -levy),
+            strong_order=strong_order,
+            weak_order=weak_order,
+            alpha_hat=alpha_hat,
+            bw_error=("-1/2", "1/2"),
+            bk_error=(levy, -levy),
+            reference=reference,
+            advice=advice,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StochasticTableau:
+        """A tableau from plain data: `to_dict`'s form, or the arguments of `from_sra` (if it has B) or of `from_wh` (if it has no bw).
+
+        Arguments:
+            data: field name -> value; fractions as strings ("3/4"), irrational coefficients as floats.
+
+        Raises:
+            TableauError: a field is missing or unknown, or as the class.
+
+        >>> from srk.tableaus import StochasticTableau
+        >>> StochasticTableau.from_dict({"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}).stages
+        1
+        """
+        if not isinstance(data, Mapping):
+            raise ArgumentTypeError(f"a tableau is read from a mapping of field names to values, not from {type(data).__name__}")
+        meta = set(cls._META)
+        if "B" in data:
+            form, needed = "SRA form", {"name", "alpha", "A", "B", "c", "c1", "beta1", "beta2"}
+        elif "bw" in data or "bk" in data or "c1" in data:
+            form, needed = "full form", {"name", "alpha", "A", "c", "w", "k", "c1", "bw", "bk"}
+        else:
+            form, needed, meta = "(W, H) form", {"name", "alpha", "A", "c", "w", "k"}, meta - {"bw_error", "bk_error"}
+        missing, unknown = sorted(needed - set(data)), sorted(set(data) - needed - meta)
+        if missing or unknown:
+            faults = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+            raise TableauError(
+                f"tableau {data.get('name', '?')!r} (read in {form}) has fields {'; '.join(faults)}. It needs {', '.join(sorted(needed))} "
+                f"and may have {', '.join(sorted(meta))}"
+            )
+        make: Any = cls.from_sra if form == "SRA form" else cls if form == "full form" else cls.from_wh
+        tableau: StochasticTableau = make(**{str(key): value for key, value in data.items()})
+        return tableau
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str]) -> StochasticTableau:
+        """A tableau from a TOML file with the fields of `from_dict`; nothing in the file is executed.
+
+        Arguments:
+            path: the file.
+
+        Raises:
+            ArgumentError: the file cannot be read.
+            TableauError: it is not TOML, or as `from_dict`.
+
+        >>> import pathlib, tempfile
+        >>> from srk.tableaus import StochasticTableau
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "ralston.toml"
+        >>> _ = path.write_text('''
+        ... name = "ralston"
+        ... alpha = ["1/4", "3/4"]
+        ... A = [[], ["2/3"]]
+        ... c = [0, "2/3"]
+        ... w = [0, "2/3"]
+        ... k = [0, 0]
+        ... ''')
+        >>> StochasticTableau.from_toml(path).alpha
+        (Fraction(1, 4), Fraction(3, 4))
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArgumentError(f"the tableau file {os.fspath(path)!r} cannot be read: {error}") from error
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            hint = "fractions are strings in TOML: alpha = ['1/3', '2/3']"
+            raise TableauError(f"{os.fspath(path)!r} is not a TOML file: {error} ({hint})") from error
+        try:
+            return cls.from_dict(data)
+        except (TableauError, ArgumentTypeError) as error:
+            raise type(error)(f"{os.fspath(path)!r}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tableau as plain data (fractions as strings, floats as they are) that `from_dict` reads back to an equal tableau.
+
+        >>> from srk.tableaus import SRA1, StochasticTableau
+        >>> StochasticTableau.from_dict(SRA1.to_dict()) == SRA1
+        True
+        """
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return [plain(x) for x in value]
+            return str(value) if isinstance(value, Fraction) else value
+
+        return {field.name: plain(getattr(self, field.name)) for field in attrs.fields(type(self)) if getattr(self, field.name) is not None}
+
+    # --- derived ------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> int:
+        """The number of stages s."""
+        return len(self.alpha)
+
+    @cached_property
+    def used_stages(self) -> tuple[int, ...]:
+        """The stages whose drift the step needs; another stage need not be evaluated."""
+        used: set[int] = set()
+        for i in reversed(range(self.stages)):
+            if self.alpha[i] != 0 or any(self.A[j][i] != 0 for j in used):
+                used.add(i)
+        return tuple(sorted(used))
+
+    @property
+    def drift_evaluations(self) -> int:
+        """How often a step evaluates the drift (the network)."""
+        return len(self.used_stages)
+
+    @property
+    def uses_levy_area(self) -> bool:
+        """Whether H occurs; if not, a step draws W alone."""
+        return any(x != 0 for row in (*self.k, self.bk) for x in row)
+
+    @property
+    def reads_varying_g(self) -> bool:
+        """Whether g is read at more than one time: such a tableau claims its order for time-dependent g too, and is checked for it."""
+        weights = (*self.w, *self.k, self.bw, self.bk)
+        return len({node for i, node in enumerate(self.c1) if any(row[i] != 0 for row in weights)}) > 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether every coefficient of the step is a Fraction."""
+        rows = (self.alpha, self.c, self.c1, self.bw, self.bk, *self.A, *self.w, *self.k)
+        return all(isinstance(x, Fraction) for row in rows for x in row)
+
+    @property
+    def noise(self) -> str:
+        """'additive, time-dependent g' if the coefficients support the declared orders for g(t), else 'additive, constant g'."""
+        from srk.tableaus.check import check_tableau  # the checker reads tableaus; only this convenience looks back
+
+        return check_tableau(self).noise
+
+    @cached_property
+    def arrays(self) -> TableauArrays:
+        """The coefficients as read-only float64 arrays.
+
+        >>> from srk.tableaus import SRA1
+        >>> SRA1.arrays.A
+        array([[0.  , 0.  ],
+               [0.75, 0.  ]])
+        """
+
+        def view(value: Vector | Matrix) -> NDArray[np.float64]:
+            array = np.array([[float(x) for x in row] if isinstance(row, tuple) else float(row) for row in value], dtype=np.float64)
+            array.setflags(write=False)
+            return array
+
+        return TableauArrays(**{field.name: view(getattr(self, field.name)) for field in attrs.fields(TableauArrays)})
+
+    @property
+    def is_sra(self) -> bool:
+        """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has Roessler's SRA form."""
+        return all(x == y * _HALF for row_w, row_k in zip(self.w, self.k, strict=True) for x, y in zip(row_w, row_k, strict=True))
+
+    def _require_sra(self) -> None:
+        if not self.is_sra:
+            raise TableauError(
+                f"tableau {self.name!r} has no SRA form: its stage noise is not a multiple of I10/h = W/2 + H, that is w = k/2; "
+                "use w, k, bw, bk instead of B, beta1, beta2"
+            )
+
+    @property
+    def B(self) -> Matrix:
+        """Roessler's stage weights of I10/h (s, m); `TableauError` if the tableau has no SRA form."""
+        self._require_sra()
+        return self.k
+
+    @property
+    def beta1(self) -> Vector:
+        """Roessler's update weights of W (m,): exact for Fractions, rounded once for floats."""
+        self._require_sra()
+        return tuple(_plus(x, -y * _HALF) for x, y in zip(self.bw, self.bk, strict=True))
+
+    @property
+    def beta2(self) -> Vector:
+        """Roessler's update weights of I10/h (m,)."""
+        self._require_sra()
+        return self.bk
+
+    def __repr__(self) -> str:
+        calls = self.drift_evaluations
+        cost = f"{self.stages} stage{'s' * (self.stages != 1)}, {calls} drift evaluation{'s' * (calls != 1)}"
+        orders = f"strong order {self.strong_order:g}, weak order {self.weak_order:g}"
+        return f"<StochasticTableau {self.name!r}: {cost}, {orders}, draws {'W and H' if self.uses_levy_area else 'W'}>"

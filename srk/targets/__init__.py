@@ -1,0 +1,8 @@
+"""Targets: distributions whose score is exact."""
+
+from srk.targets.base import ExactScore, Target
+from srk.targets.empirical import Empirical
+from srk.targets.gaussian import Gaussian
+from srk.targets.mixture import GaussianMixture
+
+__all__ = ["Empirical", "ExactScore", "Gaussian", "GaussianMixture", "Target"]

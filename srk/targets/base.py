@@ -1,0 +1,245 @@
+"""Targets: data distributions whose denoiser and score are exact at every noise level. Oracles for every solver and process."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.scores.base import Prediction, check_state
+from srk.scores.convert import to_score
+
+DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
+"""The level of the data itself."""
+
+
+class Target(ABC):
+    """A distribution of data with known `denoise`, hence known score at every level of every linear process.
+
+    A subclass sets `event_shape` and implements `denoise` and `draw`; `log_density` where there is one. Everything follows the device and
+    dtype of the states it is given: float64 parameters are moved once per device and dtype and kept. Half-precision states are computed
+    in float32.
+    """
+
+    def __init__(self, event_shape: tuple[int, ...]) -> None:
+        self.event_shape = event_shape
+        self._moved: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates of one sample."""
+        return math.prod(self.event_shape)
+
+    @abstractmethod
+    def denoise(self, x: Tensor, level: Level) -> Tensor:
+        """The denoiser E[x0 | alpha x0 + sigma eps = x]; the mean of the data at alpha = 0.
+
+        Arguments:
+            x: states, shape (batch, *event).
+            level: the noise level; alpha and sigma count.
+
+        Returns:
+            Tensor of the shape, dtype and device of `x`.
+        """
+
+    @abstractmethod
+    def draw(self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """`n` independent samples of the data, shape (n, *event); `sample` is the friendly form."""
+
+    def score_at(self, x: Tensor, level: Level) -> Tensor:
+        """The score grad log p(x) of the law at `level` with sigma > 0; shapes as in `denoise`."""
+        return to_score(self.denoise(x, level), x, level)
+
+    def log_density(self, x: Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+        """Log-density of the smoothed law at own time `t` of `process` (of the data without them), differentiable in `x`.
+
+        Arguments:
+            x: states, shape (batch, *event).
+            process: a linear process.
+            t: a time in the process's own time.
+
+        Returns:
+            Tensor of shape (batch,).
+        """
+        raise IncompatibleError(f"{self!r} has no log-density in closed form")
+
+    def score(self, process: LinearProcess) -> ExactScore:
+        """The exact score of this target under `process`: give it to `srk.solve`, or call it as `(x, t) -> score`.
+
+        Raises:
+            ArgumentTypeError: `process` is not linear, so that the law of x_t is not known.
+        """
+        return ExactScore(self, process)
+
+    def sample(
+        self,
+        n: int,
+        process: LinearProcess | None = None,
+        t: float | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw samples of the data, or of the noised law at own time `t` of `process`.
+
+        Arguments:
+            n: how many.
+            process: a linear process, together with `t`.
+            t: a time in the process's own time.
+            generator: where the randomness comes from; its device is the default device.
+            seed: makes a generator of its own; alternative to `generator`. Without either, torch's global generator is used.
+            dtype: default torch.get_default_dtype().
+            device: default torch's default device.
+
+        Returns:
+            Tensor of shape (n, *event).
+        """
+        if not isinstance(n, int) or n < 0:
+            raise ArgumentError(f"n is the number of samples, an integer >= 0, not {n!r}")
+        if generator is not None and seed is not None:
+            raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
+        level = level_of(process, t)
+        place = torch.device(device) if device is not None else generator.device if generator is not None else torch.get_default_device()
+        if seed is not None:
+            generator = torch.Generator(place).manual_seed(seed)
+        kind = dtype or torch.get_default_dtype()
+        x0 = self.draw(n, generator=generator, dtype=kind, device=place)
+        if process is None:
+            return x0
+        noise = torch.randn(x0.shape, generator=generator, dtype=kind, device=place)
+        return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
+
+    def _checked(self, x: Tensor) -> Tensor:
+        """`x`, of the right shape, in the dtype of the computation."""
+        check_state(x)
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ArgumentError(
+                f"{self!r} has samples of shape {self.event_shape}, so states have shape (batch, {', '.join(map(str, self.event_shape))}); "
+                f"this one has shape {tuple(x.shape)}"
+            )
+        return x.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _on(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The attribute `name`, a tensor, on the device of `like` (float64, or the widest there is); moved once."""
+        dtype = dtype or (torch.float32 if like.device.type == "mps" else torch.float64)
+        key = name, like.device, dtype
+        if key not in self._moved:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept must serve autograd later
+                self._moved[key] = self._make(name, like.device, dtype)
+        return self._moved[key]
+
+    def _make(self, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        value: Tensor = getattr(self, name)
+        return value.to(device=device, dtype=dtype)
+
+
+@attrs.frozen(eq=False)
+class ExactScore(Prediction):
+    """The exact score of `target` under `process`: a prediction for `srk.solve`, and a plain callable `(x, t) -> score`.
+
+    The denoiser is computed directly, so it is exact at every level, alpha = 0 included, in every linear process.
+
+    Arguments:
+        target: the distribution of the data.
+        process: the linear process whose own time the callable uses.
+
+    Example:
+        >>> import torch
+        >>> from srk.processes import VP
+        >>> from srk.targets import Gaussian
+        >>> score = Gaussian(0.0, 1.0).score(VP())  # N(0, 1) data stay N(0, 1)
+        >>> score(torch.tensor([[2.0], [-1.0]]), torch.tensor([0.5, 0.9]))
+        tensor([[-2.],
+                [ 1.]])
+    """
+
+    target: Target
+    process: LinearProcess = attrs.field()
+    event_shape: tuple[int, ...] | None = attrs.field(init=False)
+
+    @process.validator
+    def _check_process(self, attribute: attrs.Attribute[Any], value: object) -> None:
+        need_linear(value)
+
+    @event_shape.default
+    def _event_shape(self) -> tuple[int, ...]:
+        return self.target.event_shape
+
+    def bind(self, process: ForwardProcess) -> Prediction:
+        """The exact score of the same target under `process`."""
+        return self if process is self.process else ExactScore(self.target, need_linear(process))
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        return self.target.denoise(x, level)
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        return self.target.score_at(x, level)
+
+    def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """The score at states `x` and times `t`, for other libraries and bare loops.
+
+        Arguments:
+            x: states, shape (batch, *event).
+            t: times in the process's own time: a number, or a tensor of shape (), (1,) or (batch,). They are read on the CPU
+                (one synchronisation; `srk.solve` needs none). An overshoot of the range by rounding in the dtype of `t` is clamped.
+
+        Returns:
+            Tensor of the shape of `x`; samples of different times are computed time by time.
+        """
+        if not isinstance(t, Tensor):
+            return self.target.score_at(x, self.process.level(t))
+        if t.numel() != 1 and tuple(t.shape) != (x.shape[0],):
+            raise ArgumentError(
+                f"t has shape {tuple(t.shape)}; for a state of shape {tuple(x.shape)} it is a number or has shape ({x.shape[0]},)"
+            )
+        slack = 4 * torch.finfo(t.dtype).eps if t.dtype.is_floating_point else 0.0
+        times, which = torch.unique(t.detach().reshape(-1).to("cpu", torch.float64), return_inverse=True)
+        levels = [self.process.level(self._clamped(float(time), slack)) for time in times]
+        if len(levels) == 1:
+            return self.target.score_at(x, levels[0])
+        which = which.to(x.device)
+        out = torch.empty_like(x)
+        for i, level in enumerate(levels):
+            rows = torch.nonzero(which == i)[:, 0]
+            out = out.index_copy(0, rows, self.target.score_at(x[rows], level))
+        return out
+
+    def _clamped(self, t: float, slack: float) -> float:
+        lo, hi = self.process.t_min, self.process.t_max
+        near = slack * max(abs(lo), abs(hi))
+        return min(max(t, lo), hi) if lo - near <= t <= hi + near else t
+
+
+def need_linear(process: object) -> LinearProcess:
+    """`process`, if it is linear; `ArgumentTypeError` otherwise."""
+    if isinstance(process, LinearProcess):
+        return process
+    raise ArgumentTypeError(
+        f"an exact score needs a linear process x_t = alpha x0 + sigma eps, whose law is known, not {process!r}; e.g. srk.VP()"
+    )
+
+
+def level_of(process: LinearProcess | None, t: float | None) -> Level:
+    """The level at own time `t` of `process`; that of the data when both are None."""
+    if process is None and t is None:
+        return DATA
+    if process is None or t is None:
+        given, missing = ("t", "process") if process is None else ("process", "t")
+        raise ArgumentError(f"{given} is given without {missing}; give both for the law at time t, or neither for the data")
+    return need_linear(process).level(t)
+
+
+def parameter(value: object, what: str) -> Tensor:
+    """`value` as a finite float64 tensor on the CPU."""
+    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+    if not bool(torch.isfinite(tensor).all()):
+        raise ArgumentError(f"{what} must be finite, not {value!r}")
+    return tensor
