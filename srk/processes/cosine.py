@@ -18,7 +18,8 @@ class VPCosine(VariancePreserving):
     """Variance preserving, cosine alpha: spends more time at middle noise than `VP`; ends in pure noise exactly (alpha = 0).
 
     alpha(t) = cos(phi)/cos(phi0), phi = (pi/2) (t + s)/(1 + s), phi0 = phi(0);
-    sigma^2 = 1 - alpha^2 = sin(phi - phi0) sin(phi + phi0)/cos^2(phi0). At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite (the published discretization clips beta at 0.999).
+    sigma^2 = 1 - alpha^2 = sin(phi - phi0) sin(phi + phi0)/cos^2(phi0).
+    At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite (the published discretization clips beta at 0.999).
 
     Arguments:
         s: offset that keeps the noise of the first steps from being too small; dimensionless.

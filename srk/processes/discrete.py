@@ -164,7 +164,8 @@ def _check_products(products: list[float]) -> None:
         if i > 0 and not product < products[i - 1]:
             raise ArgumentError(
                 f"alphas_cumprod must decrease strictly, but alphas_cumprod[{i - 1}] = {products[i - 1]!r} "
-                f"and alphas_cumprod[{i}] = {product!r}; index 0 is the least noisy level: are they reversed, or are these betas (VPDiscrete(betas=...))?"
+                f"and alphas_cumprod[{i}] = {product!r}; index 0 is the least noisy level: "
+                "are they reversed, or are these betas (VPDiscrete(betas=...))?"
             )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, SupportsIndex
 
 import attrs
 import torch
@@ -102,8 +103,7 @@ class Target(ABC):
         Returns:
             Tensor of shape (n, *event).
         """
-        if not isinstance(n, int) or n < 0:
-            raise ArgumentError(f"n is the number of samples, an integer >= 0, not {n!r}")
+        n = check_count(n, 0, "n is the number of samples")
         if generator is not None and seed is not None:
             raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
         level = level_of(process, t)
@@ -235,6 +235,13 @@ def level_of(process: LinearProcess | None, t: float | None) -> Level:
         given, missing = ("t", "process") if process is None else ("process", "t")
         raise ArgumentError(f"{given} is given without {missing}; give both for the law at time t, or neither for the data")
     return need_linear(process).level(t)
+
+
+def check_count(value: object, least: int, what: str) -> int:
+    """`value` as an int of at least `least`; `ArgumentError` that begins with `what` otherwise."""
+    if isinstance(value, SupportsIndex) and operator.index(value) >= least:
+        return operator.index(value)
+    raise ArgumentError(f"{what}, an integer >= {least}, not {value!r}")
 
 
 def parameter(value: object, what: str) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import Level, LinearProcess
-from srk.targets.base import Target, level_of
+from srk.targets.base import Target, check_count, level_of
 
 ELEMENTS = 2**24
 """Numbers of one block of logits (64 MiB in float32)."""
@@ -72,8 +72,7 @@ class Empirical(Target):
             )
         if not bool(torch.isfinite(points).all()):
             raise ArgumentError("the data contain NaN or infinity")
-        if not isinstance(chunk, int) or chunk < 1:
-            raise ArgumentError(f"chunk is a number of points, an integer >= 1, not {chunk!r}; e.g. chunk=4096")
+        chunk = check_count(chunk, 1, "chunk is a number of points, e.g. chunk=4096")
         if precision not in (None, torch.float32, torch.float64):
             raise ArgumentError(f"precision is torch.float32 or torch.float64, not {precision!r}")
         super().__init__(tuple(points.shape[1:]))

@@ -1,0 +1,47 @@
+"""What all tests share: one thread a worker, GPU tests skipped without a GPU, a check that random states are left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)  # pytest-xdist runs two workers; more threads than cores slow each other down
+
+# The same examples in every run, so that a failure in CI is one that a person sees too; no deadline, for torch's first calls are slow.
+hypothesis.settings.register_profile("srk", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("srk")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device; none here")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def global_rng_untouched() -> Iterator[None]:
+    """Fail a test that changes a global random state: Python's, NumPy's, torch's on the CPU or on any GPU."""
+
+    def states() -> dict[str, object]:
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy global state is what is watched
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            "random": random.getstate(),
+            "numpy.random": (kind, keys.tolist(), *rest),
+            "torch": torch.get_rng_state().tolist(),
+            **{f"torch.cuda:{i}": state.tolist() for i, state in enumerate(cuda)},
+        }
+
+    before = states()
+    yield
+    after = states()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed the global random state of {', '.join(changed)}"
