@@ -26,7 +26,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def register(self, name: str, entry: T) -> T:
         """Add `entry` under `name`; a name that is taken is refused (`DuplicateNameError`)."""
-        if not isinstance(name, str) or not name:
+        if not (isinstance(name, str) and name):  # type: ignore[redundant-expr]
             raise ArgumentTypeError(f"the name of a {self.kind} must be a non-empty string, not {name!r}")
         if name in self._entries:
             raise DuplicateNameError(
@@ -63,7 +63,8 @@ class Registry(Mapping[str, T], Generic[T]):
         rows = [["name", *self.columns], *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return f"{len(self)} {self.kind}s\n" + "\n".join(lines)
+        plural = self.kind + ("es" if self.kind.endswith("s") else "s")
+        return f"{len(self)} {plural}\n" + "\n".join(lines)
 
 
 def callable_room(module: ModuleType, registry: Registry[Any]) -> None:

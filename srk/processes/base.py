@@ -87,6 +87,10 @@ class ForwardProcess(ABC):
     ) -> torch.Tensor:
         """Draw states of shape `shape` = (batch, *event) from the law at `t_max`, where the reversal starts."""
 
+    def level(self, t: float) -> Level:
+        """The point of the process at own time `t`; where the process is not linear, only its time is known and the rest is nan."""
+        return Level(self.check_time(t), math.nan, math.nan, math.nan)
+
     def check_time(self, t: float) -> float:
         """Return `t`, clamped to [t_min, t_max] if it overshoots by rounding only; raise `TimeError` if it is outside."""
         t = float(t)

@@ -13,96 +13,24 @@ A coefficient is an exact `Fraction` where it is rational and a float where it i
 
 from __future__ import annotations
 
-import math
-import numbers
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from srk.errors import ArgumentError, ArgumentTypeError, TableauError
+from srk.tableaus.entries import Entry, Matrix, Vector, add_once, check_entries, to_matrix, to_optional_vector, to_order, to_vector
 
-__all__ = ["Entry", "Matrix", "Number", "StochasticTableau", "TableauArrays", "Vector"]
-
-Number: TypeAlias = Fraction | float
-Entry: TypeAlias = int | float | Fraction | str
-Vector: TypeAlias = tuple[Number, ...]
-Matrix: TypeAlias = tuple[Vector, ...]
+__all__ = ["StochasticTableau", "TableauArrays"]
 
 _HALF = Fraction(1, 2)
-
-
-def _number(value: Any) -> Number:
-    """`value` as a Fraction where it is exact, else as a float; what is no number stays as it is, for `_check` to refuse by name."""
-    if isinstance(value, str):
-        try:
-            return Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            return value  # type: ignore[return-value]
-    if isinstance(value, numbers.Rational) and not isinstance(value, bool):
-        return Fraction(int(value.numerator), int(value.denominator))
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
-    return value  # type: ignore[no-any-return]
-
-
-def _vector(value: Any) -> Vector:
-    """A tuple of numbers."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    return tuple(_number(x) for x in value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
-
-
-def _matrix(value: Any) -> Matrix:
-    """A tuple of rows; the strictly lower half alone (rows of 0, 1, 2, ... entries) is filled up with zeros."""
-    rows: Any = _vector(value)
-    if not isinstance(rows, tuple):
-        return rows  # type: ignore[no-any-return]
-    rows = tuple(_vector(row) for row in rows)
-    if all(isinstance(row, tuple) and len(row) == i for i, row in enumerate(rows)):
-        rows = tuple(row + (Fraction(0),) * (len(rows) - i) for i, row in enumerate(rows))
-    return rows  # type: ignore[no-any-return]
-
-
-def _optional_vector(value: Any) -> Vector | None:
-    return None if value is None else _vector(value)
-
-
-def _order(value: Any) -> float:
-    number: Any = _number(value)
-    return float(number) if isinstance(number, Fraction) else number  # type: ignore[no-any-return]
-
-
-def _check(value: object, where: str, depth: int = 0) -> None:
-    """Refuse what is not a finite number, or a tuple of them nested `depth` deep, by its place."""
-    if depth:
-        if not isinstance(value, tuple):
-            raise ArgumentTypeError(f"{where} is {value!r}: give a list or tuple{' of rows' * (depth - 1)}")
-        for i, x in enumerate(value):
-            _check(x, f"{where}[{i}]", depth - 1)
-    elif isinstance(value, str):
-        raise TableauError(
-            f"{where} is {value!r}, which is not a fraction: write '3/4', '-2' or '0.75' (an irrational coefficient is a plain float)"
-        )
-    elif not isinstance(value, Fraction | float):
-        raise ArgumentTypeError(
-            f"{where} is {value!r} of type {type(value).__name__}: give an int, a float, a Fraction or a string such as '3/4'"
-        )
-    elif not math.isfinite(value):
-        raise TableauError(f"{where} is {value!r}: every coefficient must be finite")
-
-
-def _plus(a: Number, b: Number) -> Number:
-    """a + b, exact if both are, else rounded once."""
-    total = Fraction(a) + Fraction(b)
-    return total if isinstance(a, Fraction) and isinstance(b, Fraction) else float(total)
 
 
 @attrs.frozen(eq=False)
@@ -152,7 +80,7 @@ class StochasticTableau:
         alpha_hat: drift weights (s,) of an embedded method of lower order; the step's drift error is `h sum (alpha - alpha_hat) f_i`.
         bw_error: weights of W (m,) in the step's noise error `sum_m g(t + c1_m h)(bw_error W + bk_error H)`, which vanishes for constant g.
         bk_error: weights of H (m,) in the same.
-        reference: the paper.
+        reference: the paper; what stands before a colon is its short form in tables.
         advice: one line: cost, order, when to choose it.
 
     Raises:
@@ -181,19 +109,19 @@ class StochasticTableau:
     """
 
     name: str
-    alpha: Vector = attrs.field(converter=_vector)
-    A: Matrix = attrs.field(converter=_matrix)
-    c: Vector = attrs.field(converter=_vector)
-    w: Matrix = attrs.field(converter=_matrix)
-    k: Matrix = attrs.field(converter=_matrix)
-    c1: Vector = attrs.field(converter=_vector)
-    bw: Vector = attrs.field(converter=_vector)
-    bk: Vector = attrs.field(converter=_vector)
-    strong_order: float = attrs.field(default=0.0, converter=_order, kw_only=True)
-    weak_order: float = attrs.field(default=0.0, converter=_order, kw_only=True)
-    alpha_hat: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
-    bw_error: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
-    bk_error: Vector | None = attrs.field(default=None, converter=_optional_vector, kw_only=True)
+    alpha: Vector = attrs.field(converter=to_vector)
+    A: Matrix = attrs.field(converter=to_matrix)
+    c: Vector = attrs.field(converter=to_vector)
+    w: Matrix = attrs.field(converter=to_matrix)
+    k: Matrix = attrs.field(converter=to_matrix)
+    c1: Vector = attrs.field(converter=to_vector)
+    bw: Vector = attrs.field(converter=to_vector)
+    bk: Vector = attrs.field(converter=to_vector)
+    strong_order: float = attrs.field(default=0.0, converter=to_order, kw_only=True)
+    weak_order: float = attrs.field(default=0.0, converter=to_order, kw_only=True)
+    alpha_hat: Vector | None = attrs.field(default=None, converter=to_optional_vector, kw_only=True)
+    bw_error: Vector | None = attrs.field(default=None, converter=to_optional_vector, kw_only=True)
+    bk_error: Vector | None = attrs.field(default=None, converter=to_optional_vector, kw_only=True)
     reference: str = attrs.field(default="", kw_only=True)
     advice: str = attrs.field(default="", kw_only=True)
 
@@ -209,11 +137,11 @@ class StochasticTableau:
             raise ArgumentError("a tableau needs a name: a non-empty string")
         for field in self._VECTORS:
             if getattr(self, field) is not None:
-                _check(getattr(self, field), field, 1)
+                check_entries(getattr(self, field), field, 1)
         for field in self._MATRICES:
-            _check(getattr(self, field), field, 2)
+            check_entries(getattr(self, field), field, 2)
         for field in ("strong_order", "weak_order"):
-            _check(getattr(self, field), field)
+            check_entries(getattr(self, field), field)
             if getattr(self, field) < 0:
                 raise TableauError(f"{field} is {getattr(self, field):g}: an order is not negative (0: nothing is claimed)")
         s, m = len(self.alpha), len(self.c1)
@@ -272,7 +200,7 @@ class StochasticTableau:
         """A tableau given in Roessler's SRA form, where all noise beyond W enters as `I10/h = W/2 + H`.
 
         Stage noise is `sum_m B_im g(t + c1_m h) I10/h`, update noise `sum_m g(t + c1_m h) (beta1_m W + beta2_m I10/h)`. Unless given, the
-        noise error is the `beta2` term of the update (the natural embedding of Rackauckas and Nie, DCDS-B 22 (2017) 2731).
+        noise error is the `beta2` term of the update, if any (the natural embedding of Rackauckas and Nie, DCDS-B 22 (2017) 2731).
 
         Arguments:
             name, alpha, A, c: as in the class.
@@ -289,15 +217,15 @@ class StochasticTableau:
         >>> t.w, t.k
         (((Fraction(1, 2),),), ((Fraction(1, 1),),))
         """
-        matrix, first, second = _matrix(B), _vector(beta1), _vector(beta2)
-        _check(matrix, "B", 2)
-        _check(first, "beta1", 1)
-        _check(second, "beta2", 1)
+        matrix, first, second = to_matrix(B), to_vector(beta1), to_vector(beta2)
+        check_entries(matrix, "B", 2)
+        check_entries(first, "beta1", 1)
+        check_entries(second, "beta2", 1)
         if len(first) != len(second):
             raise TableauError(
                 f"tableau {name!r}: beta1 has {len(first)} entries and beta2 {len(second)}; both need one per node of g, len(c1)"
             )
-        if bw_error is None and bk_error is None:
+        if bw_error is None and bk_error is None and any(b != 0 for b in second):
             bw_error, bk_error = tuple(b * _HALF for b in second), second
         return cls(
             name,
@@ -307,7 +235,7 @@ class StochasticTableau:
             tuple(tuple(b * _HALF for b in row) for row in matrix),
             matrix,
             c1,
-            tuple(_plus(b1, b2 * _HALF) for b1, b2 in zip(first, second, strict=True)),
+            tuple(add_once(b1, b2 * _HALF) for b1, b2 in zip(first, second, strict=True)),
             second,
             strong_order=strong_order,
             weak_order=weak_order,
@@ -353,9 +281,9 @@ class StochasticTableau:
         >>> t.c1, t.bk, t.uses_levy_area
         ((Fraction(0, 1), Fraction(1, 1)), (Fraction(0, 1), Fraction(0, 1)), False)
         """
-        stage_w, stage_k = _vector(w), _vector(k)
-        _check(stage_w, "w", 1)
-        _check(stage_k, "k", 1)
+        stage_w, stage_k = to_vector(w), to_vector(k)
+        check_entries(stage_w, "w", 1)
+        check_entries(stage_k, "k", 1)
         levy = int(any(x != 0 for x in stage_k))
         return cls(
             name,
@@ -548,7 +476,7 @@ class StochasticTableau:
     def beta1(self) -> Vector:
         """Roessler's update weights of W (m,): exact for Fractions, rounded once for floats."""
         self._require_sra()
-        return tuple(_plus(x, -y * _HALF) for x, y in zip(self.bw, self.bk, strict=True))
+        return tuple(add_once(x, -y * _HALF) for x, y in zip(self.bw, self.bk, strict=True))
 
     @property
     def beta2(self) -> Vector:

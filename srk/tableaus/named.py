@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from srk.tableaus.base import StochasticTableau
 from srk.tableaus.registry import register_tableau
 
-__all__ = ["EULER", "HEUN", "MIDPOINT", "SEA", "SHARK", "SOSRA", "SOSRA2", "SPARK", "SRA1", "SRA2", "SRA3"]
+__all__ = ["AWR3", "EULER", "HEUN", "MIDPOINT", "SEA", "SHARK", "SOSRA", "SOSRA2", "SPARK", "SRA1", "SRA2", "SRA3"]
 
-_ROESSLER = "A. Roessler, Runge-Kutta methods for the strong approximation of solutions of SDEs, SIAM J. Numer. Anal. 48 (2010) 922"
-_RACKAUCKAS = "C. Rackauckas, Q. Nie, Stability-optimized high order methods for pathwise stiff SDEs, IEEE HPEC (2020), arXiv 1804.04344"
-_FOSTER = "J. Foster, G. dos Reis, C. Strange, High order splitting methods for SDEs satisfying a commutativity condition, arXiv 2210.17543"
+_ROESSLER = "Roessler 2010: Runge-Kutta methods for the strong approximation of solutions of SDEs, SIAM J. Numer. Anal. 48, 922"
+_RACKAUCKAS = "Rackauckas, Nie 2020: Stability-optimized high order methods for pathwise stiff SDEs, IEEE HPEC, arXiv 1804.04344"
+_FOSTER = "Foster, dos Reis, Strange 2023: High order splitting methods for SDEs satisfying a commutativity condition, arXiv 2210.17543"
 
 SRA1 = register_tableau(
     StochasticTableau.from_sra(
@@ -110,7 +111,7 @@ SHARK = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0),
         reference=_FOSTER + "; eq. (6.1)",
-        advice="2 calls, strong 1.5: smallest strong error constant of the two-stage methods for small steps; stage 1 is shifted by H",
+        advice="2 calls, strong 1.5: a smaller strong error than SRA1 at small steps; stage 1 carries noise at time 0",
     )
 )
 SEA = register_tableau(
@@ -124,7 +125,7 @@ SEA = register_tableau(
         strong_order=1,
         weak_order=1,
         reference=_FOSTER + "; eq. (5.8)",
-        advice="1 call, strong 1: Euler with a shifted argument, smaller strong error for one more Gaussian; strong order 1 only",
+        advice="1 call, strong 1 (not 1.5): Euler at a shifted point, smaller strong error for one more Gaussian",
     )
 )
 _X = (3 - math.sqrt(3)) / 6
@@ -144,8 +145,35 @@ SPARK = register_tableau(
         alpha_hat=("1/2", 0, "1/2"),
         bw_error=(_X - 0.5, math.sqrt(3) / 3, _X - 0.5),
         bk_error=(1, 0, -1),
-        reference="J. Foster, On the convergence of adaptive approximations for SDEs, arXiv 2311.14201; Definition 1.6",
+        reference="Foster 2023: On the convergence of adaptive approximations for SDEs, arXiv 2311.14201; Definition 1.6",
         advice="3 calls, strong 1.5: all stages on their own noise levels and a trapezoidal embedded error: for adaptive steps",
+    )
+)
+# Weak order 3 for additive noise. With weights >= 0 the conditions force w = c and Q = c (every stage has the noise of its own time),
+# hence k_i = +-sqrt(12 c_i (1 - c_i)); alpha.k = 1 needs a negative k_i among them, and three stages do not suffice. With four, c and
+# A_42 = 0 were chosen near the smallest sum of squares of the conditions of order 4; alpha solves alpha.(1, c, c^2, k) = (1, 1/2, 1/3,
+# 1), and A_32 and A_43 the two conditions that are left. Stage i reads g at t + c_i h/2 (interpolated), which is what weak order 3 asks
+# for g(t).
+_AWR3_C = (Fraction(0), Fraction(5, 12), Fraction(7, 12), Fraction(23, 24))
+_AWR3_K = (0.0, 1.7078251276599331, 1.7078251276599331, -0.6922186552431729)
+AWR3 = register_tableau(
+    StochasticTableau(
+        "awr3",
+        alpha=(0.16731248881953122, 0.3101034346175182, 0.34671867856922724, 0.17586539799372333),
+        A=((), ("5/12",), (-0.06061020058277775, 0.6439435339161111), (0.2405248321257579, 0, 0.7178085012075754)),
+        c=_AWR3_C,
+        w=tuple((c * (1 - c), c * c, 0) for c in _AWR3_C),
+        k=tuple((k * (1 - c), k * c, 0) for k, c in zip(_AWR3_K, _AWR3_C, strict=True)),
+        c1=(0, "1/2", 1),
+        bw=("1/6", "2/3", "1/6"),
+        bk=(1, 0, -1),
+        strong_order=1.5,
+        weak_order=3,
+        alpha_hat=(0.22810448619947113, 0, 0.6392885352680182, 0.13260697853251066),
+        bw_error=("-5/6", "2/3", "1/6"),
+        bk_error=(1, 0, -1),
+        reference="srk's own: after the order theory of Debrabant 2010, BIT 50, 541 (whose method is another one)",
+        advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive weights, all stages on their noise levels",
     )
 )
 HEUN = register_tableau(
@@ -159,7 +187,7 @@ HEUN = register_tableau(
         strong_order=1,
         weak_order=2,
         alpha_hat=(1, 0),
-        reference="W. Ruemelin, Numerical treatment of stochastic differential equations, SIAM J. Numer. Anal. 19 (1982) 604",
+        reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM J. Numer. Anal. 19, 604",
         advice="2 calls, strong 1, weak 2: one Gaussian per step; the simplest second-order law",
     )
 )
@@ -177,7 +205,7 @@ MIDPOINT = register_tableau(
         strong_order=1,
         weak_order=1,
         alpha_hat=(1, 0),
-        reference="P. Kloeden, E. Platen, Numerical Solution of Stochastic Differential Equations, Springer (1992)",
+        reference="Kloeden, Platen 1992: Numerical Solution of Stochastic Differential Equations, Springer",
         advice="2 calls, strong 1, weak 1 (its midpoint carries half its noise; weak 2 only for linear drift): for comparison",
     )
 )
@@ -194,7 +222,7 @@ EULER = register_tableau(
         bk=(0,),
         strong_order=1,
         weak_order=1,
-        reference="G. Maruyama, Continuous Markov processes and stochastic equations, Rend. Circ. Mat. Palermo 4 (1955) 48",
+        reference="Maruyama 1955: Continuous Markov processes and stochastic equations, Rend. Circ. Mat. Palermo 4, 48",
         advice="1 call, strong 1 (additive noise), weak 1: Euler-Maruyama, the baseline",
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
         "weak": lambda name, tableau: f"{tableau.weak_order:g}",
         "draws": lambda name, tableau: "W, H" if tableau.uses_levy_area else "W",
         "noise": _noise,
-        "reference": lambda name, tableau: tableau.reference.split(";")[0],
+        "reference": lambda name, tableau: textwrap.shorten(tableau.reference.split(":")[0], 40, placeholder=" ..."),
         "advice": lambda name, tableau: tableau.advice,
     },
 )

@@ -1,0 +1,189 @@
+"""`srk demo`: handwritten digits sampled with the exact score of the data set, several solvers at equal numbers of network calls.
+
+The target is uniform on scikit-learn's 1797 digits of 8 x 8 pixels, whose score is known exactly (`srk.targets.Empirical`), so that every error in
+the table is the solver's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+
+from srk.analysis.metrics import chi_square_excess, sliced_w2
+from srk.errors import MissingExtraError
+from srk.processes import VP
+from srk.solve import solve
+from srk.targets import Empirical
+
+SOLVERS = ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")
+SAMPLES = 8000
+
+
+@attrs.frozen
+class Result:
+    """One run: its cost and its errors (see `measure`)."""
+
+    solver: str
+    nfe: int
+    seconds: float
+    distance: float
+    counts: float
+    spread: float
+    x: Tensor
+
+
+def digits() -> Tensor:
+    """The 1797 digits, shape (1797, 64), scaled from 0..16 to [-1, 1]."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtraError("the demo", "scikit-learn", "demo") from None
+    return torch.tensor(load_digits().images, dtype=torch.float32).reshape(-1, 64) / 8 - 1
+
+
+def measure(target: Empirical, process: VP, solver: str, nfe: int, seed: int) -> Result:
+    """Draw samples and measure them.
+
+    distance: sliced 2-Wasserstein distance of the samples to the data. counts: chi-square of how often each digit of the data is the nearest
+    one, per degree of freedom, less 1. spread: relative error of the total variance over the pixels.
+    """
+    began = time.perf_counter()
+    sol = solve(process, target.score(process), solver, shape=SAMPLES, nfe=nfe, seed=seed)
+    seconds = time.perf_counter() - began
+    counts = torch.bincount(target.nearest(sol.x), minlength=len(target))
+    return Result(solver, sol.nfe, seconds, sliced_w2(sol.x, target.data), chi_square_excess(counts), spread(sol.x, target.data), sol.x)
+
+
+def spread(x: Tensor, data: Tensor) -> float:
+    """Relative error of the total variance of `x`, (n, d), against that of `data`, (m, d)."""
+    return float(x.var(0).sum() / data.var(0).sum() - 1)
+
+
+@attrs.frozen
+class Floor:
+    """What exact samples give: mean distance, and standard deviations of the other two errors."""
+
+    distance: float
+    counts: float
+    spread: float
+
+
+def floor_of(data: Tensor, seed: int) -> Floor:
+    """The floor, from ten sets of exact samples."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = [data[torch.randint(len(data), (SAMPLES,), generator=generator)] for _ in range(10)]
+    return Floor(
+        sum(sliced_w2(draw, data) for draw in draws) / len(draws),
+        math.sqrt(2 / (len(data) - 1)),
+        torch.tensor([spread(draw, data) for draw in draws]).square().mean().sqrt().item(),
+    )
+
+
+def main(*, out: Path, seed: int = 0, nfe: Sequence[int] = (10, 20, 50)) -> list[Result]:
+    """Run the demo: print the table, write `demo.png` and `demo.md` into the folder `out`.
+
+    Arguments:
+        out: folder for the picture and the table; made if it is not there.
+        seed: of all runs.
+        nfe: numbers of network calls to spend.
+
+    Returns:
+        One `Result` per solver and number of calls.
+    """
+    console = Console()
+    data = digits()
+    process, target = VP(), Empirical(data)
+    floor = floor_of(data, seed)
+    results = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("sampling", total=len(nfe) * len(SOLVERS))
+        for budget in nfe:
+            for solver in SOLVERS:
+                progress.update(task, description=f"{solver}, NFE {budget}")
+                results.append(measure(target, process, solver, budget, seed))
+                progress.advance(task)
+    console.print(_table(results, floor))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "demo.md").write_text(_markdown(results, floor), encoding="utf-8")
+    _picture(results, data, floor, out / "demo.png")
+    console.print(f"wrote {out / 'demo.png'} and {out / 'demo.md'}")
+    return results
+
+
+HEADER = ("solver", "NFE", "seconds", "sliced W2", "chi-square", "spread")
+
+
+def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    return [(r.solver, str(r.nfe), f"{r.seconds:.1f}", f"{r.distance:.4f}", f"{r.counts:+.3f}", f"{100 * r.spread:+.2f}%") for r in results]
+
+
+def _floor(floor: Floor) -> tuple[str, ...]:
+    return ("exact samples", "", "", f"{floor.distance:.4f}", f"0 +- {floor.counts:.3f}", f"0 +- {100 * floor.spread:.2f}%")
+
+
+def _table(results: Sequence[Result], floor: Floor) -> Table:
+    table = Table(title=f"{SAMPLES} samples of the digits, VP process, exact score", title_justify="left")
+    for i, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for i, row in enumerate(_rows(results)):
+        table.add_row(*row, end_section=(i + 1) % len(SOLVERS) == 0)
+    table.add_row(*_floor(floor), style="dim")
+    return table
+
+
+def _markdown(results: Sequence[Result], floor: Floor) -> str:
+    rows = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *_rows(results), _floor(floor, counts_floor)]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("the demo's picture", "matplotlib", "demo") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    # A two-call solver leaves one call of an even budget unspent; it is drawn at the budget
+    budgets = sorted({r.nfe for r in results if r.solver == SOLVERS[0]})
+    least = min(budgets)
+    shown = {r.solver: r for r in results if r.nfe <= least}
+    colours = dict(zip(SOLVERS, ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00"), strict=True))
+    figure = plt.figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    axes = left.subplots(len(SOLVERS) + 1, 1)
+    rows: list[tuple[str, Tensor]] = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
+    for axis, (name, x) in zip(axes, rows, strict=False):
+        # a frame of one pixel around every digit
+        strip = torch.nn.functional.pad(x[:18].reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
+        axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    left.suptitle(f"digits sampled with {least} network calls")
+    panels: Any = right.subplots(1, 2)
+    quantities = (("sliced W2 to the data", lambda r: r.distance), ("|error of the total variance|", lambda r: abs(r.spread)))
+    for axis, (label, value) in zip(panels, quantities, strict=True):
+        for name in SOLVERS:
+            mine = [r for r in results if r.solver == name]
+            axis.loglog(budgets, [value(r) for r in mine], "o-", color=colours[name], label=name, ms=4)
+        axis.set_xlabel("network calls (NFE)")
+        axis.set_title(label, fontsize=10)
+        axis.set_xticks(budgets, [str(b) for b in budgets])
+        axis.minorticks_off()
+    panels[0].axhline(floor.distance, color="k", lw=1, ls=":", label="exact samples")
+    panels[1].axhline(floor.spread, color="k", lw=1, ls=":")
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
