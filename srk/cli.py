@@ -20,7 +20,7 @@ WORDS = 20  # a column with a cell longer than this holds words, which wrap; any
 
 app = typer.Typer(
     name="srk",
-    help="Reverse diffusion processes: solvers, processes, tableaus, and a demo on real data.",
+    help="Reverse diffusion processes: solvers, processes, tableaus, comparisons, and a demo on real data.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -82,6 +82,92 @@ def demo(
     from srk.demo import main as run
 
     run(out=out, seed=seed, nfe=nfe or [10, 20, 50])
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="TOML file with the tableau; its fields: StochasticTableau.from_dict.")]) -> None:
+    """Check the order conditions of a tableau; exit status 1 if they do not support the orders that it declares."""
+    from srk.tableaus import StochasticTableau, check_tableau, require_order
+
+    tableau = StochasticTableau.from_toml(file)
+    report = check_tableau(tableau)
+    # Text: a condition may hold "[", which rich takes for markup in a str.
+    Console(soft_wrap=True).print(Text(repr(report)))
+    require_order(tableau)  # raises what is wrong, which is then the message
+
+
+@app.command()
+def validate(
+    steps: Annotated[int, typer.Option(help="Steps of each run.", min=2)] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of starts and paths.")] = 0,
+) -> None:
+    """Compare our solvers with torchsde's, path by path; exit status 1 unless every step agrees to 1e-10 (needs torchsde)."""
+    from rich.table import Table
+
+    from srk.analysis.validation import BOUND, torchsde_agreement
+
+    console = Console()
+    with console.status("running torchsde and srk on the same paths") as status:
+        agreement = torchsde_agreement(
+            steps=steps, seed=seed, watch=lambda row: status.update(f"{row.process}, {row.frame}, {row.dimension}-D, {row.grid}")
+        )
+    header, body = agreement.cells()
+    title = f"largest relative difference to torchsde {agreement.version} over all steps of {len(agreement.rows)} runs"
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < 2 else "right")
+    for row in body:
+        table.add_row(*row)
+    console.print(table)
+    worst = agreement.worst
+    place = f"{worst.method} and our {worst.ours}, {worst.process}, {worst.frame}, {worst.dimension}-D"
+    console.print(f"worst {worst.difference:.1e} ({place}); bound {BOUND:g}")
+    if not agreement.success:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="Folder for table and plot; a stopped run continues.", file_okay=False)] = Path("compare"),
+    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    target: Annotated[str, typer.Option(help="digits, fashion or mixture: data whose score is exact.")] = "digits",
+    solvers: Annotated[str, typer.Option(help="Solvers of `srk solvers`, with commas.")] = "srk2m,srk2,ddpm",
+    nfe: Annotated[str, typer.Option(help="Budgets of network calls, with commas.")] = "8,16,32",
+    metrics: Annotated[str, typer.Option(help="Out of sliced-w2, energy, mmd, mean, covariance.")] = "sliced-w2,energy,covariance",
+    grids: Annotated[str, typer.Option(help="Grids of `srk controllers`, with commas; each with each solver.")] = "",
+    samples: Annotated[int, typer.Option(help="Samples of each run.", min=2)] = 2000,
+    repeats: Annotated[int, typer.Option(help="Runs of each solver and budget.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the first repeat.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Compare solvers at equal numbers of network calls; write table (JSON, CSV, Markdown) and plot."""
+    from srk.analysis.compare import compare as run
+    from srk.analysis.compare import named_problem, numbers
+
+    chosen, exact = named_problem(process, target)
+    result = run(
+        names(solvers),
+        chosen,
+        exact.score(chosen),
+        exact,
+        nfe=numbers(nfe),
+        metrics=names(metrics),
+        grids=names(grids) or None,
+        repeats=repeats,
+        samples=samples,
+        seed=seed,
+        device=device,
+        resume=out / "compare.json",
+        progress=True,
+    )
+    console = Console()
+    console.print(result.table())
+    console.print(f"wrote {', '.join(path.name for path in result.save(out))} into {out}")
+
+
+def names(text: str) -> list[str]:
+    """The words of a list with commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def registry_lines(registry: Registry[Any]) -> Group:

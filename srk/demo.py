@@ -142,7 +142,7 @@ def _table(results: Sequence[Result], floor: Floor) -> Table:
 
 
 def _markdown(results: Sequence[Result], floor: Floor) -> str:
-    rows = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *_rows(results), _floor(floor, counts_floor)]
+    rows = [HEADER, ("---", *["---:"] * (len(HEADER) - 1)), *_rows(results), _floor(floor)]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 

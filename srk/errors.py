@@ -62,6 +62,10 @@ class MissingExtraError(SRKError, ImportError):
         super().__init__(f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]'")
 
 
+class MissingDataError(SRKError, FileNotFoundError):
+    """A data set is not on this machine; the message names the command that brings it."""
+
+
 class SolveError(SRKError, RuntimeError):
     """The run failed. `solution` holds the last finite state, the step and the time."""
 

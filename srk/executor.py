@@ -172,14 +172,16 @@ class Executor:
         rows += [plan.update, *plan.keep]
         if plan.error is not None:
             rows.append(plan.error)
-        program = compile_structure(
-            tuple(_shape(stage.row) for stage in plan.stages),
-            tuple(_shape(row) for row in plan.keep),
-            _columns(plan.update),
-            None if plan.error is None else _columns(plan.error),
-            self.fresh,
-            self.reuse,
-        )
+        program = plan.programs.get((self.fresh, self.reuse))
+        if program is None:
+            program = plan.programs[self.fresh, self.reuse] = compile_structure(
+                tuple(_shape(stage.row) for stage in plan.stages),
+                tuple(_shape(row) for row in plan.keep),
+                _columns(plan.update),
+                None if plan.error is None else _columns(plan.error),
+                self.fresh,
+                self.reuse,
+            )
         registers: dict[Column, Tensor] = {STATE: state}
         for i, tensor in enumerate(memory):
             registers[Column("m", i)] = tensor

@@ -26,6 +26,7 @@ class Solution:
         rejected: rejected steps.
         times: own times visited, from the start to the end of the last accepted step.
         solver: name of the solver.
+        eta: stochasticity of the run; 1 is the reverse SDE, 0 the probability-flow ODE.
         seed: the seed that repeats the run, if the noise has one.
         seconds: wall-clock time of the run.
         score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work.
@@ -40,6 +41,7 @@ class Solution:
     rejected: int
     times: tuple[float, ...]
     solver: str
+    eta: float
     seed: int | None
     seconds: float
     score_seconds: float
@@ -59,7 +61,7 @@ class Solution:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.x.shape))
         lines = [
-            f"Solution: {self.status}, {self.solver}, {self.nfe} NFE in {self.steps} steps"
+            f"Solution: {self.status}, {self.solver} (eta = {self.eta:g}), {self.nfe} NFE in {self.steps} steps"
             + (f" ({self.rejected} rejected)" if self.rejected else ""),
             f"  x       {shape} {str(self.x.dtype).removeprefix('torch.')} on {self.x.device}",
             f"  t       {self.times[0]:.6g} -> {self.times[-1]:.6g}",

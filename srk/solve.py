@@ -19,6 +19,7 @@ from srk.integrators import Integrator, StochasticTableau, integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan
 from srk.noise import NoiseSource, noise_source
+from srk.planning import plan_grid
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.scores import Prediction, as_prediction
 from srk.solution import Saved, Solution
@@ -58,8 +59,8 @@ def solve(
     nfe: int | None = None,
     grid: str | StepController | Sequence[float] | Tensor | None = None,
     controller: str | StepController | None = None,
-    eta: float = 1.0,
-    noise: str | NoiseSource | None = None,
+    eta: float | None = None,
+    noise: str | NoiseSource | Callable[..., Any] | None = None,
     seed: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -82,8 +83,8 @@ def solve(
         nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys.
         grid: name of a grid (`srk.controllers()`), a decreasing list of own times, or a controller. Default "log-snr" for linear processes, else "uniform".
         controller: the same for step controllers that are not grids; give one of the two.
-        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
-        noise: name of a noise source or an `srk.noise.NoiseSource`; default "generator".
+        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the solver is defined for it, else 0.
+        noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
         device, dtype: of the samples; default those of `x_init`, else the CPU and float32.
         denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes where the process has a denoiser.
@@ -113,7 +114,7 @@ def solve(
     if on_failure not in ("raise", "return"):
         raise ArgumentError(f"on_failure must be 'raise' or 'return', not {on_failure!r}")
     method = integrator(solver)
-    eta = float(eta)
+    eta = method.default_eta if eta is None else float(eta)
     method.check(process, eta)
     prediction = as_prediction(score).bind(process)
     linear = isinstance(process, LinearProcess)
@@ -134,6 +135,7 @@ def solve(
                 "give the state there as x_init, or let the grid start at process.t_max"
             )
         plans = plan_grid(process, method, times, eta)
+        source.prepare(plans)
         total: int | None = len(plans)
         drive: Callable[[_Run], None] = lambda run: run.fixed(plans)  # noqa: E731
     else:
@@ -156,25 +158,6 @@ def solve(
     return solution
 
 
-def plan_grid(process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0) -> list[StepPlan]:
-    """The plans of all steps of a fixed grid of own times, in order."""
-    levels = [level_of(process, t) for t in times]
-    plans: list[StepPlan] = []
-    notes: tuple[Any, ...] = ()
-    for index, (start, stop) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
-        plan = method.plan_step(Step(process, start, stop, eta, index, notes))
-        notes = plan.notes
-        plans.append(plan)
-    return plans
-
-
-def level_of(process: ForwardProcess, t: float) -> Level:
-    """The noise level at own time `t`; for a process that is not linear only its time is meaningful."""
-    if isinstance(process, LinearProcess):
-        return process.level(t)
-    return Level(process.check_time(t), math.nan, math.nan, math.nan)
-
-
 def _saves(save: str | Iterable[str] | None) -> frozenset[str]:
     saves = frozenset([save] if isinstance(save, str) else save or ())
     unknown = saves - {"x", "denoised"}
@@ -188,7 +171,7 @@ def _start(
     prediction: Prediction,
     shape: Sequence[int] | int | None,
     x_init: Tensor | None,
-    noise: str | NoiseSource | None,
+    noise: str | NoiseSource | Callable[..., Any] | None,
     seed: int | None,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
@@ -354,11 +337,11 @@ class _Run:
         """Plan as the controller goes."""
         executor = Executor(self.evaluate, self.source, reuse=False)
         start, stop = control.first(problem)
-        self.begin(level_of(self.process, start))
+        self.begin(self.process.level(start))
         notes: tuple[Any, ...] = ()
         target: float | None = stop
         while target is not None:
-            step = Step(self.process, self.level, level_of(self.process, target), self.eta, self.accepted, notes)
+            step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes)
             plan = self.method.plan_step(step)
             outcome = executor.run(plan, self.x, self.memory)
             decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
@@ -454,6 +437,7 @@ class _Run:
             rejected=self.rejected,
             times=tuple(self.times),
             solver=self.method.name,
+            eta=self.eta,
             seed=self.source.seed,
             seconds=seconds,
             score_seconds=self.score_seconds,
@@ -468,4 +452,4 @@ def _describe(value: object) -> str:
     return f"{type(value).__name__}"
 
 
-__all__ = ["StepInfo", "level_of", "plan_grid", "solve"]
+__all__ = ["StepInfo", "solve"]

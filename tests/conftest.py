@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+import srk
+
 torch.set_num_threads(1)  # pytest-xdist runs two workers; more threads than cores slow each other down
 
 # The same examples in every run, so that a failure in CI is one that a person sees too; no deadline, for torch's first calls are slow.
@@ -45,3 +47,13 @@ def global_rng_untouched() -> Iterator[None]:
     after = states()
     changed = [name for name in before if before[name] != after[name]]
     assert not changed, f"the test changed the global random state of {', '.join(changed)}"
+
+
+@pytest.fixture
+def registries_restored() -> Iterator[None]:
+    """Take what a test registered out again."""
+    before = [(registry, set(registry)) for registry in (srk.processes(), srk.solvers(), srk.tableaus(), srk.controllers(), srk.noise())]
+    yield
+    for registry, names in before:
+        for name in set(registry) - names:
+            registry.unregister(name)

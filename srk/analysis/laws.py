@@ -20,8 +20,8 @@ from srk.integrators import Integrator, StochasticTableau, integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage
 from srk.noise.basis import BasisNoise
+from srk.planning import plan_grid
 from srk.processes.base import Level, LinearProcess
-from srk.solve import plan_grid
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -56,7 +56,7 @@ def gaussian_law(
     *,
     steps: int | None = None,
     grid: Any = "log-snr",
-    eta: float = 1.0,
+    eta: float | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> GaussianLaw:
@@ -70,7 +70,7 @@ def gaussian_law(
             here commutes with rotations).
         steps: number of steps of the grid (not for explicit times).
         grid: a grid's name, a grid, or a list of own times.
-        eta: stochasticity.
+        eta: stochasticity; default that of the solver (`Integrator.default_eta`).
         start: "exact" starts from the true law at the first time, "prior" from N(0, sigma(t_max)^2).
         denoise_final: end with the denoiser, as `srk.solve` does; the target law is then still the one at the last time.
 
@@ -86,6 +86,7 @@ def gaussian_law(
     if not isinstance(process, LinearProcess):
         raise IncompatibleError(f"an exact Gaussian law needs a linear process, not {process!r}")
     method = integrator(solver)
+    eta = method.default_eta if eta is None else float(eta)
     method.check(process, eta)
     control = as_grid(grid)
     if not isinstance(control, Grid):
@@ -139,7 +140,7 @@ def gaussian_kl(
     steps: int | None = None,
     nfe: int | None = None,
     grid: Any = "log-snr",
-    eta: float = 1.0,
+    eta: float | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> float:

@@ -22,6 +22,9 @@ Metric = Callable[[Tensor, Tensor], float]
 ROWS = 2048
 """Rows of one block of pairwise distances."""
 
+PAIRED = 4096
+"""Samples of each set that distances between all pairs look at by default: their cost grows with the square."""
+
 
 def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
     r"""Sliced 2-Wasserstein distance, (mean over directions of W_2^2 of the projections)^{1/2}.
@@ -54,7 +57,7 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
     directions = directions.to(x)
     total, count = 0.0, directions.shape[1]
     block = max(1, 2**23 // max(len(x), len(y)))
-    for part in directions.split(block, dim=1):
+    for part in torch.split(directions, block, dim=1):
         total += float(_w2_squared((x @ part).T, (y @ part).T).sum())
     return math.sqrt(total / count)
 
@@ -73,15 +76,16 @@ def _w2_squared(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, i.to(a.device)] - b[:, j.to(b.device)]).square().to(torch.float64) @ weights
 
 
-def energy_distance(x: Tensor, y: Tensor) -> float:
+def energy_distance(x: Tensor, y: Tensor, *, limit: int = PAIRED) -> float:
     """Energy distance, the square root of 2 E|X - Y| - E|X - X'| - E|Y - Y'| (unbiased estimate, 0 where that is negative).
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event), at least two each.
+        limit: only the first `limit` of each are used.
 
     Source: Szekely and Rizzo 2013.
     """
-    x, y = _pair(x, y, least=2)
+    x, y = _pair(x[:limit], y[:limit], least=2)
 
     def mean(a: Tensor, b: Tensor, pairs: int) -> float:
         return sum(float(block.sum(dtype=torch.float64)) for block in _distances(a, b)) / pairs
@@ -91,20 +95,19 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def mmd(x: Tensor, y: Tensor, *, bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)) -> float:
+def mmd(x: Tensor, y: Tensor, *, bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0), limit: int = PAIRED) -> float:
     """Maximum mean discrepancy with the mean of Gaussian kernels exp(-|x - y|^2/(2 b^2)) (unbiased estimate, 0 where that is negative).
 
     Arguments:
         x: samples to judge, shape (n, *event), at least two.
         y: samples of the reference, shape (m, *event), at least two.
         bandwidths: b in units of the median distance within `y`.
+        limit: only the first `limit` of each are used.
 
     Source: Gretton et al. 2012.
     """
-    x, y = _pair(x, y, least=2)
-    some = y[:ROWS]
-    distances = torch.pdist(some)
-    median = float(distances.median())
+    x, y = _pair(x[:limit], y[:limit], least=2)
+    median = float(torch.pdist(y[:ROWS]).median())
     if median == 0.0:
         raise ArgumentError("most of the reference samples coincide, so that their median distance, the unit of the bandwidths, is 0")
 

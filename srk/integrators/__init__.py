@@ -5,14 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from srk.errors import ArgumentTypeError, DuplicateNameError
+from srk.integrators.accelerated import AcceleratedDDPM
+from srk.integrators.ancestral import DDIM, DPM2Ancestral, DPMpp2SAncestral, EulerAncestral
 from srk.integrators.base import Integrator, Step
+from srk.integrators.ddram import DDRaM
+from srk.integrators.deis import DEIS2, DEIS3
+from srk.integrators.dpm_solver import DPMSolver2, DPMSolver3
+from srk.integrators.dpmpp_sde import DPMppSDE
+from srk.integrators.edm import DPM2, EDMDPM2, EDMEuler, EDMHeun, Heun
+from srk.integrators.er_sde import ERSDE1, ERSDE2, ERSDE3
 from srk.integrators.exponential import DDPM, ETDSRA1
 from srk.integrators.gauge import GaugeClock, GaugeStep
+from srk.integrators.lms import LMS
+from srk.integrators.multistep import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected
 from srk.integrators.ou import WCW
 from srk.integrators.plan import Column, Draft, LinearForm, Node, Slot, Stage, StepPlan
 from srk.integrators.raw import EulerMaruyama
+from srk.integrators.sa import SASolver
+from srk.integrators.seeds import SEEDS2, SEEDS3
 from srk.integrators.srk import SRK1, SRK2M, SRK2S
 from srk.integrators.tableau import TableauSolver
+from srk.integrators.unipc import UniPC2, UniPC3
 from srk.registry import Registry
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.tableaus import register_tableau as _register_tableau
@@ -93,33 +106,89 @@ def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
     raise ArgumentTypeError(f"solver must be a name, an srk.Integrator or an srk.StochasticTableau, not {solver!r}")
 
 
+_solver: type[Integrator]
 for _solver in (SRK2M, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
     register_solver(_solver)
 SOLVERS.register("srk2", SOLVERS["srk2s"])
+# The k-diffusion family, under its own names
+for _solver in (
+    DPMpp2MSDE,
+    DPMpp3MSDE,
+    DPMpp3MSDECorrected,
+    DPMppSDE,
+    DPMpp2SAncestral,
+    EulerAncestral,
+    DPM2Ancestral,
+    EDMHeun,
+    EDMEuler,
+    EDMDPM2,
+    DDIM,
+    DPMpp2M,
+    DPMpp3M,
+    DPMSolver2,
+    DPMSolver3,
+    Heun,
+    DPM2,
+    LMS,
+):
+    register_solver(_solver)
+# Multistep and single-step methods of the papers and of diffusers
+for _solver in (SASolver, SEEDS2, SEEDS3, ERSDE1, ERSDE2, ERSDE3, DDRaM, AcceleratedDDPM, UniPC2, UniPC3, DEIS2, DEIS3):
+    register_solver(_solver)
 for _name, _tableau in TABLEAUS.items():
     SOLVERS.register(_name, TableauSolver(_tableau))
 
 __all__ = [
+    "DDIM",
     "DDPM",
+    "DEIS2",
+    "DEIS3",
+    "DPM2",
+    "EDMDPM2",
+    "ERSDE1",
+    "ERSDE2",
+    "ERSDE3",
     "ETDSRA1",
+    "LMS",
+    "SEEDS2",
+    "SEEDS3",
     "SOLVERS",
     "SRK1",
     "SRK2M",
     "SRK2S",
     "WCW",
+    "AcceleratedDDPM",
     "Column",
+    "DDRaM",
+    "DPM2Ancestral",
+    "DPMSolver2",
+    "DPMSolver3",
+    "DPMpp2M",
+    "DPMpp2MSDE",
+    "DPMpp2SAncestral",
+    "DPMpp3M",
+    "DPMpp3MSDE",
+    "DPMpp3MSDECorrected",
+    "DPMppSDE",
     "Draft",
+    "EDMEuler",
+    "EDMHeun",
+    "EulerAncestral",
     "EulerMaruyama",
     "GaugeClock",
     "GaugeStep",
+    "Heun",
     "Integrator",
     "LinearForm",
     "Node",
+    "SASolver",
     "Slot",
     "Stage",
     "Step",
     "StepPlan",
     "TableauSolver",
+    "UniPC2",
+    "UniPC3",
     "integrator",
     "register_solver",
     "register_tableau",

@@ -23,6 +23,7 @@ class Step:
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
         index: number of the step, from 0.
         memory: the notes of the rows that the step before kept, in order; empty on the first step.
+        steps: how many steps the run has; None where a controller decides as it goes.
     """
 
     process: Any
@@ -31,6 +32,7 @@ class Step:
     eta: float = 1.0
     index: int = 0
     memory: tuple[Any, ...] = ()
+    steps: int | None = None
 
     @property
     def h(self) -> float:
@@ -56,10 +58,12 @@ class Integrator(ABC):
         name: the registered name.
         evaluations_per_step: network calls per step.
         startup_evaluations: calls of the first step beyond that.
-        strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed).
+        strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a method of the ODE alone, weak_order is
+            its order.
         eta_range: the values of eta that the method is defined for, as (lowest, highest).
         linear_only: True if it needs the denoiser of a linear process.
         infinite_noise: True if it plans a step that starts at alpha = 0 itself; otherwise such a step is an exponential Euler step.
+        noise_free: True if it plans a step that ends at sigma = 0 itself; otherwise such a step is the denoiser.
         reference, advice: where it comes from; when to choose it, in a line.
     """
 
@@ -71,6 +75,7 @@ class Integrator(ABC):
     eta_range: tuple[float, float] = (0.0, math.inf)
     linear_only: bool = True
     infinite_noise: bool = False
+    noise_free: bool = False
     reference: str = ""
     advice: str = ""
 
@@ -81,15 +86,21 @@ class Integrator(ABC):
     def plan_step(self, step: Step) -> StepPlan:
         """The plan of `step`, with the two ends that are the same for every method taken care of.
 
-        A step to sigma = 0 is the denoiser itself. A step from alpha = 0, where the denoiser is a constant (the mean of the data), is an
-        exponential Euler step unless the method has a limit of its own.
+        A step to sigma = 0 is the denoiser itself, and a step from alpha = 0, where the denoiser is a constant (the mean of the data), is
+        an exponential Euler step, unless the method has a step of its own there.
         """
         if step.linear:
-            if step.stop.sigma == 0.0:
+            if step.stop.sigma == 0.0 and not (self.noise_free and step.start.alpha > 0.0):
                 return denoising_step(step)
             if step.start.alpha == 0.0 and not self.infinite_noise:
                 return exponential_step(step)
         return self.plan(step)
+
+    @property
+    def default_eta(self) -> float:
+        """The eta of a run that names none: 1 (the reverse SDE) where the method is defined for it, else the nearest (0 for an ODE)."""
+        low, high = self.eta_range
+        return min(max(1.0, low), high)
 
     def evaluations(self, steps: int) -> int:
         """Network calls that `steps` steps make."""
@@ -106,8 +117,11 @@ class Integrator(ABC):
             raise ArgumentError(f"eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE), not {eta!r}")
         if not low <= eta <= high:
             allowed = f"eta = {low:g}" if low == high else f"{low:g} <= eta <= {high:g}"
-            cure = "solver='heun' or 'ddpm'" if eta == 0 else "solver='ddpm' or solver='srk2m'"
-            raise IncompatibleError(f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; use {cure}")
+            cure = "'dpmpp-2m' or 'ddim'" if eta == 0 else "'srk2m' or 'ddpm'" if eta <= 1 else "'ddpm' or 'dpmpp-2m-sde'"
+            raise IncompatibleError(
+                f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; "
+                f"use eta={self.default_eta:g}, or solver={cure}"
+            )
         if self.linear_only and not isinstance(process, LinearProcess):
             raise IncompatibleError(
                 f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 + sigma eps), but {process!r} is not a LinearProcess; "

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from srk.integrators.base import Integrator, Step, exponential_step
-from srk.integrators.gauge import GaugeStep, exponential_coefficients
+from srk.integrators.gauge import GaugeStep
 from srk.integrators.ou import ou_time
 from srk.integrators.plan import StepPlan
 

@@ -36,7 +36,8 @@ class WCW(Integrator):
 
         Y' = e^d Y + 2 sinh(d) s(Y) + (2/kappa)(s(Y + kappa G) - s(Y)) + N,    N = sqrt2 int e^{d-u} dB,  G = sqrt2 int sinh(d-u) dB
 
-    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d); kappa = 3/(2d) does not, at strong order 1.
+    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d); kappa = 3/(2d) does not, at strong order 1. Rounding is such
+    an error: with kappa = 1 use float64 below sigma = 0.01.
 
     Arguments:
         kappa: size of the probe; a number, or "no-amplification" for 3/(2d).

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot
+    from srk.integrators.plan import Slot, StepPlan
 
 
 class NoiseSource(ABC):
-    """A source of the Gaussian draws of a run. One object serves one run: `start`, then `prior` once, then `draw` slot by slot.
+    """A source of the Gaussian draws of a run. One object serves one run: `start`, then `prior` once, `prepare` if the steps are known,
+    then `draw` slot by slot.
 
     Class attributes:
         name: the registered name.
@@ -26,6 +27,9 @@ class NoiseSource(ABC):
     @abstractmethod
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         """Begin a run whose state has shape (batch, *event)."""
+
+    def prepare(self, plans: Sequence[StepPlan]) -> None:  # noqa: B027  # most sources need no warning
+        """Called before a run whose steps are all known, with their plans in order; what `draw` will ask is in them."""
 
     @abstractmethod
     def prior(self, out: torch.Tensor) -> None:

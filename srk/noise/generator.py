@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class GeneratorNoise(NoiseSource):
     """`generator`: independent draws from a `torch.Generator` on the device of the state.
 
-    The global random state of PyTorch is never touched. The same seed on the same device, batch and step count repeats the run; on another it is another sample.
+    The global random state of PyTorch is never touched. The same seed on the same device, batch and step count repeats the run; on
+    another it is another sample.
 
     Arguments:
         seed: the seed; None takes one from the operating system (`Solution.seed` tells which).

@@ -14,6 +14,7 @@ from srk.processes.base import Level, LinearProcess
 from srk.targets.base import Target, check_count, level_of
 
 ELEMENTS = 2**24
+CACHED = 2**20  # on the CPU a block that stays in the cache is three times faster
 """Numbers of one block of logits (64 MiB in float32)."""
 
 
@@ -134,7 +135,8 @@ class Empirical(Target):
         return states.sub(self._on("mean", states, states.dtype), alpha=alpha).flatten(1)
 
     def _blocks(self, states: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(states, max(1, ELEMENTS // min(self.chunk, len(self))))
+        elements = CACHED if states.device.type == "cpu" else ELEMENTS
+        return torch.split(states, max(1, elements // min(self.chunk, len(self))))
 
     def _exponents(self, states: Tensor, alpha: float) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Blocks of points: where they start, the points (m, d), and q = alpha x.y - alpha^2 |y|^2/2, shape (batch, m)."""
@@ -153,7 +155,7 @@ class Empirical(Target):
         for start, y, q in self._exponents(states, level.alpha):
             top, index = q.max(1)
             best = top if sums is None else torch.maximum(top, sums.best)
-            p = torch.exp((q - best[:, None]) * rate)
+            p = q.sub_(best[:, None]).mul_(rate).exp_()  # in place: this is the largest tensor here
             total, weighted, index = p.sum(1), p @ y, index + start
             if sums is not None:
                 keep = torch.exp((sums.best - best) * rate)

@@ -116,7 +116,7 @@ def test_srk2m_needs_four_states() -> None:
     noise.start((4,), torch.float32, torch.device("cpu"))
     executor = Executor(evaluate, noise)
     x, memory = torch.zeros(4), []
-    from srk.solve import plan_grid
+    from srk.planning import plan_grid
 
     buffers: set[int] = set()
     take = executor._take

@@ -1,0 +1,318 @@
+"""Orders of convergence, measured: strong orders on one Brownian path, weak orders from exact Gaussian laws."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from srk.analysis.laws import gaussian_law
+from srk.analysis.paths import GridPath
+from srk.analysis.plotting import pyplot
+from srk.control import Grid, Problem, as_grid
+from srk.errors import ArgumentError, IncompatibleError
+from srk.executor import Executor
+from srk.integrators import SOLVERS, Integrator, TableauSolver, integrator
+from srk.integrators.plan import Stage, StepPlan
+from srk.planning import plan_grid
+from srk.processes.base import LinearProcess
+from srk.tableaus import TABLEAUS, StochasticTableau
+from srk.targets.base import Target
+
+RESAMPLES = 400
+
+
+@attrs.frozen(slots=True, eq=False, repr=False)
+class Order:
+    """A measured order of convergence.
+
+    Arguments:
+        kind: "strong" or "weak".
+        solver: name of the solver.
+        steps: step counts, shape (k,).
+        errors: the error at each, shape (k,).
+        low, high: 95 % interval of each error (strong orders; equal to it for exact laws).
+        slope: the order: minus the slope of log error over log steps, least squares.
+        interval: 95 % interval of the slope.
+        declared: the order that the solver declares, or None.
+        reference: what the error is measured against.
+    """
+
+    kind: Literal["strong", "weak"]
+    solver: str
+    steps: NDArray[np.int64]
+    errors: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    slope: float
+    interval: tuple[float, float]
+    declared: float | None
+    reference: str
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        declared = "none declared" if self.declared is None else f"declared {self.declared:g}"
+        lines = [f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], {declared}; error against {self.reference}"]
+        lines.append("  steps  error      local order")
+        for i, (n, error) in enumerate(zip(self.steps, self.errors, strict=True)):
+            local = "" if i == 0 else f"{_local(self.steps, self.errors)[i - 1]:.2f}"
+            lines.append(f"  {n:5d}  {error:.3e}  {local}".rstrip())
+        return "\n".join(lines)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Error over steps with its 95 % interval and a line of the declared order, on logarithmic axes; returns the matplotlib axes."""
+        if ax is None:
+            _, ax = pyplot("Order.plot()").subplots(figsize=(5, 3.6), layout="constrained")
+        bars = np.vstack([self.errors - self.low, self.high - self.errors]).clip(min=0.0)
+        ax.errorbar(self.steps, self.errors, yerr=bars, marker="o", capsize=3, label=f"{self.solver}: {self.slope:.2f}")
+        if self.declared is not None:
+            ideal = self.errors[-1] * (self.steps / self.steps[-1]) ** -self.declared
+            ax.plot(self.steps, ideal, "--", color="0.5", label=f"order {self.declared:g}")
+        ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=f"{self.kind} error")
+        ax.set_xticks(self.steps, [str(n) for n in self.steps])
+        ax.minorticks_off()
+        ax.legend()
+        return ax
+
+
+def strong_order(
+    solver: str | Integrator | StochasticTableau,
+    process: LinearProcess,
+    target: Target,
+    *,
+    steps: Sequence[int] = (32, 64, 128, 256),
+    grid: Any = "log-snr",
+    paths: int = 256,
+    seed: int = 0,
+    eta: float | None = None,
+    reference: str | Integrator | StochasticTableau | None = None,
+    reference_steps: int | None = None,
+) -> Order:
+    """The strong order of `solver`: how fast its end point approaches that of the exact path driven by the same Brownian motion.
+
+    All runs start from the same states, drawn from the exact law at t_max, and see the same path on the clock of the solver (`GridPath`).
+    The error of a step count is the MEDIAN over paths of the distance at the end, in units of the root mean square of the end states: rare
+    switches between modes would dominate a mean. A method without noise is measured as solver of its ordinary differential equation.
+
+    Arguments:
+        solver: a registered name, an integrator or a tableau.
+        process: a linear process that does not start at alpha = 0.
+        target: with an exact denoiser; use one that is smooth on the scale of the steps.
+        steps: step counts, increasing.
+        grid: a fixed grid.
+        paths: number of paths.
+        seed: of starts and path.
+        eta: stochasticity; default that of the solver.
+        reference: solver of the fine run, which must draw on the clock of `solver`. Default: SRA1 on that clock where there is one
+            (eta = 1, the process's time or a gauge clock), DPM-Solver-3 for the ODE (eta = 0), else `solver` itself.
+        reference_steps: default 8 times the largest of `steps`, 16 times where the reference is `solver`.
+
+    Returns:
+        An `Order`; its interval is a bootstrap over paths.
+
+    Example:
+        >>> import srk
+        >>> target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
+        >>> order = srk.analysis.strong_order("ddpm", srk.VP(t_min=0.01), target, steps=(16, 32, 64), paths=64)
+        >>> 0.8 < order.slope < 1.2
+        True
+    """
+    options: dict[str, Any] = {"steps": steps, "grid": grid, "paths": paths, "seed": seed, "eta": eta, "reference_steps": reference_steps}
+    return next(iter(strong_orders([solver], process, target, reference=reference, **options).values()))
+
+
+def strong_orders(
+    solvers: Sequence[str | Integrator | StochasticTableau] | Mapping[str, str | Integrator | StochasticTableau],
+    process: LinearProcess,
+    target: Target,
+    *,
+    steps: Sequence[int] = (32, 64, 128, 256),
+    grid: Any = "log-snr",
+    paths: int = 256,
+    seed: int = 0,
+    eta: float | None = None,
+    reference: str | Integrator | StochasticTableau | None = None,
+    reference_steps: int | None = None,
+) -> dict[str, Order]:
+    """The strong orders of several solvers; those that draw on one clock see one path and share the fine run. Arguments as `strong_order`.
+
+    Returns:
+        Label -> `Order`, in the order of `solvers`.
+    """
+    named = dict(solvers) if isinstance(solvers, Mapping) else {s if isinstance(s, str) else integrator(s).name: s for s in solvers}
+    counts = _counts(steps)
+    control = _fixed(grid)
+    runs = {label: _Runs.of(integrator(solver), process, control, counts, eta) for label, solver in named.items()}
+    fine = {label: integrator(reference) if reference is not None else _reference(run) for label, run in runs.items()}
+    begin = target.sample(paths, process, next(iter(runs.values())).plans[0][0].start.t, seed=seed, dtype=torch.float64)
+    exact: dict[tuple[Integrator, str, float], tuple[torch.Tensor, GridPath, int]] = {}
+    orders = {}
+    for label, run in runs.items():
+        other = fine[label]
+        key = other, run.clock, run.eta
+        if key not in exact:
+            n = reference_steps or counts[-1] * (16 if other is run.method else 8)
+            last = _Runs.of(other, process, control, [n], run.eta)
+            if {run.clock, last.clock} - {""} != {run.clock} - {""}:
+                raise IncompatibleError(
+                    f"the reference {other.name} draws on the clock {last.clock!r}, not on {run.clock!r} as {label} does"
+                )
+            alike = [plans for k, r in runs.items() if (fine[k], r.clock, r.eta) == key for plans in r.plans]
+            path = GridPath.of([*alike, *last.plans], seed)
+            exact[key] = end_state(last.plans[0], target, begin, path), path, n
+        end, path, n = exact[key]
+        scale = float(end.square().mean().sqrt())
+        distances = np.stack([_norm(end_state(plans, target, begin, path) - end) / scale for plans in run.plans])
+        where = "on the same path" if run.clock else "from the same starts"
+        orders[label] = _strong(label, run.method, counts, distances, f"{other.name} with {n} steps {where}", seed)
+    return orders
+
+
+@attrs.frozen
+class _Runs:
+    """A solver's plans for each step count, and the clock that it draws on ("" if it draws nothing)."""
+
+    method: Integrator
+    plans: list[list[StepPlan]]
+    clock: str
+    eta: float
+
+    @staticmethod
+    def of(method: Integrator, process: LinearProcess, control: Grid, counts: Sequence[int], eta: float | None) -> _Runs:
+        eta = method.default_eta if eta is None else float(eta)
+        method.check(process, eta)
+        plans = [plan_grid(process, method, control.times(Problem(process, method, n, eta)), eta) for n in counts]
+        clocks = {plan.clock for run in plans for plan in run if plan.slots}
+        if len(clocks) > 1:
+            found = ", ".join(sorted(clocks))
+            raise IncompatibleError(f"{method.name} draws on the clocks {found}; a strong order needs one path on one clock")
+        return _Runs(method, plans, clocks.pop() if clocks else "", eta)
+
+
+def _strong(label: str, method: Integrator, counts: list[int], distances: NDArray[np.float64], reference: str, seed: int) -> Order:
+    """The order from the distances (k, paths), with a bootstrap over paths."""
+    paths = distances.shape[1]
+    errors = np.median(distances, axis=1)
+    if not (errors > 0).all():
+        raise ArgumentError(f"{label} is exact on this target: its error is 0, which has no order")
+    pick = np.random.default_rng(seed).integers(paths, size=(RESAMPLES, paths))
+    samples = np.median(distances[:, pick], axis=2)  # (k, resamples)
+    slopes = [_slope(counts, column) for column in samples.T]
+    low, high = np.quantile(samples, [0.025, 0.975], axis=1)
+    inner, outer = (float(q) for q in np.quantile(slopes, [0.025, 0.975]))
+    slope = _slope(counts, errors)
+    return Order("strong", label, np.array(counts), errors, low, high, slope, (inner, outer), method.strong_order, reference)
+
+
+def weak_order(
+    solver: str | Integrator | StochasticTableau,
+    process: LinearProcess,
+    *,
+    mean: float | Sequence[float] = 0.5,
+    variance: float | Sequence[float] = (0.05, 0.3, 1.5),
+    steps: Sequence[int] = (32, 64, 128, 256),
+    grid: Any = "log-snr",
+    eta: float | None = None,
+) -> Order:
+    """The weak order of `solver` on linear problems, from the exact law of its output on a Gaussian target: no sampling, no noise.
+
+    The error is sqrt(KL(output || exact)), to first order the relative error of mean and variance; a weak order p gives KL ~ steps^(-2p).
+    On linear problems a method may be better than on nonlinear ones, never worse.
+
+    Arguments:
+        solver: a registered name, an integrator or a tableau.
+        process: a linear process.
+        mean, variance: of the target, per axis.
+        steps: step counts, increasing.
+        grid: a fixed grid.
+        eta: stochasticity; default that of the solver.
+
+    Returns:
+        An `Order`; its interval spans the local orders between neighbouring step counts.
+
+    Example:
+        >>> import srk
+        >>> order = srk.analysis.weak_order("ddpm", srk.VP())
+        >>> 0.9 < order.slope < 1.1
+        True
+    """
+    method = integrator(solver)
+    counts = _counts(steps)
+    control = _fixed(grid)
+    laws = [gaussian_law(method, process, mean, variance, steps=n, grid=control, eta=eta) for n in counts]
+    errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])
+    if not (errors > 1e-13).all():
+        raise ArgumentError(f"{method.name} is exact to rounding on this target, which shows no order; choose another variance")
+    local = _local(counts, errors)
+    return Order(
+        "weak",
+        method.name,
+        np.array(counts),
+        errors,
+        errors,
+        errors,
+        _slope(counts, errors),
+        (float(local.min()), float(local.max())),
+        method.weak_order,
+        "the exact Gaussian law",
+    )
+
+
+def end_state(plans: Sequence[StepPlan], target: Target, begin: torch.Tensor, noise: GridPath) -> torch.Tensor:
+    """Where the planned run ends that starts at `begin` (batch, *event), which is left as it is."""
+
+    def denoiser(x: torch.Tensor, stage: Stage) -> torch.Tensor:
+        return target.denoise(x, stage.level)
+
+    state, memory = begin.clone(), list[torch.Tensor]()
+    noise.start(state.shape, state.dtype, state.device)
+    executor = Executor(denoiser, noise)
+    with torch.no_grad():
+        for plan in plans:
+            outcome = executor.run(plan, state, memory)
+            state, memory = outcome.state, outcome.keep
+    return state
+
+
+def _reference(run: _Runs) -> Integrator:
+    if not run.clock and run.eta == 0.0:
+        return SOLVERS["dpm-solver-3"]
+    if run.eta == 1.0:
+        if run.clock == "time":
+            return TableauSolver(TABLEAUS["sra1"])
+        if run.clock.startswith("gauge(") and run.clock.endswith(",1)"):
+            return TableauSolver(TABLEAUS["sra1"], float(run.clock.removeprefix("gauge(").removesuffix(",1)")))
+    return run.method
+
+
+def _fixed(grid: Any) -> Grid:
+    control = as_grid(grid)
+    if not isinstance(control, Grid):
+        raise IncompatibleError(f"an order is measured on fixed grids, not with {control!r}")
+    return control
+
+
+def _counts(steps: Sequence[int]) -> list[int]:
+    counts = [int(n) for n in steps]
+    if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
+        raise ArgumentError(f"steps must be at least two increasing step counts, not {steps!r}; e.g. steps=(32, 64, 128)")
+    return counts
+
+
+def _norm(difference: torch.Tensor) -> NDArray[np.float64]:
+    flat = difference.flatten(1)
+    return np.asarray(flat.square().mean(1).sqrt().numpy())
+
+
+def _slope(steps: Sequence[int], errors: NDArray[np.float64]) -> float:
+    return -float(np.polyfit(np.log(np.asarray(steps, dtype=float)), np.log(errors), 1)[0])
+
+
+def _local(steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(-np.diff(np.log(errors)) / np.diff(np.log(np.asarray(steps, dtype=float))))

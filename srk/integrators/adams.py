@@ -1,0 +1,82 @@
+"""Exponential Adams methods with one network call per step: predict, evaluate, correct with that same evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+
+from srk.integrators.base import Integrator, Step
+from srk.integrators.gauge import GaugeStep
+from srk.integrators.lagrange import exponential_weights
+from srk.integrators.plan import ZERO, LinearForm, StepPlan
+
+
+@attrs.frozen(slots=True)
+class Carried:
+    """What a corrector must know of the step before: where it started and the rate a = 1 + tau^2 that it used."""
+
+    lam: float
+    rate: float
+
+
+class ExponentialAdams(Integrator):
+    """Predictor and corrector of any order for du = a (D - u) dlam + tau sqrt2 r dW, a = 1 + tau^2; one network call per step (PEC).
+
+    The state that a step hands on is the predicted one. The next step evaluates D there, and only then corrects the state:
+
+        xp' = (alpha'/alpha) e^{-ah} x + alpha' sum_j w_j D_j + sigma' sqrt(1 - e^{-2 tau^2 h}) z      D_j at this step's start and before
+        x'  = the same with D(xp') among the D_j, and the same z
+
+    Kept for that: the part of the update without the D_j, then the past D_j. The first steps use as many D_j as there are.
+    """
+
+    def _orders(self) -> tuple[int, int]:
+        """Order of the predictor (number of its nodes) and of the corrector (0: none)."""
+        raise NotImplementedError
+
+    def _tau(self, step: Step) -> float:
+        """The stochasticity of this step."""
+        return step.eta
+
+    def _predictor(self, places: Sequence[float], h: float, rate: float) -> list[float]:
+        """Weights of D at `places` (this step's start, 0, then earlier ones)."""
+        return exponential_weights(places, h, rate)
+
+    def _corrector(self, places: Sequence[float], h: float, rate: float) -> list[float]:
+        """Weights of D at `places` (the step's end, h, then its start, 0, then earlier ones)."""
+        return exponential_weights(places, h, rate)
+
+    def plan(self, step: Step) -> StepPlan:
+        start, stop, h = step.start, step.stop, step.h
+        p, c = self._orders()
+        tau = self._tau(step)
+        rate = 1.0 + tau**2
+        gauge = GaugeStep(start, stop, 0.0, tau)
+        board = step.draft(gauge.clock)
+        node = board.evaluate(board.state, start)
+        lams: list[float] = [start.lam]
+        values: list[LinearForm] = [node.value]
+        x = board.state
+        if step.memory:
+            first = 1 if c else 0  # the row of the carried part comes before those of the past D_j
+            lams += step.memory[first:]
+            values += [board.memory(i) for i in range(first, len(step.memory))]
+            if c:
+                carried: Carried = step.memory[0]
+                places = [lam - carried.lam for lam in lams[:c]]
+                x = board.memory(0) + start.alpha * _dot(self._corrector(places, places[0], carried.rate), values)
+        places = [lam - start.lam for lam in lams[:p]]
+        base = x * (stop.alpha / start.alpha * math.exp(-rate * h))
+        if tau > 0.0:
+            base = base + board.normal(*gauge.interval) * gauge.noise_std(stop)
+        new = base + stop.alpha * _dot(self._predictor(places, h, rate), values)
+        keep = [(base, Carried(start.lam, rate))] if c else []
+        depth = max(p, c) - 1
+        return board.finish(new, keep=[*keep, *zip(values[:depth], lams[:depth], strict=True)])
+
+
+def _dot(weights: list[float], values: list[LinearForm]) -> LinearForm:
+    """The sum of w_j D_j over as many D_j as there are weights."""
+    return sum((value * weight for weight, value in zip(weights, values, strict=False)), ZERO)

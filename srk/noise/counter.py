@@ -1,0 +1,159 @@
+r"""Unit normals that are a function of (seed, sample, name of the draw): Philox bits and the Box-Muller map.
+
+The 128-bit key of NumPy's `Philox` (4 x 64 bits, 10 rounds; Salmon et al. 2011) is a hash of the seed and of the draw's name. Its counter
+is the number of the sample times the blocks of eight normals that a sample needs. So a batch of consecutive samples is one consecutive
+stretch of one stream, and a sample's numbers do not know which batch they are drawn in. The bits are the same on every machine.
+
+The bits become normals in float32, whatever the state's dtype is: 31 bits of radius, 32 of angle. Another dtype is a cast of the same
+numbers; another device rounds the logarithm and the cosine in its own way, a few units in the last place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from srk.errors import ArgumentError, ArgumentTypeError
+
+_WORD = (1 << 64) - 1
+
+
+def check_seed(seed: int | None) -> int:
+    """`seed` as an int; a new one from the operating system for None."""
+    if seed is None:
+        return secrets.randbits(62)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ArgumentTypeError(f"seed must be an int or None, not {seed!r}")
+    return int(seed)
+
+
+def draw_key(seed: int, *name: str | float) -> bytes:
+    """128 bits that identify a draw: a BLAKE2 hash of the seed, and of the strings and float64 numbers that name it."""
+    h = hashlib.blake2b(b"%d" % seed, digest_size=16, person=b"srk noise")
+    for part in name:
+        # + 0.0 makes -0.0 and 0.0 one
+        h.update(b"\0s" + part.encode() if isinstance(part, str) else b"\0f" + struct.pack("<d", part + 0.0))
+    return h.digest()
+
+
+def _index(value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentTypeError(f"{what} must be an int, not {value!r}")
+    if not 0 <= value < 1 << 63:
+        raise ArgumentError(f"{what} must be at least 0, not {value!r}")
+    return int(value)
+
+
+class SampleNormals:
+    """Unit normals for a batch of samples, each a function of (seed, sample index, name of the draw).
+
+    Arguments:
+        seed: the seed; None takes one from the operating system.
+        first_index: index of the first sample of the batch; the others follow.
+        indices: the index of each sample instead.
+        seeds: a seed of its own for each sample instead; sample k is then the sample of index 0 of seeds[k].
+    """
+
+    def __init__(
+        self, seed: int | None, first_index: int = 0, indices: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+    ) -> None:
+        if (first_index != 0) + (indices is not None) + (seeds is not None) > 1:
+            raise ArgumentError("first_index, indices and seeds are three ways to say which samples these are; give one of them")
+        if seeds is not None and seed is not None:
+            raise ArgumentError("seeds gives every sample a seed of its own; leave seed out")
+        self.seeds = None if seeds is None else [check_seed(s) for s in _list(seeds)]
+        self.seed = None if self.seeds is not None else check_seed(seed)
+        self.first_index = _index(first_index, "first_index")
+        self.indices = None if indices is None else [_index(i, "an entry of indices") for i in _list(indices)]
+        self._philox = np.random.Philox(key=0)
+        self._runs: list[tuple[int, int, int]] = []  # (first row, number of rows, index of the first)
+        self._shape: tuple[int, ...] = ()
+        self._scratch: torch.Tensor | None = None
+
+    def start(self, shape: Sequence[int]) -> None:
+        """Begin a run of samples of shape (batch, *event)."""
+        batch = shape[0]
+        given = self.indices if self.indices is not None else self.seeds
+        if given is not None and len(given) != batch:
+            what = "indices" if self.indices is not None else "seeds"
+            raise ArgumentError(f"{what} has {len(given)} entries, but the batch has {batch} samples; give one entry per sample")
+        self._shape = tuple(shape)
+        self._runs = []
+        if self.seeds is not None:
+            self._runs = [(row, 1, 0) for row in range(batch)]
+        elif self.indices is None:
+            self._runs = [(0, batch, self.first_index)]
+        else:
+            for row, index in enumerate(self.indices):
+                if self._runs and index == self._runs[-1][2] + self._runs[-1][1]:
+                    at, count, first = self._runs[-1]
+                    self._runs[-1] = (at, count + 1, first)
+                else:
+                    self._runs.append((row, 1, index))
+
+    def fill(self, out: torch.Tensor, *name: str | float) -> None:
+        """Fill `out` (batch, *event) with the unit normals of the draw called `name`."""
+        batch = out.shape[0]
+        n = math.prod(out.shape[1:])
+        blocks = -(-n // 8)
+        bits = torch.from_numpy(self._bits(blocks, name).view(np.int32).reshape(batch, 8 * blocks))
+        if out.device.type == "cuda":
+            bits = bits.pin_memory().to(out.device, non_blocking=True)
+        elif out.device.type != "cpu":
+            bits = bits.to(out.device)
+        half = (n + 1) // 2  # pairs that are needed
+        direct = out.dtype == torch.float32 and out.is_contiguous() and n % 2 == 0
+        flat = out.view(batch, n) if direct else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
+        # radius sqrt(-2 log u), u = (k + 1)/2^31 in (0, 1], from the first half of a sample's words; the angle from the second
+        radius, angle, cosine = self._buffers((batch, half), out.device)
+        torch.mul(bits[:, :half].bitwise_and_(0x7FFFFFFF), 2.0**-31, out=radius)
+        radius.add_(2.0**-31).log_().mul_(-2.0).sqrt_()
+        torch.mul(bits[:, 4 * blocks : 4 * blocks + half], math.pi * 2.0**-31, out=angle)
+        torch.mul(torch.cos(angle, out=cosine), radius, out=flat[:, :half])
+        torch.mul(angle.sin_(), radius, out=flat[:, half:])
+        if not direct:
+            out.copy_(flat[:, :n].reshape(out.shape))
+
+    def _buffers(self, shape: tuple[int, int], device: torch.device) -> torch.Tensor:
+        if self._scratch is None or self._scratch.shape[1:] != shape or self._scratch.device != device:
+            self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
+        return self._scratch
+
+    def _bits(self, blocks: int, name: Sequence[str | float]) -> np.ndarray:
+        if self.seed is not None:
+            key = draw_key(self.seed, *name)
+            if len(self._runs) == 1:
+                return self._stretch(key, self._runs[0][2], self._runs[0][1], blocks)
+        out = np.empty((self._shape[0], 4 * blocks), dtype=np.uint64)
+        for row, count, first in self._runs:
+            if self.seeds is not None:
+                key = draw_key(self.seeds[row], *name)
+            out[row : row + count] = self._stretch(key, first, count, blocks).reshape(count, 4 * blocks)
+        return out
+
+    def _stretch(self, key: bytes, first: int, count: int, blocks: int) -> np.ndarray:
+        """Words of `count` consecutive samples from index `first`."""
+        counter = first * blocks
+        self._philox.state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([(counter >> 64 * i) & _WORD for i in range(4)], dtype=np.uint64),
+                "key": np.frombuffer(key, dtype="<u8").astype(np.uint64),
+            },
+            "buffer": np.zeros(4, dtype=np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        words: np.ndarray = self._philox.random_raw(4 * blocks * count)
+        return words
+
+
+def _list(values: Sequence[int]) -> list[int]:
+    return list(values.tolist() if hasattr(values, "tolist") else values)
