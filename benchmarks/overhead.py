@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import srk
+from srk import planning
 from srk.control import LogSNR, Problem
 from srk.integrators import Column
-from srk import planning
 
 STEPS = 50
 SHAPES = [(64, 2), (64, 3, 32, 32), (4, 4, 64, 64)]

@@ -1,6 +1,6 @@
 """srk: reverse diffusion processes with stochastic Runge-Kutta and every other solver of the field.
 
-    sol = srk.solve(process, score, solver="srk2")
+sol = srk.solve(process, score, solver="srk2")
 """
 
 from srk import analysis, control, errors, integrators, noise, processes, scores, tableaus, targets

@@ -160,7 +160,8 @@ def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) 
     shown = {r.solver: r for r in results if r.nfe <= least}
     colours = dict(zip(SOLVERS, ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00"), strict=True))
     figure = plt.figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+    left, right = halves
     axes = left.subplots(len(SOLVERS) + 1, 1)
     rows: list[tuple[str, Tensor]] = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
     for axis, (name, x) in zip(axes, rows, strict=False):
@@ -173,11 +174,11 @@ def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) 
         axis.spines[:].set_visible(False)
     left.suptitle(f"digits sampled with {least} network calls")
     panels: Any = right.subplots(1, 2)
-    quantities = (("sliced W2 to the data", lambda r: r.distance), ("|error of the total variance|", lambda r: abs(r.spread)))
-    for axis, (label, value) in zip(panels, quantities, strict=True):
+    quantities = (("sliced W2 to the data", "distance"), ("|error of the total variance|", "spread"))
+    for axis, (label, quantity) in zip(panels, quantities, strict=True):
         for name in SOLVERS:
             mine = [r for r in results if r.solver == name]
-            axis.loglog(budgets, [value(r) for r in mine], "o-", color=colours[name], label=name, ms=4)
+            axis.loglog(budgets, [abs(getattr(r, quantity)) for r in mine], "o-", color=colours[name], label=name, ms=4)
         axis.set_xlabel("network calls (NFE)")
         axis.set_title(label, fontsize=10)
         axis.set_xticks(budgets, [str(b) for b in budgets])

@@ -23,15 +23,15 @@ _UPDATE, _ERROR = Column("update"), Column("error")
 
 
 class Draw(NamedTuple):
-    """Fill z[index] with its draw."""
+    """Fill z[number] with its draw."""
 
-    index: int
+    number: int
 
 
 class Call(NamedTuple):
-    """Evaluate the network at stage `index`; its input stands in `at`."""
+    """Evaluate the network at stage `number`; its input stands in `at`."""
 
-    index: int
+    number: int
     at: Column
 
 
@@ -60,7 +60,12 @@ Columns = tuple[Column, ...]
 
 @lru_cache(maxsize=512)
 def compile_structure(
-    stages: tuple[tuple[Columns, bool], ...], keep: tuple[tuple[Columns, bool], ...], update: Columns, error: Columns | None, fresh: bool, reuse: bool
+    stages: tuple[tuple[Columns, bool], ...],
+    keep: tuple[tuple[Columns, bool], ...],
+    update: Columns,
+    error: Columns | None,
+    fresh: bool,
+    reuse: bool,
 ) -> tuple[Instruction, ...]:
     """Instructions for plans whose rows have these columns.
 
@@ -78,7 +83,7 @@ def compile_structure(
         for column in columns:
             if column.kind == "z" and column not in drawn:
                 drawn.add(column)
-                events.append(("draw", column.index, column, ()))
+                events.append(("draw", column.number, column, ()))
 
     for i, (columns, identity) in enumerate(stages):
         if identity and columns == (STATE,):
@@ -120,7 +125,7 @@ def compile_structure(
         elif what == "call":
             program.append(Call(index, out))
         else:
-            if out.kind == "keep" and keep[out.index][1]:
+            if out.kind == "keep" and keep[out.number][1]:
                 source = columns[0]
                 program.append(Take(out, source, copy=not owned(source) or source in taken or source.kind == "x"))
                 taken.add(source)
@@ -131,7 +136,14 @@ def compile_structure(
             first = next((c for c in dying if c.kind == "x"), dying[0] if dying else None)
             order = sorted(range(len(columns)), key=lambda k: columns[k] != first)
             program.append(
-                Combine(out, index, tuple(order), tuple(columns[k] for k in order), first is not None, tuple(c for c in dying if c != first and c.kind != "x"))
+                Combine(
+                    out,
+                    index,
+                    tuple(order),
+                    tuple(columns[k] for k in order),
+                    first is not None,
+                    tuple(c for c in dying if c != first and c.kind != "x"),
+                )
             )
     return tuple(program)
 
@@ -195,15 +207,15 @@ class Executor:
                 for column in op.frees:
                     self._free.append(registers.pop(column))
             elif isinstance(op, Call):
-                result = self.evaluate(registers[op.at], plan.stages[op.index])
+                result = self.evaluate(registers[op.at], plan.stages[op.number])
                 if result.data_ptr() == registers[op.at].data_ptr():
                     result = result.clone()  # a network that returns its input: that buffer is ours
-                registers[Column("E", op.index)] = result
+                registers[Column("E", op.number)] = result
                 results.append(result)
             elif isinstance(op, Draw):
                 draw = self._take(state)
-                self.noise.draw(plan.slots[op.index], plan.clock, draw)
-                registers[Column("z", op.index)] = draw
+                self.noise.draw(plan.slots[op.number], plan.clock, draw)
+                registers[Column("z", op.number)] = draw
             else:
                 source = registers[op.source]
                 registers[op.out] = self._take(state).copy_(source) if op.copy else source

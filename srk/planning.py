@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from srk.integrators.base import Integrator, Step
@@ -27,7 +28,7 @@ def plan_grid(process: ForwardProcess, method: Integrator, times: Sequence[float
     levels = [process.level(t) for t in times]
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
-    for index, (start, stop) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+    for index, (start, stop) in enumerate(pairwise(levels)):
         plan = method.plan_step(Step(process, start, stop, eta, index, notes, len(levels) - 1))
         notes = plan.notes
         plans.append(plan)

@@ -26,12 +26,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def register(self, name: str, entry: T) -> T:
         """Add `entry` under `name`; a name that is taken is refused (`DuplicateNameError`)."""
-        if not (isinstance(name, str) and name):  # type: ignore[redundant-expr]
+        if not (isinstance(name, str) and name):
             raise ArgumentTypeError(f"the name of a {self.kind} must be a non-empty string, not {name!r}")
         if name in self._entries:
-            raise DuplicateNameError(
-                f"a {self.kind} named {name!r} is registered already ({self._entries[name]!r}); choose another name"
-            )
+            raise DuplicateNameError(f"a {self.kind} named {name!r} is registered already ({self._entries[name]!r}); choose another name")
         self._entries[name] = entry
         return entry
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from srk.control import Grid, Problem, Report, StepController, as_grid
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
 from srk.executor import Executor
-from srk.integrators import Integrator, StochasticTableau, integrator
+from srk.integrators import Integrator, integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan
 from srk.noise import NoiseSource, noise_source
@@ -23,6 +23,7 @@ from srk.planning import plan_grid
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.scores import Prediction, as_prediction
 from srk.solution import Saved, Solution
+from srk.tableaus import StochasticTableau
 
 DEFAULT_STEPS = 50
 
@@ -100,7 +101,7 @@ def solve(
     Raises:
         ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError, ScoreError, SolveError: see `srk.errors`; each message names the cure.
 
-    Example:
+    Examples:
         >>> import srk
         >>> process = srk.VP()
         >>> target = srk.targets.Gaussian(0.5, 0.04)
@@ -187,10 +188,14 @@ def _start(
         x = x_init.detach().to(device=device, dtype=dtype, copy=True).contiguous()
     else:
         if shape is None and event is None:
-            raise ArgumentError("neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))")
+            raise ArgumentError(
+                "neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))"
+            )
         x = torch.empty(_shape(1 if shape is None else shape, event), device=device, dtype=dtype or torch.float32)
     if event is not None and tuple(x.shape[1:]) != tuple(event):
-        raise ArgumentError(f"the samples would have event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; use shape=(batch, *{tuple(event)})")
+        raise ArgumentError(
+            f"the samples would have event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; use shape=(batch, *{tuple(event)})"
+        )
     source.start(x.shape, x.dtype, x.device)
     if x_init is None:
         if isinstance(process, LinearProcess):
@@ -203,9 +208,11 @@ def _start(
 
 
 def _shape(shape: Sequence[int] | int, event: tuple[int, ...] | None) -> tuple[int, ...]:
-    if isinstance(shape, int) and not isinstance(shape, bool):
+    if isinstance(shape, int):
         if event is None:
-            raise ArgumentError(f"shape={shape} is only a batch size, and the score does not know its event shape; for example shape=({shape}, 3, 32, 32)")
+            raise ArgumentError(
+                f"shape={shape} is only a batch size, and the score does not know its event shape; for example shape=({shape}, 3, 32, 32)"
+            )
         shape = (shape, *event)
     result = tuple(int(n) for n in shape)
     if not result or min(result) < 1:
@@ -221,9 +228,13 @@ def _controller(grid: Any, controller: Any, linear: bool) -> StepController:
     return made
 
 
-def _steps(process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool) -> int | None:
+def _steps(
+    process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool
+) -> int | None:
     if steps is not None and nfe is not None:
-        raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives: nfe is the number of network calls, of which {method.name} spends {method.evaluations_per_step} a step; give one")
+        raise ArgumentError(
+            f"steps={steps!r} and nfe={nfe!r} are alternatives: nfe is the number of network calls, of which {method.name} spends {method.evaluations_per_step} a step; give one"
+        )
     for name, value in (("steps", steps), ("nfe", nfe)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ArgumentError(f"{name} must be a positive int, not {value!r}")
@@ -241,7 +252,10 @@ def _steps(process: ForwardProcess, method: Integrator, control: StepController,
             left, extra = left - 1, extra + 1
     count = method.steps(left) + extra
     if left < 0 or count < 1 + (extra > 1):
-        raise ArgumentError(f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first" + (" and one for the final denoising" if denoise else ""))
+        raise ArgumentError(
+            f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first"
+            + (" and one for the final denoising" if denoise else "")
+        )
     return count
 
 
@@ -371,10 +385,9 @@ class _Run:
         if "x" in self.saves:
             self.states.append(state.clone())
         stop = False
-        if self.keep_result and self.first_result is not None:
-            if "denoised" in self.saves:
-                self.predictions.append(self.first_result)
-                self.prediction_times.append(plan.stages[0].level.t)
+        if "denoised" in self.saves and self.first_result is not None:
+            self.predictions.append(self.first_result)
+            self.prediction_times.append(plan.stages[0].level.t)
         if self.callback is not None:
             info = StepInfo(self.accepted, self.total, plan.stop.t, self.nfe, state, self.first_result)
             stop = bool(self.callback(info))
@@ -423,7 +436,9 @@ class _Run:
         """A progress bar with step, NFE and time left, as a context manager."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        bar = Progress(TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TextColumn("NFE {task.fields[nfe]}"), TimeRemainingColumn())
+        bar = Progress(
+            TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TextColumn("NFE {task.fields[nfe]}"), TimeRemainingColumn()
+        )
         task = bar.add_task("solve", total=total, nfe=0)
         self._tick = lambda: bar.update(task, advance=1, nfe=self.nfe)
         return bar

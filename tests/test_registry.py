@@ -48,7 +48,7 @@ def test_a_tableau_is_a_solver_at_once_and_names_are_unique() -> None:
         srk.register_tableau(tableau, "ddpm")
     with pytest.raises(srk.errors.DuplicateNameError):
         srk.register_solver(srk.integrators.DDPM())
-    with pytest.raises(TypeError, match="a solver is an srk.Integrator"):
+    with pytest.raises(TypeError, match=r"a solver is an srk\.Integrator"):
         srk.register_solver(object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a controller is a subclass"):
         srk.register_controller(object())

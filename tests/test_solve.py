@@ -77,7 +77,9 @@ def test_same_seed_same_samples() -> None:
 def test_names_objects_and_options_agree() -> None:
     by_name = srk.solve(VP, SCORE, "srk2m", shape=4, steps=6, seed=0).x
     assert torch.equal(by_name, srk.solve(VP, SCORE, srk.integrators.SRK2M(), shape=4, steps=6, seed=0).x)
-    assert torch.equal(srk.solve(VP, SCORE, "sra1", shape=4, steps=6, seed=0).x, srk.solve(VP, SCORE, srk.tableaus()["sra1"], shape=4, steps=6, seed=0).x)
+    assert torch.equal(
+        srk.solve(VP, SCORE, "sra1", shape=4, steps=6, seed=0).x, srk.solve(VP, SCORE, srk.tableaus()["sra1"], shape=4, steps=6, seed=0).x
+    )
     assert srk.solvers()["srk2"] is srk.solvers()["srk2s"]
 
 
@@ -163,7 +165,7 @@ def test_not_finite(value: float, solver: str) -> None:
     good = srk.solve(VP, lambda x, t: -x, solver, shape=(5, 3), steps=8, seed=0, save="x", denoise_final=False)
     assert good.trajectory is not None
     assert torch.equal(sol.x, good.trajectory.values[step])  # the last finite state
-    with pytest.raises(srk.errors.SolveError, match="last finite state is in .solution.x") as failure:
+    with pytest.raises(srk.errors.SolveError, match=r"last finite state is in \.solution\.x") as failure:
         srk.solve(VP, broken(4, value), solver, shape=(5, 3), steps=8, seed=0)
     assert torch.equal(failure.value.solution.x, sol.x)
 
@@ -338,7 +340,7 @@ def test_nonlinear_process_in_the_raw_frame() -> None:
         # E x^4 = 1/2 exactly (integration by parts); 4 standard errors plus the order-1 bias of the reference itself
         assert (y**4).mean().item() == pytest.approx(0.5, abs=0.03)
         assert (y**2).mean().item() == pytest.approx(moments[0], abs=0.02)
-    with pytest.raises(srk.errors.IncompatibleError, match="needs a linear process .* use a raw-frame solver"):
+    with pytest.raises(srk.errors.IncompatibleError, match=r"needs a linear process .* use a raw-frame solver"):
         srk.solve(process, score, "srk2", shape=(2, 1))
     with pytest.raises(srk.errors.IncompatibleError, match="leave denoise_final out"):
         srk.solve(process, score, "sra1", shape=(2, 1), denoise_final=True)

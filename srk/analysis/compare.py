@@ -287,7 +287,7 @@ def compare(
     Raises:
         ArgumentError: an empty list, or a file to resume that belongs to another comparison.
 
-    Example:
+    Examples:
         >>> import srk
         >>> vp, target = srk.VP(), srk.targets.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.1, 0.2])
         >>> result = srk.analysis.compare(["srk2m", "ddpm"], vp, target.score(vp), target, nfe=[8, 16], samples=500, repeats=2)

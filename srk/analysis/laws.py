@@ -16,12 +16,13 @@ import torch
 from srk.control import Grid, Problem, as_grid
 from srk.errors import ArgumentError, IncompatibleError
 from srk.executor import Executor
-from srk.integrators import Integrator, StochasticTableau, integrator
+from srk.integrators import Integrator, integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage
 from srk.noise.basis import BasisNoise
 from srk.planning import plan_grid
 from srk.processes.base import Level, LinearProcess
+from srk.tableaus import StochasticTableau
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -77,7 +78,7 @@ def gaussian_law(
     Returns:
         A `GaussianLaw`.
 
-    Example:
+    Examples:
         >>> import srk
         >>> law = srk.analysis.gaussian_law("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
         >>> law.variance.shape
@@ -148,7 +149,7 @@ def gaussian_kl(
 
     Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and `nfe` may replace `steps`.
 
-    Example:
+    Examples:
         >>> import srk
         >>> vp = srk.VP()
         >>> srk.analysis.gaussian_kl("srk2m", vp, variance=0.25, steps=24) < srk.analysis.gaussian_kl("ddpm", vp, variance=0.25, steps=24)

@@ -38,7 +38,7 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
 
     Source: Bonneel et al. 2015; equals `ot.sliced_wasserstein_distance(p=2)` on the same directions.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> round(sliced_w2(x, x + torch.tensor([3.0, 4.0])), 1)  # 5/sqrt(2): a shift seen along random directions
@@ -166,7 +166,7 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
     Arguments:
         counts: how often each of k >= 2 classes came, shape (k,).
 
-    Example:
+    Examples:
         >>> chi_square_excess([10, 10, 10])
         -1.0
     """

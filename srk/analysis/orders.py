@@ -102,7 +102,7 @@ def strong_order(
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process that does not start at alpha = 0.
+        process: a linear process; where it starts at alpha = 0, the clock of `solver` must be finite there.
         target: with an exact denoiser; use one that is smooth on the scale of the steps.
         steps: step counts, increasing.
         grid: a fixed grid.
@@ -116,7 +116,7 @@ def strong_order(
     Returns:
         An `Order`; its interval is a bootstrap over paths.
 
-    Example:
+    Examples:
         >>> import srk
         >>> target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
         >>> order = srk.analysis.strong_order("ddpm", srk.VP(t_min=0.01), target, steps=(16, 32, 64), paths=64)
@@ -203,10 +203,10 @@ def _strong(label: str, method: Integrator, counts: list[int], distances: NDArra
         raise ArgumentError(f"{label} is exact on this target: its error is 0, which has no order")
     pick = np.random.default_rng(seed).integers(paths, size=(RESAMPLES, paths))
     samples = np.median(distances[:, pick], axis=2)  # (k, resamples)
-    slopes = [_slope(counts, column) for column in samples.T]
+    slopes = _slope(counts, samples)
     low, high = np.quantile(samples, [0.025, 0.975], axis=1)
     inner, outer = (float(q) for q in np.quantile(slopes, [0.025, 0.975]))
-    slope = _slope(counts, errors)
+    slope = float(_slope(counts, errors))
     return Order("strong", label, np.array(counts), errors, low, high, slope, (inner, outer), method.strong_order, reference)
 
 
@@ -236,7 +236,7 @@ def weak_order(
     Returns:
         An `Order`; its interval spans the local orders between neighbouring step counts.
 
-    Example:
+    Examples:
         >>> import srk
         >>> order = srk.analysis.weak_order("ddpm", srk.VP())
         >>> 0.9 < order.slope < 1.1
@@ -257,7 +257,7 @@ def weak_order(
         errors,
         errors,
         errors,
-        _slope(counts, errors),
+        float(_slope(counts, errors)),
         (float(local.min()), float(local.max())),
         method.weak_order,
         "the exact Gaussian law",
@@ -310,8 +310,11 @@ def _norm(difference: torch.Tensor) -> NDArray[np.float64]:
     return np.asarray(flat.square().mean(1).sqrt().numpy())
 
 
-def _slope(steps: Sequence[int], errors: NDArray[np.float64]) -> float:
-    return -float(np.polyfit(np.log(np.asarray(steps, dtype=float)), np.log(errors), 1)[0])
+def _slope(steps: Sequence[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least-squares order from errors (k, ...) at k step counts."""
+    x = np.log(np.asarray(steps, dtype=float))
+    x -= x.mean()
+    return np.asarray(-np.tensordot(x, np.log(errors), 1) / (x @ x))
 
 
 def _local(steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]) -> NDArray[np.float64]:

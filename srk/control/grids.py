@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -93,8 +94,8 @@ class Karras(Grid):
 class Gauge(Grid):
     """`gauge`: few steps where the data looks Gaussian.
 
-    Density over the half log-SNR, with s = r^2: 0.85 normalized[v/(v + s) s/(s + v_min)] + 0.15 uniform. Superb on low-dimensional mixtures with few steps, harmful where the data has
-    many scales and v is not the largest (images with a per-pixel variance): never a default, and refused without `data_variance`.
+    Density over the half log-SNR, with s = r^2: 0.85 normalized[v/(v + s) s/(s + v_min)] + 0.15 uniform. Superb on low-dimensional mixtures with few steps,
+    harmful where the data has     many scales and v is not the largest (images with a per-pixel variance): never a default, and refused without `data_variance`.
 
     Arguments:
         data_variance: v, the LARGEST variance of the data in any direction.
@@ -133,6 +134,10 @@ class Gauge(Grid):
         return _from_log_snr(problem.process, points, steps_of(problem))
 
 
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(t) for t in values)
+
+
 @attrs.define
 class Times(Grid):
     """An explicit list of own times, strictly decreasing; the last may be noise-free, where the step is the denoiser.
@@ -142,15 +147,17 @@ class Times(Grid):
     """
 
     name = "times"
-    values: tuple[float, ...] = attrs.field(converter=lambda v: tuple(float(t) for t in v))
+    values: tuple[float, ...] = attrs.field(converter=_floats)
 
     def times(self, problem: Problem) -> list[float]:
         values = [problem.process.check_time(t) for t in self.values]
         if len(values) < 2:
             raise TimeError(f"a list of times needs at least two entries, not {values!r}; for example [process.t_max, ..., process.t_min]")
         if problem.steps is not None and problem.steps != len(values) - 1:
-            raise ArgumentError(f"the list of {len(values)} times makes {len(values) - 1} steps, but steps={problem.steps}; leave steps out")
-        for i, (a, b) in enumerate(zip(values[:-1], values[1:], strict=True)):
+            raise ArgumentError(
+                f"the list of {len(values)} times makes {len(values) - 1} steps, but steps={problem.steps}; leave steps out"
+            )
+        for i, (a, b) in enumerate(pairwise(values)):
             if a == b:
                 raise TimeError(f"the list of times repeats {a!r} at positions {i} and {i + 1}; every step must have a length")
             if b > a:

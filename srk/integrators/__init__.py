@@ -68,7 +68,9 @@ def register_solver(solver: Integrator | type[Integrator], name: str | None = No
     """
     instance = solver() if isinstance(solver, type) and issubclass(solver, Integrator) else solver
     if not isinstance(instance, Integrator):
-        raise ArgumentTypeError(f"a solver is an srk.Integrator (an instance or a class), not {solver!r}; subclass srk.Integrator and write plan(step)")
+        raise ArgumentTypeError(
+            f"a solver is an srk.Integrator (an instance or a class), not {solver!r}; subclass srk.Integrator and write plan(step)"
+        )
     SOLVERS.register(name or instance.name, instance)
     return solver
 

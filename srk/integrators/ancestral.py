@@ -23,7 +23,7 @@ from srk.integrators.plan import Draft, LinearForm, StepPlan
 def ancestral_step(h: float, eta: float) -> tuple[float, float]:
     """(H, r_up/r') of an ancestral step of length h in the half log-SNR; H = inf where the noise that is added is all of it.
 
-    Example:
+    Examples:
         >>> from srk.integrators.ancestral import ancestral_step
         >>> H, up = ancestral_step(0.5, 1.0)
         >>> round(H, 12), round(up**2 + 2.718281828459045**-1.0, 12)  # eta = 1: H = 2h, r_up^2 = r'^2 (1 - e^{-2h})

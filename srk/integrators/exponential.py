@@ -117,5 +117,3 @@ def _phi2(x: float) -> float:
     if x < 1e-2:
         return x / 2 - x**2 / 6 + x**3 / 24 - x**4 / 120 + x**5 / 720 - x**6 / 5040
     return 1.0 + math.expm1(-x) / x
-
-

@@ -27,7 +27,9 @@ def check_variance(data_variance: float, *, finite: bool = True) -> float:
     """`data_variance` as a float >= 0; raise `ArgumentError` otherwise."""
     v = float(data_variance)
     if not v >= 0 or (finite and math.isinf(v)):
-        raise ArgumentError(f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance of the Gaussian reference), not {data_variance!r}")
+        raise ArgumentError(
+            f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance of the Gaussian reference), not {data_variance!r}"
+        )
     return v
 
 
@@ -37,7 +39,11 @@ def log_ratio(start: Level, stop: Level, v: float) -> float:
     if h2 > 700.0:  # expm1 overflows: the start is so noisy that only its ratio counts
         if start.alpha == 0.0:
             return math.inf
-        return math.log(v * start.alpha**2 + start.sigma**2) - math.log(v * stop.alpha**2 + stop.sigma**2) + 2.0 * math.log(stop.alpha / start.alpha)
+        return (
+            math.log(v * start.alpha**2 + start.sigma**2)
+            - math.log(v * stop.alpha**2 + stop.sigma**2)
+            + 2.0 * math.log(stop.alpha / start.alpha)
+        )
     return math.log1p(stop.sigma**2 * math.expm1(h2) / (v * stop.alpha**2 + stop.sigma**2))
 
 
@@ -129,6 +135,10 @@ def exponential_coefficients(start: Level, stop: Level, v: float, eta: float) ->
     return form.terms.get(STATE, 0.0), form.terms.get(denoised, 0.0), step.noise_std(stop), step.interval
 
 
+def _any_variance(value: float) -> float:
+    return check_variance(value, finite=False)
+
+
 @attrs.frozen(slots=True)
 class GaugeClock:
     """The clock in which the reverse SDE (eta = 1) is dZ = R dtau + dB, for a reference variance v in [0, inf].
@@ -140,7 +150,7 @@ class GaugeClock:
         data_variance: v. 0 is stochastic localization (tau = alpha^2/sigma^2, Z = alpha x/sigma^2, R = D).
     """
 
-    data_variance: float = attrs.field(converter=lambda v: check_variance(v, finite=False))
+    data_variance: float = attrs.field(converter=_any_variance)
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ def psi(k: int, x: float) -> float:
     In du = a (D - u) dlam over a step h, a denoiser D = sum_k d_k t^k (t the fraction of the step) adds sum_k psi_k(a h) d_k. A negative x
     serves the noise form: e^h - 1 = -psi_0(-h).
 
-    Example:
+    Examples:
         >>> from srk.integrators.phi import psi
         >>> abs(psi(1, 1e-9) / 0.5e-9 - 1) < 1e-9
         True

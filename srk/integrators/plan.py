@@ -33,7 +33,7 @@ class Column(NamedTuple):
     """A quantity that rows refer to: `kind` is one of x, m, X, E, z."""
 
     kind: str
-    index: int = 0
+    number: int = 0
 
 
 Row = tuple[tuple[Column, float], ...]
@@ -49,13 +49,13 @@ class LinearForm:
     def __init__(self, terms: dict[Column, float]) -> None:
         self.terms = terms
 
-    def __add__(self, other: LinearForm | Literal[0]) -> LinearForm:
+    def __add__(self, other: LinearForm | Literal[0]) -> LinearForm:  # 0: so that sum() works
         if isinstance(other, LinearForm):
             terms = dict(self.terms)
             for column, value in other.terms.items():
                 terms[column] = terms.get(column, 0.0) + value
             return LinearForm(terms)
-        return self if other == 0 else NotImplemented
+        return self
 
     __radd__ = __add__
 
@@ -75,7 +75,7 @@ class LinearForm:
         return self + other * -1.0
 
     def __repr__(self) -> str:
-        return " + ".join(f"{value:.6g} {column.kind}{column.index}" for column, value in self.terms.items()) or "0"
+        return " + ".join(f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()) or "0"
 
 
 ZERO = LinearForm({})
@@ -179,7 +179,7 @@ class Draft:
         if not self.step.linear:
             return self.evaluate(x, level, "drift").value
         half = 0.5 * (1.0 + eta * eta)
-        f, g2 = process.log_alpha_rate(level.t), process.diffusion(level.t) ** 2
+        f, g2 = float(process.log_alpha_rate(level.t)), float(process.diffusion(level.t)) ** 2
         node = self.evaluate(x, level)
         return node.x * (-f - half * g2 / level.sigma**2) + node.value * (half * g2 * level.alpha / level.sigma**2)
 
@@ -255,11 +255,12 @@ class Draft:
         rows = [stage.row for stage in self._stages] + [_row(state), *(_row(form) for form, _ in kept)]
         if error is not None:
             rows.append(_row(error))
-        used = sorted({column.index for row in rows for column, _ in row if column.kind == "z"})
+        used = sorted({column.number for row in rows for column, _ in row if column.kind == "z"})
         if len(used) != len(self._slots):
             number = {old: new for new, old in enumerate(used)}
             rows = [
-                tuple((Column("z", number[column.index]) if column.kind == "z" else column, value) for column, value in row) for row in rows
+                tuple((Column("z", number[column.number]) if column.kind == "z" else column, value) for column, value in row)
+                for row in rows
             ]
         n = len(self._stages)
         return StepPlan(

@@ -29,5 +29,3 @@ class EulerMaruyama(Integrator):
         drift = board.drift(board.state, step.start)
         g = step.process.diffusion(step.start.t)
         return board.finish(board.state + drift * dt + board.increment(-step.start.t, -step.stop.t) * (step.eta * g))
-
-

@@ -52,13 +52,15 @@ class TableauSolver(Integrator):
         }
         for key, value in values.items():
             object.__setattr__(self, key, value)
-        if not raw:
-            GaugeClock(self.data_variance)  # type: ignore[arg-type]  # refuses a bad variance
+        if self.data_variance is not None:
+            GaugeClock(self.data_variance)  # refuses a bad variance
 
     def check(self, process: ForwardProcess, eta: float) -> None:
         super().check(process, eta)
         if self.data_variance is None and max(map(float, self.tableau.c), default=0.0) > 1.0:
-            raise IncompatibleError(f"the tableau {self.tableau.name!r} has a stage beyond the end of the step; srk reverses within [t_min, t_max] only")
+            raise IncompatibleError(
+                f"the tableau {self.tableau.name!r} has a stage beyond the end of the step; srk reverses within [t_min, t_max] only"
+            )
 
     def plan(self, step: Step) -> StepPlan:
         return self._raw(step) if self.data_variance is None else self._gauge(step, self.data_variance)

@@ -287,7 +287,7 @@ class BrownianNoise(NoiseSource):
         levels: halvings of an octave that every grid shares; each costs at most two normals per step where the grid is coarser.
         first_index, indices, seeds: which samples these are; see `KeyedNoise`.
 
-    Example:
+    Examples:
         >>> import srk
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
         >>> few, many = (srk.solve(process, target.score(process), shape=(4, 1), steps=n, noise="brownian", seed=0).x for n in (50, 100))

@@ -30,7 +30,7 @@ class KeyedNoise(NoiseSource):
         indices: the index of each sample, instead.
         seeds: a seed for each sample, instead; sample k is then sample 0 of `KeyedNoise(seeds[k])`.
 
-    Example:
+    Examples:
         >>> import srk, torch
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
         >>> whole = srk.solve(process, target.score(process), shape=(4, 1), steps=5, noise="keyed", seed=0).x

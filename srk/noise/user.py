@@ -26,7 +26,7 @@ class CallableNoise(NoiseSource):
         function: the callable.
         refines: True if its draws on overlapping intervals are those of one path, so that adaptive steps may use it.
 
-    Example:
+    Examples:
         >>> import srk, torch
         >>> generator = torch.Generator().manual_seed(0)
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)

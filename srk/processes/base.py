@@ -40,7 +40,7 @@ class Level:
         sigma: noise scale.
         lam: half log-SNR, log(alpha/sigma); -inf where alpha = 0, +inf where sigma = 0.
 
-    Example:
+    Examples:
         >>> from srk.processes import Level
         >>> Level(t=0.5, alpha=0.8, sigma=0.6, lam=0.2876820724517809).r
         0.7499999999999999
@@ -127,7 +127,7 @@ class LinearProcess(ForwardProcess):
     `sigma` are never evaluated outside the range, one float at a time). Override them where a closed form exists; override `lam`
     where log(alpha/sigma) cancels.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes import LinearProcess
         >>> class Trigonometric(LinearProcess):

@@ -28,7 +28,7 @@ class VPCosine(VariancePreserving):
 
     Source: Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", arXiv 2102.09672, eq. 17.
 
-    Example:
+    Examples:
         >>> from srk.processes import VPCosine
         >>> VPCosine().level(1.0)
         Level(t=1.0, alpha=0.0, sigma=1.0, lam=-inf)

@@ -26,7 +26,7 @@ def derivative(function: Callable[[float], float], t: float, low: float, high: f
     Returns:
         The derivative, to about 1e-11 relative for an analytic function; nan if no window had finite values.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes.differentiate import derivative
         >>> abs(derivative(math.log, 1e-3, 1e-3, 1.0) * 1e-3 - 1.0) < 1e-10

@@ -33,7 +33,7 @@ class VPDiscrete(VariancePreserving):
     Source: Ho et al. 2020, "Denoising diffusion probabilistic models", arXiv 2006.11239;
     zero terminal SNR: Lin et al. 2023, arXiv 2305.08891.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes import VPDiscrete
         >>> process = VPDiscrete()

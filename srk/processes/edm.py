@@ -25,7 +25,7 @@ class EDM(VarianceExploding):
 
     Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", arXiv 2206.00364, table 1.
 
-    Example:
+    Examples:
         >>> from srk.processes import EDM
         >>> EDM().level(0.5)
         Level(t=0.5, alpha=1.0, sigma=0.5, lam=0.6931471805599453)

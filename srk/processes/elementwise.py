@@ -13,7 +13,7 @@ import numpy as np
 def is_number(t: Any) -> bool:
     """Whether `t` is a real number (a numpy scalar too), not an array.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from srk.processes.elementwise import is_number
         >>> is_number(1), is_number(np.float64(1)), is_number(np.ones(1)), is_number("1")
@@ -30,7 +30,7 @@ def library(t: Any) -> Any:
 def log(x: Any) -> Any:
     """Natural logarithm of a number or array, -inf at 0, silently.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from srk.processes.elementwise import log
         >>> log(0.0), log(np.array([0.0, 1.0])).tolist()

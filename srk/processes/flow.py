@@ -26,7 +26,7 @@ class Flow(LinearProcess):
     Source: Liu et al. 2022, "Flow straight and fast", arXiv 2209.03003; Lipman et al. 2022, "Flow matching for generative modeling",
     arXiv 2210.02747 (with time reversed there: data at t = 1).
 
-    Example:
+    Examples:
         >>> from srk.processes import Flow
         >>> Flow().level(0.25)
         Level(t=0.25, alpha=0.75, sigma=0.25, lam=1.0986122886681096)

@@ -23,7 +23,7 @@ class OU(VariancePreserving):
 
     Source: the seed paper of this package, arXiv 2410.04760.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes import OU
         >>> OU(horizon=3.0).level(3.0).alpha == math.exp(-3.0)

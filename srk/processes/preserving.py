@@ -17,7 +17,7 @@ class VariancePreserving(LinearProcess):
     Data of unit variance keep it. The forward SDE is dx = f x dt + sqrt(-2 f) dW with f = d log(alpha)/dt, and dlam/dt = f/sigma^2.
     Override `sigma` where 1 - alpha^2 cancels.
 
-    Example:
+    Examples:
         >>> from srk.processes import VariancePreserving
         >>> class Linear(VariancePreserving):
         ...     t_min, t_max = 0.0, 1.0
@@ -47,7 +47,7 @@ class VariancePreserving(LinearProcess):
 def scales_at(lam: float) -> tuple[float, float]:
     """(alpha, sigma) of a variance-preserving process at half log-SNR `lam`, without overflow.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes.preserving import scales_at
         >>> scales_at(-math.inf), scales_at(math.inf)
@@ -61,7 +61,7 @@ def scales_at(lam: float) -> tuple[float, float]:
 def depth_at(lam: float) -> float:
     """-log(alpha) of a variance-preserving process at half log-SNR `lam`: log(1 + e^{-2 lam})/2, stable at both ends.
 
-    Example:
+    Examples:
         >>> import math
         >>> from srk.processes.preserving import depth_at
         >>> depth_at(0.0) == math.log(2) / 2, depth_at(-500.0)

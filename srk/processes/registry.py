@@ -72,7 +72,7 @@ def register_process(cls: type[P] | None = None, name: str | None = None) -> typ
         ArgumentTypeError: `cls` is not a subclass of `ForwardProcess`, or methods are missing.
         DuplicateNameError: the name is taken.
 
-    Example:
+    Examples:
         >>> from srk.processes import LinearProcess, PROCESSES, process, register_process
         >>> @register_process
         ... class Quadratic(LinearProcess):
@@ -116,7 +116,7 @@ def process(name: str, **parameters: Any) -> ForwardProcess:
         UnknownNameError: no such name; the closest are listed.
         ArgumentTypeError: parameters that the class does not take; those it takes are listed.
 
-    Example:
+    Examples:
         >>> from srk.processes import process
         >>> process("edm", sigma_max=10.0)
         EDM(sigma_min=0.002, sigma_max=10.0)

@@ -25,7 +25,7 @@ class SubVP(LinearBeta):
 
     Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 27-29.
 
-    Example:
+    Examples:
         >>> from srk.processes import SubVP
         >>> level = SubVP().level(0.1)
         >>> abs(level.sigma - (1 - level.alpha**2)) < 1e-15

@@ -16,7 +16,7 @@ from srk.processes.elementwise import is_number
 class VarianceExploding(LinearProcess):
     """A process `x_t = x_0 + sigma(t) eps`, given by its `sigma` alone: alpha = 1, no drift.
 
-    Example:
+    Examples:
         >>> from srk.processes import VarianceExploding
         >>> class Heat(VarianceExploding):
         ...     t_min, t_max = 0.0, 100.0
@@ -47,7 +47,7 @@ class VE(VarianceExploding):
 
     Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 30-31.
 
-    Example:
+    Examples:
         >>> from srk.processes import VE
         >>> VE().level(1.0).sigma, VE().prior_std
         (50.0, 50.0)

@@ -66,7 +66,7 @@ class VP(LinearBeta, VariancePreserving):
 
     Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 32-33.
 
-    Example:
+    Examples:
         >>> from srk.processes import VP
         >>> process = VP()
         >>> level = process.level(1.0)

@@ -188,7 +188,7 @@ class Score(NetworkPrediction):
 
     Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021; Tweedie's formula.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import VP
         >>> process, x = VP(), torch.tensor([[2.0]])
@@ -212,7 +212,7 @@ class Noise(NetworkPrediction):
 
     Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
 
-    Example:
+    Examples:
         >>> Noise(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
         Noise(<lambda>, time='index', num_timesteps=1000, channels='first-half')
     """
@@ -224,7 +224,7 @@ class Noise(NetworkPrediction):
 class Data(NetworkPrediction):
     """A network that returns the denoiser E[x0 | x_t] itself. Options: see `NetworkPrediction`. Fine at every level.
 
-    Example:
+    Examples:
         >>> Data(lambda x, t: 0 * x, time="half-log-snr", event_shape=[3, 32, 32]).event_shape
         (3, 32, 32)
     """
@@ -240,7 +240,7 @@ class Velocity(NetworkPrediction):
 
     Source: Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
 
-    Example:
+    Examples:
         >>> Velocity(lambda x, t: 0 * x, input_scale="vp", time="index", num_timesteps=1000)  # a Stable Diffusion v-network in any process
         Velocity(<lambda>, time='index', num_timesteps=1000, input_scale='vp')
     """
@@ -257,7 +257,7 @@ class FlowVelocity(NetworkPrediction):
 
     Source: Lipman et al., "Flow Matching for Generative Modeling", 2023; Liu et al., "Flow Straight and Fast", 2023.
 
-    Example:
+    Examples:
         >>> FlowVelocity(lambda x, t: 0 * x, input_scale="flow", time="flow")  # a flow network in any process
         FlowVelocity(<lambda>, time='flow', input_scale='flow')
     """
@@ -274,7 +274,7 @@ class EDMDenoiser(NetworkPrediction):
 
     Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022: the preconditioned D_theta.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import EDM, VP
         >>> denoiser = EDMDenoiser(lambda u, sigma: u / (1 + sigma[:, None] ** 2))  # data N(0, 1)
@@ -300,7 +300,7 @@ def as_prediction(obj: object) -> Prediction:
     Raises:
         ArgumentTypeError: it is none of these.
 
-    Example:
+    Examples:
         >>> as_prediction(lambda x, t: -x)
         Score(<lambda>)
     """

@@ -105,7 +105,7 @@ def to_score(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
     Returns:
         Tensor of the same shape. Its rounding error is about eps |x|/sigma^2, for the difference cancels at small sigma.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import Flow
         >>> to_score(torch.tensor([[1.0]]), torch.tensor([[1.0]]), Flow().level(0.5))

@@ -151,7 +151,7 @@ class ExactScore(Prediction):
         target: the distribution of the data.
         process: the linear process whose own time the callable uses.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import VP
         >>> from srk.targets import Gaussian

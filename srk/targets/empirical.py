@@ -52,7 +52,7 @@ class Empirical(Target):
     Raises:
         ArgumentError: data without an event axis, without points, or not finite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import VP
         >>> target = Empirical([[0.0, 0.0], [1.0, 1.0]])

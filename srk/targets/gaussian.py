@@ -25,7 +25,7 @@ class Gaussian(Target):
     Raises:
         ArgumentError: shapes that do not match, a negative variance, a matrix that is not symmetric positive semi-definite.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import VP
         >>> target = Gaussian([1.0, -1.0], [[1.0, 0.5], [0.5, 1.0]])

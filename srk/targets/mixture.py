@@ -36,7 +36,7 @@ class GaussianMixture(Target):
     Raises:
         ArgumentError: shapes that do not match, a weight or standard deviation that is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from srk.processes import VP
         >>> target = GaussianMixture([0.3, 0.5, 0.2], [[-1.0], [0.3], [1.2]], [0.1, 0.05, 0.2])

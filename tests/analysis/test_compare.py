@@ -17,8 +17,9 @@ from srk.analysis.compare import Cell
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 
 VP = srk.VP()
-TARGET = srk.targets.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [0.1, 0.2])
-SMALL: dict[str, Any] = {"nfe": [6, 12], "samples": 400, "repeats": 2}
+# The modes overlap, so that the distances are not those of how often each mode is drawn
+TARGET = srk.targets.GaussianMixture([0.5, 0.5], [[-0.3, 0.0], [0.3, 0.0]], [0.1, 0.2])
+SMALL: dict[str, Any] = {"nfe": [6, 12], "samples": 1000, "repeats": 2}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def result() -> Comparison:
 
 def test_better_solvers_are_nearer_and_none_is_below_the_floor(result: Comparison) -> None:
     for metric in result.metrics:
-        assert result.cell("srk2m", 12, metric).mean < result.cell("ddpm", 12, metric).mean
-        assert result.cell("ddpm", 12, metric).mean > result.floor(metric).mean
+        assert result.cell("srk2m", 6, metric).mean < result.cell("ddpm", 6, metric).mean
+        assert result.cell("ddpm", 6, metric).mean > 2.0 * result.floor(metric).mean
     assert result.solvers == ("srk2m", "ddpm")
     assert result.budgets == (6, 12)
     assert {point.calls for point in result.points} == {6, 12}
@@ -88,7 +89,7 @@ def test_a_stopped_comparison_continues(result: Comparison, tmp_path: Path, monk
     assert values(continued) == values(result)
     assert continued.floors == result.floors
     # another solver and another budget join; other samples do not
-    more = compare(["srk2m", "ddpm", "srk1"], VP, TARGET.score(VP), TARGET, resume=place, nfe=[6, 12], samples=400, repeats=2)
+    more = compare(["srk2m", "ddpm", "srk1"], VP, TARGET.score(VP), TARGET, resume=place, **SMALL)
     assert len(more.points) == 12
     with pytest.raises(ArgumentError, match=r"another comparison.*samples"):
         compare(["srk2m"], VP, TARGET.score(VP), TARGET, resume=place, nfe=[6], samples=300)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_ends_are_exact_and_steps_positive(grid: srk.control.Grid, process: srk.
     for steps in (1, 2, 17, 50):
         t = times(grid, process, steps)
         assert len(t) == steps + 1 and t[0] == process.t_max and t[-1] == process.t_min
-        assert all(a > b for a, b in zip(t[:-1], t[1:], strict=True))
+        assert all(a > b for a, b in pairwise(t))
 
 
 def test_log_snr_is_uniform_in_log_snr() -> None:

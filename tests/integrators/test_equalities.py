@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_eta_zero_is_ddim(frame: str) -> None:
     x = normals(1, 5, 1)[0]
     score = MIXTURE.score(process)
     ours = srk.solve(process, score, DDPM(frame=frame), x_init=x, grid=times, eta=0.0, denoise_final=False).x  # type: ignore[arg-type]
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         now, then = process.level(t), process.level(s)
         D = score.denoise(x, now, process)
         x = then.alpha * D + then.sigma * (x - now.alpha * D) / now.sigma
@@ -111,7 +112,9 @@ def test_sra1_in_the_localization_clock() -> None:
     x = normals(1, 5, 1)[0] * 20
     draws = normals(8, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, TableauSolver("sra1", data_variance=0.0), x_init=x, grid=times, noise=Replay(draws), denoise_final=False).x
+    ours = srk.solve(
+        process, score, TableauSolver("sra1", data_variance=0.0), x_init=x, grid=times, noise=Replay(draws), denoise_final=False
+    ).x
     left = list(draws)
 
     def D(z: torch.Tensor, clock: float) -> torch.Tensor:
@@ -119,7 +122,7 @@ def test_sra1_in_the_localization_clock() -> None:
         return score.denoise(z * sigma**2, process.level(min(max(sigma, 0.05), 20.0)), process)
 
     Z = x / times[0] ** 2
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         clock, h = t**-2, s**-2 - t**-2
         W = math.sqrt(h) * left.pop(0)
         H = math.sqrt(h / 12) * left.pop(0)
@@ -162,7 +165,7 @@ def test_srk2s_in_its_clock(c: float) -> None:
         lam = -0.5 * math.log(s)
         return ((v + s) * score.denoise(u, process.level_at(lam), process) - v * u) / (v * s)
 
-    for t, t1 in zip(times[:-1], times[1:], strict=True):
+    for t, t1 in pairwise(times):
         s0, s1 = float(process.sigma(t)) ** 2, float(process.sigma(t1)) ** 2
         theta0, theta1 = -v * s0 / (v + s0), -v * s1 / (v + s1)
         H = theta1 - theta0
@@ -186,7 +189,7 @@ def test_wcw_in_ou_time() -> None:
     score = MIXTURE.score(process)
     ours = srk.solve(process, score, WCW(), x_init=x, grid=times, noise=Replay(draws[:1] + draws[1:]), denoise_final=False).x
     left = list(draws)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         d = t - s
         var_n, var_g, cov = math.expm1(2 * d), (math.sinh(2 * d) - 2 * d) / 2, math.expm1(2 * d) / 2 - d
         # the plan needs G first (in the second stage), whose row is W first, then the rest

@@ -58,7 +58,9 @@ def test_srk2m_on_the_gauge_grid(nfe: int, kl: float) -> None:
     assert mean == pytest.approx(kl, rel=0.03)
 
 
-@pytest.mark.parametrize(("nfe", "quarter", "third"), [(12, 9.7e-3, 3.7e-2), (24, 1.9e-4, 7.6e-4), (48, 3.3e-6, 1.2e-5), (96, 5.3e-8, 1.8e-7)])
+@pytest.mark.parametrize(
+    ("nfe", "quarter", "third"), [(12, 9.7e-3, 3.7e-2), (24, 1.9e-4, 7.6e-4), (48, 3.3e-6, 1.2e-5), (96, 5.3e-8, 1.8e-7)]
+)
 def test_srk2s_over_targets(nfe: int, quarter: float, third: float) -> None:
     """srk2s with v = 1: node 1/4, and node 1/3 (strong)."""
     for strong, kl in ((False, quarter), (True, third)):
@@ -98,7 +100,9 @@ def test_second_suite(solver: str, values: tuple[float, ...]) -> None:
         assert gaussian_kl(solver, srk.VP(), variance=SPECTRUM, mean=1.0, nfe=nfe) == pytest.approx(kl, rel=0.035)
 
 
-@pytest.mark.parametrize(("solver", "slope"), [("ddpm", -2.0), ("euler-maruyama", -2.0), ("wcw", -4.0), ("etd-sra1", -4.0), ("sra1", -4.0), ("srk2s", -6.0)])
+@pytest.mark.parametrize(
+    ("solver", "slope"), [("ddpm", -2.0), ("euler-maruyama", -2.0), ("wcw", -4.0), ("etd-sra1", -4.0), ("sra1", -4.0), ("srk2s", -6.0)]
+)
 def test_kl_slopes(solver: str, slope: float) -> None:
     """KL falls as steps^-2 at weak order 1, steps^-4 at weak order 2, and steps^-6 for srk2s, which is third order on linear problems."""
     steps = np.array([128, 256])

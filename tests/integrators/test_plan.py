@@ -165,4 +165,7 @@ def test_unused_draws_are_not_drawn() -> None:
     process = srk.VP()
     plan = srk.solvers()["ddpm"].plan_step(Step(process, process.level(1.0), process.level(0.5), eta=0.0))
     assert plan.slots == ()
-    assert math.isclose(sum(c for k, c in plan.update if k == Column("E")), process.level(0.5).alpha - process.level(1.0).alpha * process.level(0.5).sigma / process.level(1.0).sigma)
+    assert math.isclose(
+        sum(c for k, c in plan.update if k == Column("E")),
+        process.level(0.5).alpha - process.level(1.0).alpha * process.level(0.5).sigma / process.level(1.0).sigma,
+    )

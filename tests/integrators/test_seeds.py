@@ -70,7 +70,7 @@ def test_noise_of_stages_and_update(solver: Integrator, eta: float) -> None:
     plan = solver.plan_step(step)
     rows = [*(stage.row for stage in plan.stages[1:]), plan.update]
     levels = [*(stage.level for stage in plan.stages[1:]), step.stop]
-    noise = [{column.index: value for column, value in row if column.kind == "z"} for row in rows]
+    noise = [{column.number: value for column, value in row if column.kind == "z"} for row in rows]
     matrix = np.array([[row.get(i, 0.0) for i in range(len(plan.slots))] for row in noise])
     a, e = 1.0 + eta**2, eta**2
 

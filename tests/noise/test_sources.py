@@ -38,7 +38,7 @@ def test_the_initial_state_is_a_stream_of_its_own() -> None:
     # The same start at every number of steps, and not one of the step draws
     starts = [
         srk.solve(PROCESS, SCORE, "ddpm", shape=(4, 3), steps=n, noise="keyed", seed=0, save="x").trajectory.values[0] for n in (3, 7)
-    ]  # type: ignore[union-attr]
+    ]
     assert torch.equal(*starts)
 
 
