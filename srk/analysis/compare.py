@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
@@ -36,6 +37,8 @@ from srk.targets.base import Target
 
 Solver = str | Integrator | StochasticTableau
 FLOOR = "exact samples"
+FLOORS = 4
+"""Sets of exact samples for the floor, a repeat."""
 
 
 @attrs.frozen(slots=True)
@@ -80,8 +83,8 @@ class Cell:
             return "-"
         if math.isnan(self.error) or self.mean == 0.0:
             return f"{self.mean:.3g}"
-        # as many digits as the error supports, two of the error
-        places = max(0, 1 - math.floor(math.log10(max(self.error, 1e-3 * abs(self.mean)))))
+        # as many digits as the error supports, one of the error
+        places = max(0, -math.floor(math.log10(max(self.error, 1e-3 * abs(self.mean)))))
         return f"{self.mean:.{places}f} ± {self.error:.{places}f}"
 
 
@@ -91,7 +94,7 @@ class Comparison:
 
     Arguments:
         points: all runs.
-        floors: for each repeat, metric -> distance between exact samples (as many as a run has) and the reference.
+        floors: metric -> distance between exact samples (as many as a run has) and the reference; four sets of them a repeat.
         metrics: the names, in order.
         settings: what was compared, as text: process, samples and so on.
     """
@@ -136,7 +139,7 @@ class Comparison:
     def table(self) -> Table:
         """The table for a terminal, for `rich.print`."""
         header, body = self.rows()
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD)
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left", no_wrap=True)
         for i, row in enumerate(body):
@@ -148,8 +151,8 @@ class Comparison:
     @property
     def title(self) -> str:
         """What was compared, in a line."""
-        s = self.settings
-        return f"{s['process']}: {s['samples']} samples a run, {len(self.floors)} runs each, mean ± standard error"
+        s, runs = self.settings, 1 + max((point.repeat for point in self.points), default=0)
+        return f"{s['process']}: {s['samples']} samples a run, {runs} runs each, mean ± standard error"
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
@@ -334,10 +337,12 @@ def compare(
     with _bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
         for repeat in range(repeats):
             exact: Tensor | None = None
-            tick(f"floor, repeat {repeat + 1}", len(floors) > repeat)
-            if len(floors) <= repeat:
-                held, exact = _reference(reference, samples, size, seed + repeat, kind, place)
-                floors.append({name: metric(held, exact) for name, metric in measures.items()})
+            known = len(floors) >= FLOORS * (repeat + 1)
+            tick(f"floor, repeat {repeat + 1}", known)
+            if not known:
+                sets = [_reference(reference, samples, size, (seed + repeat, i), kind, place) for i in range(FLOORS)]
+                exact = sets[0][1]
+                floors += [{name: metric(*pair) for name, metric in measures.items()} for pair in sets]
                 _write(resume, result())
             for budget in budgets:
                 for label, (method, grid) in variants.items():
@@ -345,7 +350,7 @@ def compare(
                     if (label, budget, repeat) in made:
                         continue
                     if exact is None:
-                        exact = _reference(reference, samples, size, seed + repeat, kind, place)[1]
+                        exact = _reference(reference, samples, size, (seed + repeat, 0), kind, place)[1]
                     point = _point(label, method, grid, process, score, exact, budget, repeat, samples, eta, seed, measures)
                     if point is not None:
                         points.append(point)
@@ -426,10 +431,10 @@ def _point(
 
 
 def _reference(
-    reference: Target | Tensor, samples: int, size: int, seed: int, dtype: torch.dtype, device: torch.device
+    reference: Target | Tensor, samples: int, size: int, seed: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(samples for the floor, reference), independent of the runs with the same seed."""
-    generator = torch.Generator().manual_seed(seed + 2**40)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
     if isinstance(reference, Target):
         drawn = reference.sample(samples + size, generator=generator, dtype=dtype)
     else:

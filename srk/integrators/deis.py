@@ -48,7 +48,8 @@ class DEIS3(DEIS2):
     r"""`deis-3`: tAB-DEIS of order 3 in its log-rho form, noise prediction.
 
     One network call per step, order 3; probability-flow ODE only. As `deis-2` with the last three evaluations. Equals diffusers'
-    DEISMultistepScheduler(solver_order=3) with lower_order_final=False.
+    DEISMultistepScheduler(solver_order=3) with lower_order_final=False. The order of the first two steps is lower, which shows only where
+    a run starts at a level that already carries information.
     """
 
     name = "deis-3"

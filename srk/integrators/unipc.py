@@ -33,7 +33,7 @@ class UniPC2(ExponentialAdams):
     weak_order = 3.0
     eta_range = (0.0, 0.0)
     reference = "Zhao et al. 2023, UniPC (arXiv 2302.04867), algorithms 5 to 8"
-    advice = "ODE, one call: the standard of few-step deterministic sampling"
+    advice = "ODE, one call, order 3: for few deterministic steps"
 
     order: ClassVar[int] = 2
     variant: Literal["bh1", "bh2"] = attrs.field(default="bh2", validator=attrs.validators.in_(("bh1", "bh2")))
@@ -72,8 +72,9 @@ class UniPC3(UniPC2):
         xp' = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam,   P through the last three D
         x'  = the same with P through the last three D and D(xp')
 
-    The two variants differ in the first two steps only: from order 3 on, B(h) cancels, and the method is the exponential Adams method of
-    orders (3, 4), `sa-solver` at eta = 0. Equals diffusers' UniPCMultistepScheduler(solver_order=3) with lower_order_final=False.
+    The order of the first two steps is lower, which shows only where a run starts at a level that already carries information. The two
+    variants differ in these steps only: from order 3 on, B(h) cancels, and the method is the exponential Adams method of orders (3, 4),
+    `sa-solver` at eta = 0. Equals diffusers' UniPCMultistepScheduler(solver_order=3) with lower_order_final=False.
 
     Arguments:
         variant: B(h), "bh1" or "bh2".
@@ -82,6 +83,6 @@ class UniPC3(UniPC2):
 
     name = "unipc-3"
     weak_order = 4.0
-    advice = "ODE, one call: the most accurate for smooth scores; unstable with strong guidance"
+    advice = "ODE, one call, order 4: for smooth scores; unipc-2 with guidance"
 
     order: ClassVar[int] = 3

@@ -216,16 +216,17 @@ class _Path:
             else:
                 self._drop(part)
         x = self._normal("split 1", *name)
-        first.w = torch.mul(w, math.sqrt(u), out=self._buffer()).add_(n, alpha=_SQRT3 * v * math.sqrt(u)).add_(x, alpha=math.sqrt(v) * d)
-        second.w = torch.mul(w, math.sqrt(v), out=self._buffer()).add_(n, alpha=-_SQRT3 * u * math.sqrt(v)).add_(x, alpha=-math.sqrt(u) * d)
-        if first.needs_area() or second.needs_area():
-            y = self._normal("split 2", *name)
-            first.n = torch.mul(n, u**1.5, out=self._buffer()).add_(x, alpha=-_SQRT3 * math.sqrt(v) * u**2 / d).add_(y, alpha=v**1.5 / d)
-            second.n = (
-                torch.mul(n, v**1.5, out=self._buffer()).add_(x, alpha=-_SQRT3 * math.sqrt(u) * v**2 / d).add_(y, alpha=-(u**1.5) / d)
-            )
-            self._free.append(y)
-        self._free.append(x)
+        y = self._normal("split 2", *name) if first.needs_area() or second.needs_area() else None
+        first.w = torch.mul(w, math.sqrt(u), out=self._buffer())
+        first.w.add_(n, alpha=_SQRT3 * v * math.sqrt(u)).add_(x, alpha=math.sqrt(v) * d)
+        second.w = torch.mul(w, math.sqrt(v), out=self._buffer())
+        second.w.add_(n, alpha=-_SQRT3 * u * math.sqrt(v)).add_(x, alpha=-math.sqrt(u) * d)
+        if y is not None:
+            first.n = torch.mul(n, u**1.5, out=self._buffer())
+            first.n.add_(x, alpha=-_SQRT3 * math.sqrt(v) * u**2 / d).add_(y, alpha=v**1.5 / d)
+            second.n = torch.mul(n, v**1.5, out=self._buffer())
+            second.n.add_(x, alpha=-_SQRT3 * math.sqrt(u) * v**2 / d).add_(y, alpha=-(u**1.5) / d)
+        self._free += [x] if y is None else [x, y]
         # The parts say all that the whole says; a later question about it asks its name again
         self._drop(node)
         self._live.remove(node)

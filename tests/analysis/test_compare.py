@@ -42,7 +42,7 @@ def test_files(result: Comparison, tmp_path: Path) -> None:
     assert names == {"compare.json", "compare.csv", "compare.md", "compare.png"}
     assert Comparison.from_json((tmp_path / "compare.json").read_text()) == result
     rows = list(csv.DictReader(io.StringIO((tmp_path / "compare.csv").read_text())))
-    assert len(rows) == 2 * 2 * 2 + 2
+    assert len(rows) == 2 * 2 * 2 + 2 * 4
     assert float(rows[0]["sliced-w2"]) == result.points[0].values["sliced-w2"]
     assert (tmp_path / "compare.md").read_text().count("\n") == 2 + 2 * 2 + 1
     assert result.table().row_count == 5
@@ -148,7 +148,7 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("values", "shown"),
-    [([0.0123, 0.0131], "0.01270 ± 0.00040"), ([0.5], "0.5"), ([], "-"), ([0.0, 0.0], "0"), ([2.0, 2.0], "2.0000 ± 0.0000")],
+    [([0.0123, 0.0131], "0.0127 ± 0.0004"), ([0.5], "0.5"), ([], "-"), ([0.0, 0.0], "0"), ([2.0, 2.0], "2.000 ± 0.000")],
 )
 def test_cells_show_the_digits_that_the_error_supports(values: list[float], shown: str) -> None:
     assert str(Cell.of(values)) == shown
