@@ -230,7 +230,7 @@ class Comparison:
                 axis.axhline(floor.mean, color="0.35", linewidth=1.0, linestyle=":", label=FLOOR)
             axis.set(xscale="log", yscale="log", xlabel="network calls (NFE)", title=metric)
             axis.set_xticks(self.budgets, [str(n) for n in self.budgets])
-            axis.tick_params(axis="x", which="minor", bottom=False)
+            axis.xaxis.minorticks_off()
             axis.grid(True, which="major", color="0.9", linewidth=0.6)
             axis.set_axisbelow(True)
         axes[0][0].set_ylabel("distance to the target")
