@@ -16,7 +16,7 @@ from srk.errors import SRKError
 if TYPE_CHECKING:
     from srk.registry import Registry
 
-WORDS = 20  # a column with a cell longer than this holds words, which wrap; any other holds names and numbers, which do not
+WORDS = 24  # a column with a cell longer than this holds words, which wrap; any other holds names and numbers, which do not
 
 app = typer.Typer(
     name="srk",

@@ -84,7 +84,7 @@ class Cell:
         if math.isnan(self.error) or self.mean == 0.0:
             return f"{self.mean:.3g}"
         # as many digits as the error supports, one of the error
-        places = max(0, -math.floor(math.log10(max(self.error, 1e-3 * abs(self.mean)))))
+        places = max(0, -math.floor(math.log10(max(self.error, 1e-2 * abs(self.mean)))))
         return f"{self.mean:.{places}f} ± {self.error:.{places}f}"
 
 
@@ -134,12 +134,12 @@ class Comparison:
                     cells = [str(self.cell(solver, nfe, metric)) for metric in self.metrics]
                     body.append([solver, str(runs[0].calls), *cells, f"{seconds:.2g}"])
         body.append([FLOOR, "", *(str(self.floor(metric)) for metric in self.metrics), ""])
-        return ["solver", "NFE", *self.metrics, "seconds"], body
+        return ["solver", "NFE", *self.metrics, "s"], body
 
     def table(self) -> Table:
         """The table for a terminal, for `rich.print`."""
         header, body = self.rows()
-        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD)
+        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left", no_wrap=True)
         for i, row in enumerate(body):

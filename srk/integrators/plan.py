@@ -202,46 +202,25 @@ class Draft:
         Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels, Gauss-Legendre quadrature, 64 points), with as few
         draws as their covariance needs.
         """
-        nodes, weights = _GAUSS
         h = stop - start
-        values = np.array([np.broadcast_to(k(start + h * nodes), nodes.shape) for k in kernels]) * math.sqrt(h)
-        # Orthonormal basis of L2[0, 1]: 1 (W), sqrt(12)(1/2 - x) (H), then what the kernels add.
-        basis = [np.ones_like(nodes), math.sqrt(12.0) * (0.5 - nodes)]
-        directions: list[np.ndarray] = []  # the draws, as vectors over the basis
-        coordinates: list[np.ndarray] = []
-        for value in values:
-            scale = math.sqrt(float(np.sum(weights * value * value)))
-            vector = []
-            rest = value.copy()
-            for b in basis:
-                c = float(np.sum(weights * b * rest))
-                vector.append(c)
-                rest = rest - c * b
-            norm = math.sqrt(float(np.sum(weights * rest * rest)))
-            if norm > 1e-12 * scale:
-                basis.append(rest / norm)
-                vector.append(norm)
-            coordinates.append(np.array(vector))
-        size = len(basis)
-        rows = [np.pad(c, (0, size - len(c))) for c in coordinates]
-        # Now rotate: the draws are the Gram-Schmidt directions of the integrals themselves.
-        forms = []
-        columns: list[LinearForm] = []
-        for row in rows:
-            form, rest = ZERO, row.copy()
-            for direction, column in zip(directions, columns, strict=True):
-                c = float(direction @ rest)
-                form, rest = form + column * c, rest - c * direction
-            norm = float(np.linalg.norm(rest))
-            if norm > 1e-12 * float(np.linalg.norm(row)):
-                direction = rest / norm
-                last = int(np.max(np.nonzero(np.abs(direction) > 1e-14)[0]))
-                column = self.normal(start, stop, tuple(float(v) for v in direction[: last + 1]))
-                directions.append(direction)
-                columns.append(column)
-                form = form + column * norm
-            forms.append(form)
-        return forms
+        times = start + h * _GAUSS_NODES
+        values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels]) * (math.sqrt(h) * _GAUSS_ROOTS)
+        scales = np.linalg.norm(values, axis=1)
+        # Coordinates over W, H and what the kernels add to them ...
+        on_path = values @ _PATH.T
+        rest = values - on_path @ _PATH
+        rest[np.linalg.norm(rest, axis=1) <= 1e-12 * scales] = 0.0
+        rows = np.hstack([on_path, np.asarray(np.linalg.qr(rest.T, mode="r")).T])
+        # ... then the draws: directions in those coordinates, by Gram-Schmidt, so that n integrals need at most n draws
+        directions, coefficients = np.linalg.qr(rows.T)
+        signs = np.where(np.diag(coefficients) < 0, -1.0, 1.0)
+        coefficients = signs[:, None] * coefficients
+        coefficients[np.abs(coefficients) <= 1e-12 * scales] = 0.0
+        draws = []
+        for direction, sign in zip(directions.T, signs, strict=True):
+            weights = np.where(np.abs(direction) > 1e-14, sign * direction, 0.0)
+            draws.append(self.normal(start, stop, tuple(np.trim_zeros(weights, "b").tolist())))
+        return [sum((draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0), start=ZERO) for column in coefficients.T]
 
     def finish(
         self,
@@ -281,4 +260,7 @@ def _row(form: LinearForm) -> Row:
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-_GAUSS = (0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS)
+_GAUSS_NODES = 0.5 * (_NODES + 1.0)
+_GAUSS_ROOTS = np.sqrt(0.5 * _WEIGHTS)
+# The kernels of W and H, scaled to unit variance, at the quadrature nodes: orthonormal rows
+_PATH = np.array([_GAUSS_ROOTS, math.sqrt(12.0) * (0.5 - _GAUSS_NODES) * _GAUSS_ROOTS])

@@ -148,7 +148,7 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("values", "shown"),
-    [([0.0123, 0.0131], "0.0127 ± 0.0004"), ([0.5], "0.5"), ([], "-"), ([0.0, 0.0], "0"), ([2.0, 2.0], "2.000 ± 0.000")],
+    [([0.0123, 0.0131], "0.0127 ± 0.0004"), ([0.5], "0.5"), ([], "-"), ([0.0, 0.0], "0"), ([2.0, 2.0], "2.00 ± 0.00")],
 )
 def test_cells_show_the_digits_that_the_error_supports(values: list[float], shown: str) -> None:
     assert str(Cell.of(values)) == shown
