@@ -20,7 +20,7 @@ class Solution:
 
     Arguments:
         x: the samples, shape (batch, *event); after a failure, the last finite state.
-        status: "done", "stopped" (by the callback), or "failed: ..." with step, time and number of bad samples.
+        status: "done", "stopped" (by the callback), "stopped: ..." (by the controller, with its reason), or "failed: ..." with step, time and number of bad samples.
         nfe: network calls, the final denoising included.
         steps: accepted steps (the final denoising is not a step).
         rejected: rejected steps.

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from srk.control import Grid, Problem, Report, StepController, as_grid
+from srk.control.grids import Times
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
 from srk.executor import Executor
 from srk.integrators import Integrator, integrator
+from srk.integrators.auto import Auto
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan
 from srk.noise import NoiseSource, noise_source
@@ -126,8 +128,14 @@ def solve(
 
     x, source = _start(process, prediction, shape, x_init, noise, seed, device, dtype)
     control = _controller(grid, controller, linear)
-    problem = Problem(process, method, _steps(process, method, control, steps, nfe, denoise), eta)
-    run = _Run(process, prediction, method, eta, source, x, saves, callback)
+    count = _steps(process, method, control, steps, nfe, denoise)
+    label = method.name
+    if isinstance(method, Auto):
+        if count is None and isinstance(control, Times):
+            count = len(control.values) - 1
+        label, method = method.label(process, eta, count), method.choose(process, eta, count)
+    problem = Problem(process, method, count, eta, source)
+    run = _Run(process, prediction, method, eta, source, x, saves, callback, label)
     if isinstance(control, Grid):
         times = control.times(problem)
         if x_init is None and times[0] != process.t_max:
@@ -277,7 +285,9 @@ class _Run:
         x: Tensor,
         saves: frozenset[str],
         callback: Callable[[StepInfo], bool | None] | None,
+        label: str,
     ) -> None:
+        self.label = label
         self.process, self.prediction, self.method, self.eta, self.source = process, prediction, method, eta, source
         self.x, self.saves, self.callback = x, saves, callback
         self.memory: list[Tensor] = []
@@ -355,7 +365,7 @@ class _Run:
         notes: tuple[Any, ...] = ()
         target: float | None = stop
         while target is not None:
-            step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes)
+            step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes, error=True)
             plan = self.method.plan_step(step)
             outcome = executor.run(plan, self.x, self.memory)
             decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
@@ -366,6 +376,9 @@ class _Run:
             else:
                 self.rejected += 1
                 self.first_result = None
+            if decision.status is not None:
+                self.status = decision.status
+                return
             target = decision.stop
 
     def begin(self, level: Level) -> None:
@@ -451,7 +464,7 @@ class _Run:
             steps=self.accepted,
             rejected=self.rejected,
             times=tuple(self.times),
-            solver=self.method.name,
+            solver=self.label,
             eta=self.eta,
             seed=self.source.seed,
             seconds=seconds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from srk.control.adaptive import Adaptive
 from srk.control.base import Decision, Grid, Problem, Report, StepController
 from srk.control.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
 from srk.errors import ArgumentTypeError
@@ -28,11 +29,12 @@ def register_controller(controller: Any, name: str | None = None) -> Any:
     return controller
 
 
-for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge):
+for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge, Adaptive):
     register_controller(_controller)
 
 __all__ = [
     "CONTROLLERS",
+    "Adaptive",
     "Decision",
     "Gauge",
     "Grid",

@@ -21,12 +21,14 @@ class Problem:
         solver: the integrator.
         steps: how many steps to take; None if the controller decides.
         eta: stochasticity.
+        noise: the noise source of the run; None if it is not known.
     """
 
     process: Any
     solver: Any
     steps: int | None
     eta: float = 1.0
+    noise: Any = None
 
 
 @attrs.frozen(slots=True)
@@ -53,10 +55,17 @@ class Report:
 
 @attrs.frozen(slots=True)
 class Decision:
-    """A controller's answer: whether the step counts, and the own time at which the next one ends (None: done)."""
+    """A controller's answer.
+
+    Arguments:
+        accept: whether the step counts.
+        stop: the own time at which the next one ends; None ends the run.
+        status: why the run ends before its time, for `Solution.status`; None if it does not.
+    """
 
     accept: bool
     stop: float | None
+    status: str | None = None
 
 
 class StepController(ABC):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from srk.errors import ArgumentTypeError, DuplicateNameError
 from srk.integrators.accelerated import AcceleratedDDPM
 from srk.integrators.ancestral import DDIM, DPM2Ancestral, DPMpp2SAncestral, EulerAncestral
+from srk.integrators.auto import Auto
 from srk.integrators.base import Integrator, Step
 from srk.integrators.ddram import DDRaM
 from srk.integrators.deis import DEIS2, DEIS3
@@ -31,8 +35,19 @@ from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.tableaus import register_tableau as _register_tableau
 
 
-def _order(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
+@cache
+def _measured() -> dict[str, dict[str, float]]:
+    """Orders as benchmarks/orders.py measured them, by solver."""
+    values: dict[str, dict[str, float]] = json.loads(files(__package__).joinpath("measured.json").read_text(encoding="utf-8"))
+    return values
+
+
+def _order(name: str, kind: str, value: float | None) -> str:
+    """The declared order, with the measured one behind it."""
+    if value is None:
+        return "-"
+    measured = _measured().get(name, {}).get(kind)
+    return f"{value:g}" + ("" if measured is None else f" ({measured:.2f})")
 
 
 def _eta(solver: Integrator) -> str:
@@ -44,8 +59,8 @@ SOLVERS: Registry[Integrator] = Registry(
     "solver",
     {
         "NFE/step": lambda name, solver: str(solver.evaluations_per_step),
-        "strong": lambda name, solver: _order(solver.strong_order),
-        "weak": lambda name, solver: _order(solver.weak_order),
+        "strong": lambda name, solver: _order(name, "strong", solver.strong_order),
+        "weak": lambda name, solver: _order(name, "weak", solver.weak_order),
         "eta": lambda name, solver: _eta(solver),
         "when": lambda name, solver: solver.advice,
     },
@@ -109,7 +124,7 @@ def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
 
 
 _solver: type[Integrator]
-for _solver in (SRK2M, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
+for _solver in (Auto, SRK2M, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
     register_solver(_solver)
 SOLVERS.register("srk2", SOLVERS["srk2s"])
 # The k-diffusion family, under its own names
@@ -160,6 +175,7 @@ __all__ = [
     "SRK2S",
     "WCW",
     "AcceleratedDDPM",
+    "Auto",
     "Column",
     "DDRaM",
     "DPM2Ancestral",

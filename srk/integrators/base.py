@@ -24,6 +24,7 @@ class Step:
         index: number of the step, from 0.
         memory: the notes of the rows that the step before kept, in order; empty on the first step.
         steps: how many steps the run has; None where a controller decides as it goes.
+        error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out otherwise.
     """
 
     process: Any
@@ -33,6 +34,7 @@ class Step:
     index: int = 0
     memory: tuple[Any, ...] = ()
     steps: int | None = None
+    error: bool = False
 
     @property
     def h(self) -> float:

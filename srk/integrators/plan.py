@@ -229,8 +229,12 @@ class Draft:
         keep: Iterable[tuple[LinearForm, Any]] = (),
         error: LinearForm | None = None,
     ) -> StepPlan:
-        """The plan whose new state is `state`, keeping the (form, note) pairs `keep` for later steps. Unused draws are dropped."""
+        """The plan whose new state is `state`, keeping the (form, note) pairs `keep` for later steps. Unused draws are dropped.
+
+        The estimate `error` of the step's error goes in only where the step asks for it, so that a fixed grid does not pay for it.
+        """
         kept = list(keep)
+        error = error if self.step.error else None
         rows = [stage.row for stage in self._stages] + [_row(state), *(_row(form) for form, _ in kept)]
         if error is not None:
             rows.append(_row(error))

@@ -10,6 +10,7 @@ import attrs
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator, Step, exponential_step
 from srk.integrators.gauge import GaugeStep, check_variance, exponential_coefficients, remainder
+from srk.integrators.matching import GaussianStep, Moments
 from srk.integrators.plan import ZERO, Draft, LinearForm, StepPlan
 
 #: Default variance of the Gaussian reference. Measured, see docs (How to choose a solver): for data scaled to [-1, 1] values between
@@ -67,6 +68,10 @@ class _GaugeNode(Integrator):
     strong: bool = False
     node: float | None = attrs.field(default=None, converter=_fraction)
 
+    def __attrs_post_init__(self) -> None:
+        if self.strong and self.node is None:
+            object.__setattr__(self, "strong_order", 1.5)
+
     def _c(self, eta: float) -> float:
         """Fraction of the step at which the stage lies: 1/4 at eta = 1, or 1/3 for strong order 1.5; 1/2 at eta = 0.
 
@@ -114,10 +119,6 @@ class SRK2S(_GaugeNode):
     evaluations_per_step = 2
     advice = "two calls, order 2; single step, so nothing to start up"
 
-    @property
-    def _strong_order(self) -> float:
-        return 1.5 if self._c(1.0) == 0.5 - 1.0 / 6.0 else 1.0
-
     def plan(self, step: Step) -> StepPlan:
         if step.start.alpha == 0.0 and step.eta == 0.0:
             return exponential_step(step)  # the midpoint of an infinite step on log(s + v) is at infinity itself
@@ -125,16 +126,18 @@ class SRK2S(_GaugeNode):
         board = step.draft(gauge.clock)
         first = board.evaluate(board.state, step.start)
         R0 = remainder(step.start, self.data_variance, first.x, first.value)
-        new, _, _ = self._stage(step, board, gauge, R0)
-        return board.finish(new)
+        new, R, _ = self._stage(step, board, gauge, R0)
+        # what srk1 would have made of the first evaluation, with the same noise
+        return board.finish(new, error=gauge.carry(board.state, R, step.stop) - gauge.carry(board.state, R0, step.stop))
 
 
 @attrs.frozen(slots=True)
 class _Kept:
-    """What srk2m knows of a stage it kept: the length of its step on the clock T, and its place Q = (s + v)^(-(1 + eta^2)/2)."""
+    """What srk2m knows of a stage it kept: the length of its step on the clock T, its place Q = (s + v)^(-(1 + eta^2)/2), and the moments after its step."""
 
     H: float
     Q: float
+    moments: Moments | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -156,7 +159,8 @@ class SRK2M(_GaugeNode):
         beta: weight of the correction for the lag; default 1, or 1/2 where v = 0.
         first: prediction on the first step: "mean" takes `data_mean` (no call), "evaluate" makes one more network call.
         data_mean: mean of the Gaussian reference, used by the first step only.
-        weights: "beta" (the rule above) or "q1" (three stages, for many steps on near-Gaussian targets; uniform steps).
+        weights: "beta" (the rule above); "matched" (eta = 1: three stages, weights near that rule under which the law of the state is as exact as it can be on
+            Gaussian data of every variance, see `srk.integrators.matching`; better from 10 calls on); or "q1" (three stages, fixed weights; uniform steps).
     """
 
     name = "srk2m"
@@ -164,9 +168,10 @@ class SRK2M(_GaugeNode):
 
     beta: float | None = None
     first: Literal["mean", "evaluate"] = attrs.field(default="mean", validator=attrs.validators.in_(("mean", "evaluate")))
-    weights: Literal["beta", "q1"] = attrs.field(default="beta", validator=attrs.validators.in_(("beta", "q1")))
+    weights: Literal["beta", "matched", "q1"] = attrs.field(default="beta", validator=attrs.validators.in_(("beta", "matched", "q1")))
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         object.__setattr__(self, "startup_evaluations", int(self.first == "evaluate"))
 
     def plan(self, step: Step) -> StepPlan:
@@ -176,7 +181,11 @@ class SRK2M(_GaugeNode):
         gauge = GaugeStep(step.start, step.stop, v, step.eta)
         board = step.draft(gauge.clock)
         kept: tuple[_Kept, ...] = step.memory
-        if kept:
+        matched = self.weights == "matched" and step.eta == 1.0 and v > 0.0
+        moments: Moments | None = None
+        if matched:
+            predicted, moments = self._match(step, board, gauge, kept)
+        elif kept:
             predicted = self._predict(board, gauge, kept, step.eta)
         elif self.first == "evaluate":
             node = board.evaluate(board.state, step.start)
@@ -186,9 +195,26 @@ class SRK2M(_GaugeNode):
         new, R, level = self._stage(step, board, gauge, predicted)
         start, stop = gauge.interval
         q = ((level.sigma / level.alpha) ** 2 + v) ** (-0.5 * (1.0 + step.eta**2))
-        depth = 3 if self.weights == "q1" else 2
-        history = [(R, _Kept(stop - start, q))] + [(board.memory(i), note) for i, note in enumerate(kept)]
+        depth = 3 if matched or self.weights == "q1" else 2
+        history = [(R, _Kept(stop - start, q, moments))] + [(board.memory(i), note) for i, note in enumerate(kept)]
         return board.finish(new, keep=history[:depth])
+
+    def _match(self, step: Step, board: Draft, gauge: GaugeStep, kept: tuple[_Kept, ...]) -> tuple[LinearForm, Moments]:
+        """The prediction with matched weights, and the moments after the step."""
+        before = kept[0].moments if kept else None
+        if before is None:
+            before, kept = Moments.at(step.start, self.data_variance), ()
+        c = self._c(step.eta)
+        law = GaussianStep(gauge, gauge.node(step.process, c), c, before)
+        rule = [1.0] * len(kept)
+        if len(kept) > 1:
+            one, two = kept[0].H, kept[1].H
+            slope = (1.0 if self.beta is None else self.beta) * one / (one + two)
+            rule = [1.0 + slope, -slope, 0.0][: len(kept)]
+        end = step.process.level(step.process.t_min)
+        weights = law.weights(rule, step.h, (end.sigma / end.alpha) ** 2)
+        predicted = sum((board.memory(i) * a for i, a in enumerate(weights)), ZERO)
+        return predicted, law.after(weights, 3)
 
     def _predict(self, board: Draft, gauge: GaugeStep, kept: tuple[_Kept, ...], eta: float) -> LinearForm:
         R = [board.memory(i) for i in range(len(kept))]

@@ -82,7 +82,12 @@ class TableauSolver(Integrator):
         for i in range(len(t.alpha)):
             x = board.state + _sum(t.A[i], drifts) * h + _noise(t.w[i], t.k[i], g, W, H)
             drifts.append(board.drift(x, level_at(float(t.c[i]))))
-        return board.finish(board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H))
+        error = None
+        if t.alpha_hat is not None:
+            error = self._drift_error(drifts, h)
+            if t.bw_error is not None and t.bk_error is not None:
+                error += _noise(t.bw_error, t.bk_error, g, W, H)
+        return board.finish(board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H), error=error)
 
     def _gauge(self, step: Step, v: float) -> StepPlan:
         t, clock = self.tableau, GaugeClock(v)
@@ -99,7 +104,14 @@ class TableauSolver(Integrator):
             x = clock.from_clock(level, z) if level is not step.start or z is not Z else board.state
             node = board.evaluate(x, level)
             rates.append(clock.rate(level, node.x, node.value))
-        return board.finish(clock.from_clock(step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)))
+        # g is constant on this clock: the noise error vanishes
+        error = None if t.alpha_hat is None else clock.from_clock(step.stop, self._drift_error(rates, h))
+        return board.finish(clock.from_clock(step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)), error=error)
+
+    def _drift_error(self, forms: list[LinearForm], h: float) -> LinearForm:
+        """h sum (alpha - alpha_hat) f."""
+        t = self.tableau
+        return _sum([a - b for a, b in zip(t.alpha, t.alpha_hat or (), strict=True)], forms) * h
 
 
 def _path(board: Draft, start: float, stop: float) -> tuple[LinearForm, LinearForm]:

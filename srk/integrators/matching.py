@@ -1,0 +1,122 @@
+r"""Moment matching: weights of past stages under which a step is as exact as it can be on Gaussian data of every variance at once.
+
+On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of the state x and the kept remainders R_1, R_2, ...,
+for a family of w, with matrices of 3 x 3 or so. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
+
+    sum_w omega(w) (Var(x')/(alpha'^2 w + sigma'^2) - 1)^2 + mu |a - a_0|^2
+
+is least, a_0 the rule of `srk2m`. What an earlier step got wrong enters the covariance, so that later steps correct it. omega is the square of
+(w + s_min)/(w + s'), the part of an error at the level s' = (sigma'/alpha')^2 that is not forgotten until s_min.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from srk.integrators.gauge import GaugeStep
+from srk.integrators.plan import STATE, Column, LinearForm
+from srk.processes.base import Level
+
+#: Variances of the family over that of the gauge: three decades down, one and a half up.
+FAMILY = np.logspace(-3.0, 1.5, 25)
+#: mu over the trace of the normal equations; below `SHORT` (a step in half log-SNR) it shrinks with the square of the step.
+RIDGE, SHORT = 1e-2, 1.0
+LARGEST = 0.5  # change of a weight
+_x, _R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
+
+
+@attrs.frozen(slots=True, eq=False)
+class Moments:
+    """Covariance of (x, R_1, ..., R_n) for each variance of the data, shape (k, 1 + n, 1 + n)."""
+
+    variances: np.ndarray
+    covariance: np.ndarray
+
+    @staticmethod
+    def at(level: Level, v: float) -> Moments:
+        """Of the exact law at a level, with nothing kept, for the family around the gauge `v`."""
+        w = v * FAMILY
+        return Moments(w, (level.alpha**2 * w + level.sigma**2)[:, None, None])
+
+
+@attrs.frozen(slots=True, eq=False)
+class GaussianStep:
+    """One step of the multistep method as a linear map, for each variance of the data.
+
+    x_c = A x + B sum_j a_j R_j + s_c (z/2 + sqrt(c - 1/4) z'),    R = g x_c,    x' = A' x + B' R + s' z
+
+    Arguments:
+        gauge: the step.
+        level: its node, at the fraction `c`.
+        before: the moments at its start.
+    """
+
+    gauge: GaugeStep
+    level: Level
+    c: float
+    before: Moments
+
+    def _maps(self) -> tuple[float, float, float, float, float, float, np.ndarray, float]:
+        node, step = self.gauge.carry(_x, _R, self.level, self.c).terms, self.gauge.carry(_x, _R, self.gauge.stop).terms
+        alpha, sigma, v, w = self.level.alpha, self.level.sigma, self.gauge.v, self.before.variances
+        # n D - v alpha x with D = alpha w/(alpha^2 w + sigma^2) x
+        slope = alpha * (w - v) / (alpha**2 * w + sigma**2)
+        noise, area = self.gauge.noise_std(self.level, self.c), math.sqrt(max(self.c - 0.25, 0.0))
+        get = STATE, Column("E")
+        return (
+            node.get(get[0], 0.0), node.get(get[1], 0.0), step.get(get[0], 0.0), step.get(get[1], 0.0),
+            0.5 * noise, area * noise, slope, self.gauge.noise_std(self.gauge.stop),
+        )  # fmt: skip
+
+    def weights(self, start: Sequence[float], h: float, s_min: float) -> list[float]:
+        """The matched weights near `start`; h is the step in half log-SNR, s_min the level at which the run ends."""
+        n = len(start)
+        if n < 2:
+            return list(start)
+        A, B, A1, B1, half, area, g, std = self._maps()
+        stop, w, C = self.gauge.stop, self.before.variances, self.before.covariance
+        target = stop.alpha**2 * w + stop.sigma**2
+        root = (w + s_min) / (w + (stop.sigma / stop.alpha) ** 2)
+        noise = (B1 * g * half + std) ** 2 + (B1 * g * area) ** 2
+        # a = start + change t keeps the sum
+        change = np.zeros((n, n - 1))
+        for i in range(n - 1):
+            change[i, i], change[i + 1, i] = 1.0, -1.0
+        rows = np.concatenate([np.zeros((1, n - 1)), change])[None] * (B1 * g * B)[:, None, None]
+        first = np.concatenate([(A1 + B1 * g * A)[:, None], (B1 * g * B)[:, None] * np.asarray(start)], axis=1)
+        t = np.zeros(n - 1)
+        ridge = RIDGE * min(1.0, h / SHORT) ** 2
+        for _ in range(4):
+            y = first + rows @ t
+            Cy = (C @ y[:, :, None])[:, :, 0]
+            error = ((y * Cy).sum(1) + noise) / target - 1.0
+            jacobian = (Cy[:, None, :] @ rows)[:, 0] * (2.0 * root / target)[:, None]
+            normal = jacobian.T @ jacobian
+            mu = ridge * float(np.trace(normal))
+            if not (math.isfinite(mu) and mu > 0.0):
+                break  # nothing depends on the weights
+            t = np.clip(t + np.linalg.solve(normal + mu * np.eye(n - 1), -jacobian.T @ (root * error) - mu * t), -LARGEST, LARGEST)
+        return [float(a) for a in np.asarray(start) + change @ t]
+
+    def after(self, weights: Sequence[float], depth: int) -> Moments:
+        """The moments of (x', R, R_1, ...), at most `depth` remainders, under these weights."""
+        n = len(weights)
+        A, B, A1, B1, half, area, g, std = self._maps()
+        k, kept = len(g), min(depth, n + 1)
+        T = np.zeros((k, 1 + kept, 1 + n))
+        T[:, 1, 0] = g * A
+        T[:, 1, 1:] = (g * B)[:, None] * np.asarray(weights, dtype=float)
+        T[:, 0] = B1 * T[:, 1]
+        T[:, 0, 0] += A1
+        for i in range(1, kept):
+            T[:, 1 + i, i] = 1.0
+        covariance = T @ self.before.covariance @ T.transpose(0, 2, 1)
+        for node, state in ((half * g, std), (area * g, 0.0)):
+            z = np.zeros((k, 1 + kept))
+            z[:, 0], z[:, 1] = B1 * node + state, node
+            covariance += z[:, :, None] * z[:, None, :]
+        return Moments(self.before.variances, covariance)
