@@ -64,6 +64,9 @@ def test_strong_orders_on_a_mixture() -> None:
     declared = {name: order.declared for name, order in measured.items()}
     off = [order for name, order in measured.items() if abs(order.slope - declared[name]) > 0.25]  # type: ignore[operator]
     assert not off, "\n".join(map(repr, off))
+    # The house methods to the tighter tolerance that their docstrings deserve
+    for name in ("srk2s", "srk2m", "srk2s strong", "srk2m strong"):
+        assert measured[name].slope == pytest.approx(measured[name].declared, abs=0.15), measured[name]
     # What the higher order is worth at 160 steps
     assert measured["srk2s strong"].errors[-1] < 0.1 * measured["srk2s"].errors[-1]
 
