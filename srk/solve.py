@@ -17,7 +17,6 @@ from srk.control.grids import Times
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
 from srk.executor import Executor
 from srk.integrators import Integrator, integrator
-from srk.integrators.auto import Auto
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan
 from srk.noise import NoiseSource, noise_source
@@ -129,11 +128,8 @@ def solve(
     x, source = _start(process, prediction, shape, x_init, noise, seed, device, dtype)
     control = _controller(grid, controller, linear)
     count = _steps(process, method, control, steps, nfe, denoise)
-    label = method.name
-    if isinstance(method, Auto):
-        if count is None and isinstance(control, Times):
-            count = len(control.values) - 1
-        label, method = method.label(process, eta, count), method.choose(process, eta, count)
+    known = len(control.values) - 1 if isinstance(control, Times) else count
+    label, method = method.label(process, eta, known), method.choose(process, eta, known)
     problem = Problem(process, method, count, eta, source)
     run = _Run(process, prediction, method, eta, source, x, saves, callback, label)
     if isinstance(control, Grid):
@@ -210,7 +206,10 @@ def _start(
             source.prior(x)
             x.mul_(process.prior_std)
         else:
-            generator = torch.Generator(x.device).manual_seed(source.seed if source.seed is not None else 0)
+            # The process wants a generator of its own; its seed is a draw of the source, so that it shares no numbers with the path
+            source.prior(x)
+            bits = x.flatten()[:2].cpu().double().view(torch.int64).sum()
+            generator = torch.Generator(x.device).manual_seed(int(bits) & (2**63 - 1))
             x.copy_(process.sample_prior(x.shape, generator=generator, device=x.device, dtype=x.dtype))
     return x, source
 

@@ -348,6 +348,24 @@ def test_nonlinear_process_in_the_raw_frame() -> None:
         srk.solve(process, score, "sra1", shape=(2, 1), grid="log-snr")
 
 
+def test_a_prior_of_its_own_shares_no_numbers_with_the_path() -> None:
+    """Without drift and score one step adds sqrt(dt) z to the initial state; the two are independent: |correlation| < 4/sqrt(n)."""
+
+    class Free(Drifting):
+        name = "free"
+
+        def drift(self, t: float, x: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    n = 4000
+    sol = srk.solve(Free(), lambda x, t: torch.zeros_like(x), "euler-maruyama", shape=(n, 1), steps=1, seed=0, save="x")
+    assert sol.trajectory is not None
+    start, end = sol.trajectory.values
+    assert abs(torch.corrcoef(torch.stack([start[:, 0], (end - start)[:, 0]]))[0, 1]) < 4 / n**0.5
+    again = srk.solve(Free(), lambda x, t: torch.zeros_like(x), "euler-maruyama", shape=(n, 1), steps=1, seed=0)
+    assert torch.equal(again.x, sol.x)
+
+
 class Silent(NoiseSource):
     """Draws zeros."""
 

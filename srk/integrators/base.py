@@ -104,6 +104,14 @@ class Integrator(ABC):
         low, high = self.eta_range
         return min(max(1.0, low), high)
 
+    def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
+        """The integrator that runs when this one is asked for `steps` steps (None: not known): itself, unless its work is to choose."""
+        return self
+
+    def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
+        """What a `Solution` calls the solver of such a run."""
+        return self.name
+
     def evaluations(self, steps: int) -> int:
         """Network calls that `steps` steps make."""
         return steps * self.evaluations_per_step + (self.startup_evaluations if steps > 0 else 0)

@@ -124,6 +124,13 @@ def test_srk2s_is_second_order_between_ode_and_sde(eta: float) -> None:
     assert np.log2(kl[1] / kl[0]) < -3.7
 
 
+def test_why_the_node_is_not_where_the_note_puts_it() -> None:
+    """docs/design.md: at eta = 0.5 the node 1/2 - eta^2/4 is weak order 1 (KL slope towards -2); the node 1/2 keeps order 2."""
+    for node, low, high in ((0.5 - 0.5**2 / 4, -2.6, -1.8), (0.5, -5.0, -3.7)):
+        kl = [gaussian_kl(SRK2S(node=node), srk.VP(), variance=0.3, steps=n, eta=0.5) for n in (64, 128)]
+        assert low < np.log2(kl[1] / kl[0]) < high
+
+
 def test_short_steps_lose_no_digits() -> None:
     """2,000 steps: the KL of ddpm continues its law C/N^2, which a cancelling coefficient would break."""
     kl = [gaussian_kl("ddpm", EDM, steps=n) * n**2 for n in (1000, 2000)]
