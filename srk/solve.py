@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
-import attrs
 import torch
 from torch import Tensor
 
-from srk.control import Grid, Problem, Report, StepController, as_grid
+from srk.control import Grid, Problem, StepController, as_grid
 from srk.control.grids import Times
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
-from srk.executor import Executor
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
-from srk.integrators.base import Step, denoising_step
-from srk.integrators.plan import Stage, StepPlan
 from srk.noise import NoiseSource, noise_source
 from srk.planning import plan_grid
-from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.base import ForwardProcess, LinearProcess
+from srk.run import NotFinite, Run, StepInfo
 from srk.scores import Prediction, as_prediction
-from srk.solution import Saved, Solution
+from srk.solution import Solution
 from srk.tableaus import StochasticTableau
 
 DEFAULT_STEPS = 50
-
-
-@attrs.frozen(slots=True)
-class StepInfo:
-    """What a callback sees after each accepted step.
-
-    Arguments:
-        index: number of the step, from 0.
-        steps: how many there will be; None if that is not known.
-        t: own time at its end.
-        nfe: network calls so far.
-        x: the state at its end, (batch, *event). It is overwritten by the next step: clone it to keep it.
-        denoised: the denoised prediction at the start of the step, or None where the process has none.
-    """
-
-    index: int
-    steps: int | None
-    t: float
-    nfe: int
-    x: Tensor
-    denoised: Tensor | None
 
 
 def solve(
@@ -82,7 +57,8 @@ def solve(
         shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
         x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.
         steps: number of steps (default 50).
-        nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys.
+        nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys. A guided prediction may
+            make two or more calls for each evaluation, and pays for them here.
         grid: name of a grid (`srk.controllers()`), a decreasing list of own times, or a controller. Default "log-snr" for linear processes, else "uniform".
         controller: the same for step controllers that are not grids; give one of the two.
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the solver is defined for it, else 0.
@@ -127,11 +103,11 @@ def solve(
 
     x, source = _start(process, prediction, shape, x_init, noise, seed, device, dtype)
     control = _controller(grid, controller, linear)
-    count = _steps(process, method, control, steps, nfe, denoise)
+    count = _steps(process, method, control, steps, nfe, denoise, prediction.calls())
     known = len(control.values) - 1 if isinstance(control, Times) else count
     label, method = method.label(process, eta, known), method.choose(process, eta, known)
-    problem = Problem(process, method, count, eta, source)
-    run = _Run(process, prediction, method, eta, source, x, saves, callback, label)
+    problem = Problem(process, method, count, eta, source, prediction, tuple(x.shape), x.device, x.dtype, source.seed)
+    run = Run(process, prediction, method, eta, source, x, saves, callback, label)
     if isinstance(control, Grid):
         times = control.times(problem)
         if x_init is None and times[0] != process.t_max:
@@ -142,7 +118,7 @@ def solve(
         plans = plan_grid(process, method, times, eta)
         source.prepare(plans)
         total: int | None = len(plans)
-        drive: Callable[[_Run], None] = lambda run: run.fixed(plans)  # noqa: E731
+        drive: Callable[[Run], None] = lambda run: run.fixed(plans)  # noqa: E731
     else:
         total = None
         drive = lambda run: run.adaptive(control, problem)  # noqa: E731
@@ -154,7 +130,7 @@ def solve(
             if denoise and run.status == "done" and run.level.sigma > 0:
                 run.denoise()
             run.check_device()
-        except _NotFinite as failure:
+        except NotFinite as failure:
             run.status = failure.message
     seconds = time.perf_counter() - began
     solution = run.solution(seconds)
@@ -236,7 +212,7 @@ def _controller(grid: Any, controller: Any, linear: bool) -> StepController:
 
 
 def _steps(
-    process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool
+    process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool, calls: int = 1
 ) -> int | None:
     if steps is not None and nfe is not None:
         raise ArgumentError(
@@ -248,7 +224,7 @@ def _steps(
     if nfe is None:
         explicit = isinstance(control, Grid) and control.name == "times"
         return steps if steps is not None or explicit or not isinstance(control, Grid) else DEFAULT_STEPS
-    left, extra = nfe, 0
+    left, extra = nfe // calls, 0
     if isinstance(process, LinearProcess):
         start, stop = process.level(process.t_max), process.level(process.t_min)
         if stop.sigma == 0.0:  # the last step is the denoiser: one call
@@ -262,221 +238,9 @@ def _steps(
         raise ArgumentError(
             f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first"
             + (" and one for the final denoising" if denoise else "")
+            + (f", each of which is {calls} calls of the network (see Prediction.calls)" if calls > 1 else "")
         )
     return count
-
-
-class _NotFinite(Exception):
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-
-class _Run:
-    """The state of one run."""
-
-    def __init__(
-        self,
-        process: ForwardProcess,
-        prediction: Prediction,
-        method: Integrator,
-        eta: float,
-        source: NoiseSource,
-        x: Tensor,
-        saves: frozenset[str],
-        callback: Callable[[StepInfo], bool | None] | None,
-        label: str,
-    ) -> None:
-        self.label = label
-        self.process, self.prediction, self.method, self.eta, self.source = process, prediction, method, eta, source
-        self.x, self.saves, self.callback = x, saves, callback
-        self.memory: list[Tensor] = []
-        self.status, self.failed = "done", False
-        self.nfe = self.accepted = self.rejected = 0
-        self.score_seconds = 0.0
-        self.times: list[float] = []
-        self.total: int | None = None
-        self.level: Level = Level(math.nan, math.nan, math.nan, math.nan)
-        self.states: list[Tensor] = []
-        self.predictions: list[Tensor] = []
-        self.prediction_times: list[float] = []
-        self.first_result: Tensor | None = None
-        self.keep_result = callback is not None or "denoised" in saves
-        # Where looking at a value would wait for the device, failures are counted on the device and read once, at the end.
-        self.immediate = x.device.type == "cpu"
-        self.flags: list[Tensor] = []
-        self.flag_places: list[tuple[int, float]] = []
-        self.finite: Tensor | None = None
-        self.last: Tensor | None = None
-        self._tick: Callable[[], None] = lambda: None
-
-    # -- the network ------------------------------------------------------------------------------------------------
-
-    def evaluate(self, x: Tensor, stage: Stage) -> Tensor:
-        began = time.perf_counter()
-        if stage.kind == "denoiser":
-            result = self.prediction.denoise(x, stage.level, self.process)
-        else:
-            t = stage.level.t
-            result = self.prediction.score(x, stage.level, self.process) * (0.5 * (1.0 + self.eta**2) * self.process.diffusion(t) ** 2)
-            result -= self.process.drift(t, x)
-        self.score_seconds += time.perf_counter() - began
-        if not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device:
-            raise ScoreError(
-                f"the score returned {_describe(result)} for a state of {_describe(x)}; "
-                "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
-            )
-        self.nfe += 1
-        total = result.sum()
-        if self.immediate:
-            if not math.isfinite(total.item()) and not bool(torch.isfinite(result).all()):
-                bad = int((~torch.isfinite(result)).flatten(1).any(1).sum())
-                raise self._failure(self.accepted, stage.level.t, bad)
-        else:
-            flag = torch.isfinite(total)
-            self.flags.append(flag)
-            self.flag_places.append((self.accepted, stage.level.t))
-            self.finite = flag if self.finite is None else self.finite & flag
-        if self.keep_result and self.first_result is None and stage.kind == "denoiser":
-            self.first_result = result.clone()
-        return result
-
-    def _failure(self, step: int, t: float, bad: int) -> _NotFinite:
-        self.failed = True
-        return _NotFinite(f"failed: the score returned NaN or inf at step {step} (t = {t:.6g}) in {bad} of {self.x.shape[0]} samples")
-
-    # -- steps ------------------------------------------------------------------------------------------------------
-
-    def fixed(self, plans: list[StepPlan]) -> None:
-        """Run plans made ahead."""
-        executor = Executor(self.evaluate, self.source)
-        self.total = len(plans)
-        self.begin(plans[0].start)
-        for plan in plans:
-            outcome = executor.run(plan, self.x, self.memory)
-            if self.accept(plan, outcome.state, outcome.keep):
-                return
-
-    def adaptive(self, control: StepController, problem: Problem) -> None:
-        """Plan as the controller goes."""
-        executor = Executor(self.evaluate, self.source, reuse=False)
-        start, stop = control.first(problem)
-        self.begin(self.process.level(start))
-        notes: tuple[Any, ...] = ()
-        target: float | None = stop
-        while target is not None:
-            step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes, error=True)
-            plan = self.method.plan_step(step)
-            outcome = executor.run(plan, self.x, self.memory)
-            decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
-            if decision.accept:
-                notes = plan.notes
-                if self.accept(plan, outcome.state, outcome.keep):
-                    return
-            else:
-                self.rejected += 1
-                self.first_result = None
-            if decision.status is not None:
-                self.status = decision.status
-                return
-            target = decision.stop
-
-    def begin(self, level: Level) -> None:
-        self.level = level
-        self.times.append(level.t)
-        if not self.immediate:
-            self.last = self.x.clone()
-        if "x" in self.saves:
-            self.states.append(self.x.clone())
-
-    def accept(self, plan: StepPlan, state: Tensor, keep: list[Tensor]) -> bool:
-        """Take the step; returns whether the callback wants to stop."""
-        self.x, self.memory, self.level = state, keep, plan.stop
-        self.times.append(plan.stop.t)
-        if not self.immediate:
-            self._watch()
-        if "x" in self.saves:
-            self.states.append(state.clone())
-        stop = False
-        if "denoised" in self.saves and self.first_result is not None:
-            self.predictions.append(self.first_result)
-            self.prediction_times.append(plan.stages[0].level.t)
-        if self.callback is not None:
-            info = StepInfo(self.accepted, self.total, plan.stop.t, self.nfe, state, self.first_result)
-            stop = bool(self.callback(info))
-        self.first_result = None
-        self.accepted += 1
-        self._tick()
-        if stop:
-            self.status = "stopped"
-        return stop
-
-    def denoise(self) -> None:
-        """The final denoising step."""
-        plan = denoising_step(Step(self.process, self.level, Level(self.level.t, 1.0, 0.0, math.inf), self.eta, self.accepted))
-        self.x = Executor(self.evaluate, self.source).run(plan, self.x, []).state
-        if "denoised" in self.saves:
-            self.predictions.append(self.x.clone())
-            self.prediction_times.append(self.level.t)
-        if not self.immediate:
-            self._watch()
-
-    # -- failures on a device that must not be waited for ---------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Keep the last finite state, without looking."""
-        if self.finite is not None and self.last is not None:
-            self.last = torch.where(self.finite, self.x, self.last)
-
-    def check_device(self) -> None:
-        """Read the flags once, after the run."""
-        if self.immediate or not self.flags:
-            return
-        ok = torch.stack(self.flags).cpu()
-        if bool(ok.all()):
-            return
-        step, t = self.flag_places[int((~ok).nonzero()[0])]
-        bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum())
-        if bad == 0:
-            return  # the sum overflowed, the values did not
-        if self.last is not None:
-            self.x = self.last
-        raise self._failure(step, t, bad)
-
-    # -- results ------------------------------------------------------------------------------------------------
-
-    def bar(self, total: int | None) -> Any:
-        """A progress bar with step, NFE and time left, as a context manager."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        bar = Progress(
-            TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TextColumn("NFE {task.fields[nfe]}"), TimeRemainingColumn()
-        )
-        task = bar.add_task("solve", total=total, nfe=0)
-        self._tick = lambda: bar.update(task, advance=1, nfe=self.nfe)
-        return bar
-
-    def solution(self, seconds: float) -> Solution:
-        return Solution(
-            x=self.x,
-            status=self.status,
-            nfe=self.nfe,
-            steps=self.accepted,
-            rejected=self.rejected,
-            times=tuple(self.times),
-            solver=self.label,
-            eta=self.eta,
-            seed=self.source.seed,
-            seconds=seconds,
-            score_seconds=self.score_seconds,
-            trajectory=Saved(tuple(self.times), torch.stack(self.states)) if self.states else None,
-            denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions)) if self.predictions else None,
-        )
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)} on {value.device}"
-    return f"{type(value).__name__}"
 
 
 __all__ = ["StepInfo", "solve"]

@@ -22,6 +22,10 @@ class Problem:
         steps: how many steps to take; None if the controller decides.
         eta: stochasticity.
         noise: the noise source of the run; None if it is not known.
+        score: the bound prediction of the run; None if it is not known.
+        shape: (batch, *event) of the run; None if it is not known.
+        device, dtype: of the state; None if they are not known.
+        seed: the seed of the run's noise, if it has one.
     """
 
     process: Any
@@ -29,6 +33,11 @@ class Problem:
     steps: int | None
     eta: float = 1.0
     noise: Any = None
+    score: Any = None
+    shape: tuple[int, ...] | None = None
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+    seed: int | None = None
 
 
 @attrs.frozen(slots=True)

@@ -48,6 +48,13 @@ class Prediction(ABC):
         """(a, b) with D = a x + b output, in float64; None where D is not of this form."""
         return 0.0, 1.0
 
+    def calls(self, t: float | None = None) -> int:
+        """Network calls that one evaluation at own time `t` makes for each sample; None: the most at any time. The default is 1.
+
+        `srk.solve` adds these up in `Solution.nfe`, and divides a budget `nfe=` by `calls()`.
+        """
+        return 1
+
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score grad log p_t at `x`; the default goes through the denoiser."""
         return to_score(self.denoise(x, level, process), x, level)
