@@ -6,9 +6,9 @@ content is dead; the same instructions then run with each step's coefficients. N
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import attrs
 import torch
@@ -180,6 +180,18 @@ class Executor:
 
     def run(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Outcome:
         """One step from `state` with what the last one kept. With `reuse`, both are consumed."""
+        walk = self.walk(plan, state, memory)
+        result: Any = None
+        while True:
+            try:
+                x, stage = walk.send(result)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            result = self.evaluate(x, stage)
+
+    def walk(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
+        """The same step with the control turned around: yields each network input with its stage, takes the result by `send`, returns the outcome."""
         rows: list[Row] = [stage.row for stage in plan.stages]
         rows += [plan.update, *plan.keep]
         if plan.error is not None:
@@ -207,7 +219,7 @@ class Executor:
                 for column in op.frees:
                     self._free.append(registers.pop(column))
             elif isinstance(op, Call):
-                result = self.evaluate(registers[op.at], plan.stages[op.number])
+                result = yield registers[op.at], plan.stages[op.number]
                 if result.data_ptr() == registers[op.at].data_ptr():
                     result = result.clone()  # a network that returns its input: that buffer is ours
                 registers[Column("E", op.number)] = result
