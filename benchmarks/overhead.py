@@ -121,7 +121,7 @@ def main() -> None:
         method = srk.solvers()[solver]
 
         def plan() -> None:
-            planning._plans.clear()  # measured afresh: plans are remembered
+            planning.forget()  # measured afresh: plans are remembered
             planning.plan_grid(process, method, LogSNR().times(Problem(process, method, STEPS)))  # noqa: B023
 
         lines.append(f"| {solver} | {1e3 * turns([plan], 0.5)[0]:.1f} |")

@@ -5,6 +5,7 @@ sol = srk.solve(process, score, solver="srk2")
 
 from srk import analysis, control, errors, integrators, noise, processes, scores, tableaus, targets
 from srk._version import __version__
+from srk.analysis.likelihood import log_likelihood
 from srk.control import CONTROLLERS, StepController, register_controller
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
 from srk.noise import NOISES
@@ -24,6 +25,7 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_room
+from srk.sampler import Sampler
 from srk.scores import Data, EDMDenoiser, FlowVelocity, Noise, Score, Velocity
 from srk.solution import Solution
 from srk.solve import StepInfo, solve
@@ -58,6 +60,7 @@ __all__ = [
     "Integrator",
     "LinearProcess",
     "Noise",
+    "Sampler",
     "Score",
     "Solution",
     "StepController",
@@ -73,6 +76,7 @@ __all__ = [
     "controllers",
     "errors",
     "integrators",
+    "log_likelihood",
     "noise",
     "process",
     "processes",

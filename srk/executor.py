@@ -1,7 +1,7 @@
 """The executor: runs any plan on tensors.
 
 A plan is compiled once per structure (which columns each row has, not the numbers) into a short list of instructions that re-use every buffer whose
-content is dead; the same instructions then run with each step's coefficients. Nothing here waits for the device.
+content is dead; the plan's numbers are then written into a copy of that list, so that a step is a walk over it. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -14,48 +14,63 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk.integrators.matrix import Coefficient, Matrix
 from srk.integrators.plan import STATE, Column, Row, Stage, StepPlan
 from srk.noise.base import NoiseSource
 
 Evaluate = Callable[[Tensor, Stage], Tensor]
+Columns = tuple[Column, ...]
 
 _UPDATE, _ERROR = Column("update"), Column("error")
 
 
 class Draw(NamedTuple):
-    """Fill z[number] with its draw."""
+    """Fill the buffer of z[number] with its draw."""
 
     number: int
+    out: int
 
 
 class Call(NamedTuple):
-    """Evaluate the network at stage `number`; its input stands in `at`."""
+    """Evaluate the network at stage `number`; its input stands in register `at`, its result goes to register `out`."""
 
     number: int
-    at: Column
+    at: int
+    out: int
 
 
 class Combine(NamedTuple):
-    """out = sum of coefficients times `sources`; `order` permutes the row's terms so that a source that dies here, if any, comes first."""
+    """Register out = sum of a row's coefficients times `sources`; `order` permutes the row's terms so that a source that dies here, if any, comes first."""
 
-    out: Column
+    out: int
     row: int
     order: tuple[int, ...]
-    sources: tuple[Column, ...]
+    sources: tuple[int, ...]
     overwrite: bool
-    frees: tuple[Column, ...]
+    frees: tuple[int, ...]
 
 
 class Take(NamedTuple):
-    """The kept row `out` is the column `source` itself."""
+    """The kept row in register `out` is that of `source` itself."""
 
-    out: Column
-    source: Column
+    out: int
+    source: int
     copy: bool
 
 
 Instruction = Draw | Call | Combine | Take
-Columns = tuple[Column, ...]
+
+
+class Program(NamedTuple):
+    """Instructions, and where things stand: registers of memory, of the new state, of the kept rows and of the error; and what is free at the end."""
+
+    instructions: tuple[Instruction, ...]
+    registers: int
+    memory: tuple[tuple[int, int], ...]
+    update: int
+    keep: tuple[int, ...]
+    error: int | None
+    free: tuple[int, ...]
 
 
 @lru_cache(maxsize=512)
@@ -64,14 +79,16 @@ def compile_structure(
     keep: tuple[tuple[Columns, bool], ...],
     update: Columns,
     error: Columns | None,
+    memory: int,
     fresh: bool,
     reuse: bool,
-) -> tuple[Instruction, ...]:
-    """Instructions for plans whose rows have these columns.
+) -> Program:
+    """The program of plans whose rows have these columns.
 
     Arguments:
         stages, keep: the columns of each row, and whether the row is one column with coefficient 1.
         update, error: the columns of the row.
+        memory: number of rows kept by the step before.
         fresh: True if the network's results are ours to keep and overwrite.
         reuse: False leaves every input intact (rejectable or differentiable steps).
     """
@@ -116,46 +133,68 @@ def compile_structure(
     def owned(column: Column) -> bool:
         return column.kind in ("x", "m", "X", "z") or (column.kind == "E" and fresh)
 
-    # 3. instructions
+    # 3. instructions; a register is a number, and `holds` says which column's buffer stands there
+    registers: dict[Column, int] = {STATE: 0}
+
+    def register(column: Column) -> int:
+        return registers.setdefault(column, len(registers))
+
+    before = tuple((register(Column("m", i)), i) for i in range(memory))
     program: list[Instruction] = []
     taken: set[Column] = set()
+    live = {Column("m", i) for i in range(memory)}
     for time, (what, index, out, columns) in enumerate(events):
         if what == "draw":
-            program.append(Draw(index))
+            program.append(Draw(index, register(out)))
+            live.add(out)
         elif what == "call":
-            program.append(Call(index, out))
+            program.append(Call(index, register(out), register(Column("E", index))))
         else:
             if out.kind == "keep" and keep[out.number][1]:
                 source = columns[0]
-                program.append(Take(out, source, copy=not owned(source) or source in taken or source.kind == "x"))
+                copy = not owned(source) or source in taken or source.kind == "x"
+                program.append(Take(register(out), register(source), copy))
                 taken.add(source)
+                if not copy:
+                    live.discard(source)
                 continue
             dying = [c for c in columns if reuse and owned(c) and final[c] == time and c not in kept_as_is]
             # the state's buffer is the state's: only the update overwrites it
             dying = [c for c in dying if c.kind != "x" or out == _UPDATE]
             first = next((c for c in dying if c.kind == "x"), dying[0] if dying else None)
             order = sorted(range(len(columns)), key=lambda k: columns[k] != first)
+            freed = [c for c in dying if c != first and c.kind != "x"]
             program.append(
                 Combine(
-                    out,
+                    register(out),
                     index,
                     tuple(order),
-                    tuple(columns[k] for k in order),
+                    tuple(register(columns[k]) for k in order),
                     first is not None,
-                    tuple(c for c in dying if c != first and c.kind != "x"),
+                    tuple(register(c) for c in freed),
                 )
             )
-    return tuple(program)
+            live -= {*freed, first} if first is not None else set(freed)
+            if out.kind == "X":
+                live.add(out)
+    return Program(
+        tuple(program),
+        len(registers),
+        before,
+        registers[_UPDATE],
+        tuple(registers[Column("keep", j)] for j in range(len(keep))),
+        registers.get(_ERROR),
+        tuple(sorted(registers[column] for column in live)) if reuse else (),
+    )
 
 
-@attrs.define
+@attrs.frozen(slots=True)
 class Outcome:
-    """What one step gives: the new state, what it keeps, the error estimate, the network's results."""
+    """What one step gives: the new state, what it keeps, the error estimate."""
 
     state: Tensor
     keep: list[Tensor]
     error: Tensor | None
-    results: list[Tensor]
 
 
 class Executor:
@@ -165,7 +204,7 @@ class Executor:
         evaluate: (state, stage) -> denoiser or reverse drift.
         noise: a started noise source.
         fresh: True if what `evaluate` returns is never written by anyone else.
-        reuse: True to overwrite the state and dead buffers; False leaves a step's inputs intact.
+        reuse: True to overwrite the state and dead buffers; False leaves a step's inputs intact, as gradients and rejected steps need.
     """
 
     def __init__(self, evaluate: Evaluate, noise: NoiseSource, *, fresh: bool = False, reuse: bool = True) -> None:
@@ -175,89 +214,124 @@ class Executor:
         self.reuse = reuse
         self._free: list[Tensor] = []
 
-    def _take(self, like: Tensor) -> Tensor:
-        return self._free.pop() if self._free else torch.empty_like(like)
-
     def run(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Outcome:
         """One step from `state` with what the last one kept. With `reuse`, both are consumed."""
         walk = self.walk(plan, state, memory)
-        result: Any = None
+        evaluate, result = self.evaluate, None
         while True:
             try:
-                x, stage = walk.send(result)
+                x, stage = walk.send(result)  # type: ignore[arg-type]  # the first send of a generator is None
             except StopIteration as end:
                 outcome: Outcome = end.value
                 return outcome
-            result = self.evaluate(x, stage)
+            result = evaluate(x, stage)
 
     def walk(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
         """The same step with the control turned around: yields each network input with its stage, takes the result by `send`, returns the outcome."""
-        rows: list[Row] = [stage.row for stage in plan.stages]
-        rows += [plan.update, *plan.keep]
-        if plan.error is not None:
-            rows.append(plan.error)
-        program = plan.programs.get((self.fresh, self.reuse))
-        if program is None:
-            program = plan.programs[self.fresh, self.reuse] = compile_structure(
-                tuple(_shape(stage.row) for stage in plan.stages),
-                tuple(_shape(row) for row in plan.keep),
-                _columns(plan.update),
-                None if plan.error is None else _columns(plan.error),
-                self.fresh,
-                self.reuse,
-            )
-        registers: dict[Column, Tensor] = {STATE: state}
-        for i, tensor in enumerate(memory):
-            registers[Column("m", i)] = tensor
-        results: list[Tensor] = []
-        for op in program:
-            if isinstance(op, Combine):
-                out = self._combine(op, rows[op.row], registers, state)
-                if op.overwrite:
-                    del registers[op.sources[0]]  # its buffer has a new name now
-                registers[op.out] = out
-                for column in op.frees:
-                    self._free.append(registers.pop(column))
-            elif isinstance(op, Call):
-                result = yield registers[op.at], plan.stages[op.number]
-                if result.data_ptr() == registers[op.at].data_ptr():
-                    result = result.clone()  # a network that returns its input: that buffer is ours
-                registers[Column("E", op.number)] = result
-                results.append(result)
-            elif isinstance(op, Draw):
-                draw = self._take(state)
-                self.noise.draw(plan.slots[op.number], plan.clock, draw)
-                registers[Column("z", op.number)] = draw
+        bound = plan.programs.get((self.fresh, self.reuse))
+        if bound is None:
+            bound = plan.programs[self.fresh, self.reuse] = bind(plan, len(memory), self.fresh, self.reuse)
+        program, instructions = bound
+        free = self._free
+        registers: list[Any] = [None] * program.registers
+        registers[0] = state
+        for register, i in program.memory:
+            registers[register] = memory[i]
+        for op in instructions:
+            kind = op[0]
+            if kind == COMBINE:
+                _, out, first, scale, rest, overwrite, frees = op
+                if first < 0:
+                    total = (free.pop() if free else torch.empty_like(state)).zero_()
+                elif overwrite:
+                    total = registers[first]
+                    if scale != 1.0:
+                        total.mul_(scale)
+                elif self.reuse:
+                    total = torch.mul(registers[first], scale, out=free.pop() if free else torch.empty_like(state))
+                else:
+                    total = registers[first] * scale
+                for source, factor in rest:
+                    total.add_(registers[source], alpha=factor)
+                registers[out] = total
+                for register in frees:
+                    free.append(registers[register])
+            elif kind == MIX:
+                _, out, terms, frees = op
+                total = (free.pop() if free else torch.empty_like(state)).zero_()
+                for source, factor in terms:
+                    add_mixed(total, registers[source], factor)
+                registers[out] = total
+                for register in frees:
+                    free.append(registers[register])
+            elif kind == CALL:
+                _, stage, at, out = op
+                x = registers[at]
+                result = yield x, stage
+                # a network that returns its input: that buffer is ours
+                registers[out] = result.clone() if result.data_ptr() == x.data_ptr() else result
+            elif kind == DRAW:
+                _, slot, out = op
+                draw = free.pop() if free else torch.empty_like(state)
+                self.noise.draw(slot, plan.clock, draw)
+                registers[out] = draw
             else:
-                source = registers[op.source]
-                registers[op.out] = self._take(state).copy_(source) if op.copy else source
-        keep = [registers[Column("keep", j)] for j in range(len(plan.keep))]
-        new = registers[_UPDATE]
-        if self.reuse:
-            live = {tensor.data_ptr() for tensor in keep} | {new.data_ptr()}
-            if plan.error is not None:
-                live.add(registers[_ERROR].data_ptr())
-            for column, tensor in registers.items():
-                if column.kind in ("m", "X", "z") and tensor.data_ptr() not in live:
-                    live.add(tensor.data_ptr())
-                    self._free.append(tensor)
-        return Outcome(new, keep, registers.get(_ERROR), results)
+                _, out, source, copy = op
+                taken = registers[source]
+                registers[out] = (free.pop() if free else torch.empty_like(state)).copy_(taken) if copy else taken
+        for register in program.free:
+            free.append(registers[register])
+        error = None if program.error is None else registers[program.error]
+        return Outcome(registers[program.update], [registers[k] for k in program.keep], error)
 
-    def _combine(self, op: Combine, row: Row, registers: dict[Column, Tensor], state: Tensor) -> Tensor:
-        if not row:
-            return self._take(state).zero_()
-        first = registers[op.sources[0]]
-        scale = row[op.order[0]][1]
-        if op.overwrite:
-            out = first if scale == 1.0 else first.mul_(scale)
-        elif self.reuse:
-            out = torch.mul(first, scale, out=self._take(state))
+
+COMBINE, CALL, DRAW, TAKE, MIX = range(5)
+
+
+def add_mixed(total: Tensor, source: Tensor, factor: Coefficient) -> None:
+    """total += factor * source, where a `Matrix` acts on the component axis (1)."""
+    if not isinstance(factor, Matrix):
+        total.add_(source, alpha=factor)
+        return
+    for i, row in enumerate(factor.rows):
+        for j, value in enumerate(row):
+            if value != 0.0:
+                total[:, i].add_(source[:, j], alpha=value)
+
+
+def bind(plan: StepPlan, memory: int, fresh: bool, reuse: bool) -> tuple[Program, tuple[tuple[Any, ...], ...]]:
+    """The program of a plan, and its instructions with the plan's own numbers, stages and slots in place."""
+    rows: list[Row] = [stage.row for stage in plan.stages]
+    rows += [plan.update, *plan.keep]
+    if plan.error is not None:
+        rows.append(plan.error)
+    program = compile_structure(
+        tuple(_shape(stage.row) for stage in plan.stages),
+        tuple(_shape(row) for row in plan.keep),
+        _columns(plan.update),
+        None if plan.error is None else _columns(plan.error),
+        memory,
+        fresh,
+        reuse,
+    )
+    bound: list[tuple[Any, ...]] = []
+    for op in program.instructions:
+        if isinstance(op, Combine):
+            numbers = [rows[op.row][k][1] for k in op.order]
+            if any(isinstance(number, Matrix) for number in numbers):  # never in place: a source that dies here is free afterwards
+                freed = (*op.frees, op.sources[0]) if op.overwrite else op.frees
+                bound.append((MIX, op.out, tuple(zip(op.sources, numbers, strict=True)), freed))
+                continue
+            terms = tuple(zip(op.sources[1:], numbers[1:], strict=True))
+            first, scale = (op.sources[0], numbers[0]) if numbers else (-1, 0.0)
+            bound.append((COMBINE, op.out, first, scale, terms, op.overwrite, op.frees))
+        elif isinstance(op, Call):
+            bound.append((CALL, plan.stages[op.number], op.at, op.out))
+        elif isinstance(op, Draw):
+            bound.append((DRAW, plan.slots[op.number], op.out))
         else:
-            out = first * scale
-        for source, k in zip(op.sources[1:], op.order[1:], strict=True):
-            # out of place where gradients may flow: add_ on our own fresh tensor is as good
-            out.add_(registers[source], alpha=row[k][1])
-        return out
+            bound.append((TAKE, op.out, op.source, op.copy))
+    return program, tuple(bound)
 
 
 def _shape(row: Row) -> tuple[Columns, bool]:

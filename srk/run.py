@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from srk.control import Problem, Report, StepController
 from srk.errors import ScoreError
 from srk.executor import Executor
 from srk.integrators import Integrator
 from srk.integrators.base import Step, denoising_step
-from srk.integrators.plan import Stage, StepPlan
+from srk.integrators.plan import Stage, StepPlan, fold
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess, Level
-from srk.scores import Prediction
+from srk.scores import NetworkPrediction, Prediction
+from srk.scores.convert import combine
 from srk.solution import Saved, Solution
+from srk.transitions import Draws, Replay, log_density
 
 
 @attrs.frozen(slots=True)
@@ -63,8 +67,14 @@ class Run:
         saves: frozenset[str],
         callback: Callable[[StepInfo], bool | None] | None,
         label: str,
+        autocast: torch.dtype | None = None,
+        grad: bool | Literal["checkpoint"] = False,
     ) -> None:
         self.label = label
+        self.autocast, self.grad = autocast, grad
+        # What a network says goes straight into the step where the denoiser follows from it by two numbers; not where an adapter has a denoiser of its own.
+        self.folds = isinstance(prediction, NetworkPrediction) and type(prediction).denoise is NetworkPrediction.denoise
+        self.draws = Draws(source) if grad == "checkpoint" or "log_prob" in saves else None
         self.process, self.prediction, self.method, self.eta, self.source = process, prediction, method, eta, source
         self.x, self.saves, self.callback = x, saves, callback
         self.memory: list[Tensor] = []
@@ -78,6 +88,8 @@ class Run:
         self.predictions: list[Tensor] = []
         self.prediction_times: list[float] = []
         self.first_result: Tensor | None = None
+        self.log_probs: list[Tensor] = []
+        self.log_prob_times: list[float] = []
         self.keep_result = callback is not None or "denoised" in saves
         # Where looking at a value would wait for the device, failures are counted on the device and read once, at the end.
         self.immediate = x.device.type == "cpu"
@@ -91,12 +103,13 @@ class Run:
 
     def evaluate(self, x: Tensor, stage: Stage) -> Tensor:
         began = time.perf_counter()
-        if stage.kind == "denoiser":
-            result = self.prediction.denoise(x, stage.level, self.process)
-        else:
-            t = stage.level.t
-            result = self.prediction.score(x, stage.level, self.process) * (0.5 * (1.0 + self.eta**2) * self.process.diffusion(t) ** 2)
-            result -= self.process.drift(t, x)
+        prediction, level, process = self.prediction, stage.level, self.process
+        with nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast):
+            if stage.kind == "denoiser":
+                result = prediction.output(x, level, process) if self.folds else prediction.denoise(x, level, process)
+            else:
+                half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
+                result = prediction.score(x, level, process) * half - process.drift(level.t, x)
         self.score_seconds += time.perf_counter() - began
         if not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device:
             raise ScoreError(
@@ -115,8 +128,22 @@ class Run:
             self.flag_places.append((self.accepted, stage.level.t))
             self.finite = flag if self.finite is None else self.finite & flag
         if self.keep_result and self.first_result is None and stage.kind == "denoiser":
-            self.first_result = result.clone()
+            pair = prediction.coefficients(level) if self.folds else None
+            self.first_result = result.clone() if pair in (None, (0.0, 1.0)) else combine(pair, x, result)
         return result
+
+    def prepare(self, plan: StepPlan) -> StepPlan:
+        """The plan in terms of what the network says."""
+        if not self.folds:
+            return plan
+        pairs = tuple(self.prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0) for stage in plan.stages)
+        if all(pair == (0.0, 1.0) for pair in pairs):
+            return plan
+        folded = plan.programs.get(pairs)
+        if folded is None:
+            folded = plan.programs[pairs] = fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
+        made: StepPlan = folded
+        return made
 
     def _failure(self, step: int, t: float, bad: int) -> NotFinite:
         self.failed = True
@@ -126,13 +153,39 @@ class Run:
 
     def fixed(self, plans: list[StepPlan]) -> None:
         """Run plans made ahead."""
-        executor = Executor(self.evaluate, self.source)
+        executor = Executor(self.evaluate, self.draws or self.source, reuse=not self.grad)
+        step = self._checkpointed if self.grad == "checkpoint" else _step
         self.total = len(plans)
         self.begin(plans[0].start)
         for plan in plans:
-            outcome = executor.run(plan, self.x, self.memory)
-            if self.accept(plan, outcome.state, outcome.keep):
+            if self.draws is not None:
+                self.draws.begin()
+            state, *keep = step(executor, self.prepare(plan), self.x, self.memory)
+            if "log_prob" in self.saves and self.draws is not None and plan.slots:
+                self.log_probs.append(log_density(plan, state, self.draws.values))
+                self.log_prob_times.append(plan.stop.t)
+            if self.accept(plan, state, keep):
                 return
+
+    def _checkpointed(self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
+        """A step whose network calls are repeated in the backward pass, with the same draws."""
+        assert self.draws is not None
+        source, nfe = self.draws, self.nfe
+        values: list[Tensor] = []
+
+        def again(x: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+            nonlocal values
+            if values:  # the backward pass
+                counted, self.nfe = self.nfe, nfe
+                result = _step(Executor(self.evaluate, Replay(values), reuse=False), plan, x, list(kept))
+                self.nfe = counted
+                return result
+            result = _step(executor, plan, x, list(kept))
+            values = list(source.values)
+            return result
+
+        result: tuple[Tensor, ...] = checkpoint(again, state, *memory, use_reentrant=False)
+        return result
 
     def adaptive(self, control: StepController, problem: Problem) -> None:
         """Plan as the controller goes."""
@@ -143,7 +196,7 @@ class Run:
         target: float | None = stop
         while target is not None:
             step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes, error=True)
-            plan = self.method.plan_step(step)
+            plan = self.prepare(self.method.plan_step(step))
             outcome = executor.run(plan, self.x, self.memory)
             decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
             if decision.accept:
@@ -191,7 +244,7 @@ class Run:
     def denoise(self) -> None:
         """The final denoising step."""
         plan = denoising_step(Step(self.process, self.level, Level(self.level.t, 1.0, 0.0, math.inf), self.eta, self.accepted))
-        self.x = Executor(self.evaluate, self.source).run(plan, self.x, []).state
+        self.x = Executor(self.evaluate, self.source, reuse=not self.grad).run(self.prepare(plan), self.x, []).state
         if "denoised" in self.saves:
             self.predictions.append(self.x.clone())
             self.prediction_times.append(self.level.t)
@@ -248,7 +301,13 @@ class Run:
             score_seconds=self.score_seconds,
             trajectory=Saved(tuple(self.times), torch.stack(self.states)) if self.states else None,
             denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions)) if self.predictions else None,
+            log_prob=Saved(tuple(self.log_prob_times), torch.stack(self.log_probs)) if self.log_probs else None,
         )
+
+
+def _step(executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
+    outcome = executor.run(plan, state, memory)
+    return outcome.state, *outcome.keep
 
 
 def _describe(value: object) -> str:

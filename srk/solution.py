@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
+import torch
 from torch import Tensor
 
 
@@ -32,6 +35,8 @@ class Solution:
         score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work.
         trajectory: the states, if `save` asked for "x".
         denoised: the denoised predictions at the first evaluation of each step, if `save` asked for "denoised".
+        log_prob: log-densities in nats, (steps, batch), of the states after each step that draws noise given what came before, at the own times of
+            their ends, if `save` asked for "log_prob".
     """
 
     x: Tensor
@@ -47,6 +52,7 @@ class Solution:
     score_seconds: float
     trajectory: Saved | None = None
     denoised: Saved | None = None
+    log_prob: Saved | None = None
 
     @property
     def success(self) -> bool:
@@ -69,8 +75,34 @@ class Solution:
         ]
         if self.seed is not None:
             lines.append(f"  seed    {self.seed}")
-        for name in ("trajectory", "denoised"):
+        for name in ("trajectory", "denoised", "log_prob"):
             saved = getattr(self, name)
             if saved is not None:
                 lines.append(f"  {name:<11}{len(saved.times)} states")
         return "\n".join(lines)
+
+
+def join(parts: Sequence[Solution]) -> Solution:
+    """The solutions of the pieces of a batch as one: samples in order, seconds added up, the largest NFE, the first status that is not "done"."""
+    first = parts[0]
+
+    def stacked(name: str) -> Saved | None:
+        pieces: list[Saved] = [piece for part in parts if (piece := getattr(part, name)) is not None]
+        # pieces of adaptive runs have times of their own and cannot be stacked
+        if len(pieces) < len(parts) or any(piece.times != pieces[0].times for piece in pieces):
+            return None
+        return Saved(pieces[0].times, torch.cat([piece.values for piece in pieces], 1))
+
+    return attrs.evolve(
+        first,
+        x=torch.cat([part.x for part in parts]),
+        status=next((part.status for part in parts if part.status != "done"), "done"),
+        nfe=max(part.nfe for part in parts),
+        steps=max(part.steps for part in parts),
+        rejected=max(part.rejected for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        score_seconds=sum(part.score_seconds for part in parts),
+        trajectory=stacked("trajectory"),
+        denoised=stacked("denoised"),
+        log_prob=stacked("log_prob"),
+    )

@@ -203,7 +203,7 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
     ("eta must be a finite number >= 0", ValueError, {"eta": math.nan}),
     ("wcw is defined for eta = 1 only, not eta = 0; use ", ValueError, {"solver": "wcw", "eta": 0.0}),
     ("srk2m is defined for 0 <= eta <= 1 only, not eta = 1.5", ValueError, {"solver": "srk2m", "eta": 1.5}),
-    ("save must be 'x', 'denoised' or both, not ['y']", ValueError, {"save": "y"}),
+    ("save must be 'x', 'denoised', 'log_prob' or several of them, not ['y']", ValueError, {"save": "y"}),
     ("on_failure must be", ValueError, {"on_failure": "ignore"}),
     ("seed must be an int or None, not 0.5", TypeError, {"seed": 0.5}),
     ("a grid is a name, a decreasing list of times", TypeError, {"grid": 7}),

@@ -95,7 +95,13 @@ class StepController(ABC):
 
 
 class Grid(StepController):
-    """A controller whose steps are known before the run. Subclasses provide `times`."""
+    """A controller whose steps are known before the run. Subclasses provide `times`.
+
+    Class attributes:
+        remembered: True if the times depend on nothing but process, solver, steps, eta and the grid's own attributes; `solve` then computes them once.
+    """
+
+    remembered: ClassVar[bool] = False
 
     @abstractmethod
     def times(self, problem: Problem) -> list[float]:

@@ -37,6 +37,7 @@ class Uniform(Grid):
     """`uniform`: equal steps in the process's own time."""
 
     name = "uniform"
+    remembered = True
 
     def times(self, problem: Problem) -> list[float]:
         n, hi, lo = steps_of(problem), problem.process.t_max, problem.process.t_min
@@ -48,6 +49,7 @@ class Quadratic(Grid):
     """`quadratic`: equal steps in the square root of the process's own time (Song et al. 2021, DDIM)."""
 
     name = "quadratic"
+    remembered = True
 
     def times(self, problem: Problem) -> list[float]:
         n, hi, lo = steps_of(problem), problem.process.t_max, problem.process.t_min
@@ -63,6 +65,7 @@ class LogSNR(Grid):
     """
 
     name = "log-snr"
+    remembered = True
 
     def times(self, problem: Problem) -> list[float]:
         _need_linear(self, problem.process)
@@ -78,6 +81,7 @@ class Karras(Grid):
     """
 
     name = "karras"
+    remembered = True
     rho: float = attrs.field(default=7.0, validator=attrs.validators.gt(0.0))
 
     def times(self, problem: Problem) -> list[float]:
@@ -103,6 +107,7 @@ class Gauge(Grid):
     """
 
     name = "gauge"
+    remembered = True
     data_variance: float | None = None
     min_variance: float = attrs.field(default=9e-4, validator=attrs.validators.gt(0.0))
 

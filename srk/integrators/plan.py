@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import attrs
 import numpy as np
 
+from srk.integrators.matrix import Coefficient, Matrix, compose
 from srk.processes.base import Level
+from srk.processes.phase import PhaseProcess
 
 if TYPE_CHECKING:
     from srk.integrators.base import Step
@@ -36,17 +38,19 @@ class Column(NamedTuple):
     number: int = 0
 
 
-Row = tuple[tuple[Column, float], ...]
+Row = tuple[tuple[Column, Coefficient], ...]
 
 STATE = Column("x")
 
+_MATRICES = (Matrix, np.ndarray)
+
 
 class LinearForm:
-    """A linear combination of columns with float coefficients; immutable, supports +, - and scaling by numbers."""
+    """A linear combination of columns; immutable, supports +, - and scaling by numbers (for phase-space states also by k x k arrays, from the left)."""
 
     __slots__ = ("terms",)
 
-    def __init__(self, terms: dict[Column, float]) -> None:
+    def __init__(self, terms: dict[Column, Coefficient]) -> None:
         self.terms = terms
 
     def __add__(self, other: LinearForm | Literal[0]) -> LinearForm:  # 0: so that sum() works
@@ -59,7 +63,9 @@ class LinearForm:
 
     __radd__ = __add__
 
-    def __mul__(self, scale: float) -> LinearForm:
+    def __mul__(self, scale: float | Matrix | np.ndarray) -> LinearForm:
+        if isinstance(scale, _MATRICES):
+            return LinearForm({column: compose(scale, value) for column, value in self.terms.items()})
         # A zero coefficient removes the term, so that an infinite factor elsewhere cannot make 0 * inf of it.
         return LinearForm({column: value * scale for column, value in self.terms.items()} if scale != 0 else {})
 
@@ -75,7 +81,8 @@ class LinearForm:
         return self + other * -1.0
 
     def __repr__(self) -> str:
-        return " + ".join(f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()) or "0"
+        shown = {c: f"{v:.6g}" if not isinstance(v, Matrix) else str([[float(f"{x:.6g}") for x in row] for row in v.rows]) for c, v in self.terms.items()}
+        return " + ".join(f"{value} {column.kind}{column.number}" for column, value in shown.items()) or "0"
 
 
 ZERO = LinearForm({})
@@ -140,6 +147,36 @@ class StepPlan:
         return len(self.stages)
 
 
+def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
+    """The same step in terms of what a network says rather than of the denoiser.
+
+    With E_i = a_i X_i + b_i O_i for (a_i, b_i) = pairs[i], every row is rewritten over the inputs X_i and the outputs O_i, which then stand in the E
+    columns: the conversion costs no pass over memory of its own, and its cancellations happen in float64.
+    """
+
+    def rewrite(row: Row) -> Row:
+        terms: dict[Column, Coefficient] = {}
+        for column, value in row:
+            if column.kind == "E":
+                a, b = pairs[column.number]
+                terms[column] = terms.get(column, 0.0) + value * b
+                if a != 0.0:
+                    column, value = inputs[column.number], value * a
+                else:
+                    continue
+            terms[column] = terms.get(column, 0.0) + value
+        return tuple(terms.items())
+
+    inputs = [STATE if stage.row == ((STATE, 1.0),) else Column("X", i) for i, stage in enumerate(plan.stages)]
+    return attrs.evolve(
+        plan,
+        stages=tuple(attrs.evolve(stage, row=rewrite(stage.row)) for stage in plan.stages),
+        update=rewrite(plan.update),
+        keep=tuple(map(rewrite, plan.keep)),
+        error=None if plan.error is None else rewrite(plan.error),
+    )
+
+
 @attrs.frozen(slots=True)
 class Node:
     """A stage on the drafting board: the form of its input `x` and of its result `value`."""
@@ -165,7 +202,7 @@ class Draft:
     def evaluate(self, x: LinearForm, level: Level, kind: Kind = "denoiser") -> Node:
         """Ask for the denoiser (or reverse drift) at state `x`, noise level `level`."""
         index = len(self._stages)
-        row = _row(x)
+        row = row_of(x)
         self._stages.append(Stage(level, row, kind))
         at = self.state if row == ((STATE, 1.0),) else LinearForm({Column("X", index): 1.0})
         return Node(at, LinearForm({Column("E", index): 1.0}))
@@ -176,9 +213,16 @@ class Draft:
         b(x, t) = -f x + (1 + eta^2)/2 g^2 score; for a linear process through the denoiser, otherwise evaluated whole.
         """
         process, eta = self.step.process, self.step.eta
+        half = 0.5 * (1.0 + eta * eta)
+        if isinstance(process, PhaseProcess):  # the score is C^-1 (a D - z)
+            kernel, g = process.kernel(level.t), process.diffusion(level.t)
+            pull = half * g @ g.T @ np.linalg.inv(kernel.covariance)
+            lift = np.zeros_like(pull)
+            lift[:, 0] = pull @ kernel.mean
+            node = self.evaluate(x, level)
+            return node.x * (-process.drift_matrix(level.t) - pull) + node.value * lift
         if not self.step.linear:
             return self.evaluate(x, level, "drift").value
-        half = 0.5 * (1.0 + eta * eta)
         f, g2 = float(process.log_alpha_rate(level.t)), float(process.diffusion(level.t)) ** 2
         node = self.evaluate(x, level)
         return node.x * (-f - half * g2 / level.sigma**2) + node.value * (half * g2 * level.alpha / level.sigma**2)
@@ -235,9 +279,9 @@ class Draft:
         """
         kept = list(keep)
         error = error if self.step.error else None
-        rows = [stage.row for stage in self._stages] + [_row(state), *(_row(form) for form, _ in kept)]
+        rows = [stage.row for stage in self._stages] + [row_of(state), *(row_of(form) for form, _ in kept)]
         if error is not None:
-            rows.append(_row(error))
+            rows.append(row_of(error))
         used = sorted({column.number for row in rows for column, _ in row if column.kind == "z"})
         if len(used) != len(self._slots):
             number = {old: new for new, old in enumerate(used)}
@@ -259,8 +303,10 @@ class Draft:
         )
 
 
-def _row(form: LinearForm) -> Row:
-    return tuple((column, float(value)) for column, value in form.terms.items() if value != 0.0)
+def row_of(form: LinearForm) -> Row:
+    """The terms of a form that are not zero."""
+    terms = ((column, value.simplify() if isinstance(value, Matrix) else float(value)) for column, value in form.terms.items())
+    return tuple(term for term in terms if term[1] != 0.0)
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)

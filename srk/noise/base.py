@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from srk.errors import IncompatibleError
+
 if TYPE_CHECKING:
     from srk.integrators.plan import Slot, StepPlan
 
@@ -38,6 +40,12 @@ class NoiseSource(ABC):
     @abstractmethod
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
         """Fill `out` (batch, *event) with the unit-variance draw that `slot` describes on the clock named `clock`."""
+
+    def part(self, first: int, count: int) -> NoiseSource:
+        """A source for the samples first, ..., first + count - 1 of this one's batch, with the same numbers; for sources whose noise belongs to the sample."""
+        raise IncompatibleError(
+            f"the noise source {self.name or type(self).__name__!r} draws for a batch as a whole, so a batch cut in pieces would get other numbers; use noise='keyed'"
+        )
 
     @property
     def seed(self) -> int | None:

@@ -319,6 +319,9 @@ class BrownianNoise(NoiseSource):
     def seed(self) -> int | None:
         return self.normals.seed
 
+    def part(self, first: int, count: int) -> BrownianNoise:
+        return BrownianNoise(levels=self.levels, **self.normals.part(first, count))
+
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.normals.start(shape)
         # bridges in half precision would lose the path; draws are cast at the end

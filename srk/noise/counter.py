@@ -15,6 +15,7 @@ import math
 import secrets
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,6 +97,14 @@ class SampleNormals:
                     self._runs[-1] = (at, count + 1, first)
                 else:
                     self._runs.append((row, 1, index))
+
+    def part(self, first: int, count: int) -> dict[str, Any]:
+        """The arguments that make the normals of the samples first, ..., first + count - 1 of this batch."""
+        if self.seeds is not None:
+            return {"seed": None, "seeds": self.seeds[first : first + count]}
+        if self.indices is not None:
+            return {"seed": self.seed, "indices": self.indices[first : first + count]}
+        return {"seed": self.seed, "first_index": self.first_index + first}
 
     def fill(self, out: torch.Tensor, *name: str | float) -> None:
         """Fill `out` (batch, *event) with the unit normals of the draw called `name`."""

@@ -53,6 +53,9 @@ class KeyedNoise(NoiseSource):
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.normals.start(shape)
 
+    def part(self, first: int, count: int) -> KeyedNoise:
+        return KeyedNoise(**self.normals.part(first, count))
+
     def prior(self, out: torch.Tensor) -> None:
         self.normals.fill(out, "prior")
 

@@ -123,6 +123,14 @@ class NetworkPrediction(Prediction):
         pair = self.coefficients(level)  # first: it says in a clear message where no output can help
         return convert.combine(pair, x, self.output(x, level, process))
 
+    def part(self, first: int, count: int, batch: int) -> Prediction:
+        """The same network with the conditions of these samples: tensors in `model_kwargs` whose first axis is the batch are cut."""
+        cut = {
+            name: value[first : first + count] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch else value
+            for name, value in self.model_kwargs.items()
+        }
+        return attrs.evolve(self, model_kwargs=cut) if self.model_kwargs else self
+
     @abstractmethod
     def coefficients(self, level: Level) -> convert.Pair:
         """(a, b) with D = a x + b output, in float64; `IncompatibleError` where the output does not determine D."""
@@ -153,7 +161,7 @@ class NetworkPrediction(Prediction):
                 raise ScoreError(
                     f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; it must return real floating-point numbers"
                 )
-            if self.network_dtype is None:
+            if self.network_dtype is None and not torch.is_autocast_enabled(x.device.type):
                 raise ScoreError(
                     f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; if it works in {out.dtype}, say so: "
                     f"srk.{type(self).__name__}(network, network_dtype={out.dtype}) casts its input there and its output back"

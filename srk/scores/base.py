@@ -55,6 +55,10 @@ class Prediction(ABC):
         """
         return 1
 
+    def part(self, first: int, count: int, batch: int) -> Prediction:
+        """The prediction for the samples first, ..., first + count - 1 of a batch; override it where conditions belong to samples. The default is itself."""
+        return self
+
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score grad log p_t at `x`; the default goes through the denoiser."""
         return to_score(self.denoise(x, level, process), x, level)

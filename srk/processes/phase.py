@@ -1,0 +1,323 @@
+"""Phase-space processes: linear diffusions of the data together with auxiliary variables, and the one number per coordinate that they know."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from srk.errors import ArgumentError
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.elementwise import elementwise, is_number
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@attrs.frozen(slots=True, eq=False)
+class Kernel:
+    """The law of z_t given data x0, N(a x0, C), in the coordinates where it is simplest.
+
+    With D the complement of a in C, C = rho^2 a a^T + D D^T, every state is z = a m + D xi. The statistic m = x0 + rho eps holds all that z knows of the data,
+    and xi ~ N(0, I) is independent of the data and of m.
+
+    Arguments:
+        mean: a, shape (k,).
+        covariance: C, shape (k, k).
+        rho: noise of the statistic, (a^T C^-1 a)^(-1/2).
+        complement: D, shape (k, k - 1).
+        reading: w = rho^2 C^-1 a, shape (k,): m = w . z.
+        rest: D^T C^-1, shape (k - 1, k): xi = rest z.
+    """
+
+    mean: Array
+    covariance: Array
+    rho: float
+    complement: Array
+    reading: Array
+    rest: Array
+
+
+class PhaseProcess(ForwardProcess):
+    r"""A process dz = F(t) z dt + G(t) dW of k components, of which the first starts as the data and the others as Gaussian noise.
+
+    The state is a tensor of shape (batch, k, *event); F and G are k x k and act on the component axis alone, so that `z.flatten(1, 2)` is the network input of
+    methods that concatenate the components along the channels. A subclass gives `drift_matrix`, `diffusion`, `auxiliary_variance`, `t_min` and `t_max`, and
+    `transition` where it has a closed form; for the kernel the process starts at t = 0.
+
+    Given the data, z_t is Gaussian with a mean a(t) x0, so one number per coordinate of the data, m = rho^2 a^T C^-1 z = x0 + rho eps, is a sufficient statistic:
+    the denoiser and the whole score follow from D(m) = E[x0 | m],
+
+        E[x0 | z] = D(m)                grad log p(z) = C^-1 (a D(m) - z)
+
+    `statistic` is that linear process (alpha = 1, sigma = rho(t)); `level`, `lam` and `time` are its.
+
+    Examples:
+        >>> from srk.processes import CLD
+        >>> level = CLD().level(1.0)
+        >>> level.alpha, round(level.sigma, 1), round(level.lam, 2)
+        (1.0, 247.6, -5.51)
+    """
+
+    components: int = 2
+
+    @abstractmethod
+    def drift_matrix(self, t: float) -> Array:
+        """F(t) at own time `t`, shape (k, k)."""
+
+    @abstractmethod
+    def diffusion(self, t: float) -> Array:  # type: ignore[override]  # a matrix here
+        """G(t) at own time `t`, shape (k, k)."""
+
+    @property
+    @abstractmethod
+    def auxiliary_variance(self) -> tuple[float, ...]:
+        """Variances of the k - 1 auxiliary components at t = 0, where they have mean 0 and know nothing of the data."""
+
+    def transition(self, start: float, stop: float) -> tuple[Array, Array]:
+        """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward from own time `start` to `stop` >= `start`; here by collocation to about 1e-13."""
+        k = self.components
+
+        def blocks(t: float) -> tuple[Array, Array, Array]:
+            g = self.diffusion(t)
+            return self.drift_matrix(t), g @ g.T, np.zeros(k)
+
+        psi, q, _ = linear_flow(blocks, k, start, stop)
+        return psi, q
+
+    def kernel(self, t: float) -> Kernel:
+        """The law of z_t given the data, at own time `t`."""
+        return _kernel(self, float(t))
+
+    def mean_and_covariance(self, t: float) -> tuple[Array, Array]:
+        """(a, C) with z_t ~ N(a x0, C) given the data; the auxiliary components are integrated out."""
+        psi, q = self.transition(0.0, t)
+        return psi[:, 0], q + (psi[:, 1:] * np.asarray(self.auxiliary_variance)) @ psi[:, 1:].T
+
+    @property
+    def statistic(self) -> Statistic:
+        """The linear process m = x0 + rho(t) eps of the sufficient statistic, in the same own time."""
+        return Statistic(self)
+
+    def drift(self, t: float, x: torch.Tensor) -> torch.Tensor:
+        """F(t) z for states of shape (batch, k, *event)."""
+        return mix(self.drift_matrix(t), x)
+
+    def level(self, t: float) -> Level:
+        """The level of the statistic at own time `t`: alpha = 1, sigma = rho."""
+        t = self.check_time(t)
+        return self.statistic.level(t)
+
+    def level_at(self, lam: float) -> Level:
+        """The level at half log-SNR `lam` = -log(rho)."""
+        return self.statistic.level_at(lam)
+
+    def lam(self, t: Any) -> Any:
+        """Half log-SNR -log(rho) of the statistic at own time `t` (float or array)."""
+        return self.statistic.lam(t)
+
+    def time(self, lam: float) -> float:
+        """Own time at which the half log-SNR of the statistic is `lam`."""
+        return self.statistic.time(lam)
+
+    @property
+    def prior_factor(self) -> Array:
+        """Lower-triangular L with L L^T = C(t_max): the reversal starts from L eps, shape (k, k)."""
+        return np.linalg.cholesky(self.kernel(self.t_max).covariance)
+
+    def sample_prior(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
+        """Draw states of shape `shape` = (batch, k, *event) from N(0, C(t_max))."""
+        self.check_shape(shape)
+        return mix(self.prior_factor, torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype))
+
+    def perturb(self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Draw z_t, shape (batch, k, *event), given data `x0` of shape (batch, *event), at own time `t`."""
+        kernel = self.kernel(self.check_time(t))
+        eps = torch.randn(
+            (x0.shape[0], self.components, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype
+        )
+        basis = np.column_stack([kernel.rho * kernel.mean, kernel.complement])
+        z = mix(basis, eps)
+        for i, a in enumerate(kernel.mean):
+            z[:, i].add_(x0, alpha=float(a))
+        return z
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raise `ArgumentError` unless `shape` is (batch, k, *event)."""
+        if len(shape) < 2 or shape[1] != self.components:
+            raise ArgumentError(
+                f"states of {self!r} have shape (batch, {self.components}, *event), the data in [:, 0], not {tuple(shape)}; "
+                f"for data of shape (3, 32, 32) use shape=(batch, {self.components}, 3, 32, 32)"
+            )
+
+    def validate(self) -> None:
+        """Raise unless the matrices fit, the covariances are positive definite and information about the data decreases strictly."""
+        super().validate()
+        k, previous = self.components, 0.0
+        if len(self.auxiliary_variance) != k - 1 or min(self.auxiliary_variance) < 0.0:
+            raise ArgumentError(f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not {self.auxiliary_variance!r}")
+        if self.t_min < 0.0:
+            raise ArgumentError(f"{self!r} starts at t = 0, so t_min must be >= 0, not {self.t_min!r}")
+        for i in range(17):
+            t = self.t_min + (self.t_max - self.t_min) * i / 16
+            for name, value in (("drift_matrix", self.drift_matrix(t)), ("diffusion", self.diffusion(t))):
+                if np.shape(value) != (k, k) or not np.all(np.isfinite(value)):
+                    raise ArgumentError(f"{name}({t!r}) of {self!r} must be a finite {k} x {k} array, not {value!r}")
+            rho = self.kernel(t).rho
+            if not (rho > previous or i == 0):
+                raise ArgumentError(f"the noise rho of the statistic of {self!r} must grow with t, but it is {previous!r} and then {rho!r} at t = {t!r}")
+            previous = rho
+
+
+@attrs.frozen
+class Statistic(LinearProcess):
+    """The sufficient statistic m = x0 + rho(t) eps of a phase-space process, as a linear process: alpha = 1, sigma = rho.
+
+    Along the reverse SDE of the phase-space process, m follows the reverse SDE of this process exactly (docs: Phase space).
+
+    Arguments:
+        phase: the phase-space process.
+    """
+
+    name = "statistic"
+    phase: PhaseProcess
+
+    @property
+    def t_min(self) -> float:  # type: ignore[override]
+        return self.phase.t_min
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.phase.t_max
+
+    def alpha(self, t: Any) -> Any:
+        return 1.0 if is_number(t) else np.ones_like(np.asarray(t, dtype=np.float64))
+
+    def sigma(self, t: Any) -> Any:
+        return self.phase.kernel(t).rho if is_number(t) else elementwise(self.sigma, t)
+
+    def log_alpha_rate(self, t: float) -> float:
+        return 0.0
+
+    def lam_rate(self, t: float) -> float:
+        """d lam/dt = -(1/2) rho^2 |G^T C^-1 a|^2: the rate at which the reverse process learns."""
+        rho = self.phase.kernel(t).rho
+        return -math.inf if rho == 0.0 else -0.5 * (self.diffusion(t) / rho) ** 2
+
+    def diffusion(self, t: float) -> float:
+        """rho^2 |G^T C^-1 a| = |G^T w|."""
+        kernel = self.phase.kernel(t)
+        return float(np.linalg.norm(self.phase.diffusion(t).T @ kernel.reading))
+
+
+def statistic(process: ForwardProcess) -> LinearProcess | None:
+    """The linear process through which the data are seen: `process` itself, the statistic of a phase-space process, None for a nonlinear one."""
+    if isinstance(process, PhaseProcess):
+        return process.statistic
+    return process if isinstance(process, LinearProcess) else None
+
+
+def mix(matrix: Array, x: torch.Tensor) -> torch.Tensor:
+    """`matrix` times the components of `x`, shape (batch, k, *event)."""
+    out = torch.zeros_like(x)
+    for i, row in enumerate(np.asarray(matrix)):
+        for j, value in enumerate(row):
+            if value != 0.0:
+                out[:, i].add_(x[:, j], alpha=float(value))
+    return out
+
+
+@lru_cache(maxsize=4096)
+def _kernel(process: PhaseProcess, t: float) -> Kernel:
+    a, c = process.mean_and_covariance(t)
+    if t == 0.0:  # no noise on the data
+        k = len(a)
+        eye = np.eye(k)
+        std = np.sqrt(np.asarray(process.auxiliary_variance))
+        rest = np.zeros((k - 1, k))
+        rest[:, 1:] = np.diag(1.0 / std) if np.all(std > 0) else 0.0
+        return Kernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest)
+    try:
+        np.linalg.cholesky(c)
+        inverse = np.linalg.inv(c)
+        informed = inverse @ a
+        rho2 = 1.0 / float(a @ informed)
+        k_full = c - rho2 * np.outer(a, a)
+        factor = np.linalg.cholesky(k_full[1:, 1:])
+    except np.linalg.LinAlgError as error:
+        raise ArgumentError(
+            f"the covariance of {process!r} at t = {t!r} is not positive definite: {c.tolist()!r}; noise must reach every component (or t_min is too small)"
+        ) from error
+    complement = np.linalg.solve(factor, k_full[1:, :]).T
+    return Kernel(a, c, math.sqrt(rho2), complement, rho2 * informed, complement.T @ inverse)
+
+
+_NODES = 8
+
+
+def _gauss() -> tuple[Array, Array, Array]:
+    """Nodes, weights and coefficients of the Gauss-Legendre collocation method on [0, 1], of order 16."""
+    x, b = np.polynomial.legendre.leggauss(_NODES)
+    c, b = 0.5 * (x + 1.0), 0.5 * b
+    powers = np.arange(1, _NODES + 1)
+    a = (c[:, None] ** powers / powers) @ np.linalg.inv(c[:, None] ** (powers - 1))
+    return c, b, a
+
+
+_C, _B, _A = _gauss()
+
+
+def linear_flow(
+    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
+) -> tuple[Array, Array, Array]:
+    """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt, from `start` to `stop` (in either direction).
+
+    Arguments:
+        blocks: t -> (M, S, b), of shapes (k, k), (k, k), (k,).
+        k: dimension.
+        start, stop: times; where `stop` is below `start`, M and b act on a negative dt and S is what is added per |dt|.
+
+    Returns:
+        (Phi, N, q): z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of order 16.
+    """
+    phi, noise, response = np.eye(k), np.zeros((k, k)), np.zeros(k)
+    sign = 1.0 if stop >= start else -1.0
+    t = start
+    while t != stop:
+        m = blocks(t)[0]
+        # Steps short against the rates, and against the distance to 0, where the coefficients of a reversal are singular
+        size = min(abs(stop - t), 1.0 / max(1e-300, float(np.abs(m).max())))
+        if sign < 0.0:
+            size = min(size, 0.25 * t) if stop > 0.0 else size
+        end = stop if size >= 0.999 * abs(stop - t) else t + sign * size
+        phi1, noise1, response1 = _collocate(blocks, k, t, end)
+        phi, noise, response = phi1 @ phi, phi1 @ noise @ phi1.T + noise1, phi1 @ response + response1
+        t = end
+    return phi, noise, response
+
+
+def _collocate(blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float) -> tuple[Array, Array, Array]:
+    # One homogeneous system: [[M, S, b], [0, -M^T, 0], [0, 0, 0]] has the flow [[Phi, N Phi^-T, q], [0, Phi^-T, 0], [0, 0, 1]]
+    h, size = stop - start, 2 * k + 1
+    system = np.zeros((_NODES, size, size))
+    for i, c in enumerate(_C):
+        m, s, b = blocks(start + c * h)
+        system[i, :k, :k], system[i, :k, k : 2 * k], system[i, :k, -1] = m, math.copysign(1.0, h) * s, b
+        system[i, k : 2 * k, k : 2 * k] = -m.T
+    matrix = np.eye(_NODES * size) - h * np.einsum("ij,iab->iajb", _A, system).reshape(_NODES * size, -1)
+    slopes = np.linalg.solve(matrix, system.reshape(_NODES * size, size)).reshape(_NODES, size, size)
+    flow = np.eye(size) + h * np.einsum("i,iab->ab", _B, slopes)
+    phi, noise = flow[:k, :k], flow[:k, k : 2 * k] @ flow[:k, :k].T
+    return phi, 0.5 * (noise + noise.T), flow[:k, -1]

@@ -1,0 +1,262 @@
+"""The sampler: prepared once, called often; folding, gradients, log-densities, autocast, pieces of a batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import srk
+from srk.integrators.plan import Stage, fold
+
+VP = srk.VP()
+TARGET = srk.targets.GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.2], [0.3]]))
+
+
+class Affine(nn.Module):
+    """A denoiser with parameters: D = a x + b."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.3, dtype=dtype))
+        self.b = nn.Parameter(torch.tensor(0.1, dtype=dtype))
+        self.calls = 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.tanh(self.a * x + self.b)
+
+
+def test_a_sampler_is_solve_prepared() -> None:
+    sampler = srk.Sampler(VP, TARGET.score(VP), "srk2m", nfe=12, grid="karras")
+    for seed in (0, 1):
+        alone = srk.solve(VP, TARGET.score(VP), "srk2m", nfe=12, grid="karras", shape=(5, 1), seed=seed)
+        assert torch.equal(sampler((5, 1), seed=seed).x, alone.x)
+    assert sampler.plans() is sampler.plans()
+    assert "srk2m" in repr(sampler)
+
+
+def noise_network(x: Tensor, t: Tensor) -> Tensor:
+    level = VP.level(float(t[0]))
+    return (x - level.alpha * TARGET.score(VP).denoise(x, level, VP)) / level.sigma
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "dpmpp-2m-sde", "dpmpp-3m-sde", "etd-sra1", "sra1", "sa-solver", "unipc-3"])
+def test_folding_changes_rounding_only(solver: str) -> None:
+    """The same network as noise, v and denoiser: one plan in three coordinates."""
+    exact = TARGET.score(VP)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        level = VP.level(float(t[0]))
+        denoised = exact.denoise(x, level, VP)
+        return level.alpha * (x - level.alpha * denoised) / level.sigma - level.sigma * denoised
+
+    def run(score: Any) -> srk.Solution:
+        return srk.solve(VP, score, solver, shape=(16, 1), steps=12, seed=0, dtype=torch.float64, save="denoised")
+
+    expected = run(exact)
+    for score in (srk.Noise(noise_network), srk.Velocity(velocity)):
+        sol = run(score)
+        assert torch.allclose(sol.x, expected.x, rtol=0, atol=1e-9)
+        assert torch.allclose(sol.denoised.values, expected.denoised.values, rtol=0, atol=1e-8)  # type: ignore[union-attr]
+
+
+def test_fold_is_substitution() -> None:
+    """Rows over outputs, evaluated with random numbers, equal the rows over denoisers."""
+    times = [0.9, 0.6, 0.3]
+    plan = srk.Sampler(VP, srk.Data(lambda x, t: x), "srk2s", grid=times).plans()[1]
+    pairs = ((0.3, -1.7), (0.8, 0.4))[: len(plan.stages)]
+    folded = fold(plan, pairs)
+    numbers = torch.rand(100, generator=torch.Generator().manual_seed(0)).tolist()
+
+    def walk(p: Any, denoised: bool) -> list[float]:
+        values: dict[Any, float] = {}
+
+        def row(r: Any) -> float:
+            return sum(c * values.setdefault(k, numbers[hash(k) % 97]) for k, c in r)
+
+        for i, stage in enumerate(p.stages):
+            x = row(stage.row)
+            values[("X", i)] = x
+            output = math.sin(3 * x)
+            values[("E", i)] = pairs[i][0] * x + pairs[i][1] * output if denoised else output
+        return [row(p.update), *(row(r) for r in p.keep)]
+
+    assert walk(folded, False) == pytest.approx(walk(plan, True), rel=1e-12)
+
+
+def test_a_denoiser_of_ones_own_is_not_bypassed() -> None:
+    class Clipped(srk.Noise):
+        def denoise(self, x: Tensor, level: Any, process: Any) -> Tensor:
+            return super().denoise(x, level, process).clamp(-0.5, 0.5)
+
+    sol = srk.solve(VP, Clipped(noise_network), "ddpm", shape=(64, 1), steps=10, seed=0)
+    assert sol.x.abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "dpmpp-2m-sde"])
+@pytest.mark.parametrize("grad", [True, "checkpoint"])
+def test_gradients_flow_and_are_right(solver: str, grad: Any) -> None:
+    """Against central differences, in the parameters and in the initial state; a recomputed step gives the same."""
+    network = Affine()
+    x0 = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None].requires_grad_()
+
+    def loss(grad: Any) -> Tensor:
+        sol = srk.solve(VP, srk.Data(network), solver, x_init=x0, steps=5, seed=3, grad=grad)
+        return sol.x.square().sum()
+
+    value = loss(grad)
+    by_a, by_x = torch.autograd.grad(value, [network.a, x0])
+    h = 1e-6
+    with torch.no_grad():
+        network.a += h
+        up = loss(False)
+        network.a -= 2 * h
+        down = loss(False)
+        network.a += h
+    assert by_a.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-6)
+    direction = torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64)
+    with torch.no_grad():
+        x0 += h * direction
+        up = loss(False)
+        x0 -= 2 * h * direction
+        down = loss(False)
+        x0 += h * direction
+    assert (by_x * direction).sum().item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-6, abs=1e-10)  # the quotient rounds
+    assert loss(grad).item() == loss(False).item()
+
+
+def test_checkpointing_calls_the_network_twice() -> None:
+    network = Affine()
+    sol = srk.solve(
+        VP, srk.Data(network), "ddpm", shape=(2, 1), steps=5, seed=0, dtype=torch.float64, grad="checkpoint", denoise_final=False
+    )
+    assert network.calls == sol.nfe == 5
+    sol.x.sum().backward()
+    assert network.calls == 10
+
+
+def test_gradients_need_a_fixed_grid() -> None:
+    with pytest.raises(srk.errors.IncompatibleError, match="gradients need a fixed grid"):
+        srk.solve(VP, TARGET.score(VP), "srk2s", shape=(2, 1), controller="adaptive", grad=True)
+    with pytest.raises(srk.errors.ArgumentError, match="grad must be"):
+        srk.solve(VP, TARGET.score(VP), shape=(2, 1), grad="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "srk1", "euler-maruyama", "ddim", "dpmpp-2m-sde", "euler-ancestral"])
+def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
+    """Against torch.distributions, with the mean from the same step without its draw; and the sampler's own second reading of a trajectory."""
+    n = srk.integrators.integrator("ddim") if solver == "ddim" else solver
+    sampler = srk.Sampler(VP, TARGET.score(VP), n, steps=6, eta=1.0, denoise_final=False)
+    sol = sampler((4, 1), seed=0, dtype=torch.float64, save=["x", "log_prob"])
+    assert sol.log_prob is not None and sol.trajectory is not None
+    means = [sampler.process.level(t) for t in sol.times]
+    assert len(means) == 7
+    plans = sampler.plans()
+    states = sol.trajectory.values
+    memory: list[Tensor] = []
+    from srk.executor import Executor
+    from srk.transitions import Replay
+
+    def evaluate(x: Tensor, stage: Stage) -> Tensor:
+        return TARGET.score(VP).denoise(x, stage.level, VP)
+
+    expected = []
+    for plan, x, after in zip(plans, states[:-1], states[1:], strict=True):
+        outcome = Executor(evaluate, Replay([torch.zeros_like(x)] * 9), reuse=False).run(plan, x, memory)
+        memory = outcome.keep
+        std = math.sqrt(sum(c * c for k, c in plan.update if k.kind == "z"))
+        expected.append(torch.distributions.Normal(outcome.state, std).log_prob(after).sum(1))
+    assert torch.allclose(sol.log_prob.values, torch.stack(expected), rtol=1e-9, atol=1e-9)
+    again = sampler.log_prob(sol)
+    assert again.times == sol.log_prob.times
+    assert torch.allclose(again.values, sol.log_prob.values, rtol=1e-9, atol=1e-9)
+
+
+def test_log_prob_has_the_policy_gradient() -> None:
+    """d log p of a fixed trajectory, from the run itself and from a second reading; central differences agree."""
+    network = Affine()
+    sampler = srk.Sampler(VP, srk.Data(network), "ddpm", steps=5, denoise_final=False)
+    sol = sampler((3, 2), seed=0, dtype=torch.float64, save=["x", "log_prob"], grad=True)
+    fixed = srk.Sampler(VP, srk.Data(network), "ddpm", steps=5, denoise_final=False)
+    with torch.no_grad():
+        trajectory = type(sol.trajectory)(sol.trajectory.times, sol.trajectory.values.detach())  # type: ignore[union-attr, arg-type, misc]
+    (second,) = torch.autograd.grad(fixed.log_prob(trajectory).values.sum(), [network.a])
+    h = 1e-6
+    with torch.no_grad():
+        network.a += h
+        up = fixed.log_prob(trajectory).values.sum()
+        network.a -= 2 * h
+        down = fixed.log_prob(trajectory).values.sum()
+        network.a += h
+    assert second.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
+
+
+def test_log_prob_refusals() -> None:
+    score = TARGET.score(VP)
+    with pytest.raises(srk.errors.IncompatibleError, match=r"not Gaussian given the state.*'ddpm'"):
+        srk.solve(VP, score, "srk2m", shape=(2, 1), steps=4, save="log_prob")
+    with pytest.raises(srk.errors.IncompatibleError, match="draws no noise"):
+        srk.solve(VP, score, "ddim", shape=(2, 1), steps=4, eta=0.0, save="log_prob")
+    with pytest.raises(srk.errors.IncompatibleError, match="fixed grid"):
+        srk.solve(VP, score, "srk2s", shape=(2, 1), controller="adaptive", save="log_prob")
+    sampler = srk.Sampler(VP, score, "ddpm", steps=4)
+    with pytest.raises(srk.errors.ArgumentError, match="save='x'"):
+        sampler.log_prob(sampler((2, 1)))
+    other = srk.solve(VP, score, "ddpm", shape=(2, 1), steps=5, save="x")
+    with pytest.raises(srk.errors.ArgumentError, match="not the 5 times"):
+        sampler.log_prob(other)
+
+
+def test_autocast_runs_the_network_in_its_dtype() -> None:
+    """Matrix products in bfloat16, the state in float64; near the float64 run."""
+    seen: list[torch.dtype] = []
+    linear = nn.Linear(2, 2, dtype=torch.float32)
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = linear(x.float())
+        seen.append(out.dtype)
+        return out
+
+    with pytest.raises(srk.errors.ScoreError, match="network_dtype"):
+        srk.solve(VP, srk.Data(network), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64)
+    sol = srk.solve(VP, srk.Data(network), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64, autocast=torch.bfloat16)
+    assert sol.x.dtype == torch.float64
+    assert seen[-1] == torch.bfloat16
+    exact = srk.solve(VP, srk.Data(lambda x, t: linear(x.float()).double()), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64)
+    assert torch.allclose(sol.x, exact.x, atol=0.05) and not torch.equal(sol.x, exact.x)
+    with pytest.raises(srk.errors.ArgumentTypeError, match="autocast"):
+        srk.solve(VP, srk.Data(network), shape=(4, 2), autocast="bf16")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("noise", ["keyed", "brownian", None])
+@pytest.mark.parametrize("size", [1, 3, 8, 100])
+def test_pieces_of_a_batch_are_the_batch(noise: str | None, size: int) -> None:
+    """With conditions that belong to samples, with and without an initial state."""
+    shift = torch.arange(8.0)[:, None]
+    score = srk.Data(lambda x, t, shift: 0.1 * x + shift, model_kwargs={"shift": shift})
+
+    def run(**kwargs: Any) -> srk.Solution:
+        return srk.solve(VP, score, "srk2m", steps=5, **kwargs)
+
+    whole = run(shape=(8, 1), noise=noise or "keyed", seed=1, save="x")
+    cut = run(shape=(8, 1), noise=noise, seed=1, microbatch=size, save="x")
+    assert torch.equal(cut.x, whole.x)
+    assert torch.equal(cut.trajectory.values, whole.trajectory.values)  # type: ignore[union-attr]
+    assert cut.nfe == whole.nfe
+    x_init = torch.linspace(-2, 2, 8)[:, None]
+    source = srk.noise.KeyedNoise(seeds=list(range(10, 18)))
+    assert torch.equal(
+        run(x_init=x_init, noise=source, microbatch=size).x,
+        run(x_init=x_init, noise=srk.noise.KeyedNoise(seeds=list(range(10, 18)))).x,
+    )
+
+
+def test_pieces_need_noise_that_belongs_to_the_sample() -> None:
+    with pytest.raises(srk.errors.IncompatibleError, match="noise='keyed'"):
+        srk.solve(VP, TARGET.score(VP), shape=(8, 1), noise="generator", microbatch=4)
+    with pytest.raises(srk.errors.ArgumentError, match="microbatch must be"):
+        srk.solve(VP, TARGET.score(VP), shape=(8, 1), microbatch=0)
