@@ -69,9 +69,10 @@ class Run:
         label: str,
         autocast: torch.dtype | None = None,
         grad: bool | Literal["checkpoint"] = False,
+        compiled: bool = False,
     ) -> None:
         self.label = label
-        self.autocast, self.grad = autocast, grad
+        self.autocast, self.grad, self.compiled = autocast, grad, compiled
         # What a network says goes straight into the step where the denoiser follows from it by two numbers; not where an adapter has a denoiser of its own.
         self.folds = isinstance(prediction, NetworkPrediction) and type(prediction).denoise is NetworkPrediction.denoise
         self.draws = Draws(source) if grad == "checkpoint" or "log_prob" in saves else None
@@ -153,14 +154,21 @@ class Run:
 
     def fixed(self, plans: list[StepPlan]) -> None:
         """Run plans made ahead."""
-        executor = Executor(self.evaluate, self.draws or self.source, reuse=not self.grad)
+        source, prepared = self.draws or self.source, [self.prepare(plan) for plan in plans]
+        executor: Executor
+        if self.compiled:
+            from srk.compiled import CompiledExecutor  # torch.compile takes seconds to import
+
+            executor = CompiledExecutor(self.evaluate, source, (tuple(self.x.shape), self.x.dtype, self.x.device))
+        else:
+            executor = Executor(self.evaluate, source, reuse=not self.grad)
         step = self._checkpointed if self.grad == "checkpoint" else _step
         self.total = len(plans)
         self.begin(plans[0].start)
-        for plan in plans:
+        for plan in prepared:
             if self.draws is not None:
                 self.draws.begin()
-            state, *keep = step(executor, self.prepare(plan), self.x, self.memory)
+            state, *keep = step(executor, plan, self.x, self.memory)
             if "log_prob" in self.saves and self.draws is not None and plan.slots:
                 self.log_probs.append(log_density(plan, state, self.draws.values))
                 self.log_prob_times.append(plan.stop.t)

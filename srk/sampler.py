@@ -28,6 +28,7 @@ from srk.transitions import check_gaussian, transition_log_prob
 DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob"}
 Gradient = Literal[False, True, "checkpoint"]
+Compile = Literal[False, "step"]
 
 
 class Sampler:
@@ -42,6 +43,7 @@ class Sampler:
         eta: stochasticity.
         denoise_final: end with the denoised prediction.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
+        compile: "step" compiles the arithmetic between two network calls.
 
     Examples:
         >>> import srk
@@ -64,6 +66,7 @@ class Sampler:
         eta: float | None = None,
         denoise_final: bool | None = None,
         autocast: torch.dtype | None = None,
+        compile: Compile = False,
     ) -> None:
         if not isinstance(process, ForwardProcess):
             raise ArgumentTypeError(f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}")
@@ -76,7 +79,10 @@ class Sampler:
             raise IncompatibleError(f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out")
         if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
             raise ArgumentTypeError(f"autocast is a floating-point torch.dtype, not {autocast!r}; e.g. autocast=torch.bfloat16")
+        if compile not in (False, "step"):
+            raise ArgumentError(f"compile must be False or 'step', not {compile!r}")
         self.process = process
+        self.compile = compile
         self.prediction = as_prediction(score).bind(process)
         self.denoise = linear if denoise_final is None else bool(denoise_final)
         self.autocast = autocast
@@ -107,6 +113,10 @@ class Sampler:
             raise ArgumentError(f"on_failure must be 'raise' or 'return', not {on_failure!r}")
         if grad not in (False, True, "checkpoint"):
             raise ArgumentError(f"grad must be False, True or 'checkpoint', not {grad!r}")
+        if grad and self.compile:
+            raise IncompatibleError(
+                f"compile={self.compile!r} writes into the buffers that gradients need; use compile=False with grad={grad!r}"
+            )
         if microbatch is not None:
             parts = self._parts(microbatch, shape, x_init, noise, seed)
             solutions = []
@@ -129,7 +139,20 @@ class Sampler:
         problem = Problem(
             self.process, self.method, self.steps, self.eta, source, self.prediction, tuple(x.shape), x.device, x.dtype, source.seed
         )
-        run = Run(self.process, self.prediction, self.method, self.eta, source, x, saves, callback, self.label, self.autocast, grad)
+        run = Run(
+            self.process,
+            self.prediction,
+            self.method,
+            self.eta,
+            source,
+            x,
+            saves,
+            callback,
+            self.label,
+            self.autocast,
+            grad,
+            bool(self.compile),
+        )
         drive: Callable[[], None]
         if isinstance(self.control, Grid):
             plans = self.plans(problem)
@@ -144,6 +167,8 @@ class Sampler:
             total: int | None = len(plans)
             drive = lambda: run.fixed(plans)  # noqa: E731
         else:
+            if self.compile:
+                raise IncompatibleError(f"compile needs a fixed grid: the steps of {self.control!r} are not known before; use grid='log-snr'")
             if grad:
                 raise IncompatibleError(
                     f"gradients need a fixed grid: the steps of {self.control!r} depend on the samples; use grid='log-snr'"

@@ -13,7 +13,7 @@ from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
 from srk.run import StepInfo
-from srk.sampler import Gradient, Sampler
+from srk.sampler import Compile, Gradient, Sampler
 from srk.scores import Prediction
 from srk.solution import Solution
 from srk.tableaus import StochasticTableau
@@ -37,6 +37,7 @@ def solve(
     dtype: torch.dtype | None = None,
     denoise_final: bool | None = None,
     autocast: torch.dtype | None = None,
+    compile: Compile = False,
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
@@ -65,6 +66,8 @@ def solve(
         denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes where the process has a denoiser.
         autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state keeps its own (for a network whose weights are in that dtype
             use the adapter's `network_dtype`).
+        compile: "step" compiles the arithmetic between two network calls into one kernel (`torch.compile`; half a minute at the first call of a shape, and on
+            the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number
@@ -101,6 +104,7 @@ def solve(
         eta=eta,
         denoise_final=denoise_final,
         autocast=autocast,
+        compile=compile,
     )
     return sampler(
         shape,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -36,6 +36,9 @@ class NoiseSource(ABC):
     @abstractmethod
     def prior(self, out: torch.Tensor) -> None:
         """Fill `out` (batch, *event) with the unit normals of the initial state."""
+
+    words: Callable[[Slot, str], torch.Tensor] | None = None
+    """If the draws are `srk.noise.counter.normals` of random bits: a function (slot, clock) that gives the bits, for a kernel to turn into draws."""
 
     @abstractmethod
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:

@@ -22,12 +22,14 @@ class BasisNoise(NoiseSource):
 
     Arguments:
         first: number of the first draw; -1 makes every draw zero (for the mean of the law).
+        components: k of states of shape (batch, k, *event), whose draws are k independent ones and take k vectors; 1 for other states.
     """
 
     name = "basis"
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, components: int = 1) -> None:
         self.first = first
+        self.components = components
         self._next = first
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
@@ -43,8 +45,12 @@ class BasisNoise(NoiseSource):
         if self.first < 0:
             out.zero_()
             return
-        if self._next >= out.shape[0]:
+        if self._next + self.components > out.shape[0]:
             raise ArgumentError(f"the basis source needs a batch of at least one row per draw; {out.shape[0]} rows are used up")
         out.zero_()
-        out[self._next] = 1.0
-        self._next += 1
+        if self.components == 1:
+            out[self._next] = 1.0
+        else:
+            for i in range(self.components):
+                out[self._next + i, i] = 1.0
+        self._next += self.components

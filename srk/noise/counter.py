@@ -106,16 +106,19 @@ class SampleNormals:
             return {"seed": self.seed, "indices": self.indices[first : first + count]}
         return {"seed": self.seed, "first_index": self.first_index + first}
 
+    def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
+        """The random bits behind the draw called `name` for a batch like `like`: int32 of shape (batch, words), on its device; see `normals`."""
+        blocks = -(-math.prod(self._shape[1:]) // 8)
+        bits = torch.from_numpy(self._bits(blocks, name).view(np.int32).reshape(self._shape[0], 8 * blocks))
+        if like.device.type == "cuda":
+            return bits.pin_memory().to(like.device, non_blocking=True)
+        return bits.to(like.device)
+
     def fill(self, out: torch.Tensor, *name: str | float) -> None:
-        """Fill `out` (batch, *event) with the unit normals of the draw called `name`."""
+        """Fill `out` (batch, *event) with the unit normals of the draw called `name`: what `normals` makes of `words`, in buffers that stay."""
         batch = out.shape[0]
         n = math.prod(out.shape[1:])
-        blocks = -(-n // 8)
-        bits = torch.from_numpy(self._bits(blocks, name).view(np.int32).reshape(batch, 8 * blocks))
-        if out.device.type == "cuda":
-            bits = bits.pin_memory().to(out.device, non_blocking=True)
-        elif out.device.type != "cpu":
-            bits = bits.to(out.device)
+        bits = self.words(out, *name)
         half = (n + 1) // 2  # pairs that are needed
         direct = out.dtype == torch.float32 and out.is_contiguous() and n % 2 == 0
         flat = out.view(batch, n) if direct else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
@@ -123,7 +126,7 @@ class SampleNormals:
         radius, angle, cosine = self._buffers((batch, half), out.device)
         torch.mul(bits[:, :half].bitwise_and_(0x7FFFFFFF), 2.0**-31, out=radius)
         radius.add_(2.0**-31).log_().mul_(-2.0).sqrt_()
-        torch.mul(bits[:, 4 * blocks : 4 * blocks + half], math.pi * 2.0**-31, out=angle)
+        torch.mul(bits[:, bits.shape[1] // 2 :][:, :half], math.pi * 2.0**-31, out=angle)
         torch.mul(torch.cos(angle, out=cosine), radius, out=flat[:, :half])
         torch.mul(angle.sin_(), radius, out=flat[:, half:])
         if not direct:
@@ -162,6 +165,15 @@ class SampleNormals:
         }
         words: np.ndarray = self._philox.random_raw(4 * blocks * count)
         return words
+
+
+def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Unit normals of shape (batch, *event) from `SampleNormals.words`: a pure function, for kernels to swallow."""
+    n = math.prod(shape[1:])
+    half, second = (n + 1) // 2, 4 * -(-n // 8)
+    radius = torch.sqrt(-2.0 * torch.log((words[:, :half] & 0x7FFFFFFF).to(torch.float32) * 2.0**-31 + 2.0**-31))
+    angle = words[:, second : second + half].to(torch.float32) * (math.pi * 2.0**-31)
+    return torch.cat([torch.cos(angle) * radius, torch.sin(angle) * radius], 1)[:, :n].reshape(tuple(shape)).to(dtype)
 
 
 def _list(values: Sequence[int]) -> list[int]:

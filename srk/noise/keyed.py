@@ -52,6 +52,7 @@ class KeyedNoise(NoiseSource):
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.normals.start(shape)
+        self._like = torch.empty(0, device=device)
 
     def part(self, first: int, count: int) -> KeyedNoise:
         return KeyedNoise(**self.normals.part(first, count))
@@ -61,3 +62,7 @@ class KeyedNoise(NoiseSource):
 
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
         self.normals.fill(out, "draw", clock, slot.start, slot.stop, *slot.weights)
+
+    def words(self, slot: Slot, clock: str) -> torch.Tensor:
+        """The bits behind `draw`, int32 of shape (batch, words): `srk.noise.counter.normals` makes the draw of them."""
+        return self.normals.words(self._like, "draw", clock, slot.start, slot.stop, *slot.weights)
