@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from srk.control.grids import Times
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
 from srk.integrators.plan import StepPlan
-from srk.noise import NoiseSource, noise_source
+from srk.noise import GeneratorNoise, NoiseSource, noise_source
 from srk.planning import grid_times, plan_grid, validate
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.run import NotFinite, Run, StepInfo
@@ -28,7 +29,7 @@ from srk.transitions import check_gaussian, transition_log_prob
 DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob"}
 Gradient = Literal[False, True, "checkpoint"]
-Compile = Literal[False, "step"]
+Compile = Literal[False, "step", "loop"]
 
 
 class Sampler:
@@ -43,7 +44,8 @@ class Sampler:
         eta: stochasticity.
         denoise_final: end with the denoised prediction.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
-        compile: "step" compiles the arithmetic between two network calls.
+        compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole run as a CUDA graph at the first call of a shape, and
+            replays it afterwards: a sampler that is kept is where this pays.
 
     Examples:
         >>> import srk
@@ -79,8 +81,8 @@ class Sampler:
             raise IncompatibleError(f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out")
         if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
             raise ArgumentTypeError(f"autocast is a floating-point torch.dtype, not {autocast!r}; e.g. autocast=torch.bfloat16")
-        if compile not in (False, "step"):
-            raise ArgumentError(f"compile must be False or 'step', not {compile!r}")
+        if compile not in (False, "step", "loop"):
+            raise ArgumentError(f"compile must be False, 'step' or 'loop', not {compile!r}")
         self.process = process
         self.compile = compile
         self.prediction = as_prediction(score).bind(process)
@@ -91,6 +93,7 @@ class Sampler:
         known = len(self.control.values) - 1 if isinstance(self.control, Times) else self.steps
         self.label, self.method = method.label(process, self.eta, known), method.choose(process, self.eta, known)
         self._plans: list[StepPlan] | None = None
+        self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(
         self,
@@ -139,21 +142,20 @@ class Sampler:
         problem = Problem(
             self.process, self.method, self.steps, self.eta, source, self.prediction, tuple(x.shape), x.device, x.dtype, source.seed
         )
-        run = Run(
+        make = partial(
+            Run,
             self.process,
             self.prediction,
             self.method,
             self.eta,
-            source,
-            x,
-            saves,
-            callback,
-            self.label,
-            self.autocast,
-            grad,
-            bool(self.compile),
+            saves=saves,
+            callback=callback,
+            label=self.label,
+            autocast=self.autocast,
+            grad=grad,
+            compiled=self.compile == "step",
         )
-        drive: Callable[[], None]
+        plans: list[StepPlan] | None = None
         if isinstance(self.control, Grid):
             plans = self.plans(problem)
             if x_init is None and plans[0].start.t != self.process.t_max:
@@ -164,28 +166,28 @@ class Sampler:
             if "log_prob" in saves:
                 check_gaussian(plans, self.label)
             source.prepare(plans)
-            total: int | None = len(plans)
-            drive = lambda: run.fixed(plans)  # noqa: E731
         else:
-            if self.compile:
-                raise IncompatibleError(f"compile needs a fixed grid: the steps of {self.control!r} are not known before; use grid='log-snr'")
-            if grad:
-                raise IncompatibleError(
-                    f"gradients need a fixed grid: the steps of {self.control!r} depend on the samples; use grid='log-snr'"
-                )
-            if "log_prob" in saves:
-                raise IncompatibleError(
-                    f"save='log_prob' needs a fixed grid: the steps of {self.control!r} depend on the draws; use grid='log-snr'"
-                )
-            total = None
-            drive = lambda: run.adaptive(self.control, problem)  # noqa: E731
+            for wanted, what in ((self.compile, "compile"), (grad, "grad"), ("log_prob" in saves, "save='log_prob'")):
+                if wanted:
+                    raise IncompatibleError(f"{what} needs a fixed grid: {self.control!r} decides its steps as it goes; use grid='log-snr'")
+
+        def drive(run: Run) -> None:
+            if plans is None:
+                run.adaptive(self.control, problem)
+            else:
+                run.fixed(plans)
+            if self.denoise and run.status == "done" and run.level.sigma > 0:
+                run.denoise()
 
         began = time.perf_counter()
-        with torch.set_grad_enabled(bool(grad)), run.bar(total) if progress else nullcontext():
+        if self.compile == "loop":
+            run = self._captured(make, drive, x, source, drawn=x_init is None, watched=bool(saves or callback or progress))
+        else:
+            run = make(source, x)
+        with torch.set_grad_enabled(bool(grad)), run.bar(None if plans is None else len(plans)) if progress else nullcontext():
             try:
-                drive()
-                if self.denoise and run.status == "done" and run.level.sigma > 0:
-                    run.denoise()
+                if self.compile != "loop":
+                    drive(run)
                 run.check_device()
             except NotFinite as failure:
                 run.status = failure.message
@@ -193,6 +195,28 @@ class Sampler:
         if run.failed and on_failure == "raise":
             raise SolveError(f"{solution.status}; the last finite state is in .solution.x (or use on_failure='return')", solution)
         return solution
+
+    def _captured(
+        self, make: Callable[..., Run], drive: Callable[[Run], None], x: Tensor, source: NoiseSource, drawn: bool, watched: bool
+    ) -> Run:
+        """The run as a replay of a CUDA graph, captured at the first call of a shape."""
+        if x.device.type != "cuda":
+            raise IncompatibleError(f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use compile='step'")
+        if type(source) is not GeneratorNoise:
+            raise IncompatibleError(
+                f"compile='loop' draws inside the graph, which only noise='generator' can, not {source.name!r}; use compile='step'"
+            )
+        if watched:
+            raise IncompatibleError(
+                "compile='loop' runs without the host, which save, callback and progress need; leave them out, or use compile='step'"
+            )
+        from srk.graphs import CapturedLoop
+
+        place = (tuple(x.shape), x.dtype, x.device)
+        if place not in self._graphs:
+            self._graphs[place] = CapturedLoop(lambda state, noise: make(noise, state), drive, x)
+        run: Run = self._graphs[place](x, source, drawn)
+        return run
 
     def plans(self, problem: Problem | None = None) -> list[StepPlan]:
         """The steps of a fixed grid as numbers, the final denoising left out; made once."""
@@ -286,6 +310,7 @@ class Sampler:
         for first in range(0, whole[0], size):
             count = min(size, whole[0] - first)
             piece = copy.copy(self)
+            piece._graphs = {}  # a graph holds its own conditions
             piece.prediction = self.prediction.part(first, count, whole[0])
             where = {"shape": (count, *whole[1:])} if x_init is None else {"x_init": x_init[first : first + count]}
             parts.append((piece, {**where, "noise": source.part(first, count)}))

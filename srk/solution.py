@@ -32,7 +32,7 @@ class Solution:
         eta: stochasticity of the run; 1 is the reverse SDE, 0 the probability-flow ODE.
         seed: the seed that repeats the run, if the noise has one.
         seconds: wall-clock time of the run.
-        score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work.
+        score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work (0 with compile="loop").
         trajectory: the states, if `save` asked for "x".
         denoised: the denoised predictions at the first evaluation of each step, if `save` asked for "denoised".
         log_prob: log-densities in nats, (steps, batch), of the states after each step that draws noise given what came before, at the own times of

@@ -67,7 +67,8 @@ def solve(
         autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state keeps its own (for a network whose weights are in that dtype
             use the adapter's `network_dtype`).
         compile: "step" compiles the arithmetic between two network calls into one kernel (`torch.compile`; half a minute at the first call of a shape, and on
-            the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it.
+            the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it. "loop" captures the whole run as a CUDA graph;
+            it pays with a `srk.Sampler` that is kept and called again.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number

@@ -82,6 +82,59 @@ def test_refusals() -> None:
         srk.solve(VP, TARGET.score(VP), "srk2s", shape=(5, 2), controller="adaptive", compile="step")
 
 
+def test_the_loop_needs_a_gpu_and_a_generator() -> None:
+    with pytest.raises(srk.errors.IncompatibleError, match="captures a CUDA graph, but the state is on cpu"):
+        srk.solve(VP, TARGET.score(VP), "ddpm", shape=(5, 2), steps=3, compile="loop")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "sra1"])
+def test_a_captured_loop_draws_the_same_numbers(solver: str) -> None:
+    """A graph replayed with other seeds equals the eager runs with them; a wait for the device inside would have failed the capture."""
+    weight = torch.randn(2, 2, device="cuda", generator=torch.Generator("cuda").manual_seed(0)) * 0.3
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x @ weight)
+
+    eager = srk.Sampler(VP, srk.Data(network), solver, steps=6)
+    loop = srk.Sampler(VP, srk.Data(network), solver, steps=6, compile="loop")
+    for seed in (0, 1, 0):
+        a, b = eager((64, 2), seed=seed, device="cuda"), loop((64, 2), seed=seed, device="cuda")
+        assert torch.allclose(a.x, b.x, rtol=1e-5, atol=1e-6)
+        assert (b.nfe, b.steps, b.seed, b.times) == (a.nfe, a.steps, a.seed, a.times)
+    x_init = torch.randn(64, 2, device="cuda")
+    assert torch.allclose(eager(x_init=x_init, seed=3).x, loop(x_init=x_init, seed=3).x, rtol=1e-5, atol=1e-6)
+    with pytest.raises(srk.errors.IncompatibleError, match="noise='generator'"):
+        loop((64, 2), seed=0, device="cuda", noise="keyed")
+    with pytest.raises(srk.errors.IncompatibleError, match="without the host"):
+        loop((64, 2), seed=0, device="cuda", save="x")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("noise", ["generator", "keyed"])
+def test_compiled_step_on_the_gpu(noise: str) -> None:
+    """Fused kernels against eager ones; the keyed draws are those of the CPU."""
+    network = srk.Data(lambda x, t: torch.tanh(0.3 * x))
+    kwargs: dict[str, Any] = {"shape": (64, 3, 8, 8), "steps": 6, "seed": 0, "noise": noise}
+    eager = srk.solve(VP, network, "srk2m", device="cuda", **kwargs)
+    fused = srk.solve(VP, network, "srk2m", device="cuda", compile="step", **kwargs)
+    assert torch.allclose(eager.x, fused.x, rtol=1e-4, atol=1e-4)
+    if noise == "keyed":
+        assert torch.allclose(srk.solve(VP, network, "srk2m", **kwargs).x, eager.x.cpu(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_bf16_network_with_a_float32_state() -> None:
+    layer = torch.nn.Linear(64, 64, device="cuda", dtype=torch.bfloat16)
+    sol = srk.solve(
+        VP, srk.Data(lambda x, t: layer(x), network_dtype=torch.bfloat16), "srk2m", shape=(32, 64), steps=6, device="cuda", seed=0
+    )
+    assert sol.x.dtype == torch.float32 and bool(torch.isfinite(sol.x).all())
+    whole = torch.nn.Linear(64, 64, device="cuda")
+    auto = srk.solve(VP, srk.Data(lambda x, t: whole(x)), "srk2m", shape=(32, 64), steps=6, device="cuda", seed=0, autocast=torch.bfloat16)
+    assert auto.x.dtype == torch.float32 and bool(torch.isfinite(auto.x).all())
+
+
 def test_a_missing_compiler_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor as inductor
 

@@ -140,7 +140,7 @@ def test_checkpointing_calls_the_network_twice() -> None:
 
 
 def test_gradients_need_a_fixed_grid() -> None:
-    with pytest.raises(srk.errors.IncompatibleError, match="gradients need a fixed grid"):
+    with pytest.raises(srk.errors.IncompatibleError, match="grad needs a fixed grid"):
         srk.solve(VP, TARGET.score(VP), "srk2s", shape=(2, 1), controller="adaptive", grad=True)
     with pytest.raises(srk.errors.ArgumentError, match="grad must be"):
         srk.solve(VP, TARGET.score(VP), shape=(2, 1), grad="yes")  # type: ignore[arg-type]

@@ -37,6 +37,15 @@ class GeneratorNoise(NoiseSource):
     def seed(self) -> int | None:
         return self._seed
 
+    @property
+    def used_seed(self) -> int:
+        """The seed, given or taken."""
+        return self._seed
+
+    def use(self, generator: torch.Generator) -> None:
+        """Draw from this generator instead of one of its own."""
+        self._generator = generator
+
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self._generator = torch.Generator(device).manual_seed(self._seed)
 
