@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -105,34 +104,40 @@ class Run:
 
     def evaluate(self, x: Tensor, stage: Stage) -> Tensor:
         began = time.perf_counter()
-        prediction, level, process = self.prediction, stage.level, self.process
-        with nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast):
-            if stage.kind == "denoiser":
-                result = prediction.output(x, level, process) if self.folds else prediction.denoise(x, level, process)
-            else:
-                half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
-                result = prediction.score(x, level, process) * half - process.drift(level.t, x)
+        if self.autocast is None:
+            result = self._ask(x, stage)
+        else:
+            with torch.autocast(x.device.type, self.autocast):
+                result = self._ask(x, stage)
         self.score_seconds += time.perf_counter() - began
         if not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device:
             raise ScoreError(
                 f"the score returned {_describe(result)} for a state of {_describe(x)}; "
                 "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
             )
-        self.nfe += self.prediction.calls(stage.level.t)
+        level = stage.level
+        self.nfe += self.prediction.calls(level.t)
         total = result.sum()
         if self.immediate:
             if not math.isfinite(total.item()) and not bool(torch.isfinite(result).all()):
                 bad = int((~torch.isfinite(result)).flatten(1).any(1).sum())
-                raise self._failure(self.accepted, stage.level.t, bad)
+                raise self._failure(self.accepted, level.t, bad)
         else:
             flag = torch.isfinite(total)
             self.flags.append(flag)
-            self.flag_places.append((self.accepted, stage.level.t))
+            self.flag_places.append((self.accepted, level.t))
             self.finite = flag if self.finite is None else self.finite & flag
         if self.keep_result and self.first_result is None and stage.kind == "denoiser":
-            pair = prediction.coefficients(level) if self.folds else None
+            pair = self.prediction.coefficients(level) if self.folds else None
             self.first_result = result.clone() if pair in (None, (0.0, 1.0)) else combine(pair, x, result)
         return result
+
+    def _ask(self, x: Tensor, stage: Stage) -> Tensor:
+        prediction, level, process = self.prediction, stage.level, self.process
+        if stage.kind == "denoiser":
+            return prediction.output(x, level, process) if self.folds else prediction.denoise(x, level, process)
+        half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
+        return prediction.score(x, level, process) * half - process.drift(level.t, x)
 
     def prepare(self, plan: StepPlan) -> StepPlan:
         """The plan in terms of what the network says."""
