@@ -178,6 +178,8 @@ def torchsde_solver(method: str) -> Maker:
 
 def k_diffusion_sampling() -> Any:
     """k_diffusion.sampling without the package's other imports, which need torchvision."""
+    if "k_diffusion.sampling" in sys.modules:
+        return sys.modules["k_diffusion.sampling"]
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None:
         raise LookupError("k_diffusion is not installed")

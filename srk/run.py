@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from srk.control import Problem, Report, StepController
+from srk.adapting import Adapting
+from srk.control import Problem, StepController
 from srk.errors import ScoreError
 from srk.executor import Executor
 from srk.integrators import Integrator
@@ -81,6 +82,8 @@ class Run:
         self.memory: list[Tensor] = []
         self.status, self.failed = "done", False
         self.nfe = self.accepted = self.rejected = 0
+        self.share = 1.0  # the part of the batch that the next network call serves
+        self.work = 0.0
         self.score_seconds = 0.0
         self.times: list[float] = []
         self.total: int | None = None
@@ -116,7 +119,9 @@ class Run:
                 "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
             )
         level = stage.level
-        self.nfe += self.prediction.calls(level.t)
+        calls = self.prediction.calls(level.t)
+        self.nfe += calls
+        self.work += calls * self.share
         total = result.sum()
         if self.immediate:
             if not math.isfinite(total.item()) and not bool(torch.isfinite(result).all()):
@@ -178,7 +183,7 @@ class Run:
             if "log_prob" in self.saves and self.draws is not None and plan.slots:
                 self.log_probs.append(log_density(plan, state, self.draws.values))
                 self.log_prob_times.append(plan.stop.t)
-            if self.accept(plan, state, keep):
+            if self.accept(plan.stages[0].level.t, plan.stop, state, keep):
                 return
 
     def _checkpointed(self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
@@ -203,27 +208,7 @@ class Run:
 
     def adaptive(self, control: StepController, problem: Problem) -> None:
         """Plan as the controller goes."""
-        executor = Executor(self.evaluate, self.source, reuse=False)
-        start, stop = control.first(problem)
-        self.begin(self.process.level(start))
-        notes: tuple[Any, ...] = ()
-        target: float | None = stop
-        while target is not None:
-            step = Step(self.process, self.level, self.process.level(target), self.eta, self.accepted, notes, error=True)
-            plan = self.prepare(self.method.plan_step(step))
-            outcome = executor.run(plan, self.x, self.memory)
-            decision = control.next(Report(self.level.t, target, self.accepted, self.x, outcome.state, outcome.error, self.nfe))
-            if decision.accept:
-                notes = plan.notes
-                if self.accept(plan, outcome.state, outcome.keep):
-                    return
-            else:
-                self.rejected += 1
-                self.first_result = None
-            if decision.status is not None:
-                self.status = decision.status
-                return
-            target = decision.stop
+        Adapting(self, problem).go(control)
 
     def begin(self, level: Level) -> None:
         self.level = level
@@ -233,27 +218,27 @@ class Run:
         if "x" in self.saves:
             self.states.append(self.x.clone())
 
-    def accept(self, plan: StepPlan, state: Tensor, keep: list[Tensor]) -> bool:
-        """Take the step; returns whether the callback wants to stop."""
-        self.x, self.memory, self.level = state, keep, plan.stop
-        self.times.append(plan.stop.t)
+    def accept(self, asked: float, stop: Level, state: Tensor, keep: list[Tensor]) -> bool:
+        """Take the step to `stop`, whose first network call was at the time `asked`; returns whether the callback wants to stop."""
+        self.x, self.memory, self.level = state, keep, stop
+        self.times.append(stop.t)
         if not self.immediate:
             self._watch()
         if "x" in self.saves:
             self.states.append(state.clone())
-        stop = False
+        stopping = False
         if "denoised" in self.saves and self.first_result is not None:
             self.predictions.append(self.first_result)
-            self.prediction_times.append(plan.stages[0].level.t)
+            self.prediction_times.append(asked)
         if self.callback is not None:
-            info = StepInfo(self.accepted, self.total, plan.stop.t, self.nfe, state, self.first_result)
-            stop = bool(self.callback(info))
+            info = StepInfo(self.accepted, self.total, stop.t, self.nfe, state, self.first_result)
+            stopping = bool(self.callback(info))
         self.first_result = None
         self.accepted += 1
         self._tick()
-        if stop:
+        if stopping:
             self.status = "stopped"
-        return stop
+        return stopping
 
     def denoise(self) -> None:
         """The final denoising step."""
@@ -305,6 +290,7 @@ class Run:
             x=self.x,
             status=self.status,
             nfe=self.nfe,
+            mean_nfe=self.work,
             steps=self.accepted,
             rejected=self.rejected,
             times=tuple(self.times),

@@ -311,7 +311,7 @@ class Sampler:
             count = min(size, whole[0] - first)
             piece = copy.copy(self)
             piece._graphs = {}  # a graph holds its own conditions
-            piece.prediction = self.prediction.part(first, count, whole[0])
+            piece.prediction = self.prediction.select(slice(first, first + count), whole[0])
             where = {"shape": (count, *whole[1:])} if x_init is None else {"x_init": x_init[first : first + count]}
             parts.append((piece, {**where, "noise": source.part(first, count)}))
         return parts

@@ -25,6 +25,7 @@ class Solution:
         x: the samples, shape (batch, *event); after a failure, the last finite state.
         status: "done", "stopped" (by the callback), "stopped: ..." (by the controller, with its reason), or "failed: ..." with step, time and number of bad samples.
         nfe: network calls, the final denoising included.
+        mean_nfe: the calls that a sample took part in, on average; less than `nfe` where an adaptive run retried a step for some samples only.
         steps: accepted steps (the final denoising is not a step).
         rejected: rejected steps.
         times: own times visited, from the start to the end of the last accepted step.
@@ -42,6 +43,7 @@ class Solution:
     x: Tensor
     status: str
     nfe: int
+    mean_nfe: float
     steps: int
     rejected: int
     times: tuple[float, ...]
@@ -98,6 +100,7 @@ def join(parts: Sequence[Solution]) -> Solution:
         x=torch.cat([part.x for part in parts]),
         status=next((part.status for part in parts if part.status != "done"), "done"),
         nfe=max(part.nfe for part in parts),
+        mean_nfe=sum(part.mean_nfe * len(part.x) for part in parts) / sum(len(part.x) for part in parts),
         steps=max(part.steps for part in parts),
         rejected=max(part.rejected for part in parts),
         seconds=sum(part.seconds for part in parts),

@@ -18,10 +18,11 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.executor import Executor
 from srk.integrators import Integrator, integrator
 from srk.integrators.base import Step, denoising_step
-from srk.integrators.plan import Stage
 from srk.noise.basis import BasisNoise
 from srk.planning import plan_grid
 from srk.processes.base import Level, LinearProcess
+from srk.processes.phase import PhaseProcess, statistic
+from srk.scores.phase import PhasePrediction, read
 from srk.tableaus import StochasticTableau
 
 
@@ -51,7 +52,7 @@ class GaussianLaw:
 
 def gaussian_law(
     solver: str | Integrator | StochasticTableau,
-    process: LinearProcess,
+    process: LinearProcess | PhaseProcess,
     mean: float | Sequence[float] | np.ndarray = 0.0,
     covariance: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray = 1.0,
     *,
@@ -65,7 +66,7 @@ def gaussian_law(
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process.
+        process: a linear process, or a phase-space process, of whose state the law of the data component is returned.
         mean: of the data; a number or shape (d,).
         covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose principal axes are then used (every solver
             here commutes with rotations).
@@ -84,8 +85,8 @@ def gaussian_law(
         >>> law.variance.shape
         (2,)
     """
-    if not isinstance(process, LinearProcess):
-        raise IncompatibleError(f"an exact Gaussian law needs a linear process, not {process!r}")
+    if statistic(process) is None:
+        raise IncompatibleError(f"an exact Gaussian law needs a linear process or a phase-space process, not {process!r}")
     method = integrator(solver)
     eta = method.default_eta if eta is None else float(eta)
     method.check(process, eta)
@@ -98,43 +99,99 @@ def gaussian_law(
         last = plans[-1].stop
         plans.append(denoising_step(Step(process, last, Level(last.t, 1.0, 0.0, float("inf")), eta, len(plans))))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
-    variances = torch.from_numpy(v)
-    means = torch.from_numpy(m)
-    std = torch.sqrt(first.alpha**2 * variances + first.sigma**2) if start == "exact" else torch.full_like(variances, process.prior_std)
+    space = _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
 
-    def run(rows: int, centre: torch.Tensor, state: torch.Tensor, first_draw: int) -> torch.Tensor:
-        noise = BasisNoise(first_draw)
+    def run(state: torch.Tensor, centred: bool, first_draw: int) -> torch.Tensor:
+        noise = BasisNoise(first_draw, space.components)
         noise.start(state.shape, state.dtype, state.device)
-
-        def denoiser(x: torch.Tensor, stage: Stage) -> torch.Tensor:
-            level = stage.level
-            gain = level.alpha * variances / (level.alpha**2 * variances + level.sigma**2)
-            return centre + gain * (x - level.alpha * centre)
-
-        executor = Executor(denoiser, noise)
+        executor = Executor(lambda x, stage: space.denoiser(x, stage.level, centred), noise)
         memory: list[torch.Tensor] = []
         for plan in plans:
             outcome = executor.run(plan, state, memory)
             state, memory = outcome.state, outcome.keep
+        return space.data(state)
+
+    factors = space.factors(first, start == "exact")
+    rows = space.components * (1 + sum(len(plan.slots) for plan in plans))
+    state = torch.zeros(rows, *factors.shape[1:], dtype=torch.float64)
+    state[: space.components] = factors
+    variance = (run(state, True, space.components) ** 2).sum(0).numpy()
+    # One row: the k-th draw lands outside of it, so that the noise is zero
+    out_mean = run(space.mean(first, start == "exact"), False, -1)[0].numpy() if np.any(m != 0) else np.zeros_like(m)
+    return GaussianLaw(out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans))
+
+
+class _Scalar:
+    """The Gaussian target under a linear process: states of shape (rows, d)."""
+
+    components = 1
+
+    def __init__(self, process: LinearProcess, mean: np.ndarray, variance: np.ndarray) -> None:
+        self.process, self.m, self.v = process, torch.from_numpy(mean), torch.from_numpy(variance)
+
+    def denoiser(self, x: torch.Tensor, level: Level, centred: bool) -> torch.Tensor:
+        """That of the target, or of the target moved to mean 0."""
+        gain = level.alpha * self.v / (level.alpha**2 * self.v + level.sigma**2)
+        centre = torch.zeros_like(self.m) if centred else self.m
+        return centre + gain * (x - level.alpha * centre)
+
+    def factors(self, level: Level, exact: bool) -> torch.Tensor:
+        """Initial states whose squares sum to the covariance that the run starts from, shape (components, *state)."""
+        std = torch.sqrt(level.alpha**2 * self.v + level.sigma**2) if exact else torch.full_like(self.v, self.process.prior_std)
+        return std[None]
+
+    def mean(self, level: Level, exact: bool) -> torch.Tensor:
+        """The mean that the run starts from, shape (1, *state)."""
+        return (level.alpha * self.m if exact else torch.zeros_like(self.m))[None].clone()
+
+    def data(self, state: torch.Tensor) -> torch.Tensor:
         return state
 
-    rows = 1 + sum(len(plan.slots) for plan in plans)
-    state = torch.zeros(rows, len(v), dtype=torch.float64)
-    state[0] = std
-    spread = run(rows, torch.zeros_like(means), state, 1)
-    variance = (spread**2).sum(0).numpy()
-    if np.any(m != 0):
-        # One row: the k-th draw lands outside of it, so that the noise is zero
-        begin = (first.alpha * means if start == "exact" else torch.zeros_like(means))[None].clone()
-        out_mean = run(1, means, begin, -1)[0].numpy()
-    else:
-        out_mean = np.zeros_like(m)
-    return GaussianLaw(out_mean, variance, last.alpha * m, last.alpha**2 * v + last.sigma**2, sum(plan.evaluations for plan in plans))
+    def target(self, level: Level) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of the exact law."""
+        return level.alpha * self.m.numpy(), level.alpha**2 * self.v.numpy() + level.sigma**2
+
+
+class _PhaseSpace(PhasePrediction):
+    """The same under a phase-space process: states of shape (rows, k, d)."""
+
+    def __init__(self, process: PhaseProcess, mean: np.ndarray, variance: np.ndarray) -> None:
+        self.process, self.components = process, process.components
+        self.m, self.v = torch.from_numpy(mean), torch.from_numpy(variance)
+        self.centre = self.m
+
+    def denoiser(self, x: torch.Tensor, level: Level, centred: bool) -> torch.Tensor:
+        self.centre = torch.zeros_like(self.m) if centred else self.m
+        return self.denoise(x, level, self.process)
+
+    def predict(self, z: torch.Tensor, level: Level, process: PhaseProcess) -> torch.Tensor:
+        statistic = read(process.kernel(level.t).reading, z)
+        return self.centre + self.v / (self.v + level.sigma**2) * (statistic - self.centre)
+
+    def factors(self, level: Level, exact: bool) -> torch.Tensor:
+        if not exact:
+            return torch.from_numpy(self.process.prior_factor).T[:, :, None].expand(-1, -1, len(self.v))
+        kernel = self.process.kernel(level.t)
+        basis = torch.from_numpy(np.column_stack([kernel.mean, kernel.complement]))  # of (m, xi), which are independent
+        out = basis.T[:, :, None].repeat(1, 1, len(self.v))
+        out[0] *= torch.sqrt(self.v + level.sigma**2)
+        return out
+
+    def mean(self, level: Level, exact: bool) -> torch.Tensor:
+        a = torch.from_numpy(self.process.kernel(level.t).mean) if exact else torch.zeros(self.components, dtype=torch.float64)
+        return a[None, :, None] * self.m
+
+    def data(self, state: torch.Tensor) -> torch.Tensor:
+        return state[:, 0]
+
+    def target(self, level: Level) -> tuple[np.ndarray, np.ndarray]:
+        kernel = self.process.kernel(level.t)
+        return kernel.mean[0] * self.m.numpy(), kernel.mean[0] ** 2 * self.v.numpy() + kernel.covariance[0, 0]
 
 
 def gaussian_kl(
     solver: str | Integrator | StochasticTableau,
-    process: LinearProcess,
+    process: LinearProcess | PhaseProcess,
     *,
     variance: float | Sequence[float] | np.ndarray = 1.0,
     mean: float | Sequence[float] | np.ndarray = 0.0,

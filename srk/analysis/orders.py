@@ -1,9 +1,8 @@
-"""Orders of convergence, measured: strong orders on one Brownian path, weak orders from exact Gaussian laws."""
+"""Orders of convergence: what a measurement says, and strong orders, measured on one Brownian path."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srk.analysis.laws import gaussian_law
 from srk.analysis.paths import GridPath
 from srk.analysis.plotting import pyplot
 from srk.control import Grid, Problem, as_grid
@@ -37,7 +35,7 @@ class Order:
         solver: name of the solver.
         steps: step counts, shape (k,).
         errors: the error at each, shape (k,).
-        low, high: 95 % interval of each error (strong orders; equal to it for exact laws).
+        low, high: 95 % interval of each error (equal to it for exact laws).
         slope: the order: minus the slope of log error over log steps, least squares.
         interval: 95 % interval of the slope.
         declared: the order that the solver declares, or None.
@@ -61,7 +59,7 @@ class Order:
         lines = [f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], {declared}; error against {self.reference}"]
         lines.append("  steps  error      local order")
         for i, (n, error) in enumerate(zip(self.steps, self.errors, strict=True)):
-            local = "" if i == 0 else f"{_local(self.steps, self.errors)[i - 1]:.2f}"
+            local = "" if i == 0 else f"{local_slopes(self.steps, self.errors)[i - 1]:.2f}"
             lines.append(f"  {n:5d}  {error:.3e}  {local}".rstrip())
         return "\n".join(lines)
 
@@ -146,9 +144,9 @@ def strong_orders(
         Label -> `Order`, in the order of `solvers`.
     """
     named = dict(solvers) if isinstance(solvers, Mapping) else {s if isinstance(s, str) else integrator(s).name: s for s in solvers}
-    counts = _counts(steps)
-    control = _fixed(grid)
-    runs = {label: _Runs.of(integrator(solver), process, control, counts, eta) for label, solver in named.items()}
+    counts = step_counts(steps)
+    control = the_fixed_grid(grid)
+    runs = {label: Runs.of(integrator(solver), process, control, counts, eta) for label, solver in named.items()}
     fine = {label: integrator(reference) if reference is not None else _reference(run) for label, run in runs.items()}
     begin = target.sample(paths, process, next(iter(runs.values())).plans[0][0].start.t, seed=seed, dtype=torch.float64)
     exact: dict[tuple[Integrator, str, float], tuple[torch.Tensor, GridPath, int]] = {}
@@ -158,7 +156,7 @@ def strong_orders(
         key = other, run.clock, run.eta
         if key not in exact:
             n = reference_steps or counts[-1] * (16 if other is run.method else 8)
-            last = _Runs.of(other, process, control, [n], run.eta)
+            last = Runs.of(other, process, control, [n], run.eta)
             if {run.clock, last.clock} - {""} != {run.clock} - {""}:
                 raise IncompatibleError(
                     f"the reference {other.name} draws on the clock {last.clock!r}, not on {run.clock!r} as {label} does"
@@ -168,14 +166,14 @@ def strong_orders(
             exact[key] = end_state(last.plans[0], target, begin, path), path, n
         end, path, n = exact[key]
         scale = float(end.square().mean().sqrt())
-        distances = np.stack([_norm(end_state(plans, target, begin, path) - end) / scale for plans in run.plans])
+        distances = np.stack([root_mean_squares(end_state(plans, target, begin, path) - end) / scale for plans in run.plans])
         where = "on the same path" if run.clock else "from the same starts"
-        orders[label] = _strong(label, run.method, counts, distances, f"{other.name} with {n} steps {where}", seed)
+        orders[label] = strong_from_distances(label, run.method, counts, distances, f"{other.name} with {n} steps {where}", seed)
     return orders
 
 
 @attrs.frozen
-class _Runs:
+class Runs:
     """A solver's plans for each step count, and the clock that it draws on ("" if it draws nothing)."""
 
     method: Integrator
@@ -184,18 +182,20 @@ class _Runs:
     eta: float
 
     @staticmethod
-    def of(method: Integrator, process: LinearProcess, control: Grid, counts: Sequence[int], eta: float | None) -> _Runs:
+    def of(method: Integrator, process: LinearProcess, control: Grid, counts: Sequence[int], eta: float | None) -> Runs:
         eta = method.default_eta if eta is None else float(eta)
         method.check(process, eta)
         plans = [plan_grid(process, method, control.times(Problem(process, method, n, eta)), eta) for n in counts]
         clocks = {plan.clock for run in plans for plan in run if plan.slots}
         if len(clocks) > 1:
             found = ", ".join(sorted(clocks))
-            raise IncompatibleError(f"{method.name} draws on the clocks {found}; a strong order needs one path on one clock")
-        return _Runs(method, plans, clocks.pop() if clocks else "", eta)
+            raise IncompatibleError(f"{method.name} draws on the clocks {found}; an order is measured on one path, on one clock")
+        return Runs(method, plans, clocks.pop() if clocks else "", eta)
 
 
-def _strong(label: str, method: Integrator, counts: list[int], distances: NDArray[np.float64], reference: str, seed: int) -> Order:
+def strong_from_distances(
+    label: str, method: Integrator, counts: list[int], distances: NDArray[np.float64], reference: str, seed: int
+) -> Order:
     """The order from the distances (k, paths), with a bootstrap over paths."""
     paths = distances.shape[1]
     errors = np.median(distances, axis=1)
@@ -203,65 +203,11 @@ def _strong(label: str, method: Integrator, counts: list[int], distances: NDArra
         raise ArgumentError(f"{label} is exact on this target: its error is 0, which has no order")
     pick = np.random.default_rng(seed).integers(paths, size=(RESAMPLES, paths))
     samples = np.median(distances[:, pick], axis=2)  # (k, resamples)
-    slopes = _slope(counts, samples)
+    slopes = fit_slope(counts, samples)
     low, high = np.quantile(samples, [0.025, 0.975], axis=1)
     inner, outer = (float(q) for q in np.quantile(slopes, [0.025, 0.975]))
-    slope = float(_slope(counts, errors))
+    slope = float(fit_slope(counts, errors))
     return Order("strong", label, np.array(counts), errors, low, high, slope, (inner, outer), method.strong_order, reference)
-
-
-def weak_order(
-    solver: str | Integrator | StochasticTableau,
-    process: LinearProcess,
-    *,
-    mean: float | Sequence[float] = 0.5,
-    variance: float | Sequence[float] = (0.05, 0.3, 1.5),
-    steps: Sequence[int] = (32, 64, 128, 256),
-    grid: Any = "log-snr",
-    eta: float | None = None,
-) -> Order:
-    """The weak order of `solver` on linear problems, from the exact law of its output on a Gaussian target: no sampling, no noise.
-
-    The error is sqrt(KL(output || exact)), to first order the relative error of mean and variance; a weak order p gives KL ~ steps^(-2p).
-    On linear problems a method may be better than on nonlinear ones, never worse.
-
-    Arguments:
-        solver: a registered name, an integrator or a tableau.
-        process: a linear process.
-        mean, variance: of the target, per axis.
-        steps: step counts, increasing.
-        grid: a fixed grid.
-        eta: stochasticity; default that of the solver.
-
-    Returns:
-        An `Order`; its interval spans the local orders between neighbouring step counts.
-
-    Examples:
-        >>> import srk
-        >>> order = srk.analysis.weak_order("ddpm", srk.VP())
-        >>> 0.9 < order.slope < 1.1
-        True
-    """
-    method = integrator(solver)
-    counts = _counts(steps)
-    control = _fixed(grid)
-    laws = [gaussian_law(method, process, mean, variance, steps=n, grid=control, eta=eta) for n in counts]
-    errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])
-    if not (errors > 1e-13).all():
-        raise ArgumentError(f"{method.name} is exact to rounding on this target, which shows no order; choose another variance")
-    local = _local(counts, errors)
-    return Order(
-        "weak",
-        method.name,
-        np.array(counts),
-        errors,
-        errors,
-        errors,
-        float(_slope(counts, errors)),
-        (float(local.min()), float(local.max())),
-        method.weak_order,
-        "the exact Gaussian law",
-    )
 
 
 def end_state(plans: Sequence[StepPlan], target: Target, begin: torch.Tensor, noise: GridPath) -> torch.Tensor:
@@ -280,7 +226,7 @@ def end_state(plans: Sequence[StepPlan], target: Target, begin: torch.Tensor, no
     return state
 
 
-def _reference(run: _Runs) -> Integrator:
+def _reference(run: Runs) -> Integrator:
     if not run.clock and run.eta == 0.0:
         return SOLVERS["dpm-solver-3"]
     if run.eta == 1.0:
@@ -291,31 +237,31 @@ def _reference(run: _Runs) -> Integrator:
     return run.method
 
 
-def _fixed(grid: Any) -> Grid:
+def the_fixed_grid(grid: Any) -> Grid:
     control = as_grid(grid)
     if not isinstance(control, Grid):
         raise IncompatibleError(f"an order is measured on fixed grids, not with {control!r}")
     return control
 
 
-def _counts(steps: Sequence[int]) -> list[int]:
+def step_counts(steps: Sequence[int]) -> list[int]:
     counts = [int(n) for n in steps]
     if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
         raise ArgumentError(f"steps must be at least two increasing step counts, not {steps!r}; e.g. steps=(32, 64, 128)")
     return counts
 
 
-def _norm(difference: torch.Tensor) -> NDArray[np.float64]:
+def root_mean_squares(difference: torch.Tensor) -> NDArray[np.float64]:
     flat = difference.flatten(1)
     return np.asarray(flat.square().mean(1).sqrt().numpy())
 
 
-def _slope(steps: Sequence[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+def fit_slope(steps: Sequence[int], errors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Least-squares order from errors (k, ...) at k step counts."""
     x = np.log(np.asarray(steps, dtype=float))
     x -= x.mean()
     return np.asarray(-np.tensordot(x, np.log(errors), 1) / (x @ x))
 
 
-def _local(steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+def local_slopes(steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(-np.diff(np.log(errors)) / np.diff(np.log(np.asarray(steps, dtype=float))))

@@ -7,7 +7,7 @@ area of the same path, in float64, and must agree to rounding at every step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -45,9 +45,21 @@ PROCESSES: Mapping[str, LinearProcess] = {
 # torchsde's midpoint reads g at the start in the stage and at the midpoint in the update; its euler_heun is Euler with the mean of g at
 # both ends. In the raw frame, where g depends on time, these two are tableaus that we do not ship.
 _MIDPOINT = StochasticTableau(
-    "torchsde-midpoint", (0, 1), ((), ("1/2",)), (0, "1/2"), ((0, 0), ("1/2", 0)), ((0, 0), (0, 0)), (0, "1/2"), (0, 1), (0, 0)
+    "torchsde-midpoint",
+    (0, 1),
+    ((), ("1/2",)),
+    (0, "1/2"),
+    ((0, 0), ("1/2", 0)),
+    ((0, 0), (0, 0)),
+    (0, "1/2"),
+    (0, 1),
+    (0, 0),
+    strong_order=1,
+    weak_order=1,
 )
-_EULER_HEUN = StochasticTableau("torchsde-euler-heun", (1,), ((),), (0,), ((0, 0),), ((0, 0),), (0, 1), ("1/2", "1/2"), (0, 0))
+_EULER_HEUN = StochasticTableau(
+    "torchsde-euler-heun", (1,), ((),), (0,), ((0, 0),), ((0, 0),), (0, 1), ("1/2", "1/2"), (0, 0), strong_order=1, weak_order=1
+)
 
 
 @attrs.frozen(slots=True)
@@ -176,7 +188,7 @@ def torchsde_agreement(
     Raises:
         MissingExtraError: torchsde is not installed.
     """
-    torchsde = _torchsde()
+    torchsde = load_torchsde()
     chosen = [method for method in METHODS if methods is None or method.name in set(methods)]
     rows = []
     for name in processes:
@@ -198,7 +210,7 @@ def torchsde_agreement(
     return Agreement(tuple(rows), str(torchsde.__version__))
 
 
-def _torchsde() -> Any:
+def load_torchsde() -> Any:
     try:
         import torchsde
     except ImportError:
@@ -221,6 +233,26 @@ def _compare(
     # The path is known at every end of a step, also where one of the two draws nothing beyond W
     path = GridPath({clock: [end for plan in plans for slot in plan.slots for end in (slot.start, slot.stop)]}, seed)
     path.start(begin.shape, begin.dtype, begin.device)
+    worst = 0.0
+    for mine, theirs in follow(torchsde, method, plans, process, target, begin, frame, path):
+        worst = max(worst, float((mine - theirs).abs().max() / mine.abs().max()))
+        if not math.isfinite(worst):
+            return math.inf
+    return worst
+
+
+def follow(
+    torchsde: Any,
+    method: Method,
+    plans: Sequence[StepPlan],
+    process: LinearProcess,
+    target: Target,
+    begin: Tensor,
+    frame: Frame,
+    path: GridPath,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Our state and torchsde's after each planned step on the started `path`, in the coordinates of `frame`; torchsde takes one step an interval."""
+    clock = plans[0].clock
     sde = (_RawSDE if frame == "raw" else _LocalizationSDE)(process, target, method)
     driver = _Driver(path, clock, tuple(begin.shape))
 
@@ -228,8 +260,7 @@ def _compare(
         return target.denoise(x, stage.level)
 
     executor = Executor(denoiser, path)
-    state, worst = begin.clone(), 0.0
-    theirs = sde.to_frame(begin, plans[0].start)
+    state, theirs = begin.clone(), sde.to_frame(begin, plans[0].start)
     for plan in plans:
         state = executor.run(plan, state, []).state
         ends = torch.tensor([plan.slots[0].start, plan.slots[0].stop], dtype=torch.float64)
@@ -237,11 +268,7 @@ def _compare(
             # dt beyond the interval: one step, whose end is the interval's
             steps = torchsde.sdeint(sde, theirs, ends, bm=driver, method=method.name.partition(" ")[0], dt=float(2.0 * (ends[1] - ends[0])))
         theirs = steps[-1]
-        mine = sde.to_frame(state, plan.stop)
-        worst = max(worst, float((mine - theirs).abs().max() / mine.abs().max()))
-        if not math.isfinite(worst):
-            return math.inf
-    return worst
+        yield sde.to_frame(state, plan.stop), theirs
 
 
 class _Driver:

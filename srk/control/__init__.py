@@ -6,6 +6,7 @@ from typing import Any
 
 from srk.control.adaptive import Adaptive
 from srk.control.base import Decision, Grid, Problem, Report, StepController
+from srk.control.budget import Budget, Criterion, Profile
 from srk.control.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
 from srk.errors import ArgumentTypeError
 from srk.registry import Registry
@@ -29,18 +30,21 @@ def register_controller(controller: Any, name: str | None = None) -> Any:
     return controller
 
 
-for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge, Adaptive):
+for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge, Budget, Adaptive):
     register_controller(_controller)
 
 __all__ = [
     "CONTROLLERS",
     "Adaptive",
+    "Budget",
+    "Criterion",
     "Decision",
     "Gauge",
     "Grid",
     "Karras",
     "LogSNR",
     "Problem",
+    "Profile",
     "Quadratic",
     "Report",
     "StepController",

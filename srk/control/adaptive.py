@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from srk.control.base import Decision, Problem, Range, Report, StepController
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators.base import Step
-from srk.processes.base import LinearProcess
+from srk.processes.phase import PhaseProcess, statistic
 
 _positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
 _SOLVERS = "'srk2', 'sra1' or 'sosra'"
@@ -40,7 +41,10 @@ class Adaptive(StepController):
         rtol: relative tolerance, may be 0.
         atol: absolute tolerance in units of the data, positive.
         norm: "batch": root mean square over all coordinates of all samples; "worst": the largest of the samples' root mean squares, so that one hard sample
-            keeps its accuracy.
+            keeps its accuracy; "sample": each sample's own decides about it. A step that most samples pass counts for them, and those that do not pass go the same way
+            again in shorter steps, as a smaller batch; a step that most do not pass is rejected for all.
+        estimate: "embedded": the solver's own estimate; "doubling": each step is two of half the length, and the error their difference from one of the whole, which
+            serves any solver whose draws a path keeps, at three times the calls.
         proportional, integral, derivative: the coefficients p, i, d of the PID controller.
         safety: factor below 1.
         min_factor, max_factor: limits of the change of a step's length.
@@ -61,7 +65,8 @@ class Adaptive(StepController):
 
     rtol: float = attrs.field(default=1e-2, validator=attrs.validators.ge(0.0))
     atol: float = attrs.field(default=1e-2, validator=_positive)
-    norm: Literal["batch", "worst"] = attrs.field(default="batch", validator=attrs.validators.in_(("batch", "worst")))
+    norm: Literal["batch", "worst", "sample"] = attrs.field(default="batch", validator=attrs.validators.in_(("batch", "worst", "sample")))
+    estimate: Literal["embedded", "doubling"] = attrs.field(default="embedded", validator=attrs.validators.in_(("embedded", "doubling")))
     proportional: float = 0.2
     integral: float = attrs.field(default=0.7, validator=_positive)
     derivative: float = 0.0
@@ -77,6 +82,16 @@ class Adaptive(StepController):
     _length: float = attrs.field(init=False, default=0.0, repr=False, eq=False)
     _norms: tuple[float, float] = attrs.field(init=False, default=(1.0, 1.0), repr=False, eq=False)
     _before: int = attrs.field(init=False, default=0, repr=False, eq=False)
+    _short: float = attrs.field(init=False, default=0.0, repr=False, eq=False)  # first length of those that go the same way again
+
+    @property
+    def doubling(self) -> bool:
+        return self.estimate == "doubling"
+
+    def fork(self) -> Adaptive:
+        fork = copy.copy(self)
+        fork._length, fork._norms = self._short, (1.0, 1.0)
+        return fork
 
     def first(self, problem: Problem) -> tuple[float, float]:
         if problem.steps is not None:
@@ -101,10 +116,14 @@ class Adaptive(StepController):
         process, solver, axis = problem.process, problem.solver, self._axis
         start, stop = axis.time(axis.start), self._target(axis.start)
         plan = solver.plan_step(Step(process, process.level(start), process.level(stop), problem.eta, error=True))
-        if plan.error is None:
+        if plan.error is None and not self.doubling:
             raise IncompatibleError(
                 f"controller='adaptive' needs a solver with an error estimate, which {solver.name} has not; use solver={_SOLVERS}, "
-                "or a fixed grid: steps=50"
+                "controller=srk.control.Adaptive(estimate='doubling'), or a fixed grid: steps=50"
+            )
+        if self.norm == "sample" and plan.keep:
+            raise IncompatibleError(
+                f"norm='sample' retries some samples alone, but {solver.name} keeps its last steps for all alike; use a one-step solver such as {_SOLVERS}"
             )
         if problem.eta == 0:
             return
@@ -122,42 +141,66 @@ class Adaptive(StepController):
         used, self._before = report.nfe - self._before, report.nfe
         here, there = self._axis.value(report.start), self._axis.value(report.stop)
         accept = True
+        passed: torch.Tensor | None = None
         if report.error is not None and math.isfinite(here):
-            norm = self._norm(report)
+            squares = self._squares(report)
+            if self.norm == "sample":
+                norm, passed = self._own(squares)
+            else:
+                norm = math.sqrt(float(squares.mean() if self.norm == "batch" else squares.max()))
             if not math.isfinite(norm):
                 return Decision(False, None, f"stopped: the error estimate is not finite at t = {report.start:.6g}")
             accept = norm <= 1.0
+            if passed is not None:
+                failed = math.sqrt(float(squares[~passed].max()))
+                self._short = (there - here) * self._shorter(failed)
             self._length = (there - here) * self._factor(max(norm, 1e-10), accept)
         at, t = (there, report.stop) if accept else (here, report.start)
-        if accept and report.stop == self._axis.process.t_min:
+        if accept and passed is None and report.stop == self._axis.process.t_min:
             return Decision(True, None)
         if self.max_nfe is not None and report.nfe + used > self.max_nfe:
             return Decision(accept, None, f"stopped: {report.nfe} of max_nfe={self.max_nfe} network calls reached at t = {t:.6g}")
-        if self._length < 1e-9 * (self._axis.stop - self._axis.start):
+        if min(self._length, math.inf if passed is None else self._short) < 1e-9 * (self._axis.stop - self._axis.start):
             return Decision(accept, None, f"stopped: no step meets the tolerance at t = {t:.6g}; is the score smooth there?")
-        return Decision(accept, self._target(at))
+        after = None if report.stop == self._axis.process.t_min and accept else self._target(at)
+        if passed is None:
+            return Decision(accept, after)
+        return Decision(passed, after, retry=self._target(here, self._short))
 
-    def _target(self, at: float) -> float:
+    def _target(self, at: float, length: float | None = None) -> float:
         """Own time at which the next step from `at` ends; the last two share what is left, so that no sliver remains."""
         process, left = self._axis.process, self._axis.stop - at
+        length = self._length if length is None else length
         if left <= 1e-9 * abs(self._axis.stop - self._axis.start):  # beyond it only the step to sigma = 0
             return float(process.t_min)
-        if left <= 1.01 * self._length:
+        if left <= 1.01 * length:
             return self._axis.time(self._axis.stop)
-        return self._axis.time(at + min(self._length, 0.5 * left if left < 2.0 * self._length else math.inf))
+        return self._axis.time(at + min(length, 0.5 * left if left < 2.0 * length else math.inf))
 
-    def _norm(self, report: Report) -> float:
-        """The norm of the error in units of the tolerance. Waits for the device."""
+    def _squares(self, report: Report) -> torch.Tensor:
+        """Each sample's mean square of the error in units of the tolerance, (batch,)."""
         assert report.error is not None
         scale = self._axis.scale(report.stop)
         ratio = (report.error * scale) / (report.candidate.abs() * (scale * self.rtol) + self.atol)
         square = ratio.to(torch.float32 if ratio.dtype != torch.float64 else ratio.dtype).square()
-        mean = square.mean() if self.norm == "batch" else square.flatten(1).mean(1).max() if square.ndim > 1 else square.max()
-        return math.sqrt(float(mean))
+        return square.flatten(1).mean(1) if square.ndim > 1 else square
+
+    def _own(self, squares: torch.Tensor) -> tuple[float, torch.Tensor | None]:
+        """The norm of the samples that pass, and which those are; of all samples, and None, where all pass or most do not."""
+        passed = squares <= 1.0
+        count = int(passed.sum())
+        if count == len(squares) or 2 * count < len(squares):
+            # what most do not pass is rejected, even if the mean square should be small
+            norm = math.sqrt(float(squares.mean()))
+            return norm if count == len(squares) else max(norm, 1.0 + 1e-9), None
+        return math.sqrt(float(squares[passed].mean())), passed
+
+    def _shorter(self, norm: float) -> float:
+        return max(self.min_factor, self.safety * math.pow(norm, -1.0 / self._order))
 
     def _factor(self, norm: float, accept: bool) -> float:
         if not accept:
-            return max(self.min_factor, self.safety * math.pow(norm, -1.0 / self._order))
+            return self._shorter(norm)
         p, i, d = self.proportional, self.integral, self.derivative
         one, two = self._norms
         log = -(p + i + d) * math.log(norm) + (p + 2.0 * d) * math.log(one) - d * math.log(two)
@@ -184,7 +227,7 @@ class _Axis:
 
     @staticmethod
     def of(process: Any) -> _Axis:
-        if not isinstance(process, LinearProcess):
+        if statistic(process) is None:
             return _Axis(process, False, -process.t_max, -process.t_min, False)
         ends = Range.of(process)
         return _Axis(process, True, ends.noisy, ends.clean, ends.start.alpha == 0.0)
@@ -202,4 +245,6 @@ class _Axis:
 
     def scale(self, t: float) -> float:
         """What brings a state to the units of the data."""
+        if isinstance(self.process, PhaseProcess):
+            return 1.0 / abs(float(self.process.kernel(t).mean[0]))
         return 1.0 / float(self.process.level(t).alpha) if self.linear else 1.0

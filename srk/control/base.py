@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -67,14 +68,17 @@ class Decision:
     """A controller's answer.
 
     Arguments:
-        accept: whether the step counts.
+        accept: whether the step counts; or, as a bool tensor (batch,), for which samples it does. The others then go the same way again in steps of their own, up to its
+            end, with a controller from `StepController.fork`.
         stop: the own time at which the next one ends; None ends the run.
         status: why the run ends before its time, for `Solution.status`; None if it does not.
+        retry: own time at which the first step of those others ends.
     """
 
-    accept: bool
+    accept: bool | torch.Tensor
     stop: float | None
     status: str | None = None
+    retry: float | None = None
 
 
 class StepController(ABC):
@@ -84,6 +88,16 @@ class StepController(ABC):
     """
 
     name: ClassVar[str] = ""
+
+    @property
+    def doubling(self) -> bool:
+        """True to have each step's error estimated by step doubling instead of by the solver: the step is then two of half the length, and the error their difference
+        from one of the whole, at three times the calls."""
+        return False
+
+    def fork(self) -> StepController:
+        """A controller for samples that go their own way for a while; it begins where this one is. The default is a copy."""
+        return copy.copy(self)
 
     @abstractmethod
     def first(self, problem: Problem) -> tuple[float, float]:

@@ -14,10 +14,11 @@ from scipy.optimize import brentq
 from srk.control.base import Grid, Problem, Range, steps_of
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, TimeError
 from srk.processes.base import LinearProcess
+from srk.processes.phase import statistic
 
 
 def _need_linear(grid: Grid, process: Any) -> None:
-    if not isinstance(process, LinearProcess):
+    if statistic(process) is None:
         raise IncompatibleError(f"the grid {grid.name!r} needs a log-SNR, but {process!r} is not a linear process; use grid='uniform'")
 
 

@@ -21,8 +21,10 @@ from srk.integrators.er_sde import ERSDE1, ERSDE2, ERSDE3
 from srk.integrators.exponential import DDPM, ETDSRA1
 from srk.integrators.gauge import GaugeClock, GaugeStep
 from srk.integrators.lms import LMS
+from srk.integrators.matrix import Matrix
 from srk.integrators.multistep import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected
 from srk.integrators.ou import WCW
+from srk.integrators.phase import GDDIM, SSCS
 from srk.integrators.plan import Column, Draft, LinearForm, Node, Slot, Stage, StepPlan
 from srk.integrators.raw import EulerMaruyama
 from srk.integrators.sa import SASolver
@@ -150,7 +152,7 @@ for _solver in (
 ):
     register_solver(_solver)
 # Multistep and single-step methods of the papers and of diffusers
-for _solver in (SASolver, SEEDS2, SEEDS3, ERSDE1, ERSDE2, ERSDE3, DDRaM, AcceleratedDDPM, UniPC2, UniPC3, DEIS2, DEIS3):
+for _solver in (SASolver, SEEDS2, SEEDS3, ERSDE1, ERSDE2, ERSDE3, DDRaM, AcceleratedDDPM, UniPC2, UniPC3, DEIS2, DEIS3, GDDIM):
     register_solver(_solver)
 for _name, _tableau in TABLEAUS.items():
     SOLVERS.register(_name, TableauSolver(_tableau))
@@ -166,6 +168,7 @@ __all__ = [
     "ERSDE2",
     "ERSDE3",
     "ETDSRA1",
+    "GDDIM",
     "LMS",
     "SEEDS2",
     "SEEDS3",
@@ -173,6 +176,7 @@ __all__ = [
     "SRK1",
     "SRK2M",
     "SRK2S",
+    "SSCS",
     "WCW",
     "AcceleratedDDPM",
     "Auto",
@@ -198,6 +202,7 @@ __all__ = [
     "Heun",
     "Integrator",
     "LinearForm",
+    "Matrix",
     "Node",
     "SASolver",
     "Slot",

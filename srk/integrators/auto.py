@@ -10,7 +10,8 @@ from srk.integrators.multistep import DPMpp2MSDE
 from srk.integrators.plan import StepPlan
 from srk.integrators.raw import EulerMaruyama
 from srk.integrators.srk import DATA_VARIANCE, SRK2M
-from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.base import ForwardProcess
+from srk.processes.phase import statistic
 
 #: From this number of steps on, matched weights are more accurate (benchmarks/results/quality.md).
 MATCHED_FROM = 8
@@ -22,7 +23,7 @@ class Auto(Integrator):
 
     - linear process, eta = 1: `srk2m`; from 8 steps on with `weights="matched"`.
     - linear process, eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - other processes: `euler-maruyama`.
+    - phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
 
     Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked. Steps of a run whose number is not known (an adaptive
     controller) are taken to be few.
@@ -43,7 +44,7 @@ class Auto(Integrator):
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
-        if not isinstance(process, LinearProcess):
+        if statistic(process) is None:
             return EulerMaruyama()
         if eta > 1.0:
             return DPMpp2MSDE()

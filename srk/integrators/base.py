@@ -11,6 +11,7 @@ import attrs
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators.plan import Draft, StepPlan
 from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.phase import PhaseProcess, statistic
 
 
 @attrs.frozen(slots=True)
@@ -63,7 +64,8 @@ class Integrator(ABC):
         strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a method of the ODE alone, weak_order is
             its order.
         eta_range: the values of eta that the method is defined for, as (lowest, highest).
-        linear_only: True if it needs the denoiser of a linear process.
+        linear_only: True if it needs the denoiser of a linear process. A phase-space process is then reversed through its statistic.
+        phase: True if it plans the steps of a phase-space process itself though it is `linear_only`.
         infinite_noise: True if it plans a step that starts at alpha = 0 itself; otherwise such a step is an exponential Euler step.
         noise_free: True if it plans a step that ends at sigma = 0 itself; otherwise such a step is the denoiser.
         reference, advice: where it comes from; when to choose it, in a line.
@@ -76,6 +78,7 @@ class Integrator(ABC):
     weak_order: float | None = None
     eta_range: tuple[float, float] = (0.0, math.inf)
     linear_only: bool = True
+    phase: bool = False
     infinite_noise: bool = False
     noise_free: bool = False
     reference: str = ""
@@ -89,8 +92,13 @@ class Integrator(ABC):
         """The plan of `step`, with the two ends that are the same for every method taken care of.
 
         A step to sigma = 0 is the denoiser itself, and a step from alpha = 0, where the denoiser is a constant (the mean of the data), is
-        an exponential Euler step, unless the method has a step of its own there.
+        an exponential Euler step, unless the method has a step of its own there. A phase-space process is reversed through its statistic by
+        methods that do not mix its components themselves.
         """
+        if isinstance(step.process, PhaseProcess) and (step.stop.sigma == 0.0 or (self.linear_only and not self.phase)):
+            from srk.integrators.phase import lift
+
+            return lift(step, self.plan_step(attrs.evolve(step, process=step.process.statistic)))
         if step.linear:
             if step.stop.sigma == 0.0 and not (self.noise_free and step.start.alpha > 0.0):
                 return denoising_step(step)
@@ -132,7 +140,7 @@ class Integrator(ABC):
                 f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; "
                 f"use eta={self.default_eta:g}, or solver={cure}"
             )
-        if self.linear_only and not isinstance(process, LinearProcess):
+        if self.linear_only and statistic(process) is None:
             raise IncompatibleError(
                 f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 + sigma eps), but {process!r} is not a LinearProcess; "
                 "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"

@@ -132,7 +132,7 @@ def exponential_coefficients(start: Level, stop: Level, v: float, eta: float) ->
     denoised = Column("E")
     x, d = LinearForm({STATE: 1.0}), LinearForm({denoised: 1.0})
     form = step.carry(x, remainder(start, v, x, d), stop)
-    return form.terms.get(STATE, 0.0), form.terms.get(denoised, 0.0), step.noise_std(stop), step.interval
+    return form.number(STATE), form.number(denoised), step.noise_std(stop), step.interval
 
 
 def _any_variance(value: float) -> float:

@@ -61,14 +61,14 @@ class GaussianStep:
     before: Moments
 
     def _maps(self) -> tuple[float, float, float, float, float, float, np.ndarray, float]:
-        node, step = self.gauge.carry(_x, _R, self.level, self.c).terms, self.gauge.carry(_x, _R, self.gauge.stop).terms
+        node, step = self.gauge.carry(_x, _R, self.level, self.c), self.gauge.carry(_x, _R, self.gauge.stop)
         alpha, sigma, v, w = self.level.alpha, self.level.sigma, self.gauge.v, self.before.variances
         # n D - v alpha x with D = alpha w/(alpha^2 w + sigma^2) x
         slope = alpha * (w - v) / (alpha**2 * w + sigma**2)
         noise, area = self.gauge.noise_std(self.level, self.c), math.sqrt(max(self.c - 0.25, 0.0))
         get = STATE, Column("E")
         return (
-            node.get(get[0], 0.0), node.get(get[1], 0.0), step.get(get[0], 0.0), step.get(get[1], 0.0),
+            node.number(get[0]), node.number(get[1]), step.number(get[0]), step.number(get[1]),
             0.5 * noise, area * noise, slope, self.gauge.noise_std(self.gauge.stop),
         )  # fmt: skip
 

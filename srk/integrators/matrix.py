@@ -43,6 +43,9 @@ class Matrix:
     def __matmul__(self, other: Matrix) -> Matrix:
         return Matrix.of(np.matmul(self.rows, other.rows))
 
+    def __format__(self, spec: str) -> str:
+        return "[" + ", ".join("[" + ", ".join(format(value, spec) for value in row) + "]" for row in self.rows) + "]"
+
     def simplify(self) -> Matrix | float:
         """The number c if this is c times the identity."""
         diagonal = self.rows[0][0]

@@ -80,9 +80,14 @@ class LinearForm:
     def __sub__(self, other: LinearForm) -> LinearForm:
         return self + other * -1.0
 
+    def number(self, column: Column) -> float:
+        """The coefficient of `column` in a form without matrices; 0 where it does not occur."""
+        value = self.terms.get(column, 0.0)
+        assert not isinstance(value, Matrix)
+        return value
+
     def __repr__(self) -> str:
-        shown = {c: f"{v:.6g}" if not isinstance(v, Matrix) else str([[float(f"{x:.6g}") for x in row] for row in v.rows]) for c, v in self.terms.items()}
-        return " + ".join(f"{value} {column.kind}{column.number}" for column, value in shown.items()) or "0"
+        return " + ".join(f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()) or "0"
 
 
 ZERO = LinearForm({})

@@ -77,6 +77,7 @@ class TableauSolver(Integrator):
                 return step.stop if c else step.start
             return process.level((1.0 - c) * t0 + c * t1)
 
+        # numbers, or k x k arrays in phase space
         g = [step.eta * process.diffusion((1.0 - float(c)) * t0 + float(c) * t1) for c in t.c1]
         drifts: list[LinearForm] = []
         for i in range(len(t.alpha)):
@@ -126,7 +127,12 @@ def _sum(weights: Any, forms: list[LinearForm]) -> LinearForm:
     return total
 
 
-def _noise(w: Any, k: Any, g: list[float], W: LinearForm, H: LinearForm) -> LinearForm:
-    cw = float(np.dot([float(x) for x in w], g))
-    ck = float(np.dot([float(x) for x in k], g))
-    return W * cw + H * ck
+def _noise(w: Any, k: Any, g: list[Any], W: LinearForm, H: LinearForm) -> LinearForm:
+    noise: LinearForm = W * _weighted(w, g) + H * _weighted(k, g)
+    return noise
+
+
+def _weighted(weights: Any, g: list[Any]) -> Any:
+    if g and isinstance(g[0], np.ndarray):
+        return np.tensordot([float(x) for x in weights], np.array(g), 1)
+    return float(np.dot([float(x) for x in weights], g))

@@ -1,11 +1,13 @@
 """Forward processes: what is reversed. One process a file; `base` has the contracts, `registry` the names."""
 
 from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.cld import CLD
 from srk.processes.cosine import VPCosine
 from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.ou import OU
+from srk.processes.phase import PhaseProcess, statistic
 from srk.processes.preserving import VariancePreserving
 from srk.processes.registry import PROCESSES, process, register_process
 from srk.processes.subvp import SubVP
@@ -13,6 +15,7 @@ from srk.processes.ve import VE, VarianceExploding
 from srk.processes.vp import VP
 
 __all__ = [
+    "CLD",
     "EDM",
     "OU",
     "PROCESSES",
@@ -22,6 +25,7 @@ __all__ = [
     "ForwardProcess",
     "Level",
     "LinearProcess",
+    "PhaseProcess",
     "SubVP",
     "VPCosine",
     "VPDiscrete",
@@ -29,4 +33,5 @@ __all__ = [
     "VariancePreserving",
     "process",
     "register_process",
+    "statistic",
 ]

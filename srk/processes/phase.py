@@ -16,7 +16,7 @@ from srk.errors import ArgumentError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.elementwise import elementwise, is_number
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @attrs.frozen(slots=True, eq=False)
@@ -33,6 +33,7 @@ class Kernel:
         complement: D, shape (k, k - 1).
         reading: w = rho^2 C^-1 a, shape (k,): m = w . z.
         rest: D^T C^-1, shape (k - 1, k): xi = rest z.
+        auxiliary: A, shape (k - 1, k): the auxiliary components at t = 0 are A (z - a x0) on average, given z and x0.
     """
 
     mean: Array
@@ -41,6 +42,7 @@ class Kernel:
     complement: Array
     reading: Array
     rest: Array
+    auxiliary: Array
 
 
 class PhaseProcess(ForwardProcess):
@@ -71,7 +73,7 @@ class PhaseProcess(ForwardProcess):
         """F(t) at own time `t`, shape (k, k)."""
 
     @abstractmethod
-    def diffusion(self, t: float) -> Array:  # type: ignore[override]  # a matrix here
+    def diffusion(self, t: float) -> Any:
         """G(t) at own time `t`, shape (k, k)."""
 
     @property
@@ -81,23 +83,15 @@ class PhaseProcess(ForwardProcess):
 
     def transition(self, start: float, stop: float) -> tuple[Array, Array]:
         """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward from own time `start` to `stop` >= `start`; here by collocation to about 1e-13."""
-        k = self.components
-
-        def blocks(t: float) -> tuple[Array, Array, Array]:
-            g = self.diffusion(t)
-            return self.drift_matrix(t), g @ g.T, np.zeros(k)
-
-        psi, q, _ = linear_flow(blocks, k, start, stop)
-        return psi, q
+        if start == 0.0 and stop > 0.0:  # as every kernel asks: from the last anchor on
+            anchor = int(_ANCHORS * stop / self.t_max)
+            (psi, q), (psi1, q1) = _anchored(self, anchor), _transition(self, self.t_max * anchor / _ANCHORS, stop)
+            return psi1 @ psi, psi1 @ q @ psi1.T + q1
+        return _transition(self, start, stop)
 
     def kernel(self, t: float) -> Kernel:
         """The law of z_t given the data, at own time `t`."""
         return _kernel(self, float(t))
-
-    def mean_and_covariance(self, t: float) -> tuple[Array, Array]:
-        """(a, C) with z_t ~ N(a x0, C) given the data; the auxiliary components are integrated out."""
-        psi, q = self.transition(0.0, t)
-        return psi[:, 0], q + (psi[:, 1:] * np.asarray(self.auxiliary_variance)) @ psi[:, 1:].T
 
     @property
     def statistic(self) -> Statistic:
@@ -145,9 +139,7 @@ class PhaseProcess(ForwardProcess):
     def perturb(self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw z_t, shape (batch, k, *event), given data `x0` of shape (batch, *event), at own time `t`."""
         kernel = self.kernel(self.check_time(t))
-        eps = torch.randn(
-            (x0.shape[0], self.components, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype
-        )
+        eps = torch.randn((x0.shape[0], self.components, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
         basis = np.column_stack([kernel.rho * kernel.mean, kernel.complement])
         z = mix(basis, eps)
         for i, a in enumerate(kernel.mean):
@@ -177,7 +169,9 @@ class PhaseProcess(ForwardProcess):
                     raise ArgumentError(f"{name}({t!r}) of {self!r} must be a finite {k} x {k} array, not {value!r}")
             rho = self.kernel(t).rho
             if not (rho > previous or i == 0):
-                raise ArgumentError(f"the noise rho of the statistic of {self!r} must grow with t, but it is {previous!r} and then {rho!r} at t = {t!r}")
+                raise ArgumentError(
+                    f"the noise rho of the statistic of {self!r} must grow with t, but it is {previous!r} and then {rho!r} at t = {t!r}"
+                )
             previous = rho
 
 
@@ -206,7 +200,12 @@ class Statistic(LinearProcess):
         return 1.0 if is_number(t) else np.ones_like(np.asarray(t, dtype=np.float64))
 
     def sigma(self, t: Any) -> Any:
-        return self.phase.kernel(t).rho if is_number(t) else elementwise(self.sigma, t)
+        if not is_number(t):
+            return elementwise(self.sigma, t)
+        if t == 0.0:
+            return 0.0
+        a, c, _ = _law(self.phase, float(t))
+        return float(a @ np.linalg.solve(c, a)) ** -0.5
 
     def log_alpha_rate(self, t: float) -> float:
         return 0.0
@@ -241,27 +240,57 @@ def mix(matrix: Array, x: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=4096)
 def _kernel(process: PhaseProcess, t: float) -> Kernel:
-    a, c = process.mean_and_covariance(t)
+    a, c, psi = _law(process, t)
+    variances = np.asarray(process.auxiliary_variance)
     if t == 0.0:  # no noise on the data
-        k = len(a)
-        eye = np.eye(k)
-        std = np.sqrt(np.asarray(process.auxiliary_variance))
-        rest = np.zeros((k - 1, k))
-        rest[:, 1:] = np.diag(1.0 / std) if np.all(std > 0) else 0.0
-        return Kernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest)
+        eye, std = np.eye(len(a)), np.sqrt(variances)
+        rest = eye[1:] / np.where(std > 0.0, std, 1.0)[:, None]
+        return Kernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest, eye[1:])
     try:
-        np.linalg.cholesky(c)
         inverse = np.linalg.inv(c)
         informed = inverse @ a
-        rho2 = 1.0 / float(a @ informed)
-        k_full = c - rho2 * np.outer(a, a)
-        factor = np.linalg.cholesky(k_full[1:, 1:])
-    except np.linalg.LinAlgError as error:
+        information = float(a @ informed)
+        rest = c - np.outer(a, a) / information
+        factor = np.linalg.cholesky(rest[1:, 1:])
+    except np.linalg.LinAlgError:
+        information = math.nan
+    if not information > 0.0:
         raise ArgumentError(
             f"the covariance of {process!r} at t = {t!r} is not positive definite: {c.tolist()!r}; noise must reach every component (or t_min is too small)"
-        ) from error
-    complement = np.linalg.solve(factor, k_full[1:, :]).T
-    return Kernel(a, c, math.sqrt(rho2), complement, rho2 * informed, complement.T @ inverse)
+        )
+    complement = np.vstack([np.linalg.solve(factor, rest[1:, 0]), factor])
+    auxiliary = variances[:, None] * psi[:, 1:].T @ inverse
+    return Kernel(a, c, information**-0.5, complement, informed / information, complement.T @ inverse, auxiliary)
+
+
+def _law(process: PhaseProcess, t: float) -> tuple[Array, Array, Array]:
+    """(a, C, Psi) from the start to own time `t`; the auxiliary components are integrated out."""
+    psi, q = process.transition(0.0, t)
+    return psi[:, 0], q + (psi[:, 1:] * np.asarray(process.auxiliary_variance)) @ psi[:, 1:].T, psi
+
+
+_ANCHORS = 64
+
+
+@lru_cache(maxsize=1024)
+def _anchored(process: PhaseProcess, anchor: int) -> tuple[Array, Array]:
+    """The transition from 0 to an anchor, a multiple of t_max/64."""
+    if anchor == 0:
+        return np.eye(process.components), np.zeros((process.components, process.components))
+    psi, q = _anchored(process, anchor - 1)
+    psi1, q1 = _transition(process, process.t_max * (anchor - 1) / _ANCHORS, process.t_max * anchor / _ANCHORS)
+    return psi1 @ psi, psi1 @ q @ psi1.T + q1
+
+
+def _transition(process: PhaseProcess, start: float, stop: float) -> tuple[Array, Array]:
+    k = process.components
+
+    def blocks(t: float) -> tuple[Array, Array, Array]:
+        g = process.diffusion(t)
+        return process.drift_matrix(t), g @ g.T, np.zeros(k)
+
+    psi, q, _ = linear_flow(blocks, k, start, stop)
+    return psi, q
 
 
 _NODES = 8
@@ -279,9 +308,7 @@ def _gauss() -> tuple[Array, Array, Array]:
 _C, _B, _A = _gauss()
 
 
-def linear_flow(
-    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
-) -> tuple[Array, Array, Array]:
+def linear_flow(blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float) -> tuple[Array, Array, Array]:
     """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt, from `start` to `stop` (in either direction).
 
     Arguments:

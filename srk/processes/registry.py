@@ -9,11 +9,13 @@ from typing import Any, TypeVar, overload
 
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.cld import CLD
 from srk.processes.cosine import VPCosine
 from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.ou import OU
+from srk.processes.phase import PhaseProcess
 from srk.processes.subvp import SubVP
 from srk.processes.ve import VE
 from srk.processes.vp import VP
@@ -35,10 +37,10 @@ def _own_time(_name: str, entry: type[ForwardProcess]) -> str:
 
 
 def _half_log_snr(_name: str, entry: type[ForwardProcess]) -> str:
-    if not issubclass(entry, LinearProcess):
+    if not issubclass(entry, LinearProcess | PhaseProcess):
         return "-"
     process = _default(entry)
-    if not isinstance(process, LinearProcess):
+    if not isinstance(process, LinearProcess | PhaseProcess):
         return "by parameters"
     return f"{float(process.lam(process.t_min)):.3g} to {float(process.lam(process.t_max)):.3g}"
 
@@ -135,5 +137,5 @@ def process(name: str, **parameters: Any) -> ForwardProcess:
     return cls(**parameters)
 
 
-for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, Flow):
+for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, Flow, CLD):
     register_process(_cls)

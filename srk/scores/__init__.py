@@ -1,19 +1,35 @@
 """Scores: what the network says, turned into the denoiser."""
 
+from srk.scores import networks
 from srk.scores.adapters import Data, EDMDenoiser, FlowVelocity, NetworkPrediction, Noise, Score, Velocity, as_prediction
 from srk.scores.base import Prediction
 from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
+from srk.scores.guidance import ClassifierGuided, Guided, limited
+from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
+from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 
 __all__ = [
+    "ClassifierGuided",
+    "Clip",
     "Data",
+    "DynamicThreshold",
     "EDMDenoiser",
     "FlowVelocity",
+    "Guided",
+    "Hooked",
     "NetworkPrediction",
     "Noise",
+    "PhasePrediction",
+    "PhaseScore",
     "Prediction",
+    "Project",
+    "Reduced",
+    "Replace",
     "Score",
     "Velocity",
     "as_prediction",
+    "limited",
+    "networks",
     "to_flow_velocity",
     "to_noise",
     "to_score",

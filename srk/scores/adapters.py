@@ -14,7 +14,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk.errors import ArgumentError, ArgumentTypeError, ScoreError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.processes.phase import PhaseProcess
 from srk.scores import convert
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
@@ -27,6 +28,7 @@ from srk.scores.inputs import (
     time_tensor,
     time_value,
 )
+from srk.scores.phase import PhaseScore
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess, Level
@@ -98,19 +100,30 @@ class NetworkPrediction(Prediction):
             raise ArgumentError(f"channels is 'all' or 'first-half', not {value!r}")
 
     def bind(self, process: ForwardProcess) -> Prediction:
-        """Check that `process` has the time unit that the network wants; returns itself."""
+        """Check that `process` has the time unit that the network wants; returns itself, or for phase-space states what reads them."""
         check_process(self.time, process, self.num_timesteps)
+        if isinstance(process, PhaseProcess):
+            return self._in_phase_space(process)
         return self
+
+    def _in_phase_space(self, process: PhaseProcess) -> Prediction:
+        name = type(self).__name__
+        raise IncompatibleError(
+            f"srk.{name} is for a network of the data, but the states of {process!r} have {process.components} components; if it was trained for a scalar process, "
+            f"use srk.Reduced(srk.{name}(...)); a network of the phase-space state returns the score: srk.Score(network)"
+        )
 
     def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The network's output at `x`, called with the input and the time that it wants, checked and in the state's dtype."""
         check_state(x)
+        return self._checked(self._call(x, level, process), x)
+
+    def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)
         network_input = x if scale == 1.0 else x * scale
         if self.network_dtype is not None:
             network_input = network_input.to(self.network_dtype)
-        out = self.network(network_input, self.time_of(x, level, process), **self.model_kwargs)
-        return self._checked(out, x)
+        return self.network(network_input, self.time_of(x, level, process), **self.model_kwargs)
 
     def time_of(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The (batch,) tensor of times that the network gets with the states `x` at `level`."""
@@ -123,10 +136,10 @@ class NetworkPrediction(Prediction):
         pair = self.coefficients(level)  # first: it says in a clear message where no output can help
         return convert.combine(pair, x, self.output(x, level, process))
 
-    def part(self, first: int, count: int, batch: int) -> Prediction:
+    def select(self, rows: slice | Tensor, batch: int) -> Prediction:
         """The same network with the conditions of these samples: tensors in `model_kwargs` whose first axis is the batch are cut."""
         cut = {
-            name: value[first : first + count] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch else value
+            name: value[rows] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch else value
             for name, value in self.model_kwargs.items()
         }
         return attrs.evolve(self, model_kwargs=cut) if self.model_kwargs else self
@@ -204,6 +217,13 @@ class Score(NetworkPrediction):
         >>> score.denoise(x, process.level(0.5), process) / process.alpha(0.5)  # D = alpha x
         tensor([[2.0000]])
     """
+
+    def _in_phase_space(self, process: PhaseProcess) -> Prediction:
+        if self.input_scale != "x":
+            raise IncompatibleError(
+                f"a network of the phase-space state of {process!r} gets it as it is; leave out input_scale={self.input_scale!r}"
+            )
+        return PhaseScore(self)
 
     def coefficients(self, level: Level) -> convert.Pair:
         return convert.denoiser_from_score(level, scale_value(self.input_scale, level))

@@ -55,8 +55,13 @@ class Prediction(ABC):
         """
         return 1
 
-    def part(self, first: int, count: int, batch: int) -> Prediction:
-        """The prediction for the samples first, ..., first + count - 1 of a batch; override it where conditions belong to samples. The default is itself."""
+    def select(self, rows: slice | Tensor, batch: int) -> Prediction:
+        """The prediction for some samples of a batch; override it where conditions belong to samples. The default is itself.
+
+        Arguments:
+            rows: which samples, a slice or their numbers (an int64 tensor on the device of the state).
+            batch: size of the whole batch.
+        """
         return self
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, overload
 
 import attrs
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.processes.phase import PhaseProcess
 from srk.scores.base import Prediction, check_state
 from srk.scores.convert import to_score
+from srk.scores.phase import Reduced
 
 DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
 """The level of the data itself."""
@@ -70,12 +72,18 @@ class Target(ABC):
         """
         raise IncompatibleError(f"{self!r} has no log-density in closed form")
 
-    def score(self, process: LinearProcess) -> ExactScore:
-        """The exact score of this target under `process`: give it to `srk.solve`, or call it as `(x, t) -> score`.
+    @overload
+    def score(self, process: LinearProcess) -> ExactScore: ...
+    @overload
+    def score(self, process: PhaseProcess) -> Reduced: ...
+    def score(self, process: LinearProcess | PhaseProcess) -> ExactScore | Reduced:
+        """The exact score of this target under `process`: give it to `srk.solve`, or (linear processes) call it as `(x, t) -> score`.
 
         Raises:
-            ArgumentTypeError: `process` is not linear, so that the law of x_t is not known.
+            ArgumentTypeError: `process` is neither linear nor a phase-space process, so that the law of x_t is not known.
         """
+        if isinstance(process, PhaseProcess):
+            return Reduced(ExactScore(self, process.statistic)).bind(process)
         return ExactScore(self, process)
 
     def sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +41,7 @@ def two_coordinates(variance: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 def run(**options: Any) -> srk.Solution:
     adaptive = {key: options.pop(key) for key in list(options) if key in {field.name for field in attrs.fields(Adaptive)}}
-    options = {"shape": (64, 1), "noise": "brownian", "seed": 0, "dtype": torch.float64} | options
+    options = {"shape": 64, "noise": "brownian", "seed": 0, "dtype": torch.float64} | options
     target = options.pop("target", NARROW)
     process = options.pop("process", VP)
     return srk.solve(process, target.score(process), options.pop("solver", "srk2"), controller=Adaptive(**adaptive), **options)
@@ -291,3 +292,95 @@ def test_arguments_are_checked() -> None:
     for bad in ({"norm": "max"}, {"safety": 1.0}, {"max_nfe": 0}, {"rtol": -1.0}, {"atol": 0.0}, {"first_step": 0.0}):
         with pytest.raises(ValueError):
             Adaptive(**bad)
+
+
+# -- samples that go their own way ----------------------------------------------------------------------------------------------------------
+
+
+def some_hard(hard: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The first `hard` samples are of a narrow mixture, the others of a Gaussian; the score knows them by a condition."""
+
+    def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
+        level = VP.level(float(t[0]))
+        easy = -x / (0.5 * level.alpha**2 + level.sigma**2)
+        return torch.where(narrow[:, None], NARROW.score_at(x, level), easy)
+
+    return srk.Score(score, model_kwargs={"narrow": torch.arange(64) < hard})  # type: ignore[return-value]
+
+
+def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> None:
+    """norm="sample": its error falls to what "worst" gives it, while an average sample takes part in far fewer calls."""
+    fine = srk.solve(VP, some_hard(1), "srk2", shape=(64, 1), steps=1024, noise="brownian", seed=0, dtype=torch.float64)
+
+    def of(norm: Any) -> tuple[float, float, srk.Solution]:
+        control = Adaptive(norm=norm, rtol=0.01, atol=0.01)
+        sol = srk.solve(VP, some_hard(1), "srk2", shape=(64, 1), controller=control, noise="brownian", seed=0, dtype=torch.float64)
+        error = (sol.x - fine.x).abs()[:, 0]
+        return float(error[0]), float(error[1:].square().mean().sqrt()), sol
+
+    (_, _, batch), (worst, _, all_fine), (own, easy, sample) = of("batch"), of("worst"), of("sample")
+    assert own < 3 * worst + 1e-3
+    assert easy < 0.02
+    assert sample.mean_nfe < 0.7 * all_fine.nfe
+    assert sample.mean_nfe < sample.nfe and batch.mean_nfe == batch.nfe
+    assert sample.status == "done" and sample.times[-1] == VP.t_min
+
+
+def test_a_sample_that_goes_alone_stays_on_its_path() -> None:
+    """The law is that of one Brownian path per sample: with half of the samples hard, the easy ones are exactly N(0, v) under srk2 with v."""
+    control = Adaptive(norm="sample", rtol=0.05, atol=0.05, first_step=1.0)
+
+    def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
+        level = VP.level(float(t[0]))
+        easy = -x / (0.5 * level.alpha**2 + level.sigma**2)
+        return torch.where(narrow[:, None], NARROW.score_at(x, level), easy)
+
+    n = 40_000
+    network = srk.Score(score, model_kwargs={"narrow": torch.arange(n) % 8 == 0})
+    sol = srk.solve(VP, network, SRK2S(data_variance=0.5), shape=(n, 1), controller=control, noise="brownian", seed=0, denoise_final=False)
+    assert sol.rejected > 0
+    assert sol.mean_nfe < sol.nfe
+    level = VP.level(VP.t_min)
+    easy = sol.x[torch.arange(n) % 8 != 0, 0].double().numpy() / math.sqrt(0.5 * level.alpha**2 + level.sigma**2)
+    assert stats.kstest(easy, "norm").pvalue > 1e-3
+
+
+def test_own_steps_need_a_one_step_method() -> None:
+    class Keeping(SRK2S):
+        def plan(self, step: Step) -> Any:
+            plan = super().plan(step)
+            return attrs.evolve(plan, keep=(plan.update,), notes=(None,))
+
+    with pytest.raises(srk.errors.IncompatibleError, match="norm='sample' retries some samples alone"):
+        run(solver=Keeping(), norm="sample")
+
+
+# -- step doubling --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "euler-maruyama", "srk1"])
+def test_step_doubling_serves_solvers_without_an_estimate(solver: str) -> None:
+    """The bias of the variance falls with the tolerance, from many standard errors to few; each attempt makes three steps."""
+    n = 20_000
+    with pytest.raises(srk.errors.IncompatibleError, match="estimate='doubling'"):
+        run(solver="ddpm")
+    level = VP.level(VP.t_min)
+    exact, bias = 0.04 * level.alpha**2 + level.sigma**2, []
+    for tolerance in (0.3, 0.02):
+        sol = run(solver=solver, target=WIDE, rtol=tolerance, atol=tolerance, estimate="doubling", shape=(n, 1), denoise_final=False)
+        assert sol.nfe == 3 * (sol.steps + sol.rejected)
+        bias.append(abs(float(sol.x.var()) / exact - 1.0))
+    assert bias[0] > 4 * math.sqrt(2 / n)
+    assert bias[1] < 0.35 * bias[0] + 3 * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "srk1"])
+def test_the_doubled_step_is_two_halves(solver: str) -> None:
+    """At eta = 0, where no path has to be the same: the fixed grid through the middles."""
+    sol = run(solver=solver, rtol=0.02, atol=0.02, estimate="doubling", eta=0.0)
+    times = [sol.times[0]]
+    for a, b in itertools.pairwise(sol.times):
+        times += [VP.time(0.5 * (VP.lam(a) + VP.lam(b))), b]
+    again = srk.solve(VP, NARROW.score(VP), solver, grid=times, shape=64, eta=0.0, noise="brownian", seed=0, dtype=torch.float64)
+    assert sol.rejected > 0
+    assert torch.allclose(again.x, sol.x, atol=1e-12)

@@ -45,8 +45,8 @@ def _class() -> type[LinearProcess]:
     return Mine
 
 
-def test_the_house_has_eight() -> None:
-    assert list(PROCESSES) == ["vp", "vp-cosine", "vp-discrete", "sub-vp", "ve", "edm", "ou", "flow"]
+def test_the_house_has_nine() -> None:
+    assert list(PROCESSES) == ["vp", "vp-cosine", "vp-discrete", "sub-vp", "ve", "edm", "ou", "flow", "cld"]
     for name, cls in PROCESSES.items():
         assert cls.name == name
         assert type(process(name)) is cls

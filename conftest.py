@@ -1,0 +1,5 @@
+"""Which modules the doctests leave out: those that need an optional package that is not installed."""
+
+from importlib.util import find_spec
+
+collect_ignore_glob = [] if find_spec("diffusers") else ["srk/ecosystem/diffusers/*"]

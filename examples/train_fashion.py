@@ -1,0 +1,305 @@
+"""Train a small U-Net on Fashion-MNIST (or CIFAR-10) with plain PyTorch, then sample from it with srk.
+
+    python examples/train_fashion.py                                          # 20 minutes of one CPU core; resumes where it was stopped
+    python examples/train_fashion.py --data cifar10 --device cuda --width 128 --minutes 120
+
+The network is the preconditioned denoiser of EDM (Karras et al. 2022): it sees u = x0 + sigma eps and sigma, and says E[x0 | u]. Everything that a run needs
+to continue is in FOLDER/checkpoint.pt, written anew every minute; FOLDER/fashion.pt holds the averaged weights alone, in half precision, and
+FOLDER/fashion.png samples drawn with `srk2m`. The weights that the benchmarks use are those of examples/weights, which took the command
+
+    python examples/train_fashion.py --minutes 24 --folder examples/weights      # 2880 steps on a busy core
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import attrs
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import srk
+from srk import data
+
+SIGMA_DATA = 0.7
+"""Standard deviation of a pixel of Fashion-MNIST in [-1, 1]."""
+
+LOG_SIGMA = (-0.3, 1.4)
+"""Mean and standard deviation of log sigma in training. Structure is decided at sigma up to the largest deviation along a direction, about 10 here."""
+
+PROCESS = srk.EDM(sigma_min=0.01, sigma_max=80.0)
+
+
+class Block(nn.Module):
+    """Residual block: two convolutions, the noise level as scale and shift between them."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(8, outputs, affine=False), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.skip(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels, added to its input."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads, self.norm = heads, nn.GroupNorm(8, channels)
+        self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
+        return x + self.out(attended)
+
+
+class UNet(nn.Module):
+    """Two resolutions, the image folded into blocks of 2 x 2 pixels first: 14 x 14 and 7 x 7 for Fashion-MNIST.
+
+    Arguments:
+        channels: of the image.
+        size: of the image, a multiple of 4.
+        width: channels at the finer resolution, a multiple of 16; twice that at the coarser.
+    """
+
+    def __init__(self, channels: int = 1, size: int = 28, width: int = 48) -> None:
+        super().__init__()
+        self.options = {"channels": channels, "size": size, "width": width}
+        n, wide, embedding = width, 2 * width, width
+        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(16.0), n)), persistent=False)
+        self.embed = nn.Sequential(nn.Linear(2 * n, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.enter = nn.Conv2d(4 * channels, n, 3, padding=1)
+        self.place = nn.Parameter(torch.zeros(n, size // 2, size // 2))
+        self.down = nn.ModuleList([Block(n, n, embedding), Block(n, n, embedding)])
+        self.coarsen = nn.Conv2d(n, wide, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList([Block(wide, wide, embedding), Attention(wide), Block(wide, wide, embedding)])
+        self.refine = nn.Conv2d(wide, n, 3, padding=1)
+        self.up = nn.ModuleList([Block(2 * n, n, embedding), Block(2 * n, n, embedding)])
+        self.leave = nn.Sequential(nn.GroupNorm(8, n), nn.SiLU(), nn.Conv2d(n, 4 * channels, 3, padding=1))
+        nn.init.zeros_(self.leave[-1].weight)
+
+    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
+        angles = log_sigma[:, None] * self.frequencies
+        embedding = self.embed(torch.cat([angles.cos(), angles.sin()], 1))
+        h = self.enter(F.pixel_unshuffle(x, 2)) + self.place
+        skips = []
+        for block in self.down:
+            h = block(h, embedding)
+            skips.append(h)
+        h = self.coarsen(h)
+        for block in self.middle:
+            h = block(h, embedding) if isinstance(block, Block) else block(h)
+        h = self.refine(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        for block in self.up:
+            h = block(torch.cat([h, skips.pop()], 1), embedding)
+        return F.pixel_shuffle(self.leave(h), 2)
+
+
+class Denoiser(nn.Module):
+    """E[x0 | x0 + sigma eps = u], from a network that sees an input and has a target of unit variance at every sigma.
+
+    Source: Karras et al. 2022, table 1 and appendix B.6.
+    """
+
+    def __init__(self, network: UNet, sigma_data: float = SIGMA_DATA) -> None:
+        super().__init__()
+        self.network, self.sigma_data = network, sigma_data
+
+    def forward(self, u: Tensor, sigma: Tensor) -> Tensor:
+        keep, out, scale = self.coefficients(sigma[:, None, None, None])
+        return keep * u + out * self.network(scale * u, sigma.log() / 2).to(u.dtype)
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in."""
+        total = sigma**2 + self.sigma_data**2
+        return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt()
+
+    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Squared error of the network against its unit-variance target, mean over the batch."""
+        draw: Any = {"generator": generator, "device": images.device}
+        sigma = torch.exp(LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(images), **draw))
+        u = images + sigma[:, None, None, None] * torch.randn(images.shape, **draw)
+        keep, out, scale = self.coefficients(sigma[:, None, None, None])
+        answer = self.network(scale * u, sigma.log() / 2).float()
+        return F.mse_loss(answer, (images - keep * u) / out)
+
+
+@attrs.define
+class Training:
+    """A run of Adam with an exponential average of the weights, which can be saved and continued.
+
+    Arguments:
+        model: what is trained; it stays on its device.
+        seed: of batches and noise.
+        batch: images a step.
+        rate: learning rate after the first 200 steps.
+        half_life: of the average, in steps; shorter early in the run.
+    """
+
+    model: Denoiser
+    seed: int = 0
+    batch: int = 128
+    rate: float = 2e-3
+    half_life: int = 300
+    steps: int = attrs.field(init=False, default=0)
+    seconds: float = attrs.field(init=False, default=0.0)
+    average: dict[str, Tensor] = attrs.field(init=False)
+    optimizer: torch.optim.Optimizer = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99))
+
+    def step(self, images: Tensor, fraction: float) -> float:
+        """One step on a random batch of `images`; `fraction` of the run is over. Returns the loss."""
+        device = next(self.model.parameters()).device
+        generator = torch.Generator(device).manual_seed(
+            self.seed * 1_000_003 + self.steps
+        )  # of this step alone, so that a run continues exactly
+        chosen = torch.randint(len(images), (self.batch,), generator=generator, device=device)
+        batch = images[chosen.to(images.device)].to(device)
+        mirror = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
+        batch = torch.where(mirror, batch.flip(-1), batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * min(1.0, (self.steps + 1) / 200) * max(0.02, math.cos(0.5 * math.pi * min(fraction, 1.0)))
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = self.model.loss(batch, generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        decay = 0.5 ** (1.0 / min(self.half_life, 1 + self.steps / 10))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value, 1.0 - decay)
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Everything that `load` needs."""
+        state = {"model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict()}
+        write(path, {**state, "options": self.model.network.options, "steps": self.steps, "seconds": self.seconds, "seed": self.seed})
+
+    def load(self, path: Path) -> Self:
+        """Continue the run that `save` wrote."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if (state["options"], state["seed"]) != (self.model.network.options, self.seed):
+            raise SystemExit(
+                f"{path} belongs to a run with options {state['options']} and seed {state['seed']}; use these or another --folder"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        self.steps, self.seconds = state["steps"], state["seconds"]
+        return self
+
+    def averaged(self) -> Denoiser:
+        """A copy of the model with the averaged weights, in evaluation mode."""
+        device = next(self.model.parameters()).device
+        model = Denoiser(UNet(**self.model.network.options), self.model.sigma_data).to(device)
+        model.load_state_dict(self.average)
+        return model.eval().requires_grad_(False)
+
+
+def write(path: Path, content: Any) -> None:
+    """Save tensors and numbers so that a reader sees the old file or the new one, never half of it."""
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def save_weights(model: Denoiser, path: Path) -> None:
+    """The weights alone, in half precision."""
+    halves = {name: value.half() for name, value in model.state_dict().items()}
+    write(path, {"options": model.network.options, "sigma_data": model.sigma_data, "weights": halves})
+
+
+def load_denoiser(path: str | Path) -> Denoiser:
+    """The network that `save_weights` wrote, in float32, ready for `srk.EDMDenoiser`. Only tensors and numbers are read from the file."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    model = Denoiser(UNet(**content["options"]), content["sigma_data"])
+    model.load_state_dict({name: value.float() for name, value in content["weights"].items()})
+    return model.eval().requires_grad_(False)
+
+
+def prediction(model: Denoiser) -> srk.EDMDenoiser:
+    """The network for `srk.solve`, with any linear process."""
+    options = model.network.options
+    return srk.EDMDenoiser(model, event_shape=(options["channels"], options["size"], options["size"]))
+
+
+def sheet(images: Tensor, columns: int = 12, scale: int = 2) -> Any:
+    """Images (n, 1 or 3, h, w) in [-1, 1] as one picture, row by row; `.save(path)` writes it."""
+    from PIL import Image
+
+    n, channels, h, w = images.shape
+    rows = -(-n // columns)
+    canvas = images.new_full((channels, rows * (h + 1) + 1, columns * (w + 1) + 1), 1.0)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (h + 1) + 1, (i % columns) * (w + 1) + 1
+        canvas[:, top : top + h, left : left + w] = image
+    pixels = ((canvas.clamp(-1, 1) + 1) * 127.5).round().byte().repeat_interleave(scale, 1).repeat_interleave(scale, 2).cpu()
+    return Image.fromarray(pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).numpy())
+
+
+def train(run: Training, images: Tensor, minutes: float, every: Callable[[], None], interval: float = 60.0) -> None:
+    """Train until the run has had `minutes` of wall-clock time, calling `every` each `interval` seconds and at the end."""
+    began, saved, losses = time.monotonic() - run.seconds, time.monotonic(), []
+    while run.seconds < 60 * minutes:
+        losses.append(run.step(images, run.seconds / (60 * minutes)))
+        run.seconds = time.monotonic() - began
+        if time.monotonic() - saved > interval:
+            every()
+            print(f"{run.seconds / 60:5.1f} min  step {run.steps}  loss {sum(losses) / len(losses):.4f}", flush=True)
+            saved, losses = time.monotonic(), []
+    every()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=("fashion", "cifar10"), default="fashion")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training, all runs on this folder together")
+    parser.add_argument("--width", type=int, default=48, help="channels at the finer resolution")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, default=Path("trained"))
+    args = parser.parse_args(argv)
+
+    images = data.fashion_mnist()[:, None] if args.data == "fashion" else data.cifar10()
+    torch.manual_seed(args.seed)  # the initial weights
+    model = Denoiser(UNet(images.shape[1], images.shape[2], args.width), float(images[:1000].std())).to(args.device)
+    run = Training(model, seed=args.seed, batch=args.batch)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, weights = args.folder / "checkpoint.pt", args.folder / f"{args.data}.pt"
+    if checkpoint.exists():
+        run.load(checkpoint)
+        print(f"continuing after {run.steps} steps, {run.seconds / 60:.1f} minutes")
+
+    train(run, images, args.minutes, lambda: run.save(checkpoint))
+    save_weights(run.averaged(), weights)
+    sol = srk.solve(PROCESS, prediction(load_denoiser(weights).to(args.device)), "srk2m", shape=60, nfe=40, seed=0, device=args.device)
+    sheet(sol.x).save(args.folder / f"{args.data}.png")
+    print(f"{weights}: {run.steps} steps, {weights.stat().st_size / 1e6:.2f} MB; {args.data}.png: {sol!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m srk` is the command `srk`; torchrun starts it so."""
+
+from srk.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""`srk grid`: where the steps of a budget go, as a table, a plot and a profile to use again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from srk.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from srk.control import Profile
+    from srk.processes import LinearProcess
+
+FIXED = ("log-snr", "karras")
+
+
+def grid(
+    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    target: Annotated[str, typer.Option(help="digits, fashion or mixture: data whose score is exact, for the pilot.")] = "digits",
+    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "srk2m",
+    nfe: Annotated[int, typer.Option(help="Network calls to spend, the final denoising included.", min=1)] = 20,
+    criterion: Annotated[str, typer.Option(help="concentrated, broad, kl or l2; else the solver's.")] = "",
+    profile: Annotated[Path | None, typer.Option(help="Profile to use instead of a pilot.", exists=True, dir_okay=False)] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of the pilot.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the pilot.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for plot and profile.", file_okay=False)] = Path("grid"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
+) -> None:
+    """Place the steps of a budget by a pilot run; print their times, write a plot and the profile that the pilot measured."""
+    from srk.analysis.compare import named_problem
+    from srk.analysis.plotting import pyplot
+    from srk.control import Budget, Problem, Profile
+    from srk.control.budget import PILOT_SEED
+    from srk.processes import LinearProcess
+    from srk.processes import process as named_process
+    from srk.sampler import Sampler
+
+    pyplot("the plot of srk grid")  # before the pilot, not after it
+    files = [out / "grid.png", *([out / "profile.json"] if profile is None else [])]
+    there = [str(file) for file in files if file.exists()]
+    if there and not force:
+        raise ArgumentError(f"{' and '.join(there)} would be overwritten; choose another --out, or say --force")
+    score: Any = lambda x, t: -x  # noqa: E731  # with a profile the network is never called
+    if profile is None:
+        chosen, exact = named_problem(process, target)
+        score = exact.score(chosen)
+        measured = Profile.pilot(chosen, score, samples=samples, seed=PILOT_SEED if seed is None else seed)
+    else:
+        made = named_process(process)
+        if not isinstance(made, LinearProcess):
+            raise ArgumentError(f"the grid 'budget' needs a linear process, not {process!r}; e.g. vp")
+        chosen, measured = made, Profile.load(profile)
+    budget = Budget(profile=measured, criterion=criterion or None)
+    sampler = Sampler(chosen, score, solver, nfe=nfe, controller=budget)
+    steps = sampler.steps
+    times = budget.times(Problem(chosen, sampler.method, steps))
+    fixed = {name: Sampler(chosen, score, solver, steps=steps, grid=name).plans() for name in FIXED}
+    grids = {name: [plans[0].start.t, *(plan.stop.t for plan in plans)] for name, plans in fixed.items()} | {"budget": times}
+
+    out.mkdir(parents=True, exist_ok=True)
+    if profile is None:
+        measured.save(out / "profile.json")
+    figure = plot(chosen, measured, grids)
+    figure.savefig(out / "grid.png", dpi=130)
+    pyplot("the plot of srk grid").close(figure)
+
+    lines = [repr(chosen), f"{sampler.label}, nfe = {nfe}: {steps} steps"]
+    lines += ["", f"{'step':>4}  {'t':>12}  {'sigma/alpha':>12}  {'half log-SNR':>12}  {'log-snr':>12}  {'karras':>12}"]
+    for i, t in enumerate(times):
+        level = chosen.level(t)
+        others = "  ".join(f"{grids[name][i]:12.6g}" for name in FIXED)
+        lines.append(f"{i:4d}  {t:12.6g}  {level.r:12.5g}  {level.lam:12.5g}  {others}")
+    lines += ["", "The last two columns are the times t of those grids."]
+    if measured.calls and profile is None:
+        lines.append(f"pilot: {measured.calls} network calls, counted for each sample")
+    lines.append(f"wrote {', '.join(file.name for file in files)} into {out}")
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(lines))
+
+
+def plot(process: LinearProcess, profile: Profile, grids: dict[str, list[float]]) -> Any:
+    """q and the denoiser's error over the half log-SNR, above the points of each grid; returns the matplotlib figure."""
+    import numpy as np
+
+    from srk.analysis.plotting import PALETTE, pyplot
+    from srk.control.base import Range
+
+    plt = pyplot("the plot of srk grid")
+    ends = Range.of(process)
+    x = np.linspace(ends.noisy, ends.clean, 400)
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 4.6), layout="constrained", sharex=True, height_ratios=(2.2, 1.0))
+    upper.plot(x, profile.density(x), color=PALETTE[0], label="q, quadratic variation of the denoiser")
+    upper.plot(x, profile.mmse(x), color=PALETTE[1], linestyle="--", label="mean squared error of the denoiser")
+    top = float(max(profile.density(x).max(), profile.mmse(x).max()))
+    upper.set(yscale="log", ylim=(1e-5 * top, 3.0 * top), ylabel="per coordinate")
+    upper.legend(frameon=False, fontsize=8)
+    upper.grid(True, color="0.9", linewidth=0.6)
+    for row, times in enumerate(grids.values()):
+        lams = [lam for lam in (process.level(t).lam for t in times) if np.isfinite(lam)]
+        lower.plot(lams, [row] * len(lams), "|", color=PALETTE[row + 2], markersize=14, markeredgewidth=1.6)
+    lower.set(yticks=range(len(grids)), yticklabels=list(grids), ylim=(-0.6, len(grids) - 0.4), xlabel="half log-SNR")
+    return figure

@@ -1,0 +1,1 @@
+"""srk in other libraries: schedulers and samplers with their interfaces."""

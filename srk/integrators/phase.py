@@ -1,0 +1,181 @@
+r"""Steps of phase-space processes: scalar plans through the sufficient statistic, and exponential steps that mix the components.
+
+With the kernel N(a x0, C) of z_t given the data and x0 frozen at D, the reverse family is linear and is solved exactly:
+
+    z' = a' D + Phi (z - a D) + N(0, C' - Phi C Phi^T)        dPhi/dt = (F + (1 + eta^2)/2 G G^T C^-1) Phi
+
+For eta = 1, Phi = C' Psi^T C^-1 is the gain of the exact posterior of z' given z and x0; for eta = 0 there is no noise.
+"""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+
+from srk.errors import IncompatibleError
+from srk.integrators.base import Integrator, Step
+from srk.integrators.exponential import DDPM
+from srk.integrators.matrix import Coefficient, Matrix
+from srk.integrators.multistep import DPMpp2MSDE
+from srk.integrators.plan import STATE, Column, Draft, LinearForm, Row, StepPlan, row_of
+from srk.processes.base import ForwardProcess, Level
+from srk.processes.cld import CLD
+from srk.processes.phase import Array, PhaseProcess, linear_flow
+
+
+def lift(step: Step, plan: StepPlan) -> StepPlan:
+    """The plan of a phase-space step that moves the statistic m as `plan` does and keeps xi, the part of the state that is independent of m and of the data.
+
+    The network is called at z = a m + D xi, a state of the process at the stage's noise level. Of a draw the first component is used; kept rows stand in the
+    first component.
+
+    Arguments:
+        step: the step of the phase-space process.
+        plan: the plan of the same step of its `statistic`.
+    """
+    process: PhaseProcess = step.process
+    k = process.components
+    first = np.zeros((k, k))
+    first[0, 0] = 1.0
+    start = process.kernel(step.start.t)
+    inputs = [process.kernel(stage.level.t) for stage in plan.stages]
+
+    def onto(row: Row, target: Array) -> LinearForm:
+        """target times the number that `row` makes of m and of what stands in first components."""
+        terms: dict[Column, Coefficient] = {}
+        for column, value in row:
+            kernel = start if column == STATE else inputs[column.number] if column.kind == "X" else None
+            reading = first[0] if kernel is None else kernel.reading
+            terms[column] = Matrix.of(np.outer(target, reading)) * float(value)  # type: ignore[arg-type]  # a scalar plan holds numbers
+        return LinearForm(terms)
+
+    def state(row: Row, level: Level) -> Row:
+        if row == ((STATE, 1.0),) and level.t == step.start.t:
+            return row
+        kernel = process.kernel(level.t)
+        return row_of(onto(row, kernel.mean) + LinearForm({STATE: Matrix.of(kernel.complement @ start.rest)}))
+
+    return attrs.evolve(
+        plan,
+        stages=tuple(attrs.evolve(stage, row=state(stage.row, stage.level)) for stage in plan.stages),
+        update=state(plan.update, plan.stop),
+        keep=tuple(row_of(onto(row, first[0])) for row in plan.keep),
+        error=None if plan.error is None else row_of(onto(plan.error, process.kernel(plan.stop.t).mean)),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class GDDIM(Integrator):
+    """`gddim`: exponential integrator in all components at once, the network's prediction frozen or extrapolated.
+
+    One network call per step. On a phase-space process such as `srk.CLD`, the linear part of the reverse family is solved exactly with k x k coefficients
+    (see `srk.integrators.phase`); at eta = 0 it is gDDIM with the coefficient K = R of the paper, at eta = 1 and order 1 the exact posterior given the predicted
+    data, what `ddpm` is for a scalar process. On a scalar linear process it is `ddpm` (order 1) and `dpmpp-2m-sde` in the variant "heun" (order 2).
+
+    Arguments:
+        order: 1 freezes the denoiser over the step; 2 extrapolates it linearly in the half log-SNR through the last two steps.
+    """
+
+    name = "gddim"
+    strong_order = 1.0
+    weak_order = 2.0
+    infinite_noise = True
+    phase = True
+    reference = "Zhang, Tao, Chen 2022 (arXiv 2206.05564)"
+    advice = "one call, order 2; DDIM for cld, with k x k coefficients"
+
+    order: int = attrs.field(default=2, validator=attrs.validators.in_((1, 2)))
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "weak_order", float(self.order))
+
+    def plan(self, step: Step) -> StepPlan:
+        if not isinstance(step.process, PhaseProcess):
+            return _SCALAR[self.order].plan_step(step)
+        process, start, stop = step.process, step.start, step.stop
+        phi, noise, slope = conditional_flow(process, start, stop, step.eta)
+        a0, a1 = process.kernel(start.t).mean, process.kernel(stop.t).mean
+        board = step.draft("phase")
+        node = board.evaluate(board.state, start)
+        new = node.x * phi + node.value * _data(a1 - phi @ a0)
+        if self.order > 1 and step.memory:
+            new = new + (node.value - board.memory(0)) * _data(slope / (start.lam - step.memory[0]))
+        if step.eta > 0.0:
+            new = new + board.normal(-start.t, -stop.t) * factor(noise)
+        return board.finish(new, keep=[(node.value, start.lam)] if self.order > 1 else ())
+
+
+@attrs.frozen(kw_only=True)
+class SSCS(Integrator):
+    """`sscs`: symmetric splitting sampler for critically damped Langevin diffusion (`srk.CLD` only).
+
+    One network call per step. Half a step of the part of the reverse SDE that leaves the equilibrium N(0, diag(1, M)) alone, exactly; a step of
+    the rest, dv = 2 Gamma beta (s_v + v/M) dt, by Euler at the middle of the step; another exact half. The reverse SDE only (eta = 1).
+    """
+
+    name = "sscs"
+    eta_range = (1.0, 1.0)
+    phase = True
+    reference = "Dockhorn, Vahdat, Kreis 2022 (arXiv 2112.07068), section 4.3"
+    advice = "one call, order 1; the sampler of the cld paper; srk2m and gddim are more accurate"
+
+    def check(self, process: ForwardProcess, eta: float) -> None:
+        super().check(process, eta)
+        if not isinstance(process, CLD):
+            raise IncompatibleError(
+                f"sscs splits critically damped Langevin diffusion, srk.CLD, not {process!r}; use solver='srk2m' or 'ddpm'"
+            )
+
+    def plan(self, step: Step) -> StepPlan:
+        process, start, stop = step.process, step.start, step.stop
+        middle = process.level(0.5 * (start.t + stop.t))
+        g = process.diffusion(middle.t)
+        kernel, square = process.kernel(middle.t), (start.t - stop.t) * g @ g.T
+        precision = np.linalg.inv(kernel.covariance)
+        board = step.draft("phase")
+        z = self._half(board, process, board.state, middle.t, start.t)
+        node = board.evaluate(z, middle)
+        kick = np.linalg.inv(process.equilibrium) - precision
+        z = node.x * (np.eye(2) + square @ kick) + node.value * _data(square @ precision @ kernel.mean)
+        return board.finish(self._half(board, process, z, stop.t, middle.t))
+
+    def _half(self, board: Draft, process: CLD, z: LinearForm, low: float, high: float) -> LinearForm:
+        """The reverse of the equilibrium process over [low, high]: the forward transition with the velocity's sign turned."""
+        turn = np.diag([1.0, -1.0])
+        psi, q = process.transition(low, high)
+        return z * (turn @ psi @ turn) + board.normal(-high, -low) * (turn @ factor(q))
+
+
+_SCALAR: dict[int, Integrator] = {1: DDPM(), 2: DPMpp2MSDE(variant="heun")}
+
+
+def conditional_flow(process: PhaseProcess, start: Level, stop: Level, eta: float) -> tuple[Array, Array, Array]:
+    """(Phi, N, q) of the step from `start` down to `stop` > 0 with the data known: z' = Phi z + (a' - Phi a) D + q D' + N(0, N).
+
+    D' is the slope of the denoiser in the half log-SNR, D + D' (lam - lam_start).
+    """
+
+    def blocks(t: float) -> tuple[Array, Array, Array]:
+        kernel, g = process.kernel(t), process.diffusion(t)
+        square = g @ g.T
+        pull = 0.5 * (1.0 + eta**2) * square @ np.linalg.inv(kernel.covariance)
+        return process.drift_matrix(t) + pull, eta**2 * square, -pull @ kernel.mean * (-np.log(kernel.rho) - start.lam)
+
+    return linear_flow(blocks, process.components, start.t, stop.t)
+
+
+def factor(covariance: Array) -> Array:
+    """Lower-triangular L with L L^T = covariance, for a covariance that may be singular to rounding."""
+    scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    correlation = covariance / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(correlation)
+    r = np.asarray(np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r"))
+    lower: Array = scale[:, None] * (r.T * np.where(np.diag(r) < 0.0, -1.0, 1.0))
+    return lower
+
+
+def _data(column: Array) -> Array:
+    """The k x k array that puts the data component, times `column`, into every component."""
+    out = np.zeros((len(column), len(column)))
+    out[:, 0] = column
+    return out

@@ -1,0 +1,399 @@
+r"""Guidance: predictions made of other predictions.
+
+Everything here is a change of the score, and so of the denoiser, for s = (alpha D - x)/sigma^2:
+
+    conditions and a reference    s = s_ref + sum_i w_i (s_i - s_ref)        D = D_ref + sum_i w_i (D_i - D_ref)
+    a classifier                  s = s_0 + w grad_x log p(y | x_t)          D = D_0 + w (sigma^2/alpha) grad_x log p(y | x_t)
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.processes.base import Level, LinearProcess
+from srk.scores import convert
+from srk.scores.adapters import NetworkPrediction, as_prediction
+from srk.scores.base import Prediction, check_state
+from srk.scores.inputs import (
+    TIMES,
+    LevelFunction,
+    check_input_scale,
+    check_process,
+    check_time_unit,
+    scale_value,
+    time_dtype,
+    time_tensor,
+    time_value,
+)
+
+if TYPE_CHECKING:
+    from srk.processes.base import ForwardProcess
+
+Scale = float | LevelFunction
+
+_NO_LEVEL = Level(math.nan, math.nan, math.nan, math.nan)
+_QUANTITIES: Mapping[str, Callable[[Level], convert.Pair]] = {
+    "denoised": lambda level: (0.0, 1.0),
+    "noise": convert.noise_from_denoiser,
+    "velocity": convert.velocity_from_denoiser,
+}
+
+
+def limited(scale: Scale, low: float, high: float, *, unit: str = "sigma", outside: float = 1.0) -> LevelFunction:
+    """A guidance scale that holds in an interval of noise levels only.
+
+    Guidance at high noise costs diversity and at low noise changes nothing, so that an interval in between is better and cheaper: with `outside` = 1 a
+    `Guided` with one condition calls the network once there instead of twice.
+
+    Arguments:
+        scale: the scale in the interval, a number or a function of the level.
+        low, high: ends of the interval, included, in `unit`.
+        unit: "sigma" (sigma/alpha, as in the paper), "half-log-snr", "log-snr", "flow" or "t".
+        outside: the scale elsewhere.
+
+    Returns:
+        A function of the level, for `Guided`.
+
+    Raises:
+        ArgumentError: low > high, or a unit that does not exist.
+        IncompatibleError: on a call, for a nonlinear process with a unit other than "t".
+
+    Source: Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models", 2024.
+
+    Examples:
+        >>> from srk.processes import EDM
+        >>> scale = limited(2.0, 0.28, 5.42)
+        >>> [scale(EDM().level(sigma)) for sigma in (10.0, 1.0, 0.1)]
+        [1.0, 2.0, 1.0]
+    """
+    if unit not in TIMES:
+        raise ArgumentError(f"the unit of an interval is one of {', '.join(map(repr, TIMES))}, not {unit!r}")
+    if not low <= high:
+        raise ArgumentError(f"an interval has low <= high, not low = {low!r}, high = {high!r}; in the unit {unit!r}")
+    value, measure, rest = _scale(scale), TIMES[unit], float(outside)
+
+    def function(level: Level) -> float:
+        place = measure(level)
+        if math.isnan(place):
+            raise IncompatibleError(
+                f"the noise level of a nonlinear process is not known in the unit {unit!r}; give the interval in own time: unit='t'"
+            )
+        return _weight(value, level) if low <= place <= high else rest
+
+    return function
+
+
+def _scale(value: Any) -> Scale:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    raise ArgumentTypeError(f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. scale=2.0")
+
+
+def _scales(value: Any) -> tuple[Scale, ...]:
+    return tuple(map(_scale, value if isinstance(value, list | tuple) else [value]))
+
+
+def _conditions(value: Any) -> tuple[Prediction, ...]:
+    return tuple(map(as_prediction, value if isinstance(value, list | tuple) else [value]))  # a network, too, may be iterable
+
+
+def _weight(scale: Scale, level: Level) -> float:
+    if not callable(scale):
+        return scale
+    weight = float(scale(level))
+    if not math.isfinite(weight):
+        raise ArgumentError(f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a finite number at every level")
+    return weight
+
+
+@attrs.frozen(eq=False)
+class Guided(Prediction):
+    """Guidance by differences of predictions: D = D_ref + sum_i w_i (D_i - D_ref), in the score of a nonlinear process likewise.
+
+    One formula, several uses:
+
+    - classifier-free guidance: `condition` is the network with its condition, `reference` the one without; w = 1 is the condition alone,
+      w = 0 the reference (Ho and Salimans write w - 1);
+    - negative conditions: `reference` is the network with the condition to keep away from; or one of several conditions has a negative scale;
+    - several conditions: one scale each (composable diffusion);
+    - autoguidance: `condition` is the good network, `reference` a weaker version of it.
+
+    Only what has a weight at a level is evaluated there: at w = 1 the reference is not, which is what `srk.scores.limited` saves outside
+    its interval. `Solution.nfe` counts what was evaluated, a batch of k predictions as k calls.
+
+    Arguments:
+        condition: a prediction (an adapter, an exact score, a callable (x, t) -> score), or a sequence of them.
+        reference: the prediction to extrapolate from.
+        scale: w: a number, or a function of the level that returns one; for several conditions a sequence, one scale each.
+        rescale: phi in [0, 1]: the guided prediction q is multiplied by phi std(q_cond)/std(q) + 1 - phi, standard deviations over each
+            sample, against over-exposure at large scales. For one condition and linear processes.
+        rescale_in: what q is: "denoised" (D), "noise" or "velocity"; diffusers rescales the output of the network.
+        batched: evaluate the network once on a batch of all conditions instead of once for each. They must be adapters of the same
+            network with the same options but for `model_kwargs`; tensors there whose first size is the batch or 1 are concatenated.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: numbers of scales and conditions differ, or options that contradict each other.
+        IncompatibleError: `rescale` for a nonlinear process.
+        ScoreError: on a call, `model_kwargs` that cannot be put in one batch.
+
+    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Liu et al., "Compositional Visual Generation with Composable Diffusion
+    Models", 2022; Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, section 3.4 (rescale); Karras et al.,
+    "Guiding a Diffusion Model with a Bad Version of Itself", 2024.
+
+    Examples:
+        >>> import srk
+        >>> process = srk.VP()
+        >>> wanted, everything = srk.targets.Gaussian(1.0, 0.1).score(process), srk.targets.Gaussian(0.0, 1.0).score(process)
+        >>> srk.solve(process, Guided(wanted, everything, 2.0), steps=10, seed=0).nfe
+        42
+        >>> interval = srk.scores.limited(2.0, 0.3, 5.0)
+        >>> srk.solve(process, Guided(wanted, everything, interval), steps=10, seed=0).nfe
+        27
+    """
+
+    conditions: tuple[Prediction, ...] = attrs.field(converter=_conditions, alias="condition")
+    reference: Prediction = attrs.field(converter=as_prediction)
+    scales: tuple[Scale, ...] = attrs.field(converter=_scales, alias="scale")
+    rescale: float = attrs.field(default=0.0, kw_only=True, converter=float)
+    rescale_in: Literal["denoised", "noise", "velocity"] = attrs.field(default="denoised", kw_only=True)
+    batched: bool = attrs.field(default=False, kw_only=True)
+    event_shape: tuple[int, ...] | None = attrs.field(init=False)
+    _process: ForwardProcess | None = attrs.field(default=None, init=False, repr=False)
+
+    @event_shape.default
+    def _event_shape(self) -> tuple[int, ...] | None:
+        return next((p.event_shape for p in self._all if p.event_shape is not None), None)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.scales) != len(self.conditions) or not self.conditions:
+            raise ArgumentError(
+                f"{len(self.conditions)} conditions and {len(self.scales)} scales: give each condition its scale, e.g. Guided([a, b], reference, [2.0, 1.5])"
+            )
+        if not 0.0 <= self.rescale <= 1.0:
+            raise ArgumentError(f"rescale is a fraction between 0 (off) and 1, not {self.rescale!r}; e.g. rescale=0.7")
+        if self.rescale and len(self.conditions) > 1:
+            raise ArgumentError(f"rescale={self.rescale!r} refers to THE condition, but there are {len(self.conditions)}; leave it out")
+        if self.rescale_in not in _QUANTITIES:
+            raise ArgumentError(f"rescale_in is one of {', '.join(map(repr, _QUANTITIES))}, not {self.rescale_in!r}")
+        if self.batched:
+            _check_alike(self._all)
+
+    @property
+    def _all(self) -> tuple[Prediction, ...]:
+        return (self.reference, *self.conditions)
+
+    def _with(self, change: Callable[[Prediction], Prediction], process: ForwardProcess | None) -> Guided:
+        reference, *conditions = map(change, self._all)
+        made = attrs.evolve(self, condition=conditions, reference=reference)
+        object.__setattr__(made, "_process", process)
+        return made
+
+    def bind(self, process: ForwardProcess) -> Guided:
+        """The same with all its predictions bound to `process`."""
+        if self.rescale and not isinstance(process, LinearProcess):
+            raise IncompatibleError(f"rescale={self.rescale!r} acts on the denoiser, which {process!r} has not; leave it out")
+        return self._with(lambda prediction: prediction.bind(process), process)
+
+    def select(self, rows: slice | Tensor, batch: int) -> Guided:
+        return self._with(lambda prediction: prediction.select(rows, batch), self._process)
+
+    def calls(self, t: float | None = None) -> int:
+        """Network calls of one evaluation at own time `t` (known once bound); None: the most at any time."""
+        if t is not None and self._process is not None:
+            level = _level(self._process, t)
+        elif any(map(callable, self.scales)):
+            return sum(prediction.calls(t) for prediction in self._all)
+        else:
+            level = _NO_LEVEL
+        used = zip(self._all, self._weights(level), strict=True)
+        return sum(prediction.calls(t) for prediction, weight in used if weight != 0.0)
+
+    def _weights(self, level: Level) -> tuple[float, ...]:
+        """Coefficients of the reference and of the conditions; they add up to 1."""
+        weights = [_weight(scale, level) for scale in self.scales]
+        return (1.0 - sum(weights), *weights)
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        terms = self._evaluate("denoise", x, level, process)
+        guided = _sum(terms)
+        if self.rescale == 0.0 or len(terms) < 2:
+            return guided
+        a, b = _QUANTITIES[self.rescale_in](level)
+        q = convert.combine((a, b), x, guided)
+        ratio = _spread(convert.combine((a, b), x, terms[-1][1])) / _spread(q)
+        factor = torch.where(torch.isfinite(ratio), self.rescale * ratio + (1.0 - self.rescale), 1.0)
+        return convert.combine((-a / b, 1.0 / b), x, q * factor)
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The guided score; without `rescale` straight from the scores, so that it serves nonlinear processes and loses nothing at small sigma."""
+        if self.rescale == 0.0:
+            return _sum(self._evaluate("score", x, level, process))
+        return convert.to_score(self.denoise(x, level, process), x, level)
+
+    def _evaluate(self, what: str, x: Tensor, level: Level, process: ForwardProcess) -> list[tuple[float, Tensor]]:
+        """(weight, value) of each prediction that has a weight, the reference first."""
+        weighted = [(weight, p) for p, weight in zip(self._all, self._weights(level), strict=True) if weight != 0.0]
+        if not self.batched or len(weighted) < 2:
+            return [(weight, getattr(p, what)(x, level, process)) for weight, p in weighted]
+        together = _together([p for _, p in weighted], len(x))
+        values = getattr(together, what)(x.repeat(len(weighted), *[1] * (x.ndim - 1)), level, process).chunk(len(weighted))
+        return [(weight, value) for (weight, _), value in zip(weighted, values, strict=True)]
+
+
+def _level(process: ForwardProcess, t: float) -> Level:
+    """The level at own time `t`, which churn may raise above t_max."""
+    if not isinstance(process, LinearProcess) or process.t_min <= t <= process.t_max:
+        return process.level(t)
+    return Level(t, float(process.alpha(t)), float(process.sigma(t)), float(process.lam(t)))
+
+
+def _spread(q: Tensor) -> Tensor:
+    """Standard deviation over each sample, shape (batch, 1, ...)."""
+    return q.reshape(len(q), -1).std(1, correction=0).reshape(-1, *[1] * (q.ndim - 1))
+
+
+def _sum(terms: list[tuple[float, Tensor]]) -> Tensor:
+    (weight, first), *rest = terms
+    total = first if weight == 1.0 else first * weight
+    for weight, value in rest:
+        total = total.add(value, alpha=weight)
+    return total
+
+
+def _check_alike(predictions: tuple[Prediction, ...]) -> None:
+    """Raise unless all are adapters of one network that differ in `model_kwargs` alone."""
+    first = predictions[0]
+    for other in predictions:
+        same = isinstance(first, NetworkPrediction) and type(other) is type(first)
+        names = [field.name for field in attrs.fields(NetworkPrediction) if field.name != "model_kwargs"]
+        if not same or any(getattr(other, name) != getattr(first, name) for name in names):
+            raise ArgumentError(
+                f"batched=True needs adapters of one network that differ in model_kwargs only, not {first!r} and {other!r}; leave it out to call each by itself"
+            )
+
+
+def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
+    """One adapter for a batch of all: tensors of `model_kwargs` that belong to samples are concatenated, all else must be the same."""
+    names = {name for p in predictions for name in p.model_kwargs}
+    joined: dict[str, Any] = {}
+    for name in names:
+        values = [p.model_kwargs.get(name) for p in predictions]
+        if all(isinstance(v, Tensor) and v.ndim > 0 and v.shape[0] in (1, batch) for v in values):
+            joined[name] = torch.cat([v.expand(batch, *v.shape[1:]) for v in values])
+        elif any(isinstance(v, Tensor) for v in values) or any(v != values[0] for v in values):
+            raise ScoreError(
+                f"model_kwargs[{name!r}] cannot be put in one batch: with batched=True it must be the same for all conditions, or for each a tensor whose first size is "
+                f"the batch ({batch}) or 1, such as the embedding of the empty prompt; use batched=False"
+            )
+        else:
+            joined[name] = values[0]
+    made: NetworkPrediction = attrs.evolve(predictions[0], model_kwargs=joined)
+    return made
+
+
+@attrs.frozen(eq=False)
+class ClassifierGuided(Prediction):
+    """Classifier guidance: s + w grad_x log p(y | x_t), so D + w (sigma^2/alpha) grad_x log p(y | x_t).
+
+    With w = 1 and the exact log-probability this samples the posterior of the data given y. The gradient is taken by autograd, under the `no_grad` of
+    `srk.solve` too. `Solution.nfe` counts the calls of the network, not those of the classifier.
+
+    Arguments:
+        prediction: the unconditional prediction.
+        log_prob: callable (x, t) -> log p(y | x_t = x), shape (batch,), up to a constant; differentiable in x. It gets `input_scale * x` and a (batch,) tensor
+            of times. The y is its own business: `lambda x, t: classifier(x, t).log_softmax(1)[:, y]`.
+        scale: w, a number or a function of the level.
+        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the state that `log_prob` wants, as in `srk.Noise`.
+
+    Raises:
+        ScoreError: on a call, `log_prob` returns another shape or does not depend on x.
+        IncompatibleError: on a call, at alpha = 0, where the score does not determine the denoiser.
+
+    Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021; Song et al. 2021, section 5.
+
+    Examples:
+        >>> import srk, torch
+        >>> process = srk.EDM()
+        >>> prior = srk.targets.Gaussian(0.0, 1.0)  # data N(0, 1), measured as y = x0 + noise of variance 0.25
+        >>> def log_prob(x, sigma):
+        ...     gain = 1 / (1 + sigma[:, None] ** 2)  # x0 | x_t has mean gain x and variance gain sigma^2
+        ...     return (-((1.0 - gain * x) ** 2) / (2 * (gain * sigma[:, None] ** 2 + 0.25))).sum(1)
+        >>> posterior = ClassifierGuided(prior.score(process), log_prob, time="sigma")
+        >>> x = srk.solve(process, posterior, "srk2m", shape=(1000, 1), nfe=40, seed=0).x  # exactly N(0.8, 0.2)
+        >>> round(x.mean().item(), 1), round(x.var().item(), 1)
+        (0.8, 0.2)
+    """
+
+    prediction: Prediction = attrs.field(converter=as_prediction)
+    log_prob: Callable[[Tensor, Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
+    scale: Scale = attrs.field(default=1.0, converter=_scale)
+    time: str | LevelFunction = attrs.field(default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
+    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
+    num_timesteps: int | None = attrs.field(default=None, kw_only=True)
+    input_scale: str | LevelFunction = attrs.field(default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+    event_shape: tuple[int, ...] | None = attrs.field(init=False)
+
+    @event_shape.default
+    def _event_shape(self) -> tuple[int, ...] | None:
+        return self.prediction.event_shape
+
+    def bind(self, process: ForwardProcess) -> ClassifierGuided:
+        """The same with its prediction bound to `process`."""
+        check_process(self.time, process, self.num_timesteps)
+        return attrs.evolve(self, prediction=self.prediction.bind(process))
+
+    def select(self, rows: slice | Tensor, batch: int) -> ClassifierGuided:
+        return attrs.evolve(self, prediction=self.prediction.select(rows, batch))
+
+    def calls(self, t: float | None = None) -> int:
+        return self.prediction.calls(t)
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        denoised, weight = self.prediction.denoise(x, level, process), _weight(self.scale, level)
+        if weight == 0.0 or level.sigma == 0.0:
+            return denoised
+        if level.alpha == 0.0:
+            raise IncompatibleError(
+                f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | x_t) is 0 and does not determine the denoiser; "
+                "start a little below the end, e.g. srk.Flow(t_max=0.999)"
+            )
+        return denoised.add(self.gradient(x, level, process), alpha=weight * level.sigma * (level.sigma / level.alpha))
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        score, weight = self.prediction.score(x, level, process), _weight(self.scale, level)
+        return score if weight == 0.0 else score.add(self.gradient(x, level, process), alpha=weight)
+
+    def gradient(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """grad_x log p(y | x_t = x), shape of `x`; differentiable again where gradients are being recorded."""
+        check_state(x)
+        again = torch.is_grad_enabled() and x.requires_grad
+        with torch.inference_mode(False), torch.enable_grad():
+            at = x if again else x.detach().clone().requires_grad_()
+            value = time_value(self.time, level, process, self.num_timesteps) * self.time_scale
+            time = (
+                time_tensor(round(value), at, torch.long)
+                if self.time == "index-rounded"
+                else time_tensor(value, at, time_dtype(x.dtype, None))
+            )
+            out = self.log_prob(at * scale_value(self.input_scale, level), time)
+            if not isinstance(out, Tensor) or out.shape != x.shape[:1] or not out.requires_grad:
+                got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else repr(out)
+                raise ScoreError(
+                    f"log_prob must return a tensor of shape ({x.shape[0]},), one log-probability for each sample, that depends on x by differentiable "
+                    f"operations; it returned {got}" + ("" if not isinstance(out, Tensor) or out.requires_grad else ", which does not")
+                )
+            (gradient,) = torch.autograd.grad(out.sum(), at, create_graph=again)
+        return gradient
+
+
+__all__ = ["ClassifierGuided", "Guided", "limited"]

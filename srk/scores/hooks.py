@@ -1,0 +1,261 @@
+"""Hooks: functions of the denoised prediction, applied wherever a solver asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.processes.base import Level, LinearProcess
+from srk.processes.phase import PhaseProcess
+from srk.scores.adapters import as_prediction
+from srk.scores.base import Prediction
+
+if TYPE_CHECKING:
+    from srk.processes.base import ForwardProcess
+
+Hook = Callable[[Tensor, Level], Tensor]
+Windows = tuple[tuple[slice | Tensor, int], ...]
+"""Selections of samples, one after the other: which samples, of how many."""
+
+
+@attrs.frozen(eq=False, init=False)
+class Hooked(Prediction):
+    """A prediction whose denoiser goes through hooks: D becomes h_n(... h_1(D)).
+
+    The solver then reverses another process, whose denoiser is the hooked one: every evaluation of a step and the final denoising see it, and the noise and the score
+    follow from it.
+
+    Arguments:
+        prediction: an adapter, a guided prediction, an exact score, or a callable (x, t) -> score.
+        hooks: callables (denoised, level) -> denoised, applied in order; D has shape (batch, *event) and is not theirs to overwrite. A hook that belongs to
+            samples may have a method select(rows, batch), as `Prediction` has.
+
+    Raises:
+        IncompatibleError: for a nonlinear process, which has no denoiser.
+        ScoreError: on a call, a hook returns another shape, dtype or device.
+
+    Examples:
+        >>> import srk
+        >>> process = srk.VP()
+        >>> score = srk.targets.Gaussian(0.0, 1.0, event_shape=(3,)).score(process)
+        >>> clipped = Hooked(score, Clip(), lambda denoised, level: denoised.round(decimals=2))
+        >>> x = srk.solve(process, clipped, "srk2m", shape=100, nfe=20, seed=0).x
+        >>> x.abs().max().item() <= 1.0
+        True
+    """
+
+    prediction: Prediction
+    hooks: tuple[Hook, ...]
+    event_shape: tuple[int, ...] | None
+
+    def __init__(self, prediction: Prediction | Callable[..., Tensor], *hooks: Hook) -> None:
+        for hook in hooks:
+            if isinstance(hook, type) or not callable(hook):
+                raise ArgumentTypeError(
+                    f"a hook is a callable (denoised, level) -> denoised, not {hook!r}; e.g. srk.scores.hooks.Clip(-1.0, 1.0)"
+                )
+        inner = as_prediction(prediction)
+        self.__attrs_init__(inner, hooks, inner.event_shape)
+
+    def bind(self, process: ForwardProcess) -> Hooked:
+        """The same with its prediction bound to `process`."""
+        if isinstance(process, PhaseProcess):
+            raise IncompatibleError(
+                f"hooks act on the denoised data, of which the states of {process!r} hold more; hook what is read from them: srk.Reduced(srk.Hooked(...))"
+            )
+        if not isinstance(process, LinearProcess):
+            raise IncompatibleError(
+                f"hooks act on the denoiser, which {process!r} has not; use a linear process, or change the score itself"
+            )
+        return Hooked(self.prediction.bind(process), *self.hooks)
+
+    def select(self, rows: slice | Tensor, batch: int) -> Hooked:
+        hooks = (hook.select(rows, batch) if hasattr(hook, "select") else hook for hook in self.hooks)
+        return Hooked(self.prediction.select(rows, batch), *hooks)
+
+    def calls(self, t: float | None = None) -> int:
+        return self.prediction.calls(t)
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        denoised = self.prediction.denoise(x, level, process)
+        for hook in self.hooks:
+            out = hook(denoised, level)
+            if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (x.shape, x.dtype, x.device):
+                got = f"{tuple(out.shape)}, {out.dtype}, {out.device}" if isinstance(out, Tensor) else repr(out)
+                raise ScoreError(
+                    f"the hook {hook!r} returned {got}; it must return a tensor like the denoised prediction: {tuple(x.shape)}, {x.dtype}, {x.device}"
+                )
+            denoised = out
+        return denoised
+
+
+@attrs.frozen
+class Clip:
+    """Static thresholding: D clipped to the range of the data.
+
+    Arguments:
+        low, high: the range; -1 to 1 for most image networks.
+
+    Raises:
+        ArgumentError: low >= high.
+
+    Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
+
+    Examples:
+        >>> import torch
+        >>> Clip()(torch.tensor([[-3.0, 0.5]]), None)
+        tensor([[-1.0000,  0.5000]])
+    """
+
+    low: float = attrs.field(default=-1.0, converter=float)
+    high: float = attrs.field(default=1.0, converter=float)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ArgumentError(f"Clip needs low < high, not low = {self.low!r}, high = {self.high!r}")
+
+    def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        return denoised.clamp(self.low, self.high)
+
+
+@attrs.frozen
+class DynamicThreshold:
+    """Dynamic thresholding: D clipped to [-s, s] and divided by s/bound, s the q-quantile of |D| over each sample, if it is above the bound.
+
+    Made for classifier-free guidance at large scales in pixel space; not for latents, whose range is not known.
+
+    Arguments:
+        quantile: q, in (0, 1].
+        bound: the data lie in [-bound, bound].
+        largest: s is at most this; None for no limit.
+
+    Raises:
+        ArgumentError: a quantile, bound or limit out of range.
+
+    Source: Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022, section 2.3.
+
+    Examples:
+        >>> import torch
+        >>> DynamicThreshold(0.5)(torch.tensor([[1.0, 2.0, -4.0], [0.1, 0.2, 0.3]]), None)
+        tensor([[ 0.5000,  1.0000, -1.0000],
+                [ 0.1000,  0.2000,  0.3000]])
+    """
+
+    quantile: float = attrs.field(default=0.995, converter=float)
+    bound: float = attrs.field(default=1.0, converter=float)
+    largest: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 0.0 < self.quantile <= 1.0:
+            raise ArgumentError(f"the quantile lies in (0, 1], not {self.quantile!r}; e.g. DynamicThreshold(0.995)")
+        if not self.bound > 0.0:
+            raise ArgumentError(f"bound is positive, the largest absolute value of the data, not {self.bound!r}")
+        if self.largest is not None and not self.largest >= self.bound:
+            raise ArgumentError(f"largest is at least the bound {self.bound!r}, not {self.largest!r}")
+
+    def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        values = denoised.reshape(len(denoised), -1).abs()
+        # torch.quantile wants float32 or more and at most 2^24 numbers; sorting has neither limit
+        ordered = values.to(torch.promote_types(values.dtype, torch.float32)).sort(1).values
+        place = self.quantile * (ordered.shape[1] - 1)
+        low = int(place)
+        high = min(low + 1, ordered.shape[1] - 1)
+        s = torch.lerp(ordered[:, low], ordered[:, high], place - low).clamp(self.bound, self.largest).to(denoised.dtype)
+        s = s.reshape(-1, *[1] * (denoised.ndim - 1))
+        return torch.minimum(torch.maximum(denoised, -s), s) * (self.bound / s)
+
+
+def _cut(value: Tensor, ndim: int, windows: Windows) -> Tensor:
+    """The selected samples where `value` has a batch axis."""
+    for rows, batch in windows:
+        if value.ndim == ndim and len(value) == batch:
+            value = value[rows if isinstance(rows, slice) else rows.to(value.device)]
+    return value
+
+
+@attrs.frozen(eq=False)
+class Replace:
+    """Replacement: D is the known value where the mask says so; for inpainting.
+
+    The known part of the samples ends exactly at `known`. The rest is drawn given the noisy known part of the state, not given the known data itself, so that the law is not
+    the exact posterior (docs/guidance.md has numbers). RePaint differs: it overwrites the known part of the STATE with freshly noised data at each step, and goes back and
+    forth in time to let both parts agree, at many more network calls; here the state is the solver's own, so that every solver and grid works as it is.
+
+    Arguments:
+        known: the data, of a shape that broadcasts to (batch, *event); its values outside the mask do not matter.
+        mask: boolean, true where the data are known, likewise; a mask of numbers in [0, 1] blends, mask known + (1 - mask) D.
+
+    Raises:
+        ArgumentTypeError: the mask is not a tensor of booleans or floating-point numbers.
+
+    Source: Song et al. 2021, section 5 and appendix I.2 (imputation); Lugmayr et al., "RePaint", 2022.
+
+    Examples:
+        >>> import torch
+        >>> hook = Replace(torch.tensor([0.5, 0.0]), torch.tensor([True, False]))
+        >>> hook(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), None)
+        tensor([[0.5000, 2.0000],
+                [0.5000, 4.0000]])
+    """
+
+    known: Tensor = attrs.field(validator=attrs.validators.instance_of(Tensor))
+    mask: Tensor = attrs.field()
+    _windows: Windows = attrs.field(default=(), kw_only=True, repr=False)
+
+    @mask.validator
+    def _check_mask(self, attribute: attrs.Attribute[Tensor], value: object) -> None:
+        if not isinstance(value, Tensor) or not (value.dtype == torch.bool or value.dtype.is_floating_point):
+            raise ArgumentTypeError(
+                "the mask is a tensor of booleans, true where the data are known, or of weights in [0, 1]; e.g. mask.bool()"
+            )
+
+    def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        known, mask = (_cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask))
+        known, mask = known.to(denoised), mask.to(denoised.device)
+        if mask.dtype == torch.bool:
+            return torch.where(mask, known, denoised)
+        return torch.lerp(denoised, known, mask.to(denoised.dtype))
+
+    def select(self, rows: slice | Tensor, batch: int) -> Replace:
+        """The hook for some of the samples of a batch: what has the batch as its first axis is cut."""
+        return attrs.evolve(self, windows=(*self._windows, (rows, batch)))
+
+
+@attrs.frozen(eq=False)
+class Project:
+    """Projection onto linear measurements y = A x0: D becomes D - A+ (A D - y), so that the samples satisfy them exactly.
+
+    Arguments:
+        forward: A, a function of tensors (batch, *event).
+        inverse: A+, a right inverse of A: A A+ y = y. The pseudo-inverse makes the projection orthogonal: for averages over blocks, the value repeated over the block.
+        measured: y, of a shape that broadcasts with what `forward` returns.
+
+    Source: Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model" (DDNM), 2023.
+
+    Examples:
+        >>> import torch
+        >>> mean = Project(lambda x: x.mean(1, keepdim=True), lambda y: y.expand(-1, 2), torch.tensor(1.0))
+        >>> mean(torch.tensor([[0.0, 1.0]]), None)
+        tensor([[0.5000, 1.5000]])
+    """
+
+    forward: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
+    inverse: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
+    measured: Tensor = attrs.field(validator=attrs.validators.instance_of(Tensor))
+    _windows: Windows = attrs.field(default=(), kw_only=True, repr=False)
+
+    def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        predicted = self.forward(denoised)
+        return denoised - self.inverse(predicted - _cut(self.measured, predicted.ndim, self._windows).to(denoised))
+
+    def select(self, rows: slice | Tensor, batch: int) -> Project:
+        """The hook for some of the samples of a batch: measurements whose first axis is the batch are cut."""
+        return attrs.evolve(self, windows=(*self._windows, (rows, batch)))
+
+
+__all__ = ["Clip", "DynamicThreshold", "Hooked", "Project", "Replace"]

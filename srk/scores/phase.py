@@ -1,0 +1,150 @@
+"""Predictions for phase-space states: what a network or a target says of the data, as the denoiser of all components."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+from torch import Tensor
+
+from srk.errors import IncompatibleError
+from srk.processes.phase import PhaseProcess, mix
+from srk.scores.base import Prediction, check_state
+
+if TYPE_CHECKING:
+    from srk.processes.base import ForwardProcess, Level
+    from srk.scores.adapters import Score
+
+
+class PhasePrediction(Prediction):
+    """A prediction for states of shape (batch, k, *event) of a `PhaseProcess`: implement `predict`, the rest follows."""
+
+    @abstractmethod
+    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+        """E[x0 | z_t = z], shape (batch, *event), for states of shape (batch, k, *event)."""
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """E[z_0 | z_t], shape (batch, k, *event): the data, and what is known of the auxiliary components at t = 0."""
+        process = need_phase(process)
+        data, kernel = self.predict(x, level, process), process.kernel(level.t)
+        out = mix(np.vstack([np.zeros((1, len(kernel.mean))), kernel.auxiliary]), x)
+        shift = kernel.auxiliary @ kernel.mean
+        for i, value in enumerate(shift, 1):
+            out[:, i].sub_(data, alpha=float(value))
+        out[:, 0].copy_(data)
+        return out
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The whole score C^-1 (a D - z), shape (batch, k, *event)."""
+        process = need_phase(process)
+        data, kernel = self.predict(x, level, process), process.kernel(level.t)
+        inverse = np.linalg.inv(kernel.covariance)
+        out = mix(-inverse, x)
+        for i, value in enumerate(inverse @ kernel.mean):
+            out[:, i].add_(data, alpha=float(value))
+        return out
+
+
+@attrs.frozen(eq=False)
+class Reduced(PhasePrediction):
+    """A prediction for scalar processes used on phase-space states, through their sufficient statistic m = x0 + rho eps.
+
+    D(z) = E[x0 | m] exactly, so a network that was trained for any linear process serves here: `srk.Reduced(srk.Noise(network, input_scale="vp", ...))` needs
+    its input scale and time unit, as it would under another linear process (alpha = 1, sigma = rho).
+
+    Arguments:
+        prediction: an adapter, or an exact score.
+
+    Examples:
+        >>> import srk, torch
+        >>> process, vp = srk.CLD(), srk.VP(t_min=1e-9)
+        >>> network = lambda x, t: x * torch.as_tensor([vp.sigma(s) for s in t.tolist()])[:, None]  # the noise in N(0, 1) data under VP
+        >>> noise = srk.Noise(network, input_scale="vp", time=lambda level: vp.time(level.lam))
+        >>> sol = srk.solve(process, srk.Reduced(noise), "srk2m", shape=(1000, 2, 1), nfe=20, seed=0)
+        >>> abs(sol.x[:, 0].std().item() - 1) < 0.1
+        True
+    """
+
+    prediction: Prediction
+    event_shape: tuple[int, ...] | None = attrs.field(default=None, init=False)
+
+    def bind(self, process: ForwardProcess) -> Reduced:
+        process = need_phase(process)
+        inner = self.prediction.bind(process.statistic)
+        bound = type(self)(inner)
+        event = inner.event_shape
+        object.__setattr__(bound, "event_shape", None if event is None else (process.components, *event))
+        return bound
+
+    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+        check_phase_state(z, process)
+        return self.prediction.denoise(read(process.kernel(level.t).reading, z), level, process.statistic)
+
+    def calls(self, t: float | None = None) -> int:
+        return self.prediction.calls(t)
+
+    def select(self, rows: slice | Tensor, batch: int) -> Prediction:
+        part = type(self)(self.prediction.select(rows, batch))
+        object.__setattr__(part, "event_shape", self.event_shape)
+        return part
+
+
+@attrs.frozen(eq=False)
+class PhaseScore(PhasePrediction):
+    """A network of the phase-space state that returns the score; what a bare callable (z, t) -> score or `srk.Score` becomes under a `PhaseProcess`.
+
+    The network gets z of shape (batch, k, *event) and the time; `lambda z, t: network(z.flatten(1, 2), t)` hands it the components concatenated along the
+    channels. It returns the whole score (batch, k, *event), of which only the components that noise enters are used, or that of the one component that noise
+    enters, (batch, *event), for CLD the velocity's. The denoiser follows from G^T s = G^T C^-1 (a D - z).
+
+    Arguments:
+        network: the `srk.Score` with its options.
+    """
+
+    network: Score
+    event_shape: tuple[int, ...] | None = attrs.field(init=False)
+
+    @event_shape.default
+    def _event_shape(self) -> tuple[int, ...] | None:
+        return self.network.event_shape
+
+    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+        check_phase_state(z, process)
+        kernel, g = process.kernel(level.t), process.diffusion(level.t)
+        inverse = np.linalg.inv(kernel.covariance)
+        u = g.T @ inverse @ kernel.mean
+        weights = g @ u / (u @ u)  # D = weights . (s + C^-1 z)
+        noisy = np.flatnonzero(np.any(g != 0.0, axis=1))
+        out = self.network._call(z, level, process)
+        one = len(noisy) == 1 and isinstance(out, Tensor) and out.ndim == z.ndim - 1
+        out = self.network._checked(out, z[:, noisy[0]] if one else z)
+        said = out * float(weights[noisy[0]]) if one else read(weights, out)
+        return said.add_(read(weights @ inverse, z))
+
+    def select(self, rows: slice | Tensor, batch: int) -> Prediction:
+        return PhaseScore(self.network.select(rows, batch))  # type: ignore[arg-type]  # a part of a Score is one
+
+
+def read(weights: Any, z: Tensor) -> Tensor:
+    """The combination of components sum_i weights[i] z[:, i], shape (batch, *event)."""
+    out = z[:, 0] * float(weights[0])
+    for i, value in enumerate(weights[1:], 1):
+        out.add_(z[:, i], alpha=float(value))
+    return out
+
+
+def need_phase(process: object) -> PhaseProcess:
+    """`process`, if it is a phase-space process; `IncompatibleError` otherwise."""
+    if isinstance(process, PhaseProcess):
+        return process
+    raise IncompatibleError(
+        f"this prediction is for states of a phase-space process such as srk.CLD(), not of {process!r}; use the adapter itself there"
+    )
+
+
+def check_phase_state(z: Tensor, process: PhaseProcess) -> None:
+    """Raise unless `z` is a floating-point tensor of shape (batch, k, *event)."""
+    check_state(z)
+    process.check_shape(z.shape)

@@ -1,0 +1,441 @@
+"""The k-diffusion calling convention: the same samples as `srk.solve`, the callbacks and noise of k-diffusion itself."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import srk
+from srk.ecosystem import k_diffusion
+from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SolveError, TimeError, UnknownNameError
+from srk.integrators import LMS, SRK2M
+from srk.processes import Level
+
+HOUSE = ["auto", "ddpm", "etd-sra1", "euler-maruyama", "srk1", "srk2", "srk2m", "srk2s", "wcw"]
+TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2])
+SIGMAS = torch.tensor([14.6, 6.0, 2.5, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
+
+
+def model(x, sigma):
+    """The exact denoiser, as k-diffusion calls it."""
+    s = float(sigma[0])
+    assert sigma.shape == (len(x),)
+    return TARGET.denoise(x, Level(s, 1.0, s, -math.log(s)))
+
+
+def start(batch=3, seed=1, scale=14.6):
+    return scale * torch.randn(batch, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(x, seed=5):
+    """A noise_sampler that ignores its interval."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda sigma, sigma_next: torch.randn(x.shape, dtype=x.dtype, generator=generator)
+
+
+class Tree:
+    """A Brownian path in sigma, drawn as it is asked for; refuses to be asked twice about overlapping intervals."""
+
+    def __init__(self, x, seed=5):
+        self.draw, self.asked = seeded(x, seed), []
+
+    def __call__(self, sigma, sigma_next):
+        a, b = float(sigma), float(sigma_next)
+        assert a > b > 0.0  # a tree ends at the smallest positive sigma
+        assert all(b >= start or a <= stop for start, stop in self.asked), "two draws share a piece of the path"
+        self.asked.append((a, b))
+        return self.draw(sigma, sigma_next)
+
+
+# -- the same as srk.solve ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", HOUSE)
+def test_house_samplers_are_solve_on_the_edm_process(solver):
+    x, sample = start(), getattr(k_diffusion, "sample_" + solver.replace("-", "_"))
+    before = x.clone()
+    out = sample(model, x, SIGMAS, noise_sampler=seeded(x))
+    generator = torch.Generator().manual_seed(5)
+    process = srk.EDM(sigma_min=0.0, sigma_max=14.6)
+    expected = srk.solve(
+        process, TARGET.score(process), solver, x_init=x, grid=SIGMAS, noise=lambda slot, clock, out: out.normal_(generator=generator)
+    )
+    assert torch.equal(out, expected.x)
+    assert torch.equal(x, before)
+    assert sample.__name__ == "sample_" + solver.replace("-", "_")
+
+
+@pytest.mark.parametrize("solver", sorted(srk.solvers()))
+def test_every_solver_samples_with_independent_draws(solver):
+    """No two draws of a run ask for overlapping pieces of the host's Brownian path, whatever the solver."""
+    x = start()
+    sample = k_diffusion.sampler(solver)
+    tree = Tree(x)
+    stochastic = "noise_sampler" in inspect.signature(sample).parameters
+    out = sample(model, x, SIGMAS, **({"noise_sampler": tree} if stochastic else {}))
+    assert torch.isfinite(out).all()
+    assert stochastic == (srk.solvers()[solver].eta_range[1] > 0.0)
+    assert bool(tree.asked) == (stochastic and srk.solvers()[solver].default_eta > 0.0)
+
+
+def test_options_and_eta_reach_the_solver():
+    x, process = start(), srk.EDM(sigma_min=0.0, sigma_max=14.6)
+    score = TARGET.score(process)
+    assert torch.equal(
+        k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0), srk.solve(process, score, "srk2m", eta=0.0, x_init=x, grid=SIGMAS).x
+    )
+    own = k_diffusion.sampler(SRK2M(data_variance=0.0))
+    assert own.__name__ == "sample_srk2m"
+    assert not torch.equal(own(model, x, SIGMAS, eta=0.0), k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0))
+    assert k_diffusion.sampler(LMS(order=2)).__name__ == "sample_lms"
+
+
+def test_the_law_is_right_on_gaussian_data():
+    """4096 samples of N(0.5, 0.3^2) with srk2m on 40 steps: mean and deviation within 4 standard errors."""
+    n, mean, std = 4096, 0.5, 0.3
+    sigmas = torch.cat([torch.logspace(1.5, -2, 40, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
+    x = mean + float(sigmas[0]) * torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def denoiser(x, sigma):
+        return mean + std**2 / (std**2 + sigma[:, None] ** 2) * (x - mean)
+
+    for sample in (k_diffusion.sample_srk2m, k_diffusion.sample_wcw):
+        out = sample(denoiser, x, sigmas, noise_sampler=seeded(x))
+        assert abs(float(out.mean()) - mean) < 4 * std / math.sqrt(n)
+        assert abs(float(out.std()) / std - 1) < 4 / math.sqrt(2 * n)
+
+
+def test_flow_frame_is_solve_on_the_flow_process():
+    """In the frame of rectified flow the state at sigma = 1 is pure noise, and the model is asked at x_t = (1 - t) x0 + t eps."""
+    sigmas, x = torch.linspace(1, 0, 9), start(scale=1.0)
+    process = srk.Flow(t_min=0.0)
+
+    def flow_model(x, sigma):
+        return TARGET.denoise(x, process.level(float(sigma[0])))
+
+    sample = k_diffusion.sampler("srk2m", frame="flow")
+    out = sample(flow_model, x, sigmas, noise_sampler=seeded(x))
+    generator = torch.Generator().manual_seed(5)
+    expected = srk.solve(
+        process, TARGET.score(process), "srk2m", x_init=x, grid=sigmas, noise=lambda slot, clock, out: out.normal_(generator=generator)
+    )
+    assert torch.equal(out, expected.x)
+    with pytest.raises(TimeError, match="frame='edm'"):
+        sample(flow_model, x, torch.tensor([2.0, 1.0, 0.0]))
+
+
+# -- noise ----------------------------------------------------------------------------------------------------------------
+
+
+def test_default_noise_is_the_global_generator():
+    x = start()
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        first = k_diffusion.sample_srk2m(model, x, SIGMAS)
+        second = k_diffusion.sample_srk2m(model, x, SIGMAS)
+        torch.manual_seed(7)
+        again = k_diffusion.sample_srk2m(model, x, SIGMAS)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_s_noise_scales_the_noise():
+    x = start()
+    silent = k_diffusion.sample_ddpm(model, x, SIGMAS, s_noise=0.0, noise_sampler=seeded(x))
+    assert torch.equal(silent, k_diffusion.sample_ddpm(model, x, SIGMAS, noise_sampler=lambda a, b: torch.zeros_like(x)))
+    noise = seeded(x)
+    loud = k_diffusion.sample_ddpm(model, x, SIGMAS, noise_sampler=lambda a, b: 1.5 * noise(a, b))
+    assert torch.equal(k_diffusion.sample_ddpm(model, x, SIGMAS, s_noise=1.5, noise_sampler=seeded(x)), loud)
+
+
+def test_a_step_of_one_draw_asks_for_the_sigmas_of_the_host():
+    x, tree = start(), Tree(start())
+    k_diffusion.sample_srk2m(model, x, SIGMAS, noise_sampler=tree)
+    assert tree.asked == list(zip(SIGMAS[:-2].tolist(), SIGMAS[1:-1].tolist(), strict=True))
+
+
+def test_noise_of_another_shape_is_refused():
+    with pytest.raises(ArgumentError, match=r"unit normals of shape \(3, 2\)"):
+        k_diffusion.sample_srk2m(model, start(), SIGMAS, noise_sampler=lambda a, b: torch.zeros(3))
+
+
+# -- edges and errors -----------------------------------------------------------------------------------------------------
+
+
+def test_fewer_than_two_sigmas_return_the_state():
+    x = start()
+    assert k_diffusion.sample_srk2(model, x, SIGMAS[:1]) is x
+    assert k_diffusion.sample_srk2(model, x, SIGMAS[:0]) is x
+
+
+def test_part_of_a_grid_ends_noisy_and_without_a_further_call():
+    calls = []
+
+    def counted(x, sigma):
+        calls.append(float(sigma[0]))
+        return model(x, sigma)
+
+    x = start()
+    k_diffusion.sample_ddpm(counted, x, SIGMAS[:4], noise_sampler=seeded(x))
+    assert calls == SIGMAS[:3].tolist()
+
+
+def test_extra_args_reach_the_model_and_its_dtype_is_cast():
+    def half(x, sigma, *, seed, scale):
+        assert (seed, scale) == (3, 2.0)
+        assert sigma.dtype == torch.float32
+        return model(x, sigma).half()
+
+    x = start().float()
+    out = k_diffusion.sample_ddpm(half, x, SIGMAS.float(), extra_args={"seed": 3, "scale": 2.0}, noise_sampler=seeded(x))
+    assert out.dtype == torch.float32
+
+
+def test_hosts_run_in_inference_mode_and_half_precision():
+    x = start()
+    with torch.inference_mode():
+        inside = k_diffusion.sample_srk2(model, x.clone(), SIGMAS, noise_sampler=seeded(x))
+    assert torch.equal(inside, k_diffusion.sample_srk2(model, x, SIGMAS, noise_sampler=seeded(x)))
+    low = k_diffusion.sample_srk2(
+        lambda x, sigma: (x / (1 + sigma[:, None] ** 2)).to(x), x.bfloat16(), SIGMAS.float(), noise_sampler=seeded(x)
+    )
+    assert low.dtype == torch.bfloat16 and torch.isfinite(low).all()
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "error", "match"),
+    [
+        (torch.tensor([1.0, 1.0, 0.0]), TimeError, "unique_consecutive"),
+        (torch.tensor([0.5, 1.0]), TimeError, "decrease"),
+        (torch.tensor([1.0, -1.0]), TimeError, "negative"),
+        (torch.tensor([math.nan, 1.0]), TimeError, "finite"),
+        (torch.tensor([[2.0, 1.0]]), ArgumentTypeError, "shape"),
+        ([2.0, 1.0], ArgumentTypeError, "tensor"),
+    ],
+)
+def test_sigmas_that_are_no_schedule_are_refused(sigmas, error, match):
+    with pytest.raises(error, match=match):
+        k_diffusion.sample_srk2(model, start(), sigmas)
+
+
+def test_other_mistakes_say_their_cure():
+    with pytest.raises(UnknownNameError, match="srk2m"):
+        k_diffusion.sampler("srk2n")
+    with pytest.raises(ArgumentError, match="frame"):
+        k_diffusion.sampler("srk2", frame="vp")  # type: ignore[arg-type]
+    with pytest.raises(ScoreError, match=r"\[0\]"):
+        k_diffusion.sample_srk2(lambda x, sigma: (x,), start(), SIGMAS)
+    with pytest.raises(SolveError, match="NaN"):
+        k_diffusion.sample_srk2(lambda x, sigma: x * math.nan, start(), SIGMAS)
+
+
+def test_importing_it_imports_no_k_diffusion():
+    assert "k_diffusion" not in sys.modules
+
+
+# -- callbacks ------------------------------------------------------------------------------------------------------------
+
+
+def recorded(sample, *args, **kwargs):
+    calls = []
+    sample(*args, callback=calls.append, **kwargs)
+    return calls
+
+
+@pytest.mark.parametrize("solver", HOUSE)
+def test_callback_says_what_the_network_saw_and_said(solver):
+    x = start()
+    calls = recorded(k_diffusion.sampler(solver), model, x, SIGMAS, noise_sampler=seeded(x))
+    assert [call["i"] for call in calls] == list(range(len(SIGMAS) - 1))
+    for i, call in enumerate(calls):
+        assert set(call) == {"x", "i", "sigma", "sigma_hat", "denoised"}
+        assert call["sigma"] == SIGMAS[i]
+        assert torch.equal(call["denoised"], model(call["x"], call["sigma_hat"].expand(3)))  # nothing is overwritten later
+    if solver in ("srk2m", "auto"):  # they ask only ahead of the state, but for the last step, which is the denoiser
+        assert [call["sigma_hat"] < call["sigma"] for call in calls] == [True] * (len(calls) - 1) + [False]
+    else:
+        assert all(call["sigma"] == call["sigma_hat"] for call in calls)
+        assert torch.equal(calls[0]["x"], x)
+
+
+def test_an_exception_of_the_callback_stops_the_run():
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(info):
+        if info["i"] == 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        k_diffusion.sample_srk2(model, start(), SIGMAS, callback=interrupt, noise_sampler=seeded(start()))
+
+
+# -- ComfyUI --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """examples/comfyui_node.py in a stand-in of ComfyUI: the parts that the node touches, with the interface of ComfyUI's own."""
+    comfy, samplers, model_sampling, sampling = (
+        types.ModuleType(name) for name in ("comfy", "comfy.samplers", "comfy.model_sampling", "comfy.k_diffusion.sampling")
+    )
+    room = types.ModuleType("comfy.k_diffusion")
+    comfy.samplers, comfy.model_sampling, comfy.k_diffusion, room.sampling = samplers, model_sampling, room, sampling
+    model_sampling.CONST, model_sampling.EPS = type("CONST", (), {}), type("EPS", (), {})
+    samplers.KSampler = type("KSampler", (), {"SAMPLERS": ["euler"]})
+
+    class KSAMPLER:
+        def __init__(self, sampler_function, extra_options):
+            self.sampler_function, self.extra_options = sampler_function, extra_options
+
+        def sample(self, model, sigmas, extra_args, callback, noise):
+            def k_callback(x):
+                callback(x["i"], x["denoised"], x["x"], len(sigmas) - 1)
+
+            return self.sampler_function(
+                model, noise, sigmas, extra_args=extra_args, callback=k_callback, disable=True, **self.extra_options
+            )
+
+    samplers.KSAMPLER = KSAMPLER
+    for module in (comfy, samplers, model_sampling, room, sampling):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    spec = importlib.util.spec_from_file_location("comfyui_node", Path(__file__).parents[2] / "examples" / "comfyui_node.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded, comfy
+
+
+class ComfyModel:
+    """A model as ComfyUI hands it to a sampler: the mixture's exact denoiser at x0 + sigma eps, or at (1 - sigma) x0 + sigma eps."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.inner_model = types.SimpleNamespace(inner_model=types.SimpleNamespace(model_sampling=kind()))
+
+    def __call__(self, x, sigma, seed, denoise_mask=None):
+        s = float(sigma[0])
+        alpha = 1.0 - s if self.kind.__name__ == "CONST" else 1.0
+        return TARGET.denoise(x, Level(s, alpha, s, math.log(alpha / s) if alpha else -math.inf))
+
+
+@pytest.mark.parametrize(("kind", "top"), [("EPS", 14.6), ("CONST", 1.0)])
+def test_the_comfyui_node_samples_in_the_frame_of_the_model(node, kind, top):
+    """From the node and from the sampler list: seeded by ComfyUI's seed, and at eta = 0 the samples of the mixture, in either frame."""
+    node, comfy = node
+    model, x = ComfyModel(getattr(comfy.model_sampling, kind)), start(batch=500, scale=top)
+    sigmas = top * SIGMAS / 14.6 if kind == "EPS" else torch.linspace(1, 0, 33, dtype=torch.float64)
+    steps = []
+
+    def run(sampler, seed):
+        return sampler.sample(model, sigmas, {"seed": seed}, lambda *args: steps.append(args), x)
+
+    (sampler,) = node.SRKSampler().get_sampler("srk2m", 1.0, 1.0)
+    first = run(sampler, 3)
+    assert [args[0] for args in steps] == list(range(len(sigmas) - 1))
+    assert torch.equal(first, run(sampler, 3)) and not torch.equal(first, run(sampler, 4))
+    listed = comfy.samplers.KSAMPLER(comfy.k_diffusion.sampling.sample_srk2m, {})
+    assert torch.equal(first, run(listed, 3))
+    process = srk.EDM(sigma_min=0.0, sigma_max=top) if kind == "EPS" else srk.Flow(t_min=0.0)
+    (ode,) = node.SRKSampler().get_sampler("dpmpp-2m", 1.0, 1.0)
+    expected = srk.solve(process, TARGET.score(process), "dpmpp-2m", x_init=x, grid=sigmas).x
+    assert torch.allclose(run(ode, 3), expected, atol=1e-12)
+
+
+def test_the_comfyui_node_is_registered(node):
+    node, comfy = node
+    assert comfy.samplers.KSampler.SAMPLERS == ["euler", "srk1", "srk2", "srk2m", "srk_auto"]
+    assert node.NODE_CLASS_MAPPINGS["SRKSampler"].INPUT_TYPES()["required"]["solver"][0] == list(srk.solvers())
+    assert callable(getattr(node.SRKSampler(), node.SRKSampler.FUNCTION))
+
+
+# -- k-diffusion itself ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sampling(monkeypatch):
+    """`k_diffusion.sampling`, with stand-ins for what it imports and its samplers do not use."""
+    spec = importlib.util.find_spec("k_diffusion")
+    if spec is None:
+        pytest.skip("k-diffusion is not installed: pip install --no-deps k-diffusion==0.1.1.post1")
+    package = types.ModuleType("k_diffusion")
+    package.__path__ = list(spec.submodule_search_locations)
+    monkeypatch.setitem(sys.modules, "k_diffusion", package)
+    for name in ("PIL", "PIL.Image", "safetensors", "torchdiffeq", "torchvision", "torchvision.transforms", "tqdm", "tqdm.auto"):
+        stub = types.ModuleType(name)
+        stub.__path__ = []
+        stub.__getattr__ = lambda attribute: None
+        monkeypatch.setitem(sys.modules, name, stub)
+    sys.modules["tqdm.auto"].trange = lambda *args, disable=None: range(*args)
+    loaded = importlib.import_module("k_diffusion.sampling")
+    yield loaded
+    for name in [name for name in sys.modules if name.startswith("k_diffusion")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def close(ours, theirs):
+    assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-10
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("solver", "function", "eta", "their_eta"),
+    [
+        ("dpmpp-2m-sde", "sample_dpmpp_2m_sde", 1.0, 1.0),
+        ("dpmpp-2m-sde", "sample_dpmpp_2m_sde", 0.5, 0.25),
+        ("dpmpp-3m-sde", "sample_dpmpp_3m_sde", 1.0, 1.0),
+        ("euler-ancestral", "sample_euler_ancestral", 1.0, 1.0),
+        ("euler-ancestral", "sample_euler_ancestral", 0.6, 0.6),
+        ("dpmpp-2s-ancestral", "sample_dpmpp_2s_ancestral", 1.0, 1.0),
+        ("dpmpp-2m", "sample_dpmpp_2m", None, None),
+        ("heun", "sample_heun", None, None),
+    ],
+)
+def test_our_functions_are_theirs(sampling, solver, function, eta, their_eta):
+    """Same call, same noise sampler: the same samples and the same callbacks, in the same order, with the same values."""
+    x, peer, ours = start(), getattr(sampling, function), k_diffusion.sampler(solver)
+    mine = {} if eta is None else {"eta": eta, "noise_sampler": seeded(x)}
+    theirs = {} if eta is None else {"eta": their_eta, "noise_sampler": seeded(x)}
+    close(ours(model, x, SIGMAS, disable=True, **mine), peer(model, x, SIGMAS, disable=True, **theirs))
+    mine, theirs = (({} if eta is None else options | {"noise_sampler": seeded(x)}) for options in (mine, theirs))
+    seen, expected = recorded(ours, model, x, SIGMAS, **mine), recorded(peer, model, x, SIGMAS, disable=True, **theirs)
+    assert len(seen) == len(expected)
+    for a, b in zip(seen, expected, strict=True):
+        assert set(a) == set(b)
+        assert a["i"] == b["i"]
+        assert a["sigma"] == b["sigma"] and a["sigma_hat"] == b["sigma_hat"]
+        close(a["x"], b["x"])
+        close(a["denoised"], b["denoised"])
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore:Should have tb<=t1:UserWarning")  # torchsde, of the rounding in k-diffusion's exp(log(sigma))
+def test_dpmpp_sde_on_their_brownian_tree(sampling):
+    """With a Brownian tree, two draws a step lie on the path that k-diffusion's own sampler walks."""
+    pytest.importorskip("torchsde", reason="k-diffusion's Brownian tree needs torchsde")
+    x = start()
+    tree = sampling.BrownianTreeNoiseSampler(x, SIGMAS[-2], SIGMAS[0], seed=3)
+    close(
+        k_diffusion.sampler("dpmpp-sde")(model, x, SIGMAS, noise_sampler=tree),
+        sampling.sample_dpmpp_sde(model, x, SIGMAS, noise_sampler=tree, disable=True),
+    )
+
+
+@pytest.mark.parity
+def test_signatures_are_theirs(sampling):
+    """Every argument of theirs exists in ours, in the same order with the same defaults, but for options of the solver."""
+    for solver, function in [
+        ("euler-ancestral", "sample_euler_ancestral"),
+        ("dpmpp-2m", "sample_dpmpp_2m"),
+        ("dpmpp-2m-sde", "sample_dpmpp_2m_sde"),
+    ]:
+        ours = [(p.name, p.default) for p in inspect.signature(k_diffusion.sampler(solver)).parameters.values()]
+        theirs = [(p.name, p.default) for p in inspect.signature(getattr(sampling, function)).parameters.values()]
+        assert ours == [p for p in theirs if p[0] != "solver_type"]
