@@ -271,12 +271,14 @@ def report(results: dict[str, Any]) -> str:
             return table(head, lines)
 
         def ratio(metric: str, mine: Sequence[str], grids: Sequence[str], n: int, runs: dict[str, Any] = runs) -> str:
-            def best(solvers: Sequence[str], grids: Iterable[str]) -> float:
+            def best(solvers: Sequence[str], grids: Iterable[str]) -> tuple[float, bool]:
                 there = [runs[f"{s}|{grid}|{n}"] for s in solvers for grid in grids if n in GRIDS[grid]]
-                # what the samples cannot resolve counts as the least that they can
-                return min(max(r[metric], r["law_error"] if metric == "law" else 0.0) for r in there)
+                # an error that the samples do not resolve counts as its standard error
+                errors = [(r[metric], 0.0) if metric == "path" else (r["law"], r["law_error"]) for r in there]
+                return min((max(value, error), value > 2.0 * error) for value, error in errors)
 
-            return f"{best(mine, grids) / best(PEERS, GRIDS):.2f}"
+            (ours, known), (peer, also_known) = best(mine, grids), best(PEERS, GRIDS)
+            return f"{ours / peer:.2f}" if known or also_known else "-"
 
         ratios = [
             [f"{metric}, {label}", *(ratio(metric, mine, grids, n) for n in NFE)]
@@ -287,9 +289,8 @@ def report(results: dict[str, Any]) -> str:
                 ("best of ours, its best grid", OURS, list(GRIDS)),
             )
         ]
-        text += (
-            f"## {name}\n\n{found['samples']} samples a run.\n\n### Ratio to the best peer on its best grid\n\nBelow 1 ours is better.\n\n"
-        )
+        text += f"## {name}\n\n{found['samples']} samples a run.\n\n### Ratio to the best peer on its best grid\n\n"
+        text += "Below 1 ours is better; a dash where the samples resolve neither error (two standard errors).\n\n"
         text += table(head, ratios)
         for grid in GRIDS:
             text += f"\n### Path, {grid} grid\n\n" + rows(lambda r: f"{r['path']:.3f}", grid)

@@ -2,10 +2,10 @@
 
     python examples/custom_process.py
 
-The forward process dx = (1.2 tanh(2x) - x) dt + sqrt(2 T) dW forgets the data and settles in p ~ exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes. Its
-transition has no closed form; the score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume grid, its matrix exponential by eigenvectors). Any
-solver in the raw frame then reverses the process from a bare score. What is printed is the Wasserstein-1 distance of the samples to the law at t_min; it falls to
-that of exact samples. Half a minute on one core.
+The forward process dx = (1.2 tanh(2x) - x) dt + sqrt(2 T) dW forgets the data and settles in p ~ exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes.
+Its transition has no closed form; the score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume grid, its matrix
+exponential by eigenvectors). Any solver in the raw frame then reverses the process from a bare score. What is printed is the Wasserstein-1 distance of the
+samples to the law at t_min; it falls to that of exact samples. Half a minute on one core.
 """
 
 from __future__ import annotations

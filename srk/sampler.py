@@ -273,7 +273,7 @@ class Sampler:
             x = x_init.to(device=device, dtype=dtype) if grad else x_init.detach().to(device=device, dtype=dtype, copy=True)
             x = x.contiguous()
         else:
-            x = torch.empty(_batch_shape(shape, event), device=device, dtype=dtype or torch.float32)
+            x = torch.empty(batch_shape(shape, event), device=device, dtype=dtype or torch.float32)
         if event is not None and tuple(x.shape[1:]) != tuple(event):
             raise ArgumentError(
                 f"the samples would have event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; use shape=(batch, *{tuple(event)})"
@@ -304,7 +304,7 @@ class Sampler:
         event = self.prediction.event_shape
         if x_init is not None:
             _check_state(x_init, shape, event)
-        whole = tuple(x_init.shape) if x_init is not None else _batch_shape(shape, event)
+        whole = tuple(x_init.shape) if x_init is not None else batch_shape(shape, event)
         source = noise_source("keyed" if noise is None else noise, seed)
         parts: list[tuple[Sampler, dict[str, Any]]] = []
         for first in range(0, whole[0], size):
@@ -324,7 +324,7 @@ def _check_state(x_init: object, shape: Sequence[int] | int | None, event: tuple
         raise ArgumentError(f"shape={shape!r} contradicts x_init, whose shape is {tuple(x_init.shape)}; leave shape out")
 
 
-def _batch_shape(shape: Sequence[int] | int | None, event: tuple[int, ...] | None) -> tuple[int, ...]:
+def batch_shape(shape: Sequence[int] | int | None, event: tuple[int, ...] | None) -> tuple[int, ...]:
     if shape is None and event is None:
         raise ArgumentError(
             "neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))"

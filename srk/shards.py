@@ -29,7 +29,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, SolveError, SRKError
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
-from srk.sampler import Sampler, _batch_shape
+from srk.sampler import Sampler, batch_shape
 from srk.scores import Prediction, as_prediction
 from srk.tableaus import StochasticTableau
 
@@ -145,7 +145,7 @@ def sample_to(
         autocast=autocast,
         compile=compile,
     )
-    whole = _batch_shape(shape, sampler.prediction.event_shape)
+    whole = batch_shape(shape, sampler.prediction.event_shape)
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ArgumentError(f"batch must be a positive int, not {batch!r}")
     if dtype not in DTYPES:

@@ -225,7 +225,8 @@ class Draft:
             lift = np.zeros_like(pull)
             lift[:, 0] = pull @ kernel.mean
             node = self.evaluate(x, level)
-            return node.x * (-process.drift_matrix(level.t) - pull) + node.value * lift
+            drift: LinearForm = node.x * (-process.drift_matrix(level.t) - pull) + node.value * lift
+            return drift
         if not self.step.linear:
             return self.evaluate(x, level, "drift").value
         f, g2 = float(process.log_alpha_rate(level.t)), float(process.diffusion(level.t)) ** 2

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 import torch
 
-from srk.errors import ArgumentError
+from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.elementwise import elementwise, is_number
 
@@ -50,7 +50,8 @@ class PhaseProcess(ForwardProcess):
 
     The state is a tensor of shape (batch, k, *event); F and G are k x k and act on the component axis alone, so that `z.flatten(1, 2)` is the network input of
     methods that concatenate the components along the channels. A subclass gives `drift_matrix`, `diffusion`, `auxiliary_variance`, `t_min` and `t_max`, and
-    `transition` where it has a closed form; for the kernel the process starts at t = 0.
+    `transition` where it has a closed form; for the kernel the process starts at t = 0. Kernels are remembered, so a process is a value: an `attrs.frozen` class
+    whose attributes do not change.
 
     Given the data, z_t is Gaussian with a mean a(t) x0, so one number per coordinate of the data, m = rho^2 a^T C^-1 z = x0 + rho eps, is a sufficient statistic:
     the denoiser and the whole score follow from D(m) = E[x0 | m],
@@ -158,6 +159,14 @@ class PhaseProcess(ForwardProcess):
         """Raise unless the matrices fit, the covariances are positive definite and information about the data decreases strictly."""
         super().validate()
         k, previous = self.components, 0.0
+        try:
+            hash(self)
+        except TypeError:
+            raise ArgumentTypeError(
+                f"the kernels of {self!r} are remembered, so it must be hashable; make {type(self).__name__} an attrs.frozen class"
+            ) from None
+        if k < 2:
+            raise ArgumentError(f"{self!r} needs at least two components, not {k!r}; a process of the data alone is an srk.LinearProcess")
         if len(self.auxiliary_variance) != k - 1 or min(self.auxiliary_variance) < 0.0:
             raise ArgumentError(f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not {self.auxiliary_variance!r}")
         if self.t_min < 0.0:

@@ -203,6 +203,27 @@ def test_a_lifted_solver_has_the_law_of_the_scalar_one(solver: str, eta: float) 
     assert law.nfe == scalar.nfe
 
 
+@pytest.mark.parametrize("solver", ["srk2s", "seeds-3", "dpmpp-sde"])
+def test_a_lifted_solver_calls_the_network_at_states_of_the_stage(solver: str) -> None:
+    """Every stage input has its m from the scalar plan and the xi that the step started with, in the coordinates of its own noise level."""
+    start, stop = PROCESS.level(0.5), PROCESS.level(0.3)
+    lifted = srk.solvers()[solver].plan_step(Step(PROCESS, start, stop))
+    scalar = srk.solvers()[solver].plan_step(Step(PROCESS.statistic, start, stop))
+    begun = PROCESS.kernel(start.t)
+    rows = [(a.row, b.row, a.level) for a, b in zip(lifted.stages, scalar.stages, strict=True)] + [(lifted.update, scalar.update, stop)]
+    assert len(rows) > 2
+    for row, expected, level in rows:
+        kernel, x = PROCESS.kernel(level.t), dict(row)[STATE]
+        matrix = np.array(x.rows) if isinstance(x, Matrix) else x * np.eye(2)
+        np.testing.assert_allclose(kernel.reading @ matrix, dict(expected).get(STATE, 0.0) * begun.reading, atol=1e-12)
+        np.testing.assert_allclose(kernel.rest @ matrix, begun.rest, atol=1e-12)
+        for column, value in row:
+            if column.kind in "zE":
+                assert not np.array(value.rows)[:, 1].any()  # type: ignore[union-attr]
+                np.testing.assert_allclose(kernel.reading @ np.array(value.rows)[:, 0], dict(expected)[column], atol=1e-12)  # type: ignore[union-attr]
+                np.testing.assert_allclose(kernel.rest @ np.array(value.rows)[:, 0], 0.0, atol=1e-12)  # type: ignore[union-attr]
+
+
 def test_house_methods_are_exact_on_their_reference() -> None:
     """N(0, v) data: exact in one step, as for a scalar process."""
     assert gaussian_law(SRK2S(data_variance=0.25), PROCESS, 0.0, 0.25, steps=1).kl < 1e-18

@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 import srk
-from srk.errors import ArgumentError, TimeError
+from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.processes import CLD, PhaseProcess
 from srk.processes.differentiate import derivative
 from srk.processes.phase import linear_flow, mix
@@ -219,6 +219,18 @@ def test_what_is_refused() -> None:
 
     with pytest.raises(ArgumentError, match="must hold 1 variances"):
         Short().validate()
+
+    class Single(CLD):
+        components = 1
+
+    with pytest.raises(ArgumentError, match=r"at least two components, not 1; .* srk\.LinearProcess"):
+        Single().validate()
+
+    class Changing(CLD):
+        __hash__ = None  # as attrs.define leaves it
+
+    with pytest.raises(ArgumentTypeError, match=r"make Changing an attrs\.frozen class"):
+        Changing().validate()
 
 
 def test_processes_are_values() -> None:
