@@ -38,13 +38,15 @@ from torch import Tensor
 
 import srk
 from srk.analysis import gaussian_kl
-from srk.errors import SRKError
+from srk.errors import MissingDataError, SRKError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.scores import Prediction
 from srk.targets.base import Target
 
 RESULTS = Path(__file__).parent / "results"
-NFE = (6, 8, 10, 14, 20, 30, 50)
+NFE = (6, 8, 10, 14, 20, 30, 50, 100)
+LATE = 100
+"""From here on most errors of sampled targets are below the resolution: only the leaders of the budget before are run."""
 GRIDS = ("log-snr", "karras", "uniform", "gauge")
 HOUSE = ("auto", "srk2m", "srk2m matched", "srk2s", "srk1")
 SOLVERS: dict[str, Any] = {"srk2m matched": srk.integrators.SRK2M(weights="matched")}
@@ -72,6 +74,8 @@ class Gaussians:
     perturbed: bool = False
     grids: tuple[str, ...] = GRIDS
     exact: tuple[str, ...] = ()
+    budgets: tuple[int, ...] = NFE
+    solvers: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -101,6 +105,8 @@ class Sampled:
         quantiles: exact quantiles of the projected law, averaged over `bins` equal masses, shape (bins, m).
         denoise: measure the denoised samples (a call of the budget).
         perturb: size of the error of the denoiser, relative to the posterior deviation.
+        budgets: the NFE that it is run at.
+        solvers: if given, these alone are run, all of them with all samples.
     """
 
     name: str
@@ -113,6 +119,8 @@ class Sampled:
     perturb: float = 0.0
     dtype: torch.dtype = torch.float32
     grids: tuple[str, ...] = GRIDS
+    budgets: tuple[int, ...] = NFE
+    solvers: tuple[str, ...] = ()
     note: str = ""
     _floor: tuple[float, float] = attrs.field(init=False)
 
@@ -236,14 +244,39 @@ def _mixture16(n: int, name: str = "mixture, 16-D", **options: Any) -> Sampled:
     return _mixture(name, srk.targets.GaussianMixture(weights, means, stds), n, _directions(16, 16), **options)
 
 
-def _digits(n: int) -> Sampled:
-    data = srk.data.digits().reshape(-1, 64)
+def _mixture64(n: int) -> Sampled:
+    g = torch.Generator().manual_seed(6)
+    means = 0.5 * torch.randn(8, 64, generator=g, dtype=torch.float64)
+    stds = [0.1, 0.2, 0.1, 0.3, 0.1, 0.2, 0.15, 0.1]
+    target = srk.targets.GaussianMixture([0.05, 0.08, 0.1, 0.12, 0.14, 0.15, 0.16, 0.2], means, stds)
+    return _mixture("mixture, 64-D", target, n, _directions(64, 32), note="VP, 8 components of deviations 0.1 to 0.3")
+
+
+def _images(name: str, data: Tensor, n: int, **options: Any) -> Sampled:
+    """The exact score of a data set, along 12 principal components and 12 random directions."""
+    data = data.flatten(1)
     wide = data.to(torch.float64)
     _, axes = torch.linalg.eigh((wide - wide.mean(0)).T @ (wide - wide.mean(0)))
-    directions = torch.cat([axes[:, -12:], _directions(64, 12)], 1)
+    directions = torch.cat([axes[:, -12:], _directions(data.shape[1], 12)], 1)
     q = ((np.arange(n) + 0.5) / n * len(data)).astype(int)
     quantiles = (wide @ directions).sort(0).values[torch.from_numpy(q)]
-    return Sampled("digits, 64-D", srk.targets.Empirical(data), VP, n, directions, quantiles, denoise=True)
+    return Sampled(name, srk.targets.Empirical(data), VP, n, directions, quantiles, denoise=True, **options)
+
+
+FASHION = "Fashion-MNIST, 784-D"
+
+
+def _fashion() -> Sampled:
+    """The first 2000 images: a call costs 2048 x 2000 x 784 products."""
+    return _images(
+        FASHION,
+        srk.data.fashion_mnist(2000),
+        2048,
+        budgets=(6, 8, 10, 14, 20),
+        grids=("log-snr", "uniform"),
+        solvers=("auto", "srk2m", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3"),
+        note="VP, exact score of the first 2000 images",
+    )
 
 
 @functools.cache
@@ -262,12 +295,17 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
         _mixture("mixture, 1-D", line, 160_000, torch.ones(1, 1, dtype=torch.float64), note="VP, 3 components"),
         _ring(96_000, note="VP, 8 components of deviation 0.1 on the unit circle"),
         _mixture16(48_000, note="VP, 8 components of deviations 0.1 to 0.3"),
-        _digits(4096),
+        _mixture64(8000),
+        _images("digits, 64-D", srk.data.digits(), 4096),
         _ring(48_000, "ring, score error 1%", perturb=0.01),
         _ring(48_000, "ring, score error 3%", perturb=0.03),
         _ring(48_000, "ring, score error 10%", perturb=0.1),
         _mixture16(32_000, "mixture 16-D, score error 10%", perturb=0.1),
     ]
+    try:
+        made.insert(7, _fashion())
+    except MissingDataError as error:
+        print(f"{FASHION} is left out: {error}", file=sys.stderr)
     return {target.name: target for target in made}
 
 
@@ -368,18 +406,22 @@ def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int
     full, pilots = [], []
     for name in names:
         target = all_targets[name]
+        early = tuple(n for n in nfe if n < LATE and n in target.budgets)
+        exact = isinstance(target, Gaussians)
         for grid in target.grids:
-            exact = isinstance(target, Gaussians)
             mine = [solver for solver in ours if grid == "log-snr" or solver not in ("srk1", "srk2s")]  # those two only for the record
-            full += [Job(name, solver, grid, tuple(nfe), quick=quick) for solver in (mine + peers + odes if exact else mine)]
-            if not exact:
-                pilots += [Job(name, solver, grid, tuple(nfe), pilot=True, quick=quick) for solver in peers + odes]
+            if target.solvers:
+                full += [Job(name, solver, grid, early, quick=quick) for solver in mine + peers + odes if solver in target.solvers]
+            elif exact:
+                full += [Job(name, solver, grid, tuple(nfe), quick=quick) for solver in mine + peers + odes]
+            else:
+                full += [Job(name, solver, grid, early, quick=quick) for solver in mine]
+                pilots += [Job(name, solver, grid, early, pilot=True, quick=quick) for solver in peers + odes]
     cells.run(full, workers, "ours, and exact laws")
     cells.run(pilots, workers, "pilots")
     chosen = []
-    for name in names:
-        if isinstance(all_targets[name], Gaussians):
-            continue
+    sampled = [name for name in names if isinstance(all_targets[name], Sampled) and not all_targets[name].solvers]
+    for name in sampled:
         least = _target(name, True, quick).resolution
         for n in nfe:
             for group, count in ((peers, 6), (odes, 2)):
@@ -389,6 +431,18 @@ def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int
                 found = [((max(error, least), _rank(cells, all_targets, job)), job) for error, job in tried if not math.isnan(error)]
                 chosen += [job for _, job in sorted(found, key=lambda f: f[0])[:count]]
     cells.run(chosen, workers, "the best peers")
+    last = []
+    for name in sampled:
+        least = all_targets[name].resolution
+        for n in (n for n in nfe if n >= LATE and nfe.index(n) > 0):
+            last += [Job(name, solver, "log-snr", (n,), quick=quick) for solver in ("auto", "srk2m")]
+            before = nfe[nfe.index(n) - 1]
+            for group, count in ((peers, 3), (odes, 1)):
+                jobs = [Job(name, solver, grid, (n,), quick=quick) for solver in group for grid in all_targets[name].grids]
+                tried = [(cells.get(job.key(before)), job) for job in jobs]
+                found = [((max(error, least), _rank(cells, all_targets, job)), job) for error, job in tried if not math.isnan(error)]
+                last += [job for _, job in sorted(found, key=lambda f: f[0])[:count]]
+    cells.run(last, workers, f"NFE {LATE}")
 
 
 def _rank(cells: Cells, all_targets: Mapping[str, Gaussians | Sampled], job: Job) -> float:

@@ -15,7 +15,8 @@ from srk.executor import Executor, Outcome
 from srk.integrators.base import Step
 from srk.integrators.plan import Slot, StepPlan
 from srk.noise.base import NoiseSource
-from srk.processes.base import Level, LinearProcess
+from srk.processes.base import Level
+from srk.processes.phase import statistic
 
 if TYPE_CHECKING:
     from srk.run import Run
@@ -164,8 +165,8 @@ class Adapting:
 
 def _middle(process: Any, start: Level, stop: Level) -> Level | None:
     """The level half-way in half log-SNR (in own time for a process without one); None where an end is at infinity."""
-    if not isinstance(process, LinearProcess):
-        return process.level(0.5 * (start.t + stop.t))  # type: ignore[no-any-return]
-    if math.isinf(start.lam) or math.isinf(stop.lam):
+    if statistic(process) is not None and (math.isinf(start.lam) or math.isinf(stop.lam)):
         return None
-    return process.level(process.time(0.5 * (start.lam + stop.lam)))
+    t = 0.5 * (start.t + stop.t) if statistic(process) is None else process.time(0.5 * (start.lam + stop.lam))
+    level: Level = process.level(t)
+    return level

@@ -20,6 +20,7 @@ from srk.integrators.plan import StepPlan
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
 from srk.planning import grid_times, plan_grid, validate
 from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.phase import PhaseProcess, mix, statistic
 from srk.run import NotFinite, Run, StepInfo
 from srk.scores import Prediction, as_prediction
 from srk.solution import Saved, Solution, join
@@ -76,7 +77,7 @@ class Sampler:
         method = integrator(solver)
         self.eta = method.default_eta if eta is None else float(eta)
         method.check(process, self.eta)
-        linear = isinstance(process, LinearProcess)
+        linear = statistic(process) is not None
         if denoise_final and not linear:
             raise IncompatibleError(f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out")
         if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
@@ -283,6 +284,9 @@ class Sampler:
             source.prior(x)
             if isinstance(self.process, LinearProcess):
                 x.mul_(self.process.prior_std)
+            elif isinstance(self.process, PhaseProcess):
+                self.process.check_shape(x.shape)
+                x.copy_(mix(self.process.prior_factor, x))
             else:
                 # The process wants a generator of its own; its seed is a draw of the source, so that it shares no numbers with the path
                 bits = x.flatten()[:2].cpu().double().view(torch.int64).sum()
@@ -375,7 +379,7 @@ def _steps(
         explicit = isinstance(control, Grid) and control.name == "times"
         return steps if steps is not None or explicit or not isinstance(control, Grid) else DEFAULT_STEPS
     left, extra = nfe // calls, 0
-    if isinstance(process, LinearProcess):
+    if statistic(process) is not None:
         start, stop = process.level(process.t_max), process.level(process.t_min)
         if stop.sigma == 0.0:  # the last step is the denoiser: one call
             left, extra = left - 1, extra + 1

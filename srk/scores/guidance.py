@@ -19,6 +19,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
+from srk.processes.phase import PhaseProcess
 from srk.scores import convert
 from srk.scores.adapters import NetworkPrediction, as_prediction
 from srk.scores.base import Prediction, check_state
@@ -349,6 +350,10 @@ class ClassifierGuided(Prediction):
 
     def bind(self, process: ForwardProcess) -> ClassifierGuided:
         """The same with its prediction bound to `process`."""
+        if isinstance(process, PhaseProcess):
+            raise IncompatibleError(
+                f"a classifier of the data cannot guide the states of {process!r}; use srk.Reduced(srk.ClassifierGuided(...))"
+            )
         check_process(self.time, process, self.num_timesteps)
         return attrs.evolve(self, prediction=self.prediction.bind(process))
 

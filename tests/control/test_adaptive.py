@@ -133,10 +133,16 @@ def test_a_retried_step_is_on_the_same_path() -> None:
 # -- accuracy -----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", [SRK2S(data_variance=1.0), srk.solvers()["sra1"]], ids=lambda solver: solver.name)
-def test_exact_kl_falls_with_the_tolerance(solver: Any) -> None:
+@pytest.mark.parametrize(
+    ("solver", "loosest"),
+    # the variance of sosra's output is too large with few steps and too small with more (1.23 and 0.98 of the right one with 6 and 8 steps on the log-SNR grid):
+    # where it passes the right one, its KL dips (7.9e-6 at 0.2, 6.4e-5 at 0.1)
+    [(SRK2S(data_variance=1.0), 0.2), (srk.solvers()["sra1"], 0.2), (srk.solvers()["sosra"], 0.1)],
+    ids=["srk2s", "sra1", "sosra"],
+)
+def test_exact_kl_falls_with_the_tolerance(solver: Any, loosest: float) -> None:
     kl = []
-    for tol in (0.2, 0.05, 0.0125):
+    for tol in (loosest, loosest / 4, loosest / 16):
         sol = run(target=srk.targets.Gaussian(torch.zeros(1), 0.04), solver=solver, rtol=tol, atol=tol, shape=(256, 1))
         kl.append(srk.analysis.gaussian_kl(solver, VP, variance=0.04, grid=list(sol.times)))
     assert kl[1] < 0.5 * kl[0] and kl[2] < 0.5 * kl[1]

@@ -393,3 +393,9 @@ def test_a_scale_that_is_no_number_is_named():
 def test_mistakes_are_refused_with_a_cure(make, error, match):
     with pytest.raises(error, match=match):
         make(gaussian(0.0).score(VP()))
+
+
+def test_a_classifier_does_not_guide_phase_space_states():
+    guided = ClassifierGuided(lambda x, t: -x, lambda x, t: -x.square().sum(1))
+    with pytest.raises(IncompatibleError, match=r"srk\.Reduced"):
+        guided.bind(srk.process("cld"))
