@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"  {noise:10s} twice: {same_digits(whole, again)};  in batches: {same_digits(whole, torch.cat(parts))}")
 
     rows = {noise: [draw(score, args.n, noise, steps, seed=1) for steps in STEPS] for noise in ("generator", "brownian")}
-    print(f"\nmean distance per pixel to the digits of {STEPS[-1]} steps:\n")
+    print(f"\nroot mean square difference of a pixel to the digits of {STEPS[-1]} steps:\n")
     for noise, found in rows.items():
         distances = [float((x - found[-1]).square().mean().sqrt()) for x in found[:-1]]
         print(f"  {noise:10s}" + "".join(f"  {steps} steps {d:.3f}" for steps, d in zip(STEPS, distances, strict=False)))

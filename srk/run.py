@@ -19,12 +19,12 @@ from srk.executor import Executor
 from srk.integrators import Integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan, fold
-from srk.noise import NoiseSource
+from srk.noise import NoiseSource, ReplayNoise
 from srk.processes.base import ForwardProcess, Level
 from srk.scores import NetworkPrediction, Prediction
 from srk.scores.convert import combine
 from srk.solution import Saved, Solution
-from srk.transitions import Draws, Replay, log_density
+from srk.transitions import Draws, log_density
 
 
 @attrs.frozen(slots=True)
@@ -196,7 +196,7 @@ class Run:
             nonlocal values
             if values:  # the backward pass
                 counted, self.nfe = self.nfe, nfe
-                result = _step(Executor(self.evaluate, Replay(values), reuse=False), plan, x, list(kept))
+                result = _step(Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept))
                 self.nfe = counted
                 return result
             result = _step(executor, plan, x, list(kept))

@@ -39,22 +39,6 @@ class Draws(NoiseSource):
         self.values.append(out.clone())
 
 
-class Replay(NoiseSource):
-    """Given draws, in order."""
-
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        self._left = list(values)
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        pass
-
-    def prior(self, out: Tensor) -> None:
-        out.copy_(self._left.pop(0))
-
-    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        out.copy_(self._left.pop(0))
-
-
 class _Silence(NoiseSource):
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         pass

@@ -159,14 +159,14 @@ def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
     states = sol.trajectory.values
     memory: list[Tensor] = []
     from srk.executor import Executor
-    from srk.transitions import Replay
+    from srk.noise import ReplayNoise
 
     def evaluate(x: Tensor, stage: Stage) -> Tensor:
         return TARGET.score(VP).denoise(x, stage.level, VP)
 
     expected = []
     for plan, x, after in zip(plans, states[:-1], states[1:], strict=True):
-        outcome = Executor(evaluate, Replay([torch.zeros_like(x)] * 9), reuse=False).run(plan, x, memory)
+        outcome = Executor(evaluate, ReplayNoise([torch.zeros_like(x)] * 9), reuse=False).run(plan, x, memory)
         memory = outcome.keep
         std = math.sqrt(sum(c * c for k, c in plan.update if k.kind == "z"))
         expected.append(torch.distributions.Normal(outcome.state, std).log_prob(after).sum(1))

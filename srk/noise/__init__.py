@@ -11,7 +11,7 @@ from srk.noise.basis import BasisNoise
 from srk.noise.brownian import BrownianNoise
 from srk.noise.generator import GeneratorNoise
 from srk.noise.keyed import KeyedNoise
-from srk.noise.user import CallableNoise, ZeroNoise
+from srk.noise.user import CallableNoise, ReplayNoise, ZeroNoise
 from srk.registry import Registry
 
 NOISES: Registry[type[NoiseSource]] = Registry(
@@ -52,6 +52,7 @@ __all__ = [
     "GeneratorNoise",
     "KeyedNoise",
     "NoiseSource",
+    "ReplayNoise",
     "ZeroNoise",
     "noise_source",
 ]

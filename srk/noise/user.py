@@ -59,6 +59,47 @@ class CallableNoise(NoiseSource):
         out.copy_(result)
 
 
+class ReplayNoise(NoiseSource):
+    """Given draws, in the order in which a run asks for them: what another program has drawn, or a recorded run.
+
+    Arguments:
+        draws: tensors of shape (batch, *event), or one of shape (draws, batch, *event). A state that is not given as `x_init` takes the first.
+
+    Raises:
+        ArgumentError: on a draw, when none is left.
+
+    Examples:
+        >>> import srk, torch
+        >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
+        >>> draws = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(0))
+        >>> srk.solve(process, target.score(process), "ddpm", shape=(4, 1), steps=5, noise=srk.noise.ReplayNoise(draws)).success
+        True
+    """
+
+    name = "replay"
+
+    def __init__(self, draws: torch.Tensor | Sequence[torch.Tensor]) -> None:
+        self.draws = list(draws)
+        self._next = 0
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self._next = 0
+
+    def prior(self, out: torch.Tensor) -> None:
+        self._give(out)
+
+    def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
+        self._give(out)
+
+    def _give(self, out: torch.Tensor) -> None:
+        if self._next == len(self.draws):
+            raise ArgumentError(
+                f"all {len(self.draws)} given draws are used, and the run asks for one more; give one for every draw of every step"
+            )
+        out.copy_(self.draws[self._next])
+        self._next += 1
+
+
 class ZeroNoise(GeneratorNoise):
     """`zero`: no noise on the way, only in the initial state; at eta = 0 nothing is drawn anyway.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,28 +10,10 @@ import pytest
 import torch
 
 import srk
-from srk.integrators import DDPM, SRK1, SRK2S, WCW, Slot, TableauSolver
-from srk.noise import NoiseSource
+from srk.integrators import DDPM, SRK1, SRK2S, WCW, TableauSolver
+from srk.noise import ReplayNoise
 
 F64 = torch.float64
-
-
-class Replay(NoiseSource):
-    """Hands out given tensors in order."""
-
-    name = "replay"
-
-    def __init__(self, draws: Sequence[torch.Tensor]) -> None:
-        self.draws = list(draws)
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.left = list(self.draws)
-
-    def prior(self, out: torch.Tensor) -> None:
-        raise AssertionError("the state is given")
-
-    def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
-        out.copy_(self.left.pop(0))
 
 
 def normals(n: int, *shape: int) -> list[torch.Tensor]:
@@ -50,7 +31,7 @@ def test_ddpm_is_the_posterior_formula() -> None:
     x = normals(1, 5, 1)[0] * 0.7
     draws = normals(4, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, "ddpm", x_init=x, grid=times, noise=Replay(draws), denoise_final=False).x
+    ours = srk.solve(process, score, "ddpm", x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         now, then = process.level(t), process.level(s)
         D = score.denoise(x, now, process)
@@ -84,7 +65,7 @@ def test_score_frame_is_the_textbook_exponential_integrator() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(3, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, DDPM(frame="score"), x_init=x, grid=times, noise=Replay(draws), denoise_final=False).x
+    ours = srk.solve(process, score, DDPM(frame="score"), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         d = t - s
         x = math.exp(d) * x + 2 * math.expm1(d) * score(x, t) + math.sqrt(math.expm1(2 * d)) * z
@@ -98,7 +79,7 @@ def test_euler_maruyama_is_euler_maruyama() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(3, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, "euler-maruyama", x_init=x, grid=times, noise=Replay(draws), denoise_final=False).x
+    ours = srk.solve(process, score, "euler-maruyama", x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         beta, dt = 0.1 + 19.9 * t, t - s
         x = x + dt * (0.5 * beta * x + beta * score(x, t)) + math.sqrt(beta * dt) * z
@@ -113,7 +94,7 @@ def test_sra1_in_the_localization_clock() -> None:
     draws = normals(8, 5, 1)
     score = MIXTURE.score(process)
     ours = srk.solve(
-        process, score, TableauSolver("sra1", data_variance=0.0), x_init=x, grid=times, noise=Replay(draws), denoise_final=False
+        process, score, TableauSolver("sra1", data_variance=0.0), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False
     ).x
     left = list(draws)
 
@@ -156,7 +137,7 @@ def test_srk2s_in_its_clock(c: float) -> None:
     x = normals(1, 5, 1)[0] * 20
     draws = normals(6, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, SRK2S(data_variance=v, node=c), x_init=x, grid=times, noise=Replay(draws), denoise_final=False).x
+    ours = srk.solve(process, score, SRK2S(data_variance=v, node=c), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
     left = list(draws)
 
     def R(X: torch.Tensor, theta: float) -> torch.Tensor:
@@ -187,7 +168,7 @@ def test_wcw_in_ou_time() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(4, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, WCW(), x_init=x, grid=times, noise=Replay(draws[:1] + draws[1:]), denoise_final=False).x
+    ours = srk.solve(process, score, WCW(), x_init=x, grid=times, noise=ReplayNoise(draws[:1] + draws[1:]), denoise_final=False).x
     left = list(draws)
     for t, s in pairwise(times):
         d = t - s

@@ -41,14 +41,13 @@ from srk.integrators import (
     Integrator,
     LinearForm,
     SASolver,
-    Slot,
     Step,
     StepPlan,
     UniPC2,
     UniPC3,
 )
 from srk.integrators.phi import psi
-from srk.noise import NoiseSource
+from srk.noise import ReplayNoise
 from srk.processes import Level, VPDiscrete
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
@@ -106,25 +105,6 @@ def scheduler(module_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) 
 # -- the same problem on both sides -------------------------------------------------------------------------------------
 
 
-class Replay(NoiseSource):
-    """The draws of a list, in order."""
-
-    name = "replay"
-
-    def __init__(self, draws: Tensor) -> None:
-        self.draws, self.next = draws, 0
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.next = 0
-
-    def prior(self, out: Tensor) -> None:
-        raise AssertionError("the state is given")
-
-    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        out.copy_(self.draws[self.next])
-        self.next += 1
-
-
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -152,7 +132,7 @@ def run_ours(
     final: bool = False,
     **options: Any,
 ) -> Tensor:
-    noise = None if draws is None else Replay(draws)
+    noise = None if draws is None else ReplayNoise(draws)
     return srk.solve(process, TARGET.score(process), solver, x_init=x, grid=list(times), noise=noise, denoise_final=final, **options).x
 
 

@@ -38,7 +38,7 @@ from srk.integrators import (
     Integrator,
     Slot,
 )
-from srk.noise import NoiseSource
+from srk.noise import NoiseSource, ReplayNoise
 from srk.processes import Level
 
 pytestmark = pytest.mark.parity
@@ -79,26 +79,16 @@ def sampling() -> Iterator[types.ModuleType]:
 # -- the same noise on both sides ---------------------------------------------------------------------------------------
 
 
-class Replay(NoiseSource):
-    """The draws of a list, in order; or by step, where not every step draws."""
+class ByStep(ReplayNoise):
+    """Draws by the step that asks, for peers that draw in every step."""
 
-    name = "replay"
-
-    def __init__(self, draws: Tensor, starts: Sequence[float] | None = None) -> None:
-        self.draws, self.starts, self.next = draws, starts, 0
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.next = 0
-
-    def prior(self, out: Tensor) -> None:
-        raise AssertionError("the state is given")
+    def __init__(self, draws: Tensor, starts: Sequence[float]) -> None:
+        super().__init__(draws)
+        self.starts = starts
 
     def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        index = self.next
-        if self.starts is not None:
-            index = min(range(len(self.starts)), key=lambda i: abs(self.starts[i] - slot.start))  # type: ignore[index]
-        out.copy_(self.draws[index])
-        self.next += 1
+        self._next = min(range(len(self.starts)), key=lambda i: abs(self.starts[i] - slot.start))
+        super().draw(slot, clock, out)
 
 
 class Path(NoiseSource):
@@ -229,7 +219,7 @@ def test_multistep_sde(sampling: Any, problem: Problem, solver: Any, function: s
     theirs = getattr(sampling, function)(
         model, problem.u, problem.sigmas, eta=eta**2, noise_sampler=sampler_of(draws), disable=True, **options
     )
-    assert_equal(problem.solve(solver, Replay(draws), eta), theirs)
+    assert_equal(problem.solve(solver, ReplayNoise(draws), eta), theirs)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +235,14 @@ def test_ancestral(sampling: Any, problem: Problem, solver: str, function: str, 
     """The ancestral samplers: their eta is ours."""
     draws = problem.draws()
     theirs = getattr(sampling, function)(model, problem.u, problem.sigmas, eta=eta, noise_sampler=sampler_of(draws), disable=True)
-    assert_equal(problem.solve(solver, Replay(draws), eta), theirs)
+    assert_equal(problem.solve(solver, ReplayNoise(draws), eta), theirs)
 
 
 def test_euler_ancestral_beyond_eta_1(sampling: Any, problem: Problem) -> None:
     """For eta > 1 the noise is cut at the noise level, as there."""
     draws = problem.draws()
     theirs = sampling.sample_euler_ancestral(model, problem.u, problem.sigmas, eta=1.5, noise_sampler=sampler_of(draws), disable=True)
-    assert_equal(problem.solve("euler-ancestral", Replay(draws), 1.5), theirs)
+    assert_equal(problem.solve("euler-ancestral", ReplayNoise(draws), 1.5), theirs)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
@@ -321,7 +311,7 @@ def test_churn(
     theirs = getattr(sampling, function)(
         model, problem.u, problem.sigmas, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=noise, disable=True
     )
-    replay = Replay(draws, [level.lam for level in problem.levels[:-1]])
+    replay = ByStep(draws, [level.lam for level in problem.levels[:-1]])
     assert_equal(problem.solve(solver(s_churn=churn, s_min=low, s_max=high, s_noise=noise), replay), theirs)
 
 
