@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("reverse.webp"))
     parser.add_argument("--word", default="srk")
-    parser.add_argument("--samples", type=int, default=700)
+    parser.add_argument("--samples", type=int, default=600)
     parser.add_argument("--frames", type=int, default=36)
     args = parser.parse_args(argv)
     image = pillow("examples/animation.py")

@@ -62,40 +62,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3000, help="of training")
     parser.add_argument("--samples", type=int, default=5000)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("custom_network.png"))
     args = parser.parse_args(argv)
 
     # The adapter says what the network predicts and in which unit it wants the noise level
     network = srk.Noise(train(args.steps), time="half-log-snr", event_shape=(2,))
-    print(srk.solve(PROCESS, network, "srk2m", shape=args.samples, nfe=20, seed=0), "\n")
+    sol = srk.solve(PROCESS, network, "srk2m", shape=3000, nfe=20, seed=0)
+    print(sol, "\n")
 
-    reference, budgets = TARGET.sample(4 * args.samples, seed=1), (6, 12, 24, 48)
-    floor = srk.analysis.sliced_w2(TARGET.sample(args.samples, seed=2), reference)
-    curves, samples = {}, {}
-    print("sliced Wasserstein-2 distance to the data; exact samples have", f"{floor:.4f}")
-    print(f"{'solver':8s}{'score':>10s}" + "".join(f"{f'NFE {nfe}':>9s}" for nfe in budgets))
-    for solver in ("srk2m", "ddpm"):
-        for kind, score in (("exact", TARGET.score(PROCESS)), ("network", network)):
-            runs = [srk.solve(PROCESS, score, solver, shape=args.samples, nfe=nfe, seed=0).x for nfe in budgets]
-            curves[solver, kind] = [srk.analysis.sliced_w2(x, reference) for x in runs]
-            samples[solver, kind] = runs[budgets.index(24)]
-            print(f"{solver:8s}{kind:>10s}" + "".join(f"{error:9.4f}" for error in curves[solver, kind]))
+    solvers, budgets, metric = ("srk2m", "ddpm"), (6, 10, 16, 24), "sliced-w2"
+    results = {}
+    for kind, score in (("exact score", TARGET.score(PROCESS)), ("network", network)):
+        results[kind] = srk.analysis.compare(
+            solvers, PROCESS, score, TARGET, nfe=budgets, metrics=[metric], repeats=args.repeats, samples=args.samples
+        )
+        print(f"{kind}\n{results[kind]}\n")
 
     with house_style("examples/custom_network.py") as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.0, 3.4), width_ratios=(1, 1, 1.3))
-        clouds = {"data": reference, "srk2m on the network, 24 calls": samples["srk2m", "network"]}
+        clouds = {"data": TARGET.sample(3000, seed=1), f"srk2m on the network, {sol.nfe} calls": sol.x}
         for axis, (title, points) in zip(axes, clouds.items(), strict=False):
-            axis.plot(*points[:3000].T, ".", markersize=1.2, color=PALETTE[0])
+            axis.plot(*points.T, ".", markersize=1.2, color=PALETTE[0])
             axis.set(title=title, xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
-        for i, ((solver, kind), errors) in enumerate(curves.items()):
-            style = (
-                {"marker": "o", "linestyle": "-"} if kind == "network" else {"marker": "s", "linestyle": "--", "markerfacecolor": "none"}
-            )
-            axes[2].plot(budgets, errors, color=PALETTE[i // 2], label=f"{solver}, {kind} score", **style)
-        draw_floor(axes[2], floor)
+        for kind, result in results.items():
+            style = {"linestyle": "-" if kind == "network" else "--", "marker": "o" if kind == "network" else "s"}
+            for colour, solver in zip(PALETTE, solvers, strict=False):
+                cells = [result.cell(solver, nfe, metric) for nfe in budgets]
+                errors, bars = [cell.mean for cell in cells], [2 * cell.error for cell in cells]
+                axes[2].errorbar(budgets, errors, yerr=bars, color=colour, label=f"{solver}, {kind}", **style)
+        draw_floor(axes[2], results["network"].floor(metric).mean)
         work_axes(axes[2], budgets)
-        axes[2].set(title="distance to the data", ylabel="sliced Wasserstein-2")
-        axes[2].legend(fontsize="small")
+        axes[2].set(title="distance to the data", ylabel="sliced Wasserstein-2 ± 2 standard errors")
+        axes[2].legend(fontsize="x-small")
         figure.savefig(args.out)
         plt.close(figure)
     print(f"\nwrote {args.out}")

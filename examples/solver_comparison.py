@@ -19,7 +19,7 @@ from srk.analysis.plotting import pyplot
 
 SOLVERS = ("srk2m", "srk2", "sra1", "dpmpp-2m-sde", "dpmpp-2m", "ddpm", "euler-maruyama")
 METRICS = ("sliced-w2", "covariance")
-SAMPLES = {"mixture": 20_000, "digits": 4000, "fashion": 1000}
+SAMPLES = {"mixture": 4000, "digits": 2000, "fashion": 1000}
 
 
 def calls_to_the_floor(result: srk.analysis.Comparison, solver: str, metric: str, factor: float = 1.25) -> int | None:
@@ -32,7 +32,7 @@ def calls_to_the_floor(result: srk.analysis.Comparison, solver: str, metric: str
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="?", choices=TARGETS, default="mixture")
-    parser.add_argument("--nfe", type=int, nargs="+", default=(6, 8, 12, 16, 24, 32, 64), help="budgets of network calls")
+    parser.add_argument("--nfe", type=int, nargs="+", default=(6, 10, 16, 24, 40), help="budgets of network calls")
     parser.add_argument("--samples", type=int, help="of each run")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each solver at each budget")
     parser.add_argument("--results", type=Path, default=Path(), help="folder for the table and the CSV")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -188,8 +187,7 @@ def compile_structure(
     )
 
 
-@attrs.frozen(slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one step gives: the new state, what it keeps, the error estimate."""
 
     state: Tensor

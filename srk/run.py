@@ -113,7 +113,10 @@ class Run:
             with torch.autocast(x.device.type, self.autocast):
                 result = self._ask(x, stage)
         self.score_seconds += time.perf_counter() - began
-        if not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device:
+        # what an adapter says is checked there, with better advice
+        if not self.folds and (
+            not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device
+        ):
             raise ScoreError(
                 f"the score returned {_describe(result)} for a state of {_describe(x)}; "
                 "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"

@@ -62,6 +62,8 @@ def time_value(unit: str | LevelFunction, level: Level, process: ForwardProcess,
     Raises:
         IncompatibleError: it is infinite (sigma/alpha where alpha = 0), or an index is asked of a process that has none.
     """
+    if unit == "t":
+        return level.t
     if callable(unit):
         return _number(unit(level), f"time={unit!r}", level)
     if unit in INDICES:
@@ -92,6 +94,8 @@ def check_process(unit: str | LevelFunction, process: ForwardProcess, num_timest
 
 def scale_value(scale: str | LevelFunction, level: Level) -> float:
     """The factor k of the network's input k x, a finite positive float."""
+    if scale == "x":
+        return 1.0
     if callable(scale):
         value = _number(scale(level), f"input_scale={scale!r}", level)
         if value > 0.0:
