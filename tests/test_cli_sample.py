@@ -19,8 +19,9 @@ import srk
 from srk import cli
 from srk.analysis.compare import named_problem
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, MissingExtraError, SolveError, SRKError
+from srk.identity import identity
 from srk.pictures import image_grid
-from srk.shards import identity, process_device
+from srk.shards import process_device
 
 PROCESS = srk.VP()
 TARGET = srk.targets.GaussianMixture([0.3, 0.7], [-1.0, 1.0], [0.2, 0.1])
