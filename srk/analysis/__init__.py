@@ -1,6 +1,7 @@
 """Measuring solvers and models: exact laws, log-densities, orders, distances between samples, comparisons, agreement with torchsde."""
 
-from srk.analysis.compare import Comparison, compare
+from srk.analysis.compare import compare
+from srk.analysis.comparison import Comparison
 from srk.analysis.laws import GaussianLaw, gaussian_kl, gaussian_law
 from srk.analysis.likelihood import LogLikelihood, log_likelihood
 from srk.analysis.metrics import chi_square_excess, energy_distance, frechet, mmd, moment_errors, sliced_w2

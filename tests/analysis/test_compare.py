@@ -13,7 +13,7 @@ import torch
 
 import srk
 from srk.analysis import Comparison, compare
-from srk.analysis.compare import Cell
+from srk.analysis.comparison import Cell
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 
 VP = srk.VP()
