@@ -330,13 +330,15 @@ def picture(problem: Problem, folder: Path, out: Path, columns: int = 16) -> Non
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("problems", nargs="*", choices=list(PROBLEMS), help="default: all")
+    parser.add_argument("problems", nargs="*", help=f"of {', '.join(PROBLEMS)}; default: all")
     parser.add_argument("--samples", type=int, default=192)
     parser.add_argument("--report", action="store_true", help="only write the tables again, from networks.json")
     parser.add_argument("--work", type=Path, default=data.cache_folder() / "networks", help="where the samples are kept")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "assets")
     args = parser.parse_args(argv)
+    if unknown := set(args.problems) - set(PROBLEMS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(PROBLEMS)}")
     path = args.results / "networks.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     with torch.inference_mode():

@@ -1,6 +1,6 @@
 """Error at equal numbers of network calls: every registered solver on every sensible grid, on targets whose score is exact.
 
-    python benchmarks/quality.py            # all of it, 15 to 20 minutes on two cores; resumes where it was stopped
+    python benchmarks/quality.py            # all of it, half an hour on two cores; resumes where it was stopped
     python benchmarks/quality.py --quick    # a smoke test of a minute: few targets, few solvers; writes nothing
     python benchmarks/quality.py --report   # only the tables, from the cells that are there
 
@@ -11,7 +11,7 @@ The error of a cell is in units of a distance:
 - Gaussian targets: sqrt(KL), exact (srk.analysis.gaussian_kl), of the state at t_min;
 - mixtures: W1 of one-dimensional projections to the exact law at t_min, mean over fixed directions (sliced W1; W2 would weigh a wrong share of
   mass between distant modes by its square root, and its floor falls as n^(-1/4) only);
-- digits: the same for the denoised samples (what `solve` returns) against the data set, along principal components and random directions.
+- images: the same for the denoised samples (what `solve` returns) against the data set, along principal components and random directions.
 
 The sampling floor f, measured on exact samples, is taken off: sqrt(W1^2 - f^2). An excess of W1^2 below two standard deviations of f^2 counts as
 those ("resolution"), so that no ratio is better than the samples can show.
@@ -280,7 +280,7 @@ def _fashion() -> Sampled:
         2048,
         budgets=(6, 8, 10, 14, 20),
         grids=("log-snr", "uniform"),
-        solvers=("auto", "srk2m", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3"),
+        solvers=("auto", "srk2m", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3", HALF),
         note="VP, exact score of the first 2000 images",
     )
 
@@ -417,7 +417,7 @@ def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int
         target = all_targets[name]
         early = tuple(n for n in nfe if n < LATE and n in target.budgets)
         exact = isinstance(target, Gaussians)
-        full += [Job(name, HALF, "log-snr", early, quick=quick)] if not target.solvers else []
+        full += [Job(name, HALF, "log-snr", early, quick=quick)] if HALF in (target.solvers or (HALF,)) else []
         for grid in target.grids:
             mine = [solver for solver in ours if grid == "log-snr" or solver not in ("srk1", "srk2s")]  # those two only for the record
             if target.solvers:
@@ -507,6 +507,10 @@ def best(cells: Cells, target: Gaussians | Sampled, group: Iterable[str], nfe: i
     return min(found, key=lambda b: b.error) if found else Best(math.nan)
 
 
+def _at_floor(cells: Cells, target: Gaussians | Sampled, group: Iterable[str], nfe: int, grids: Sequence[str] | None = None) -> bool:
+    return best(cells, target, group, nfe, grids).error <= target.resolution
+
+
 def _mean(ratios: Sequence[float]) -> float:
     ratios = [r for r in ratios if math.isfinite(r)]
     return math.exp(float(np.mean(np.log(ratios)))) if ratios else math.nan
@@ -556,8 +560,19 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
         lines.append(
             [f"`{single[0]}`, log-SNR grid, {label} only", *(_number(_mean(ratios(part, single[:1], n, ["log-snr"]))) for n in nfe)]
         )
+        if kind is Sampled:
+            told = [
+                [t for t in part if not (_at_floor(cells, t, single[:1], n, ["log-snr"]) and _at_floor(cells, t, peers, n))] for n in nfe
+            ]
+            shares = [ratios(ts, single[:1], n, ["log-snr"]) for ts, n in zip(told, nfe, strict=True)]
+            lines.append(
+                [
+                    "the same without those where both are at the resolution of the samples (how many are left)",
+                    *(f"{_number(_mean(f))} ({len(f)})" for f in shares),
+                ]
+            )
         lines.append([f"best of ours, any grid, {label} only", *(_number(_mean(ratios(part, ours, n))) for n in nfe)])
-        if label != "Gaussian targets":
+        if kind is Sampled:
             lines.append([f"`{HALF}`, log-SNR grid, {label} only", *(_number(_mean(ratios(part, [HALF], n, ["log-snr"]))) for n in nfe)])
     lines.append(["best of ours, any grid, geometric mean", *(_number(_mean(ratios(exact, ours, n))) for n in nfe)])
     lines.append(["best of ours, any grid, worst target", *(_number(max(ratios(exact, ours, n), default=math.nan)) for n in nfe)])

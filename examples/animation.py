@@ -29,7 +29,7 @@ def letters(word: str, points: int, seed: int = 0) -> srk.targets.GaussianMixtur
     from matplotlib.textpath import TextPath
 
     outline = TextPath((0, 0), word, size=1.0, prop={"weight": "bold"})
-    low, high = outline.vertices.min(0), outline.vertices.max(0)
+    low, high = outline.get_extents().min, outline.get_extents().max
     drawn = low + (high - low) * np.random.default_rng(seed).random((20 * points, 2))
     inside = drawn[outline.contains_points(drawn)][:points]
     means = (inside - (low + high) / 2) * 4.0 / (high - low)[0]

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for axis, steps, x in zip(columns[:, column], STEPS, found, strict=True):
                 # a frame of one pixel around every digit
                 strip = torch.nn.functional.pad(x.reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
-                axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1, aspect="equal")
+                axis.imshow(torch.cat(list(strip), dim=1).numpy(), cmap="gray_r", vmin=-1, vmax=1, aspect="equal")
                 axis.set_ylabel(f"{steps} steps", rotation=0, ha="right", va="center")
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set_visible(False)

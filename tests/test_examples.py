@@ -15,7 +15,7 @@ import torch
 
 import srk
 from srk.analysis import Comparison
-from srk.analysis.compare import Point
+from srk.analysis.comparison import Point
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -120,9 +120,9 @@ def test_custom_tableau(capsys: pytest.CaptureFixture[str]) -> None:
 def test_custom_network(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     module = example("custom_network")
-    module.main(["--steps", "400", "--samples", "500", "--repeats", "2"])
+    module.main(["--steps", "250", "--samples", "300", "--repeats", "2"])
     exact, network = capsys.readouterr().out.split("\nnetwork\n")
-    # prior samples are 0.27 away; a network of 400 steps is much nearer, and the exact score nearer still
+    # half as far as the prior is beyond an untrained network; the exact score is at the floor of 300 samples
     far = srk.analysis.sliced_w2(torch.randn(2000, 2), module.TARGET.sample(2000, seed=0))
     nfe, distance, *_ = [numbers(line, "srk2m") for line in network.splitlines() if line.startswith("srk2m")][-1]
     assert nfe == 24 and distance < 0.5 * far

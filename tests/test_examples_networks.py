@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -21,13 +22,20 @@ from srk.errors import ArgumentError, MissingDataError, MissingExtraError
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+def example(name: str, folder: Path = EXAMPLES) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # attrs looks its module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def networks() -> Iterator[ModuleType]:
+    before = list(sys.path)  # the script adds examples/
+    yield example("networks", EXAMPLES.parent / "benchmarks")
+    sys.path[:] = before
 
 
 galaxies, train_fashion = example("galaxies"), example("train_fashion")
@@ -248,6 +256,33 @@ def test_the_committed_weights_draw_garments() -> None:
     assert float((x.abs() > 1.1).float().mean()) < 0.01
     assert float(x.mean()) == pytest.approx(-0.428, abs=0.12)
     assert float(x.std()) == pytest.approx(0.706, abs=0.08)
+
+
+# -- the errors of benchmarks/networks.py --------------------------------------------------------------------------------
+
+
+def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(networks: ModuleType) -> None:
+    """Pairs y, y + b + 0.2 noise in 20 dimensions: |b| over the spread of y, 200 times; the jackknife's error is the scatter."""
+    generator = torch.Generator().manual_seed(0)
+    for shift, expected in ((0.1, 0.1), (0.0, 0.0)):
+        squares, errors = [], []
+        for _ in range(200):
+            y, noise = (torch.randn(64, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+            law, error = networks.law_error(y + shift + 0.2 * noise, y)
+            squares.append(law**2)
+            errors.append(error)
+        mean = float(np.mean(squares))
+        if shift:  # the ends of the estimate are not cut here
+            assert mean == pytest.approx(expected**2, rel=0.03)
+            assert float(np.mean(errors)) == pytest.approx(float(np.std(np.sqrt(squares))), rel=0.2)
+        else:  # |mean of 64 noises| would be 0.2/8 of the spread; what is left is the positive part of its error
+            assert mean < 0.25 * (0.2 / 8) ** 2
+
+
+def test_the_error_of_the_path_is_relative_to_the_spread(networks: ModuleType) -> None:
+    y = normals(5000, 1, 4, 4)
+    direction = torch.ones(1, 4, 4, dtype=torch.float64) / 4  # of length 1; samples deviate by 4 in 16 dimensions
+    assert networks.path_error(y + 0.4 * direction, y) == pytest.approx(0.1, rel=0.01)
 
 
 # -- the Frechet distance ------------------------------------------------------------------------------------------------
