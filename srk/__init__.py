@@ -8,6 +8,7 @@ from typing import Any
 from srk import analysis, control, errors, integrators, noise, processes, scores, tableaus, targets
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
+from srk.citations import cite
 from srk.control import CONTROLLERS, StepController, register_controller
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
 from srk.noise import NOISES
@@ -92,6 +93,7 @@ __all__ = [
     "Velocity",
     "__version__",
     "analysis",
+    "cite",
     "control",
     "controllers",
     "errors",

@@ -122,7 +122,7 @@ def test_custom_network(capsys: pytest.CaptureFixture[str]) -> None:
     module = example("custom_network")
     module.main(["--steps", "250", "--samples", "300", "--repeats", "2"])
     exact, network = capsys.readouterr().out.split("\nnetwork\n")
-    # half as far as the prior is beyond an untrained network; the exact score is at the floor of 300 samples
+    # an untrained network is hundreds away, the prior 0.34; with the exact score what is left is the noise of 300 samples
     far = srk.analysis.sliced_w2(torch.randn(2000, 2), module.TARGET.sample(2000, seed=0))
     nfe, distance, *_ = [numbers(line, "srk2m") for line in network.splitlines() if line.startswith("srk2m")][-1]
     assert nfe == 24 and distance < 0.5 * far

@@ -16,9 +16,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from srk.analysis.plotting import MARKERS, PALETTE, pyplot
-
-FLOOR = "exact samples"
+from srk.analysis.plotting import FLOOR, MARKERS, PALETTE, draw_floor, house_style, pyplot, work_axes
 
 
 @attrs.frozen(slots=True)
@@ -183,39 +181,28 @@ class Comparison:
         Arguments:
             metrics: which ones; default the first three.
         """
-        plt = pyplot("Comparison.plot()")
         chosen = self.metrics[:3] if metrics is None else tuple(metrics)
-        # Room on the right for the legend, so that no curve hides behind it; at README width (about 800 pixels) the text stays legible
-        figure, axes = plt.subplots(1, len(chosen), figsize=(2.0 + 3.0 * len(chosen), 3.4), layout="constrained", squeeze=False)
-        for axis, metric in zip(axes[0], chosen, strict=True):
-            for i, solver in enumerate(self.solvers):
-                cells = [(nfe, self.cell(solver, nfe, metric)) for nfe in self.budgets]
-                known = [(nfe, cell) for nfe, cell in cells if cell.mean > 0]
-                x, y = [nfe for nfe, _ in known], np.array([cell.mean for _, cell in known])
-                bars = 2.0 * np.nan_to_num([cell.error for _, cell in known])
-                # A bar down to zero would fill a logarithmic axis
-                axis.errorbar(
-                    x,
-                    y,
-                    yerr=np.vstack([np.minimum(bars, 0.9 * y), bars]),
-                    color=PALETTE[i % len(PALETTE)],
-                    marker=MARKERS[i % len(MARKERS)],
-                    markersize=5,
-                    linewidth=1.4,
-                    capsize=2.5,
-                    label=solver,
-                )
-            floor = self.floor(metric)
-            if floor.mean > 0:
-                axis.axhline(floor.mean, color="0.35", linewidth=1.0, linestyle=":", label=FLOOR)
-            axis.set(xscale="log", yscale="log", xlabel="network calls (NFE)", title=metric)
-            axis.set_xticks(self.budgets, [str(n) for n in self.budgets])
-            axis.xaxis.minorticks_off()
-            axis.grid(True, which="major", color="0.9", linewidth=0.6)
-            axis.set_axisbelow(True)
-        axes[0][0].set_ylabel("distance to the target")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
+        with house_style("Comparison.plot()") as plt:
+            # Room on the right for the legend, so that no curve hides behind it; at README width (about 800 pixels) the text stays legible
+            figure, axes = plt.subplots(1, len(chosen), figsize=(2.0 + 3.0 * len(chosen), 3.4), squeeze=False)
+            for axis, metric in zip(axes[0], chosen, strict=True):
+                for i, solver in enumerate(self.solvers):
+                    cells = [(nfe, self.cell(solver, nfe, metric)) for nfe in self.budgets]
+                    known = [(nfe, cell) for nfe, cell in cells if cell.mean > 0]
+                    x, y = [nfe for nfe, _ in known], np.array([cell.mean for _, cell in known])
+                    bars = 2.0 * np.nan_to_num([cell.error for _, cell in known])
+                    # A bar down to zero would fill a logarithmic axis
+                    lengths = np.vstack([np.minimum(bars, 0.9 * y), bars])
+                    colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+                    axis.errorbar(x, y, yerr=lengths, color=colour, marker=marker, label=solver)
+                floor = self.floor(metric)
+                if floor.mean > 0:
+                    draw_floor(axis, floor.mean)
+                work_axes(axis, self.budgets)
+                axis.set_title(metric)
+            axes[0][0].set_ylabel("distance to the target")
+            handles, labels = axes[0][0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside right center")
         return figure
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from srk.analysis.paths import GridPath
-from srk.analysis.plotting import pyplot
+from srk.analysis.plotting import house_style, work_axes
 from srk.control import Grid, Problem, as_grid
 from srk.errors import ArgumentError, IncompatibleError
 from srk.executor import Executor
@@ -65,17 +65,17 @@ class Order:
 
     def plot(self, ax: Any = None) -> Any:
         """Error over steps with its 95 % interval and a line of the declared order, on logarithmic axes; returns the matplotlib axes."""
-        if ax is None:
-            _, ax = pyplot("Order.plot()").subplots(figsize=(5, 3.6), layout="constrained")
-        bars = np.vstack([self.errors - self.low, self.high - self.errors]).clip(min=0.0)
-        ax.errorbar(self.steps, self.errors, yerr=bars, marker="o", capsize=3, label=f"{self.solver}: {self.slope:.2f}")
-        if self.declared is not None:
-            ideal = self.errors[-1] * (self.steps / self.steps[-1]) ** -self.declared
-            ax.plot(self.steps, ideal, "--", color="0.5", label=f"order {self.declared:g}")
-        ax.set(xscale="log", yscale="log", xlabel="steps", ylabel=f"{self.kind} error")
-        ax.set_xticks(self.steps, [str(n) for n in self.steps])
-        ax.minorticks_off()
-        ax.legend()
+        with house_style("Order.plot()") as plt:
+            if ax is None:
+                _, ax = plt.subplots(figsize=(5, 3.6))
+            bars = np.vstack([self.errors - self.low, self.high - self.errors]).clip(min=0.0)
+            ax.errorbar(self.steps, self.errors, yerr=bars, marker="o", label=f"{self.solver}: {self.slope:.2f}")
+            if self.declared is not None:
+                ideal = self.errors[-1] * (self.steps / self.steps[-1]) ** -self.declared
+                ax.plot(self.steps, ideal, "--", color="0.5", label=f"order {self.declared:g}")
+            work_axes(ax, self.steps.tolist(), "steps")
+            ax.set_ylabel(f"{self.kind} error")
+            ax.legend()
         return ax
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srk._version import __version__
-from srk.cli import grid, sample
+from srk.cli import cite, grid, sample
 from srk.errors import SRKError
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def compare(
 
 app.command()(sample.sample)
 app.command()(grid.grid)
+app.command()(cite.cite)
 
 
 def _table(title: str, header: list[str], body: list[list[str]], words: int) -> Table:

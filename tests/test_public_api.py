@@ -1,0 +1,112 @@
+"""The public API, its reference and the pages agree."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import srk
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DIRECTIVE = re.compile(r"^::: (srk[\w.]*)$", re.MULTILINE)
+OPTIONAL = ("srk.ecosystem.diffusers", "srk.from_")
+"""Names that need an optional package."""
+
+
+def resolve(name: str) -> object:
+    """The object of a dotted name: a module, or an attribute of one."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            continue
+        for part in parts[cut:]:
+            found = getattr(found, part)
+        return found
+    raise AssertionError(name)
+
+
+def public(module: ModuleType) -> dict[str, object]:
+    """What the reference shows of a module: `__all__`, or what it defines itself."""
+    own = {n: v for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__}
+    names = getattr(module, "__all__", own)
+    return {name: getattr(module, name) for name in names}
+
+
+def directives() -> list[str]:
+    return [name for page in REFERENCE for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))]
+
+
+def documented() -> list[object]:
+    found: list[object] = []
+    for name in directives():
+        if name.startswith(OPTIONAL):
+            continue
+        thing = resolve(name)
+        found += [thing, *(public(thing).values() if isinstance(thing, ModuleType) else ())]
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(set(srk.__all__) - {"__version__"}))
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    thing = getattr(srk, name)
+    assert any(thing is other for other in documented())
+    assert inspect.getdoc(thing)
+
+
+def test_all_is_sorted_complete_and_importable() -> None:
+    assert len(set(srk.__all__)) == len(srk.__all__)
+    mine = {
+        name
+        for name, value in vars(srk).items()
+        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("srk")
+    }
+    internal = {"Registry", "callable_room"}
+    assert mine - internal <= set(srk.__all__), "reachable as srk.NAME, but not public"
+
+
+def test_rooms_document_what_they_export() -> None:
+    for name in directives():
+        if name.startswith(OPTIONAL):
+            pytest.importorskip("diffusers", reason="the reference of srk.ecosystem.diffusers needs diffusers")
+        thing = resolve(name)
+        assert inspect.getdoc(thing), name
+        if isinstance(thing, ModuleType):
+            for key, value in public(thing).items():
+                if inspect.isclass(value) or inspect.isfunction(value):
+                    assert inspect.getdoc(value), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_name_only_what_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    inline = re.findall(r"`([^`\n]+)`", text)
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    names = {name for code in [*inline, *blocks] for name in re.findall(r"(?<![\w./\"'-])srk(?:\.[A-Za-z_]\w*)+", code)}
+    missing = []
+    for name in sorted(names):
+        if name.endswith((".py", ".json", ".bib", ".md")) or name.startswith(OPTIONAL):
+            continue
+        try:
+            resolve(name)
+        except AttributeError:
+            missing.append(name)
+    assert not missing
+
+
+def test_the_page_of_solvers_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("solvers_page", ROOT / "benchmarks" / "solvers_page.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8") == module.page(), "run python benchmarks/solvers_page.py"
