@@ -1,6 +1,6 @@
 """The page of all solvers, docs/solvers.md, from the registry and the measured orders.
 
-    python benchmarks/solvers_page.py
+python benchmarks/solvers_page.py
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HEAD = """# All solvers
 
 - **calls**: network calls a step. `+n` are calls before the first step. The final denoising, where there is one, is one call more.
 - **strong**, **weak**: the order that the solver declares on a linear process at its default `eta`, then the measured one in brackets (`python benchmarks/orders.py`). `-`: none is
-  claimed. A measured order above the declared one is that of the measurement's target alone: strong orders are taken on a mixture along one Brownian path, weak orders from exact laws
-  on Gaussian data.
+  claimed. A measured order above the declared one holds for the measurement's target alone: strong orders are taken on a mixture along one Brownian path,
+  weak orders from exact laws on Gaussian data.
 - **eta**: the values it takes; 1 is the reverse SDE, 0 the probability-flow ODE. The default is 1, or the value nearest to it.
 - `srk cite NAME` prints the BibTeX of a solver's source ([Citing](citing.md)).
 """
@@ -62,16 +62,17 @@ def table(names: Iterable[str]) -> str:
     """The table of some solvers."""
     solvers = srk.solvers()
     cells = {name: dict(zip(solvers.columns, row, strict=True)) for name, *row in solvers.rows()}
-    tableaus = {name: dict(zip(srk.tableaus().columns, row, strict=True)) for name, *row in srk.tableaus().rows()}
+    tableaus = {name: dict(zip(srk.tableaus.TABLEAUS.columns, row, strict=True)) for name, *row in srk.tableaus.TABLEAUS.rows()}
     names = list(names)
     extra = "noise" if names[0] in tableaus else "eta"
     lines = [f"| solver | calls | strong | weak | {extra} | when, and source |", "| --- | --- | --- | --- | --- | --- |"]
     for name in names:
         solver, row = solvers[name], cells[name]
-        calls = row["NFE/step"] + (f" +{solver.startup_evaluations}" if solver.startup_evaluations else "")
+        strong, weak = (row[kind].replace(" ", "&nbsp;") for kind in ("strong", "weak"))
+        calls = row["NFE/step"] + (f"&nbsp;+{solver.startup_evaluations}" if solver.startup_evaluations else "")
         last = tableaus[name]["draws"] if extra == "noise" else row["eta"]
         source = f"{words(solver.advice)}. <small>{words(solver.reference)}</small>"
-        lines.append(f"| {link(name, solver)} | {calls} | {row['strong']} | {row['weak']} | {last} | {source} |")
+        lines.append(f"| {link(name, solver)} | {calls} | {strong} | {weak} | {last} | {source} |")
     return "\n".join(lines)
 
 

@@ -66,8 +66,8 @@ def solve(
         denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes where the process has a denoiser.
         autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state keeps its own (for a network whose weights are in that dtype
             use the adapter's `network_dtype`).
-        compile: "step" compiles the arithmetic between two network calls into one kernel (`torch.compile`; half a minute at the first call of a shape, and on
-            the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it. "loop" captures the whole run as a CUDA graph;
+        compile: "step" compiles the arithmetic between two network calls into one kernel (TorchInductor; some seconds for each kernel at the first call of a shape, and
+            on the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it. "loop" captures the whole run as a CUDA graph;
             it pays with a `srk.Sampler` that is kept and called again.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.

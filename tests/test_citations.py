@@ -11,7 +11,7 @@ import srk
 from srk import cli
 from srk.citations import works
 
-NAMES = sorted({*srk.solvers(), *srk.tableaus(), *srk.processes(), "srk"})
+NAMES = sorted({*srk.solvers(), *srk.tableaus.TABLEAUS, *srk.processes.PROCESSES, "srk"})
 
 
 def keys(text: str) -> list[str]:
@@ -26,8 +26,8 @@ def test_every_name_is_cited_by_works_that_we_know(name: str) -> None:
 
 
 def test_every_arxiv_number_of_a_reference_has_an_entry() -> None:
-    for name in [*srk.solvers(), *srk.tableaus()]:
-        reference = (srk.solvers()[name] if name in srk.solvers() else srk.tableaus()[name]).reference
+    for name in [*srk.solvers(), *srk.tableaus.TABLEAUS]:
+        reference = (srk.solvers()[name] if name in srk.solvers() else srk.tableaus.TABLEAUS[name]).reference
         numbers = set(re.findall(r"\b\d{4}\.\d{5}\b", reference))
         assert numbers <= set(re.findall(r"eprint = \{(.+)\}", srk.cite(name))), name
 

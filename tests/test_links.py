@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -25,13 +26,11 @@ def slug(heading: str) -> str:
 def anchors(page: Path) -> set[str]:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     found = {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)} | set(re.findall(r'id="([^"]+)"', text))
-    return found | {heading for heading in re.findall(r"\{ ?#([\w-]+)", text)}
+    return found | set(re.findall(r"\{ ?#([\w-]+)", text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_internal_links(page: Path) -> None:
-    from tests.test_public_api import resolve
-
     broken = []
     for target in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", target):
@@ -42,7 +41,7 @@ def test_internal_links(page: Path) -> None:
             broken.append(target)
         elif anchor.startswith("srk."):
             if not anchor.startswith("srk.ecosystem.diffusers"):
-                resolve(anchor)
+                resolve_name(anchor)
         elif anchor and anchor not in anchors(file):
             broken.append(target)
     assert not broken

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 
 import pytest
@@ -18,22 +19,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DIRECTIVE = re.compile(r"^::: (srk[\w.]*)$", re.MULTILINE)
 OPTIONAL = ("srk.ecosystem.diffusers", "srk.from_")
 """Names that need an optional package."""
-
-
-def resolve(name: str) -> object:
-    """The object of a dotted name: a module, or an attribute of one."""
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found: object = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
-            continue
-        for part in parts[cut:]:
-            found = getattr(found, part)
-        return found
-    raise AssertionError(name)
 
 
 def public(module: ModuleType) -> dict[str, object]:
@@ -52,7 +37,7 @@ def documented() -> list[object]:
     for name in directives():
         if name.startswith(OPTIONAL):
             continue
-        thing = resolve(name)
+        thing = resolve_name(name)
         found += [thing, *(public(thing).values() if isinstance(thing, ModuleType) else ())]
     return found
 
@@ -79,7 +64,7 @@ def test_rooms_document_what_they_export() -> None:
     for name in directives():
         if name.startswith(OPTIONAL):
             pytest.importorskip("diffusers", reason="the reference of srk.ecosystem.diffusers needs diffusers")
-        thing = resolve(name)
+        thing = resolve_name(name)
         assert inspect.getdoc(thing), name
         if isinstance(thing, ModuleType):
             for key, value in public(thing).items():
@@ -98,8 +83,8 @@ def test_pages_name_only_what_exists(page: Path) -> None:
         if name.endswith((".py", ".json", ".bib", ".md")) or name.startswith(OPTIONAL):
             continue
         try:
-            resolve(name)
-        except AttributeError:
+            resolve_name(name)
+        except (AttributeError, ImportError):
             missing.append(name)
     assert not missing
 
