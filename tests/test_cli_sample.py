@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
-from srk.analysis.compare import named_problem
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, MissingExtraError, SolveError, SRKError
 from srk.identity import identity
 from srk.pictures import image_grid
+from srk.problems import named_problem
 from srk.shards import process_device
 
 PROCESS = srk.VP()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
@@ -15,18 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srk import data
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import METRICS, Metric
 from srk.control import StepController, as_grid
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, UnknownNameError
+from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
+from srk.identity import identity
 from srk.integrators import Integrator, integrator
-from srk.processes import process as make_process
-from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.base import ForwardProcess
 from srk.scores import Prediction
 from srk.solve import solve
 from srk.tableaus import StochasticTableau
-from srk.targets import Empirical, GaussianMixture
 from srk.targets.base import Target
 
 Solver = str | Integrator | StochasticTableau
@@ -103,8 +100,8 @@ def compare(
     size = reference_samples or 4 * samples
     settings: dict[str, Any] = {
         "process": repr(process),
-        "score": _identity(score),
-        "reference": _identity(reference),
+        "score": identity(score),
+        "reference": identity(reference),
         "solvers": [f"{label}: {method!r}, {grid!r}" for label, (method, grid) in variants.items()],
         "metrics": list(measures),
         "samples": samples,
@@ -145,41 +142,6 @@ def compare(
                         points.append(point)
                         _write(resume, result())
     return result()
-
-
-TARGETS = ("digits", "fashion", "mixture")
-
-
-def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
-    """A process and a target with exact score by name, for the command line.
-
-    Arguments:
-        process: a registered linear process.
-        target: "digits" (1797 x 64), "fashion" (10000 images of Fashion-MNIST x 784), or "mixture" (a ring of 8 Gaussians in 2-D).
-
-    Raises:
-        UnknownNameError, MissingExtraError, MissingDataError: no such process or target, or its data are not here.
-        IncompatibleError: the process is not linear.
-    """
-    chosen = make_process(process)
-    if not isinstance(chosen, LinearProcess):
-        raise IncompatibleError(f"the exact score of a data set needs a linear process, not {process!r}; e.g. 'vp'")
-    if target == "mixture":
-        angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-        return chosen, GaussianMixture([1.0] * 8, torch.stack([angles.cos(), angles.sin()], 1), [0.05] * 8)
-    if target == "digits":
-        return chosen, Empirical(data.digits().flatten(1))
-    if target == "fashion":
-        return chosen, Empirical(data.fashion_mnist(10_000).flatten(1))
-    raise UnknownNameError("target", target, TARGETS)
-
-
-def numbers(text: str) -> list[int]:
-    """The integers of a list with commas."""
-    try:
-        return [int(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise ArgumentError(f"{text!r} is not a list of whole numbers with commas; e.g. 8,16,32") from None
 
 
 def _point(
@@ -270,15 +232,6 @@ def _measures(metrics: Any) -> dict[str, Metric]:
         if name not in METRICS:
             raise UnknownNameError("metric", name, METRICS)
     return {name: METRICS[name] for name in metrics}
-
-
-def _identity(value: object) -> str:
-    """What tells one score or reference from another across processes: its repr without addresses; tensors by their content."""
-    if isinstance(value, Tensor):
-        digest = hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-        return f"tensor {tuple(value.shape)} {digest}"
-    text = repr(value)
-    return type(value).__name__ if " at 0x" in text else text
 
 
 def _resumed(path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> tuple[list[Point], list[dict[str, float]]]:

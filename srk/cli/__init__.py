@@ -13,7 +13,7 @@ from rich.text import Text
 
 from srk._version import __version__
 from srk.cli import cite, grid, sample
-from srk.errors import SRKError
+from srk.errors import ArgumentError, SRKError
 
 if TYPE_CHECKING:
     from srk.registry import Registry
@@ -149,7 +149,7 @@ def compare(
 ) -> None:
     """Compare solvers at equal numbers of network calls; write table (JSON, CSV, Markdown) and plot."""
     from srk.analysis.compare import compare as run
-    from srk.analysis.compare import named_problem, numbers
+    from srk.problems import named_problem
 
     chosen, exact = named_problem(process, target)
     result = run(
@@ -185,6 +185,14 @@ def _table(title: str, header: list[str], body: list[list[str]], words: int) -> 
     for row in body:
         table.add_row(*(Text(cell) for cell in row))  # Text: a cell may hold "[0, 1]", which rich takes for markup in a str
     return table
+
+
+def numbers(text: str) -> list[int]:
+    """The integers of a list with commas."""
+    try:
+        return [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ArgumentError(f"{text!r} is not a list of whole numbers with commas; e.g. 8,16,32") from None
 
 
 def names(text: str) -> list[str]:

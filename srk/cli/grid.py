@@ -30,10 +30,10 @@ def grid(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
     """Place the steps of a budget by a pilot run; print their times, write a plot and the profile that the pilot measured."""
-    from srk.analysis.compare import named_problem
     from srk.analysis.plotting import pyplot
     from srk.control import Budget, Problem, Profile
     from srk.control.budget import PILOT_SEED
+    from srk.problems import named_problem
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampler import Sampler

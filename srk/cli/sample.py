@@ -162,7 +162,7 @@ def sample(
 
 def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Prediction:
     """The exact score of a named target."""
-    from srk.analysis.compare import named_problem
+    from srk.problems import named_problem
 
     if unwanted:
         raise ArgumentError(f"--target {target} has an exact score and a shape of its own; leave out {', '.join(map(_option, unwanted))}")

@@ -1,0 +1,40 @@
+"""Problems by name: a process, and data whose score is exact."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from srk import data
+from srk.errors import IncompatibleError, UnknownNameError
+from srk.processes import process as make_process
+from srk.processes.base import LinearProcess
+from srk.targets import Empirical, GaussianMixture
+from srk.targets.base import Target
+
+TARGETS = ("digits", "fashion", "mixture")
+
+
+def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
+    """A process and a target with exact score by name, for the command line.
+
+    Arguments:
+        process: a registered linear process.
+        target: "digits" (1797 x 64), "fashion" (10000 images of Fashion-MNIST x 784), or "mixture" (a ring of 8 Gaussians in 2-D).
+
+    Raises:
+        UnknownNameError, MissingExtraError, MissingDataError: no such process or target, or its data are not here.
+        IncompatibleError: the process is not linear.
+    """
+    chosen = make_process(process)
+    if not isinstance(chosen, LinearProcess):
+        raise IncompatibleError(f"the exact score of a data set needs a linear process, not {process!r}; e.g. 'vp'")
+    if target == "mixture":
+        angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
+        return chosen, GaussianMixture([1.0] * 8, torch.stack([angles.cos(), angles.sin()], 1), [0.05] * 8)
+    if target == "digits":
+        return chosen, Empirical(data.digits().flatten(1))
+    if target == "fashion":
+        return chosen, Empirical(data.fashion_mnist(10_000).flatten(1))
+    raise UnknownNameError("target", target, TARGETS)
