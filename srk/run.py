@@ -192,18 +192,19 @@ class Run:
     def _checkpointed(self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
         """A step whose network calls are repeated in the backward pass, with the same draws."""
         assert self.draws is not None
-        source, nfe = self.draws, self.nfe
-        values: list[Tensor] = []
+        source = self.draws
+        values: list[Tensor] | None = None
 
         def again(x: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
             nonlocal values
-            if values:  # the backward pass
-                counted, self.nfe = self.nfe, nfe
-                result = _step(Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept))
-                self.nfe = counted
+            if values is None:
+                result = _step(executor, plan, x, list(kept))
+                values = list(source.values)
                 return result
-            result = _step(executor, plan, x, list(kept))
-            values = list(source.values)
+            # the backward pass: the same calls again, which count as no others
+            counts = self.nfe, self.work
+            result = _step(Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept))
+            self.nfe, self.work = counts
             return result
 
         result: tuple[Tensor, ...] = checkpoint(again, state, *memory, use_reentrant=False)
