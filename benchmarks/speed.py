@@ -314,9 +314,10 @@ def traffic(case: Case, run: Run) -> tuple[float, float]:
     whole = Traffic(size)
     with torch.no_grad(), whole:
         run()
+    x, t = torch.zeros(case.shape, device=case.device), torch.zeros(case.shape[0], device=case.device)
     alone = Traffic(size)
     with torch.no_grad(), alone:
-        inner(torch.zeros(case.shape, device=case.device), torch.zeros(case.shape[0], device=case.device))
+        inner(x, t)
     return whole.operators / STEPS - alone.operators, whole.elements / STEPS / size - alone.elements / size
 
 
@@ -387,7 +388,8 @@ def tables(args: argparse.Namespace) -> list[str]:
             header = [
                 f"### {group}, network: {network}",
                 "",
-                "Time per step relative to the bare loop (first row: its microseconds per step).",
+                "Time per step relative to the bare loop (first row: its microseconds per step)."
+                + (" The network's own time scatters by some 15% here." if network == "u-net" else ""),
                 "",
             ]
             header += ["| | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |", "|---|" + "---:|" * len(shapes)]
@@ -474,7 +476,7 @@ def main() -> None:
         f"## {args.threads} thread{'s' if args.threads > 1 else ''}",
         "",
         f"Machine: {machine}; torch {torch.__version__}; Python {platform.python_version()}; {clock}; {STEPS} steps.",
-        f"Command: `python benchmarks/speed.py --device {args.device} --threads {args.threads}{' --quick' if args.quick else ''} --write`.",
+        f"Command: `python benchmarks/speed.py --device {args.device} --threads {args.threads}{' --quick' if args.quick else f' --seconds {args.seconds:g}'} --write`.",
         "",
         *tables(args),
         *planning_times(),
