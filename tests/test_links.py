@@ -51,3 +51,12 @@ def test_every_page_is_in_the_navigation_once() -> None:
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2].partition("\nplugins:")[0]
     listed = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_pages_include_exist(page: Path) -> None:
+    """An include is --8<-- and a path; ruff once took one for Python and spaced it out."""
+    text = page.read_text(encoding="utf-8")
+    assert "--8 <" not in text
+    for path in re.findall(r'^--8<-- "([^":]+)', text, re.MULTILINE):
+        assert (ROOT / path).is_file()
