@@ -260,3 +260,11 @@ def test_pieces_need_noise_that_belongs_to_the_sample() -> None:
         srk.solve(VP, TARGET.score(VP), shape=(8, 1), noise="generator", microbatch=4)
     with pytest.raises(srk.errors.ArgumentError, match="microbatch must be"):
         srk.solve(VP, TARGET.score(VP), shape=(8, 1), microbatch=0)
+
+
+def test_remembered_plans_are_nobodys_to_change() -> None:
+    """An exact law with a final denoising step adds a step of its own to the plans; the next run of that grid must not have it."""
+    first = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
+    again = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
+    assert first.nfe == again.nfe == 8
+    assert srk.solve(VP, TARGET.score(VP), "ddpm", shape=(2, 1), steps=7).nfe == 8
