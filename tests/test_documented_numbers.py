@@ -1,0 +1,242 @@
+"""Numbers on the pages are those of the committed results: a result that is measured anew shows which pages to change."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import srk
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+TABLES = [
+    *(("../README.md", f"| {solver} |", "output/demo.txt") for solver in ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")),
+    ("adaptive.md", "| 0.3 |", "adaptive.md"),
+    ("adaptive.md", "| 0.1 |", "adaptive.md"),
+    ("adaptive.md", "| 0.03 |", "adaptive.md"),
+    ("adaptive.md", "| 0.01 |", "adaptive.md"),
+    ("diffusers.md", "| diffusers ", "output/diffusers_pipeline.txt"),
+    ("diffusers.md", "| srk `", "output/diffusers_pipeline.txt"),
+    ("likelihood.md", "| VP, ", "output/likelihood.txt"),
+    ("likelihood.md", "| EDM, ", "output/likelihood.txt"),
+    ("likelihood.md", "| flow, ", "output/likelihood.txt"),
+    ("paper.md", "| `", "output/paper_rates.txt"),
+    ("phase-space.md", "| `", "phase-space.md"),
+    ("phase-space.md", "| 50 |", "output/custom_process.txt"),
+    ("phase-space.md", "| 100 |", "output/custom_process.txt"),
+    ("phase-space.md", "| 200 |", "output/custom_process.txt"),
+    ("phase-space.md", "| 400 |", "output/custom_process.txt"),
+    ("validation.md", "| `", "output/validate-slopes.txt"),
+]
+"""A page, the start of rows of its tables, and the result that holds the numbers of these rows."""
+
+SENTENCES = [
+    (
+        "examples.md",
+        "(Wasserstein-1 distance 0.068) than Euler-Maruyama with 12 (0.092)",
+        "output/quickstart.txt",
+        ["srk2m 0.0681 0.0114", "0.3206 0.0917"],
+    ),
+    ("examples.md", "it has the distance of exact samples (0.0114)", "output/quickstart.txt", ["exact samples have 0.0114"]),
+    (
+        "examples.md",
+        "strong 1.72, weak 2.03 for the new tableau",
+        "output/custom_tableau.txt",
+        ["even-levy strong 1.72 (declared 1.5) weak 2.03"],
+    ),
+    ("examples.md", "1.68 and 2.01 for SRA1", "output/custom_tableau.txt", ["sra1 strong 1.68 (declared 1.5) weak 2.01"]),
+    (
+        "examples.md",
+        "(0.017 ± 0.004; exact samples have 0.019 ± 0.002) and stays at 0.026 ± 0.004 with the network",
+        "output/custom_network.txt",
+        ["srk2m 24 0.017 ± 0.004", "exact samples 0.019 ± 0.002", "srk2m 24 0.026 ± 0.004"],
+    ),
+    (
+        "examples.md",
+        "has the same distance with both, 0.08",
+        "output/custom_network.txt",
+        ["ddpm 24 0.076 ± 0.003", "ddpm 24 0.080 ± 0.003"],
+    ),
+    ("examples.md", "80 and 160 steps agree to three decimals", "output/reproducibility.txt", ["80 steps 0.000"]),
+    (
+        "comparing.md",
+        "(0.032 and 0.030; exact samples have 0.019 ± 0.003)",
+        "compare-mixture.md",
+        [
+            "ddpm | 16 | 0.038 ± 0.004 | 0.032 ±",
+            "dpmpp-2m-sde | 16 | 0.040 ± 0.003 | 0.0303 ±",
+            "exact samples | | 0.044 ± 0.002 | 0.019 ± 0.003",
+        ],
+    ),
+    (
+        "comparing.md",
+        "only `srk2m` is there (0.037 ± 0.007; exact samples have 0.044 ± 0.002); `euler-maruyama` comes next (0.056)",
+        "compare-mixture.md",
+        ["srk2m | 6 | 0.037 ± 0.007", "euler-maruyama | 6 | 0.056"],
+    ),
+    (
+        "comparing.md",
+        "Wasserstein-2 distance of 0.146, more than that of `ddpm`",
+        "compare-mixture.md",
+        ["srk2 | 5 | 0.146", "ddpm | 6 | 0.082"],
+    ),
+    ("comparing.md", "its 22 at 5 calls is cut off", "compare-mixture.md", ["sra1 | 5 | 21.9"]),
+    (
+        "comparing.md",
+        "`srk2` (0.028, 5 calls) and `srk2m` (0.030) are within a third of the floor (0.0226)",
+        "compare-digits.md",
+        ["srk2 | 5 | 0.028", "srk2m | 6 | 0.030", "exact samples | | 0.0226"],
+    ),
+    ("comparing.md", "is behind them with 6 calls (0.058)", "compare-digits.md", ["dpmpp-2m | 6 | 0.058"]),
+    ("comparing.md", "`ddpm` has not arrived with 40 calls (0.029)", "compare-digits.md", ["ddpm | 40 | 0.029"]),
+    ("adaptive.md", "exact samples have 0.0069", "adaptive.md", ["exact samples have 0.0069"]),
+    ("diffusers.md", "0.0060 for exact samples", "output/diffusers_pipeline.txt", ["exact samples have 0.0060"]),
+    ("phase-space.md", "of which exact ones have 0.0023", "phase-space.md", ["exact samples have 0.0023"]),
+    ("phase-space.md", "exact samples have 0.0054", "output/custom_process.txt", ["exact samples have 0.0054"]),
+    ("paper.md", "ratio 0.86, 0.93, 0.96", "output/paper_rates.txt", ["0.8564, 0.9253, 0.9619"]),
+    (
+        "paper.md",
+        "3.7e-2 (`ddpm`), 6.9e-4 (`wcw`), 5.5e-5 (`srk2`), 5.7e-5 (`srk2m`",
+        "output/paper_rates.txt",
+        ["8.04e-02, 3.73e-02 |", "2.65e-03, 6.88e-04 |", "2.72e-04, 5.48e-05 |", "2.86e-04, 5.72e-05 |"],
+    ),
+    (
+        "likelihood.md",
+        "takes 122 calls for 4.4e-4 (1-D) and 68 for 5.8e-4 (16-D) on VP",
+        "output/likelihood.txt",
+        ["vp 1-D scipy in own time 1e-05 122 4.4e-04", "vp 16-D scipy in own time 1e-05 68 5.8e-04"],
+    ),
+    (
+        "likelihood.md",
+        "199 to 223 calls (1-D) and 115 to 127 (16-D)",
+        "output/likelihood.txt",
+        ["0.25 199 ", "0.25 223 ", "0.25 115 ", "0.25 127 "],
+    ),
+    ("likelihood.md", "has 1.0e-2, 2.2e-2 and 3.3e-2 on VP", "output/likelihood.txt", ["48 1.0e-02", "48 2.2e-02", "48 3.3e-02"]),
+    ("likelihood.md", "against 1.2e-2, 1.8e-1 and 1.3e-1 for `rk45`", "output/likelihood.txt", ["48 1.2e-02", "48 1.8e-01", "48 1.3e-01"]),
+    ("likelihood.md", "`rk45` has 2.4e-4, 1.2e-3 and 4.0e-3", "output/likelihood.txt", ["96 2.4e-04", "96 1.2e-03", "96 4.0e-03"]),
+    ("validation.md", "All 504 runs agree to 1.1e-13", "output/validate.txt", ["of 504 runs", "worst 1.1e-13"]),
+    ("validation.md", "they differ by 1.2e-10 at most", "output/validate-slopes.txt", ["largest difference 1.2e-10"]),
+    ("budget.md", "within 2.3% of the closed form", "budget.md", ["| `srk2s`, 32 steps | 0.983 | 1.023 | 0.994 |"]),
+    ("budget.md", "at the last of 64 steps 25% too low", "budget.md", ["| `ddpm`, 64 steps | 0.728 | 1.023 | 0.751 |"]),
+    ("budget.md", "| `ddpm`, seven targets | 0.47 | 0.62 | 0.72 |", "budget.md", ["| 0.48 | 0.47 |", "| 0.63 | 0.62 |", "| 0.73 | 0.72 |"]),
+    (
+        "budget.md",
+        "| `dpmpp-2m-sde`, seven targets | 0.37 | 0.43 | 0.58 |",
+        "budget.md",
+        ["| 0.37 | 0.37 |", "| 0.38 | 0.43 |", "| 0.45 | 0.58 |"],
+    ),
+    (
+        "budget.md",
+        "| `srk2m`, seven targets | 0.43 | 0.71 | 0.91 |",
+        "budget.md",
+        ["| 0.43 | 0.43 |", "| 0.49 | 0.71 |", "| 0.85 | 0.91 |"],
+    ),
+    ("budget.md", "| `ddpm`, four others | 0.62 | | 0.90 |", "budget.md", ["| 0.61 | 0.62 |", "| 0.89 | 0.9 |"]),
+    ("budget.md", "| `dpmpp-2m-sde`, four others | 0.67 | | 0.73 |", "budget.md", ["| 0.64 | 0.67 |", "| 0.65 | 0.73 |"]),
+    ("budget.md", "| `srk2m`, four others | 0.66 | | 1.3 |", "budget.md", ["| 0.59 | 0.66 |", "| 1.4 | 1.3 |"]),
+    (
+        "budget.md",
+        "over `log-snr` with their default criterion: 0.15, 0.23, 0.25 and 0.57",
+        "budget.md",
+        ["| `sa-solver` | 0.36 | 0.18 | 0.08 | 0.1 | 0.15 |", "| 0.17 | 0.23 |", "| 0.25 | 0.25 |", "| 0.46 | 0.57 |"],
+    ),
+]
+"""A page, words on it, a result, and words of the result that say the same."""
+
+
+def words(text: str) -> str:
+    """Text with single spaces."""
+    return " ".join(text.split())
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def numbers(line: str) -> list[float]:
+    """The numbers of a row; those in its first cell are names."""
+    return [float(number) for number in NUMBER.findall(line)]
+
+
+def occur_in_order(few: list[float], many: list[float]) -> bool:
+    rest = iter(many)
+    return all(number in rest for number in few)
+
+
+@pytest.mark.parametrize(("name", "start", "result"), TABLES)
+def test_rows_of_tables_are_rows_of_results(name: str, start: str, result: str) -> None:
+    text = (RESULTS / result).read_text(encoding="utf-8")
+    rows = [row for row in page(name).splitlines() if row.startswith(start) and re.fullmatch(r"[-\d.e+%/| ]+", row.split("|", 2)[2])]
+    assert rows, "no such table"
+    if name in {"../README.md", "adaptive.md", "diffusers.md", "paper.md"} or result == "phase-space.md":
+        lines = [numbers(line) for line in text.splitlines()]
+        missing = [row for row in rows if not any(occur_in_order(numbers(row.split("|", 2)[2]), line) for line in lines)]
+    else:  # the page turns the table: each number is on a line of its own
+        known = {number for line in text.splitlines() for number in numbers(line)}
+        missing = [row for row in rows if not set(numbers(row.split("|", 2)[2])) <= known]
+    assert not missing, f"not in benchmarks/results/{result}"
+
+
+@pytest.mark.parametrize(("name", "said", "result", "found"), SENTENCES)
+def test_sentences_say_what_results_say(name: str, said: str, result: str, found: list[str]) -> None:
+    assert words(said) in words(page(name)), "the page has changed: change this test with it"
+    text = words((RESULTS / result).read_text(encoding="utf-8"))
+    assert not [part for part in found if words(part) not in text], f"benchmarks/results/{result} has changed: change docs/{name}"
+
+
+@pytest.mark.slow
+def test_measured_strong_orders_of_the_validation_page() -> None:
+    process = srk.OU(t_min=0.1, horizon=1.0)
+    target = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0.3, 0.3])
+    said = re.search(r"Measured on that problem with `steps=\(24, 48, 96, 192\)`.*?\n\n|$", page("validation.md"), re.DOTALL)
+    assert said is not None
+    orders = {name: float(order) for name, order in re.findall(r"`([a-z0-9-]+)` (\d\.\d\d)", said[0])}
+    assert len(orders) == 17
+    for name, order in orders.items():
+        measured = srk.analysis.strong_order(name, process, target, steps=(24, 48, 96, 192))
+        assert abs(measured.slope - order) < 0.02, name
+
+
+@pytest.mark.slow
+def test_measured_norms_of_the_page_on_adaptive_steps() -> None:
+    """One sample of a narrow mixture among 63 of a Gaussian: the table of calls and errors by norm."""
+    process, narrow = srk.VP(), srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1])
+
+    def score(x: Tensor, t: Tensor, *, hard: Tensor) -> Tensor:
+        level = process.level(float(t[0]))
+        return torch.where(hard[:, None], narrow.score_at(x, level), -x / (0.5 * level.alpha**2 + level.sigma**2))
+
+    network = srk.Score(score, model_kwargs={"hard": torch.arange(64) < 1})
+    same = {"shape": (64, 1), "noise": "brownian", "seed": 0, "dtype": torch.float64}
+    fine = srk.solve(process, network, "srk2", steps=1024, **same)  # type: ignore[arg-type]
+    for norm in ("batch", "worst", "sample"):
+        control = srk.control.Adaptive(norm=norm, rtol=0.01, atol=0.01)
+        sol = srk.solve(process, network, "srk2", controller=control, **same)  # type: ignore[arg-type]
+        error = (sol.x - fine.x).abs()[:, 0]
+        row = next(row for row in page("adaptive.md").splitlines() if row.startswith(f"| `{norm}`"))
+        calls, mean_calls, hard, others = numbers(row)
+        assert calls == sol.nfe and abs(mean_calls - sol.mean_nfe) < 0.1
+        assert hard == pytest.approx(float(error[0]), rel=0.05)
+        assert others == pytest.approx(float(error[1:].square().mean().sqrt()), rel=0.05)
+
+
+@pytest.mark.slow
+def test_measured_weak_orders_of_the_validation_page() -> None:
+    process = srk.OU(t_min=0.1, horizon=1.0)
+    target = srk.targets.GaussianMixture([0.3, 0.7], [-1.2, 0.6], [0.5, 0.3])
+    said = re.search(r"This block gives .*?\. A difference", page("validation.md"), re.DOTALL)
+    assert said is not None
+    first, second = said[0].split("`steps=(16, 32, 64)`")
+    for text, steps in (first, (8, 16, 32)), (second, (16, 32, 64)):
+        orders = re.findall(r"`([a-z0-9-]+)` (\d\.\d\d) \[(\d\.\d\d), (\d\.\d\d)\]", text)
+        assert len(orders) >= 3
+        for name, *stated in orders:
+            measured = srk.analysis.weak_order(name, process, target, steps=steps, paths=8192)
+            assert [measured.slope, *measured.interval] == pytest.approx([float(number) for number in stated], abs=0.02), name
