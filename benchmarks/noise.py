@@ -11,6 +11,7 @@ processor time of that thread is taken, so that other work on the machine matter
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 import srk
 from srk.control import Problem, as_grid
 from srk.integrators import SRK2S, integrator
-from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, NoiseSource
+from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, NoiseSource, philox
 from srk.planning import plan_grid
 
 SHAPE = (64, 3, 32, 32)
@@ -63,6 +64,23 @@ def ratios(solver: Any, steps: int, turns: int) -> tuple[float, dict[str, float]
     return best["generator"] / steps, {name: value / best["generator"] for name, value in best.items()}
 
 
+def bits(turns: int) -> str:
+    """What the random bits behind one draw of `keyed` take: by NumPy, and by the loop that compile="step" uses."""
+    blocks = SHAPE[0] * math.prod(SHAPE[1:]) // 8
+    makers = {"NumPy": philox.Reference(), "compiled loop": philox.compiled()}
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    best = dict.fromkeys(makers, float("inf"))
+    for _ in range(20 * turns):
+        for name, make in makers.items():
+            if make is not None:
+                began = clock()
+                make([(bytes(16), 0, blocks)])
+                best[name] = min(best[name], clock() - began)
+    line = "Bits of one draw, us: " + ", ".join(f"{name} {1e6 * value:.0f}" for name, value in best.items()) + "."
+    print(line, flush=True)
+    return line
+
+
 def table(turns: int) -> str:
     cases: list[tuple[str, Any, int]] = [(f"{name}, {n} steps", name, n) for name in ("srk2m", "ddpm") for n in (25, 50, 100, 200)]
     cases += [(f"srk2s(strong), {n} steps, draws W and H", SRK2S(strong=True), n) for n in (50, 100)]
@@ -84,7 +102,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    text = table(options.turns)
+    text = f"{table(options.turns)}\n\n{bits(options.turns)}"
     if options.write:
         where = Path(__file__).parent / "results" / "noise.md"
         where.parent.mkdir(exist_ok=True)

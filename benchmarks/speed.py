@@ -370,6 +370,30 @@ def slopes(device: str, seconds: float) -> list[str]:
     return lines
 
 
+def per_call(device: str, seconds: float, shapes: list[tuple[int, ...]]) -> list[str]:
+    """What a step of srk2m takes relative to one of ddpm, both one network call, measured in turns."""
+    modes: dict[str, tuple[str, Any]] = {
+        "eager": ("generator", False),
+        "compile=step": ("generator", "step"),
+        "compile=step, keyed noise": ("keyed", "step"),
+    }
+    if device != "cpu":
+        modes["compile=loop"] = ("generator", "loop")
+    lines = ["| srk2m / ddpm | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |", "|---|" + "---:|" * len(shapes)]
+    found: dict[str, list[float]] = {"bare loops": [], **{mode: [] for mode in modes}}
+    for shape in shapes:
+        case = Case(shape, device, "one multiplication")
+        runs: dict[str, Run] = {"bare loops ddpm": bare_ddpm(case), "bare loops srk2m": bare_srk2m(case)}
+        for mode, (noise, compile) in modes.items():
+            runs |= {f"{mode} {solver}": ours(solver, noise, compile)(case) for solver in ("ddpm", "srk2m")}
+        times = turns(runs, torch.device(device), seconds)
+        for mode, ratios in found.items():
+            ratios.append(times[f"{mode} srk2m"] / times[f"{mode} ddpm"])
+    lines += [f"| {mode} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |" for mode, ratios in found.items()]
+    print("\n".join(lines), flush=True)
+    return lines
+
+
 def tables(args: argparse.Namespace) -> list[str]:
     device = torch.device(args.device)
     lines: list[str] = []
@@ -400,6 +424,13 @@ def tables(args: argparse.Namespace) -> list[str]:
                 for n in names
             ]
             lines += [*header, ""]
+    lines += [
+        "### Two orders for one network call",
+        "",
+        "Time per step of srk2m relative to ddpm, network: one multiplication; both call it once a step.",
+        "",
+    ]
+    lines += [*per_call(args.device, args.seconds, SHAPES[:4] if args.quick else SHAPES), ""]
     lines += ["### Work per step", "", "Shape (64, 3, 32, 32), one multiplication as network, whose own work is taken off.", ""]
     if device.type == "cuda":
         lines += ["| | kernels per step | waits for the device per step |", "|---|---:|---:|"]

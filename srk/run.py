@@ -173,7 +173,9 @@ class Run:
         if self.compiled:
             from srk.compiled import CompiledExecutor  # torch.compile takes seconds to import
 
-            executor = CompiledExecutor(self.evaluate, source, (tuple(self.x.shape), self.x.dtype, self.x.device))
+            place = tuple(self.x.shape), self.x.dtype, self.x.device
+            # a callback may write to the state, so the next step's first stage must wait for it
+            executor = CompiledExecutor(self.evaluate, source, place, prepared if self.callback is None else ())
         else:
             executor = Executor(self.evaluate, source, reuse=not self.grad)
         step = self._checkpointed if self.grad == "checkpoint" else _step

@@ -12,6 +12,9 @@ from torch import Tensor
 
 import srk
 from srk import compiled
+from srk.executor import Executor
+from srk.integrators import Stage, StepPlan
+from srk.noise import NoiseSource
 from srk.noise.counter import SampleNormals, normals
 
 VP = srk.VP()
@@ -51,6 +54,66 @@ def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.M
     monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1])
     srk.solve(VP, srk.Noise(lambda x, t: 0.1 * x), "ddpm", shape=(5, 2), steps=7, noise="keyed", compile="step", denoise_final=False)
     assert calls == [5] * 7  # numbers, bits, state, result, and the state again as the place of the outcome
+
+
+def walk(executor: Executor, plans: list[StepPlan], x: Tensor) -> list[Tensor]:
+    """The states after each step, from a copy of `x`."""
+    state, memory, states = x.clone(), [], []
+    for plan in plans:
+        outcome = executor.run(plan, state, memory)
+        state, memory = outcome.state, outcome.keep
+        states.append(state.clone())
+    return states
+
+
+def started(noise: str, x: Tensor) -> NoiseSource:
+    source: NoiseSource = srk.noise()[noise](0)
+    source.start(x.shape, x.dtype, x.device)
+    return source
+
+
+@pytest.mark.parametrize("noise", ["generator", "keyed"])
+@pytest.mark.parametrize("solver", sorted(srk.solvers()))
+def test_steps_joined_are_the_same(solver: str, noise: str, interpreted: None) -> None:
+    """The first stage of a step formed in one kernel with the end of the step before: all states along the way, and again with the same plans."""
+    plans = srk.Sampler(VP, TARGET.score(VP), solver, steps=7).plans()
+    x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def evaluate(x: Tensor, stage: Stage) -> Tensor:
+        return TARGET.score(VP).denoise(x, stage.level, VP)
+
+    eager = walk(Executor(evaluate, started(noise, x)), plans, x)
+    for _ in range(2):
+        place = tuple(x.shape), x.dtype, x.device
+        joined = walk(compiled.CompiledExecutor(evaluate, started(noise, x), place, plans), plans, x)
+        for a, b in zip(joined, eager, strict=True):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("noise", ["generator", "keyed"])
+def test_joined_steps_are_one_kernel_each(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """srk2m, whose stage is not the state: one kernel between two network calls instead of two, which touches fewer tensors than the two did."""
+    plans, x = srk.Sampler(VP, srk.Data(lambda x, t: x), "srk2m", steps=7).plans(), torch.ones(5, 2)
+    place = tuple(x.shape), x.dtype, x.device
+
+    def touched(joined: bool) -> list[int]:
+        calls: list[int] = []
+        monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1])
+        executor = compiled.CompiledExecutor(lambda x, stage: 0.5 * x, started(noise, x), place, plans if joined else ())
+        walk(executor, plans, x)
+        return calls
+
+    one, two = touched(True), touched(False)
+    assert (len(one), len(two)) == (8, 14)  # joined: the first stage, six in between, the last update
+    assert sum(one) <= sum(two) - 6 * 3  # in each of the six: the coefficients, the state and the kept row are there already
+
+
+def test_a_callback_may_write_to_the_state(interpreted: None) -> None:
+    def damp(info: srk.StepInfo) -> None:
+        info.x.mul_(0.5)
+
+    eager, fused = both("srk2m", "keyed", callback=damp)
+    assert torch.allclose(fused.x, eager.x, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (3, 2, 4, 4), (5, 1)])

@@ -14,15 +14,14 @@ import hashlib
 import math
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from srk.errors import ArgumentError, ArgumentTypeError
-
-_WORD = (1 << 64) - 1
+from srk.noise import philox
 
 
 def check_seed(seed: int | None) -> int:
@@ -72,8 +71,8 @@ class SampleNormals:
         self.seed = None if self.seeds is not None else check_seed(seed)
         self.first_index = _index(first_index, "first_index")
         self.indices = None if indices is None else [_index(i, "an entry of indices") for i in _list(indices)]
-        self._philox = np.random.Philox(key=0)
-        self._runs: list[tuple[int, int, int]] = []  # (first row, number of rows, index of the first)
+        self._reference = philox.Reference()
+        self._runs: list[tuple[int, int]] = []  # consecutive samples: index of the first, how many
         self._shape: tuple[int, ...] = ()
         self._scratch: torch.Tensor | None = None
 
@@ -86,17 +85,13 @@ class SampleNormals:
             raise ArgumentError(f"{what} has {len(given)} entries, but the batch has {batch} samples; give one entry per sample")
         self._shape = tuple(shape)
         self._runs = []
-        if self.seeds is not None:
-            self._runs = [(row, 1, 0) for row in range(batch)]
-        elif self.indices is None:
-            self._runs = [(0, batch, self.first_index)]
-        else:
-            for row, index in enumerate(self.indices):
-                if self._runs and index == self._runs[-1][2] + self._runs[-1][1]:
-                    at, count, first = self._runs[-1]
-                    self._runs[-1] = (at, count + 1, first)
-                else:
-                    self._runs.append((row, 1, index))
+        for index in self.indices or ():
+            if self._runs and index == sum(self._runs[-1]):
+                self._runs[-1] = (self._runs[-1][0], self._runs[-1][1] + 1)
+            else:
+                self._runs.append((index, 1))
+        if self.indices is None:
+            self._runs = [(self.first_index, batch)]
 
     def part(self, first: int, count: int) -> dict[str, Any]:
         """The arguments that make the normals of the samples first, ..., first + count - 1 of this batch."""
@@ -107,18 +102,17 @@ class SampleNormals:
         return {"seed": self.seed, "first_index": self.first_index + first}
 
     def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
-        """The random bits behind the draw called `name` for a batch like `like`: int32 of shape (batch, words), on its device; see `normals`."""
-        blocks = -(-math.prod(self._shape[1:]) // 8)
-        bits = torch.from_numpy(self._bits(blocks, name).view(np.int32).reshape(self._shape[0], 8 * blocks))
-        if like.device.type == "cuda":
-            return bits.pin_memory().to(like.device, non_blocking=True)
-        return bits.to(like.device)
+        """The random bits behind the draw called `name` for a batch like `like`: int32 of shape (batch, words), on its device; see `normals`.
+
+        They come from a compiled loop where there is a compiler, which this asks for at its first call.
+        """
+        return self._words(like, name, philox.compiled() or self._reference)
 
     def fill(self, out: torch.Tensor, *name: str | float) -> None:
         """Fill `out` (batch, *event) with the unit normals of the draw called `name`: what `normals` makes of `words`, in buffers that stay."""
         batch = out.shape[0]
         n = math.prod(out.shape[1:])
-        bits = self.words(out, *name)
+        bits = self._words(out, name, self._reference)
         half = (n + 1) // 2  # pairs that are needed
         direct = out.dtype == torch.float32 and out.is_contiguous() and n % 2 == 0
         flat = out.view(batch, n) if direct else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
@@ -137,34 +131,20 @@ class SampleNormals:
             self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
         return self._scratch
 
-    def _bits(self, blocks: int, name: Sequence[str | float]) -> np.ndarray:
+    def _words(
+        self, like: torch.Tensor, name: Sequence[str | float], make: Callable[[Sequence[philox.Stretch]], torch.Tensor]
+    ) -> torch.Tensor:
+        blocks = -(-math.prod(self._shape[1:]) // 8)
         if self.seed is not None:
             key = draw_key(self.seed, *name)
-            if len(self._runs) == 1:
-                return self._stretch(key, self._runs[0][2], self._runs[0][1], blocks)
-        out = np.empty((self._shape[0], 4 * blocks), dtype=np.uint64)
-        for row, count, first in self._runs:
-            if self.seeds is not None:
-                key = draw_key(self.seeds[row], *name)
-            out[row : row + count] = self._stretch(key, first, count, blocks).reshape(count, 4 * blocks)
-        return out
-
-    def _stretch(self, key: bytes, first: int, count: int, blocks: int) -> np.ndarray:
-        """Words of `count` consecutive samples from index `first`."""
-        counter = first * blocks
-        self._philox.state = {
-            "bit_generator": "Philox",
-            "state": {
-                "counter": np.array([(counter >> 64 * i) & _WORD for i in range(4)], dtype=np.uint64),
-                "key": np.frombuffer(key, dtype="<u8").astype(np.uint64),
-            },
-            "buffer": np.zeros(4, dtype=np.uint64),
-            "buffer_pos": 4,
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
-        words: np.ndarray = self._philox.random_raw(4 * blocks * count)
-        return words
+            stretches = [(key, first * blocks, count * blocks) for first, count in self._runs]
+        else:
+            assert self.seeds is not None
+            stretches = [(draw_key(seed, *name), 0, blocks) for seed in self.seeds]
+        bits = make(stretches).view(self._shape[0], 8 * blocks)
+        if like.device.type == "cuda":
+            return bits.pin_memory().to(like.device, non_blocking=True)
+        return bits.to(like.device)
 
 
 def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

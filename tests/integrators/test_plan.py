@@ -103,6 +103,21 @@ def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: b
         assert len(set(pointers)) == len(pointers) or not reuse
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
+    """The same plan in one dtype after another: in each to its own rounding, and no factor of one is left for the next."""
+    row = ((Column("x"), 0.3), (Column("E", 0), -0.7))
+    plan = StepPlan(LEVEL, LEVEL, (Stage(LEVEL, ((Column("x"), 0.9),)),), row, (((Column("E", 0), 1 / 3),),), (None,))
+    values = torch.linspace(-1, 1, 40, dtype=torch.float64)
+    result = {}
+    for each in (torch.float64, dtype):
+        outcome = Executor(network, Sequential()).run(plan, values.to(each, copy=True), [])
+        result[each] = outcome.state, *outcome.keep
+        assert {tensor.dtype for tensor in result[each]} == {each}
+    for ours, exact in zip(result[dtype], result[torch.float64], strict=True):
+        assert torch.allclose(ours.double(), exact, rtol=0, atol=4 * torch.finfo(dtype).eps)  # four roundings of numbers below 1
+
+
 def test_srk2m_needs_four_states() -> None:
     """Beside the state itself, a step of srk2m has at most four tensors of its size alive: two kept, the draw, and the network's result."""
     from srk.planning import plan_grid
