@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 import srk
+import srk.data
 from srk.analysis import gaussian_kl
 from srk.errors import MissingDataError, SRKError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
@@ -48,7 +49,7 @@ NFE = (6, 8, 10, 14, 20, 30, 50, 100)
 LATE = 100
 """From here on most errors of sampled targets are below the resolution: only the leaders of the budget before are run."""
 GRIDS = ("log-snr", "karras", "uniform", "gauge")
-HOUSE = ("auto", "srk2m", "srk2m matched", "srk2s", "srk1")
+HOUSE = ("auto", "srk2m", "srk2m matched", "srk2m-local", "srk2s", "srk1")
 HALF = "srk2m, eta 0.5"
 BUDGET_PEERS = ("dpmpp-2m-sde", "sa-solver", "er-sde-3")
 """Peers that are run on the budget grid as well, up to NFE 20."""
@@ -282,7 +283,7 @@ def _fashion() -> Sampled:
         2048,
         budgets=(6, 8, 10, 14, 20),
         grids=("log-snr", "uniform"),
-        solvers=("auto", "srk2m", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3", HALF),
+        solvers=("auto", "srk2m", "srk2m-local", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3", HALF),
         note="VP, exact score of the first 2000 images",
     )
 
@@ -461,7 +462,7 @@ def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int
     for name in sampled:
         least = all_targets[name].resolution
         for n in (n for n in nfe if n >= LATE and nfe.index(n) > 0):
-            last += [Job(name, solver, "log-snr", (n,), quick=quick) for solver in ("auto", "srk2m")]
+            last += [Job(name, solver, "log-snr", (n,), quick=quick) for solver in ("auto", "srk2m", "srk2m-local")]
             before = nfe[nfe.index(n) - 1]
             for group, count in ((peers, 3), (odes, 1)):
                 jobs = [Job(name, solver, grid, (n,), quick=quick) for solver in group for grid in all_targets[name].grids]

@@ -29,7 +29,7 @@ from srk.integrators.plan import Column, Draft, LinearForm, Node, Slot, Stage, S
 from srk.integrators.raw import EulerMaruyama
 from srk.integrators.sa import SASolver
 from srk.integrators.seeds import SEEDS2, SEEDS3
-from srk.integrators.srk import SRK1, SRK2M, SRK2S
+from srk.integrators.srk import SRK1, SRK2M, SRK2S, SRK2MLocal
 from srk.integrators.tableau import TableauSolver
 from srk.integrators.unipc import UniPC2, UniPC3
 from srk.registry import Registry
@@ -126,7 +126,7 @@ def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
 
 
 _solver: type[Integrator]
-for _solver in (Auto, SRK2M, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
+for _solver in (Auto, SRK2M, SRK2MLocal, SRK2S, SRK1, DDPM, EulerMaruyama, ETDSRA1, WCW):
     register_solver(_solver)
 SOLVERS.register("srk2", SOLVERS["srk2s"])
 # The k-diffusion family, under its own names
@@ -205,6 +205,7 @@ __all__ = [
     "Matrix",
     "Node",
     "SASolver",
+    "SRK2MLocal",
     "Slot",
     "Stage",
     "Step",

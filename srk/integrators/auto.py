@@ -5,31 +5,35 @@ from __future__ import annotations
 import attrs
 
 from srk.integrators.base import Integrator, Step
+from srk.integrators.deis import DEIS3
 from srk.integrators.gauge import check_variance
 from srk.integrators.multistep import DPMpp2MSDE
 from srk.integrators.plan import StepPlan
 from srk.integrators.raw import EulerMaruyama
-from srk.integrators.srk import DATA_VARIANCE, SRK2M
+from srk.integrators.srk import SRK2M, check_slope
+from srk.integrators.unipc import UniPC3
 from srk.processes.base import ForwardProcess
 from srk.processes.phase import statistic
 
-#: From this number of steps on, matched weights are more accurate (benchmarks/results/quality.md).
-MATCHED_FROM = 8
+#: Numbers of steps from which these are ahead on the ODE (benchmarks/results/ode.md).
+DEIS_FROM, UNIPC_FROM = 7, 16
 
 
 @attrs.frozen(kw_only=True)
 class Auto(Integrator):
     """`auto`: picks the solver by process, eta and number of steps; one network call per step.
 
-    - linear process, eta = 1: `srk2m`; from 8 steps on with `weights="matched"`.
-    - linear process, eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
+    - linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise (`local`).
+    - linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
+    - linear process, eta = 0 (the probability-flow ODE): `srk2m` up to 6 steps, `deis-3` up to 15, `unipc-3` from 16 on (benchmarks/ode.py).
     - phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
 
-    Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked. Steps of a run whose number is not known (an adaptive
-    controller) are taken to be few.
+    Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked. A run whose number of steps is not known (an adaptive
+    controller) takes `srk2m` without the extras.
 
     Arguments:
-        data_variance: v of `srk2m`, the variance of the Gaussian reference in the units of the data squared.
+        data_variance: a bound for the variance of the gauge, best some four times the variance of the data (2: for data scaled to [-1, 1]).
+        local: how the gauge follows the noise, see `SRK2M`. 2 serves densities of all kinds; images are served better by 0.3 (`srk2m-local`).
     """
 
     name = "auto"
@@ -40,7 +44,8 @@ class Auto(Integrator):
     reference = "srk (docs: House methods)"
     advice = "one call; picks by eta and budget, and says in the solution what it picked"
 
-    data_variance: float = attrs.field(default=DATA_VARIANCE, converter=check_variance)
+    data_variance: float = attrs.field(default=2.0, converter=check_variance)
+    local: float = attrs.field(default=2.0, converter=check_slope)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
@@ -48,14 +53,17 @@ class Auto(Integrator):
             return EulerMaruyama()
         if eta > 1.0:
             return DPMpp2MSDE()
-        matched = eta == 1.0 and steps is not None and steps >= MATCHED_FROM and self.data_variance > 0.0
-        return SRK2M(data_variance=self.data_variance, weights="matched" if matched else "beta")
+        if eta == 1.0 and steps is not None:
+            return SRK2M(data_variance=self.data_variance, local=self.local, weights="matched")
+        if eta == 0.0 and steps is not None and steps >= DEIS_FROM:
+            return DEIS3() if steps < UNIPC_FROM else UniPC3()
+        return SRK2M(data_variance=self.data_variance / 4.0)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
-        """What a `Solution` says of the choice, e.g. "auto: srk2m (matched)"."""
+        """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
         chosen = self.choose(process, eta, steps)
         matched = isinstance(chosen, SRK2M) and chosen.weights == "matched"
-        return f"{self.name}: {chosen.name}" + (" (matched)" if matched else "")
+        return f"{self.name}: {chosen.name}" + (" (local, matched)" if matched else "")
 
     def plan(self, step: Step) -> StepPlan:
         return self.choose(step.process, step.eta, step.steps).plan_step(step)

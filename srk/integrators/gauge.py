@@ -82,13 +82,17 @@ class GaugeStep:
         """The step on the clock T; for eta = 0, where nothing is drawn, on log(s + v) reversed."""
         return _clock(self.start, self.v, self.eta), _clock(self.stop, self.v, self.eta)
 
+    def length(self, start: Level, stop: Level) -> float:
+        """Length of another step on the clock T of this one; may be inf for eta = 0."""
+        return _clock(stop, self.v, self.eta) - _clock(start, self.v, self.eta)
+
     def node(self, process: LinearProcess, c: float) -> Level:
         """The noise level at the fraction `c` of the step on the clock T."""
         s1 = (self.stop.sigma / self.stop.alpha) ** 2
-        s = s1 + (s1 + self.v) * math.expm1(self._to_stop(c))
+        s = s1 + (s1 + self.v) * math.expm1(self.to_stop(c))
         return process.level_at(-0.5 * math.log(s))
 
-    def _to_stop(self, c: float) -> float:
+    def to_stop(self, c: float) -> float:
         """log((s_c + v)/(s1 + v)) at the fraction c."""
         e = self.eta**2
         if e * self.L < 1e-8:  # the limit of a clock that is log(s + v)
@@ -98,7 +102,7 @@ class GaugeStep:
     def carry(self, x: LinearForm, R: LinearForm, at: Level, c: float = 1.0) -> LinearForm:
         """The state at the fraction `c` (noise level `at`) from the state `x` at the start with `R` frozen, without the noise."""
         a = 1.0 + self.eta**2
-        half = 0.5 * a * (self.L - (self._to_stop(c) if c != 1.0 else 0.0))
+        half = 0.5 * a * (self.L - (self.to_stop(c) if c != 1.0 else 0.0))
         if self.start.alpha == 0.0:
             # e^{-aL/2}/alpha_0 -> alpha_0^{eta^2} (...): nothing for eta > 0; for eta = 0 the noise is carried along
             n0, n = self.start.sigma**2, self.v * at.alpha**2 + at.sigma**2
@@ -113,7 +117,7 @@ class GaugeStep:
         if e == 0.0:
             return 0.0
         n = self.v * at.alpha**2 + at.sigma**2
-        return math.sqrt(n) * math.exp(0.5 * e * (self._to_stop(c) if c != 1.0 else 0.0)) * math.sqrt(-math.expm1(-e * self.L))
+        return math.sqrt(n) * math.exp(0.5 * e * (self.to_stop(c) if c != 1.0 else 0.0)) * math.sqrt(-math.expm1(-e * self.L))
 
 
 def _clock(level: Level, v: float, eta: float) -> float:

@@ -1,7 +1,7 @@
 r"""Moment matching: weights of past stages under which a step is as exact as it can be on Gaussian data of every variance at once.
 
-On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of the state x and the kept remainders R_1, R_2, ...,
-for a family of w, with matrices of 3 x 3 or so. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
+On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of the state x and the kept stages x_1, x_2, ..., whose
+remainders are R_j = g_j x_j, for a family of w, with matrices of 4 x 4. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
 
     sum_w omega(w) (Var(x')/(alpha'^2 w + sigma'^2) - 1)^2 + mu |a - a_0|^2
 
@@ -31,7 +31,7 @@ _x, _R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
 
 @attrs.frozen(slots=True, eq=False)
 class Moments:
-    """Covariance of (x, R_1, ..., R_n) for each variance of the data, shape (k, 1 + n, 1 + n)."""
+    """Covariance of (x, x_1, ..., x_n) for each variance of the data, shape (k, 1 + n, 1 + n)."""
 
     variances: np.ndarray
     covariance: np.ndarray
@@ -47,29 +47,34 @@ class Moments:
 class GaussianStep:
     """One step of the multistep method as a linear map, for each variance of the data.
 
-    x_c = A x + B sum_j a_j R_j + s_c (z/2 + sqrt(c - 1/4) z'),    R = g x_c,    x' = A' x + B' R + s' z
+    x_c = A x + B sum_j a_j g_j x_j + s_c (z/2 + sqrt(c - 1/4) z'),    x' = A' x + B' g x_c + s' z
 
     Arguments:
         gauge: the step.
         level: its node, at the fraction `c`.
         before: the moments at its start.
+        nodes: levels of the stages kept, the latest first.
     """
 
     gauge: GaugeStep
     level: Level
     c: float
     before: Moments
+    nodes: tuple[Level, ...] = ()
 
-    def _maps(self) -> tuple[float, float, float, float, float, float, np.ndarray, float]:
+    def _slope(self, level: Level) -> np.ndarray:
+        """g in R = g x at a level: (n D - v alpha x)/sigma^2 with D = alpha w/(alpha^2 w + sigma^2) x."""
+        w = self.before.variances
+        return level.alpha * (w - self.gauge.v) / (level.alpha**2 * w + level.sigma**2)
+
+    def _maps(self) -> tuple[float, float, float, float, float, float, np.ndarray, float, np.ndarray]:
         node, step = self.gauge.carry(_x, _R, self.level, self.c), self.gauge.carry(_x, _R, self.gauge.stop)
-        alpha, sigma, v, w = self.level.alpha, self.level.sigma, self.gauge.v, self.before.variances
-        # n D - v alpha x with D = alpha w/(alpha^2 w + sigma^2) x
-        slope = alpha * (w - v) / (alpha**2 * w + sigma**2)
         noise, area = self.gauge.noise_std(self.level, self.c), math.sqrt(max(self.c - 0.25, 0.0))
         get = STATE, Column("E")
         return (
             node.number(get[0]), node.number(get[1]), step.number(get[0]), step.number(get[1]),
-            0.5 * noise, area * noise, slope, self.gauge.noise_std(self.gauge.stop),
+            0.5 * noise, area * noise, self._slope(self.level), self.gauge.noise_std(self.gauge.stop),
+            np.array([self._slope(node) for node in self.nodes]).reshape(-1, len(self.before.variances)).T,
         )  # fmt: skip
 
     def weights(self, start: Sequence[float], h: float, s_min: float) -> list[float]:
@@ -77,7 +82,7 @@ class GaussianStep:
         n = len(start)
         if n < 2:
             return list(start)
-        A, B, A1, B1, half, area, g, std = self._maps()
+        A, B, A1, B1, half, area, g, std, past = self._maps()
         stop, w, C = self.gauge.stop, self.before.variances, self.before.covariance
         target = stop.alpha**2 * w + stop.sigma**2
         root = (w + s_min) / (w + (stop.sigma / stop.alpha) ** 2)
@@ -86,8 +91,9 @@ class GaussianStep:
         change = np.zeros((n, n - 1))
         for i in range(n - 1):
             change[i, i], change[i + 1, i] = 1.0, -1.0
-        rows = np.concatenate([np.zeros((1, n - 1)), change])[None] * (B1 * g * B)[:, None, None]
-        first = np.concatenate([(A1 + B1 * g * A)[:, None], (B1 * g * B)[:, None] * np.asarray(start)], axis=1)
+        effect = (B1 * g * B)[:, None] * past  # of a weight on the coefficient of its stage in x'
+        rows = np.concatenate([np.zeros((len(w), 1, n - 1)), effect[:, :, None] * change], axis=1)
+        first = np.concatenate([(A1 + B1 * g * A)[:, None], effect * np.asarray(start)], axis=1)
         t = np.zeros(n - 1)
         ridge = RIDGE * min(1.0, h / SHORT) ** 2
         for _ in range(4):
@@ -103,20 +109,20 @@ class GaussianStep:
         return [float(a) for a in np.asarray(start) + change @ t]
 
     def after(self, weights: Sequence[float], depth: int) -> Moments:
-        """The moments of (x', R, R_1, ...), at most `depth` remainders, under these weights."""
+        """The moments of (x', x_c, x_1, ...), at most `depth` stages, under these weights."""
         n = len(weights)
-        A, B, A1, B1, half, area, g, std = self._maps()
+        A, B, A1, B1, half, area, g, std, past = self._maps()
         k, kept = len(g), min(depth, n + 1)
         T = np.zeros((k, 1 + kept, 1 + n))
-        T[:, 1, 0] = g * A
-        T[:, 1, 1:] = (g * B)[:, None] * np.asarray(weights, dtype=float)
-        T[:, 0] = B1 * T[:, 1]
+        T[:, 1, 0] = A
+        T[:, 1, 1:] = B * past * np.asarray(weights, dtype=float)
+        T[:, 0] = (B1 * g)[:, None] * T[:, 1]
         T[:, 0, 0] += A1
         for i in range(1, kept):
             T[:, 1 + i, i] = 1.0
         covariance = T @ self.before.covariance @ T.transpose(0, 2, 1)
-        for node, state in ((half * g, std), (area * g, 0.0)):
+        for node, state in ((half, std), (area, 0.0)):
             z = np.zeros((k, 1 + kept))
-            z[:, 0], z[:, 1] = B1 * node + state, node
+            z[:, 0], z[:, 1] = B1 * g * node + state, node
             covariance += z[:, :, None] * z[:, None, :]
         return Moments(self.before.variances, covariance)

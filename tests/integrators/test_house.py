@@ -50,7 +50,8 @@ def test_matched_weights_sum_to_one() -> None:
     gauge = GaugeStep(process.level(0.5), process.level(0.4), 0.5, 1.0)
     rng = np.random.default_rng(0)
     root = rng.normal(size=(len(FAMILY), 4, 4))
-    step = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, Moments(0.5 * FAMILY, root @ root.transpose(0, 2, 1)))
+    past = tuple(process.level(t) for t in (0.55, 0.65, 0.75))
+    step = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, Moments(0.5 * FAMILY, root @ root.transpose(0, 2, 1)), past)
     weights = step.weights([1.5, -0.5, 0.0], 0.3, 1e-4)
     assert sum(weights) == pytest.approx(1.0, abs=1e-12)
     assert max(abs(a - b) for a, b in zip(weights, [1.5, -0.5, 0.0], strict=True)) <= 1.0
@@ -110,13 +111,15 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "picked"),
     [
-        ({"nfe": 6}, "auto: srk2m"),
-        ({"nfe": 20}, "auto: srk2m (matched)"),
-        ({"steps": 20}, "auto: srk2m (matched)"),
-        ({}, "auto: srk2m (matched)"),
-        ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m"),
+        ({"nfe": 6}, "auto: srk2m (local, matched)"),
+        ({"steps": 20}, "auto: srk2m (local, matched)"),
+        ({}, "auto: srk2m (local, matched)"),
+        ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m (local, matched)"),
+        ({"controller": srk.control.Adaptive(estimate="doubling"), "noise": "brownian"}, "auto: srk2m"),
         ({"steps": 20, "eta": 0.5}, "auto: srk2m"),
-        ({"steps": 20, "eta": 0.0}, "auto: srk2m"),
+        ({"steps": 6, "eta": 0.0}, "auto: srk2m"),
+        ({"steps": 7, "eta": 0.0}, "auto: deis-3"),
+        ({"steps": 16, "eta": 0.0}, "auto: unipc-3"),
         ({"steps": 20, "eta": 1.5}, "auto: dpmpp-2m-sde"),
     ],
 )
@@ -130,10 +133,11 @@ def test_auto_is_what_it_picked() -> None:
     """The same samples, with or without solve() knowing that it is `auto`; and the same plans in the exact laws."""
     process = srk.VP()
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
-    for steps, solver in ((4, SRK2M()), (20, MATCHED)):
-        one, two = (srk.solve(process, score, s, shape=(8, 1), steps=steps, seed=0).x for s in ("auto", solver))
+    for eta, solver in ((0.5, SRK2M()), (1.0, SRK2M(data_variance=2.0, local=2.0, weights="matched"))):
+        one, two = (srk.solve(process, score, s, shape=(8, 1), steps=20, eta=eta, seed=0).x for s in ("auto", solver))
         assert torch.equal(one, two)
-        assert gaussian_kl("auto", process, steps=steps, variance=0.2) == gaussian_kl(solver, process, steps=steps, variance=0.2)
+        kl = [gaussian_kl(s, process, steps=20, eta=eta, variance=0.2) for s in ("auto", solver)]
+        assert kl[0] == kl[1]
 
 
 def test_auto_on_a_process_that_is_not_linear() -> None:
@@ -155,6 +159,7 @@ def test_auto_on_a_process_that_is_not_linear() -> None:
 
 
 def test_auto_keeps_its_gauge() -> None:
-    assert Auto(data_variance=2.0).choose(srk.VP(), 1.0, 4) == SRK2M(data_variance=2.0)
+    assert Auto(data_variance=4.0, local=1.0).choose(srk.VP(), 1.0, 4) == SRK2M(data_variance=4.0, local=1.0, weights="matched")
+    assert Auto(data_variance=4.0).choose(srk.VP(), 0.5, 4) == SRK2M(data_variance=1.0)
     with pytest.raises(srk.errors.ArgumentError, match="data_variance"):
         Auto(data_variance=-1.0)
