@@ -1,6 +1,6 @@
 """Rates of the path-measure KL in the number of steps and in the dimension, for the claim of the seed paper (arXiv 2410.04760).
 
-    python examples/paper_rates.py [folder]
+    python examples/paper_rates.py --out paper_rates.png
 
 Computed: KL between the laws of the whole grid path (x_0, ..., x_N) of a solver and of the exact reverse process, which by the chain rule is
 the sum over steps of the expected KL between their transition laws,
@@ -15,14 +15,14 @@ time; for DDPM, where it does, the grid KL and Girsanov's half time integral of 
   whose transition law is a two-component mixture in closed form, and d - 1 Gaussian ones. Transition KL by Gauss-Hermite quadrature,
   averaged over simulated paths.
 
-The figure and table go to the folder (default docs/assets). About a minute on two cores.
+Prints the table and writes the figure. Some minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 import srk
-from srk.analysis.plotting import MARKERS, PALETTE, pyplot
+from srk.analysis.plotting import MARKERS, PALETTE, house_style, work_axes
 from srk.control import LogSNR, Problem
 from srk.integrators import StepPlan
 from srk.integrators.plan import Column, Row
@@ -207,7 +207,11 @@ def slope(x: tuple[int, ...], y: list[float]) -> float:
     return float(np.polyfit(np.log(x[-3:]), np.log(y[-3:]), 1)[0])
 
 
-def main(folder: Path) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("paper_rates.png"))
+    args = parser.parse_args(argv)
+
     torch.set_num_threads(1)
     fixed = 32
     gaussian = {m: [gaussian_path_kl(m, n, VARIANCE) for n in STEPS] for m in METHODS}
@@ -234,37 +238,31 @@ def main(folder: Path) -> None:
     for m in METHODS:
         print(m, "mixture path KL:", ", ".join(f"{v:.2e}" for v in mixed[m]), "| Gaussian:", ", ".join(f"{v:.2e}" for v in gaussian[m]))
 
-    plt = pyplot("examples/paper_rates.py")
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-    panels = (
-        (STEPS, mixed, "mixture in 1-D", "steps"),
-        (STEPS, gaussian, "Gaussian, per dimension", "steps"),
-        (DIMENSIONS, grown, f"mixture, {fixed} steps", "dimension d"),
-    )
-    for axis, (x, curves, title, label) in zip(axes, panels, strict=True):
-        for i, m in enumerate(METHODS):
-            axis.plot(x, curves[m], color=PALETTE[i], marker=MARKERS[i], markersize=5, label=m)
-        axis.set(xscale="log", yscale="log", xlabel=label, title=title)
-        axis.set_xticks(x, [str(n) for n in x])
-        axis.minorticks_off()
-        axis.grid(True, color="0.9", linewidth=0.6)
-    for axis, curves in ((axes[0], mixed), (axes[1], gaussian)):
-        for power, method in ((-1, "ddpm"), (-2, "wcw")):
-            ideal = curves[method][-1] * 1.6 * (np.array(STEPS) / STEPS[-1]) ** float(power)
-            axis.plot(STEPS, ideal, ":", color="0.4", label=f"steps$^{{{power}}}$" if axis is axes[0] else None)
-    axes[2].plot(DIMENSIONS, grown["ddpm"][-1] * 1.6 * np.array(DIMENSIONS) / DIMENSIONS[-1], "--", color="0.4", label="d")
-    axes[0].set_ylabel("KL of the path (nats)")
-    handles = [pair for axis in (axes[0], axes[2]) for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
-    unique = {label: handle for handle, label in handles}
-    figure.legend(unique.values(), unique.keys(), loc="outside right center", frameon=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "paper_rates.png", dpi=130)
-    print(f"wrote {folder / 'paper_rates.png'}")
+    with house_style("examples/paper_rates.py") as plt:
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
+        panels = (
+            (STEPS, mixed, "mixture in 1-D", "steps"),
+            (STEPS, gaussian, "Gaussian, per dimension", "steps"),
+            (DIMENSIONS, grown, f"mixture, {fixed} steps", "dimension d"),
+        )
+        for axis, (x, curves, title, label) in zip(axes, panels, strict=True):
+            for i, m in enumerate(METHODS):
+                axis.plot(x, curves[m], color=PALETTE[i], marker=MARKERS[i], label=m)
+            work_axes(axis, x, label)
+            axis.set_title(title)
+        for axis, curves in ((axes[0], mixed), (axes[1], gaussian)):
+            for power, style, method in ((-1, ":", "ddpm"), (-2, "-.", "wcw")):
+                ideal = curves[method][-1] * 1.6 * (np.array(STEPS) / STEPS[-1]) ** float(power)
+                axis.plot(STEPS, ideal, style, color="0.4", label=f"steps$^{{{power}}}$" if axis is axes[0] else None)
+        axes[2].plot(DIMENSIONS, grown["ddpm"][-1] * 1.6 * np.array(DIMENSIONS) / DIMENSIONS[-1], "--", color="0.4", label="d")
+        axes[0].set_ylabel("KL of the path (nats)")
+        handles = [pair for axis in (axes[0], axes[2]) for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+        unique = {label: handle for handle, label in handles}
+        figure.legend(unique.values(), unique.keys(), loc="outside right center")
+        figure.savefig(args.out)
+        plt.close(figure)
+    print(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Path and output KL of DDPM and Runge-Kutta steps against steps and dimension; writes paper_rates.png."
-    )
-    parser.add_argument("out", nargs="?", type=Path, default=Path(__file__).parents[1] / "docs" / "assets", help="folder for the picture")
-    main(parser.parse_args().out)
+    main()

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -19,8 +18,9 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
+from srk import data as datasets
 from srk.analysis.metrics import chi_square_excess, sliced_w2
-from srk.errors import MissingExtraError
+from srk.analysis.plotting import MARKERS, PALETTE, draw_floor, house_style, work_axes
 from srk.processes import VP
 from srk.solve import solve
 from srk.targets import Empirical
@@ -43,12 +43,8 @@ class Result:
 
 
 def digits() -> Tensor:
-    """The 1797 digits, shape (1797, 64), scaled from 0..16 to [-1, 1]."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtraError("the demo", "scikit-learn", "demo") from None
-    return torch.tensor(load_digits().images, dtype=torch.float32).reshape(-1, 64) / 8 - 1
+    """The 1797 digits as vectors, shape (1797, 64), in [-1, 1]."""
+    return datasets.digits().flatten(1)
 
 
 def measure(target: Empirical, process: VP, solver: str, nfe: int, seed: int) -> Result:
@@ -147,44 +143,31 @@ def _markdown(results: Sequence[Result], floor: Floor) -> str:
 
 
 def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("the demo's picture", "matplotlib", "demo") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     # A two-call solver leaves one call of an even budget unspent; it is drawn at the budget
     budgets = sorted({r.nfe for r in results if r.solver == SOLVERS[0]})
     least = min(budgets)
     shown = {r.solver: r for r in results if r.nfe <= least}
-    colours = dict(zip(SOLVERS, ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00"), strict=True))
-    figure = plt.figure(figsize=(11, 4.2), layout="constrained")
-    halves: Any = figure.subfigures(1, 2, width_ratios=(1.15, 1))
-    left, right = halves
-    axes = left.subplots(len(SOLVERS) + 1, 1)
-    rows: list[tuple[str, Tensor]] = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
-    for axis, (name, x) in zip(axes, rows, strict=False):
-        # a frame of one pixel around every digit
-        strip = torch.nn.functional.pad(x[:18].reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
-        axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
-    left.suptitle(f"digits sampled with {least} network calls")
-    panels: Any = right.subplots(1, 2)
-    quantities = (("sliced W2 to the data", "distance"), ("|error of the total variance|", "spread"))
-    for axis, (label, quantity) in zip(panels, quantities, strict=True):
-        for name in SOLVERS:
-            mine = [r for r in results if r.solver == name]
-            axis.loglog(budgets, [abs(getattr(r, quantity)) for r in mine], "o-", color=colours[name], label=name, ms=4)
-        axis.set_xlabel("network calls (NFE)")
-        axis.set_title(label, fontsize=10)
-        axis.set_xticks(budgets, [str(b) for b in budgets])
-        axis.minorticks_off()
-    panels[0].axhline(floor.distance, color="k", lw=1, ls=":", label="exact samples")
-    panels[1].axhline(floor.spread, color="k", lw=1, ls=":")
-    panels[0].legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with house_style("the demo's picture") as plt:
+        figure = plt.figure(figsize=(11, 4.2))
+        left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
+        axes = left.subplots(len(SOLVERS) + 1, 1)
+        rows: list[tuple[str, Tensor]] = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
+        for axis, (name, x) in zip(axes, rows, strict=False):
+            # a frame of one pixel around every digit
+            strip = torch.nn.functional.pad(x[:18].reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
+            axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1)
+            axis.set_ylabel(name, rotation=0, ha="right", va="center")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        left.suptitle(f"digits sampled with {least} network calls")
+        panels = (("sliced W2 to the data", "distance"), ("|error of the total variance|", "spread"))
+        for axis, (title, quantity) in zip(right.subplots(1, 2), panels, strict=True):
+            for name, colour, marker in zip(SOLVERS, PALETTE, MARKERS, strict=False):
+                errors = [abs(getattr(r, quantity)) for r in results if r.solver == name]
+                axis.plot(budgets, errors, color=colour, marker=marker, label=name)
+            draw_floor(axis, getattr(floor, quantity))
+            work_axes(axis, budgets)
+            axis.set_title(title)
+        right.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.savefig(path)
+        plt.close(figure)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
+from srk.cli.lists import registry_lines
 from srk.errors import ArgumentError
 from srk.registry import Registry
 
@@ -43,7 +44,7 @@ def test_cells_are_text_not_markup() -> None:
     registry.register("b", "[bold]")
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(cli.registry_lines(registry))
+        console.print(registry_lines(registry))
     assert capture.get().count("[0, 1]") == 2
     assert capture.get().count("[bold]") == 2
 

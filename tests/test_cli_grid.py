@@ -53,6 +53,8 @@ def test_a_profile_saves_the_pilot(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert len(rows(result.output)) == 9 and "pilot: " not in result.output
     assert not (tmp_path / "profile.json").exists()
+    pilot = invoke("--profile", str(path), "--seed", "1", "--out", str(tmp_path), "--force")
+    assert isinstance(pilot.exception, ArgumentError) and "leave them out" in str(pilot.exception)
 
 
 def test_files_are_not_overwritten_unless_forced(tmp_path: Path) -> None:

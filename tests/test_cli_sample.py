@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +24,7 @@ from srk.identity import identity
 from srk.pictures import image_grid
 from srk.problems import named_problem
 from srk.shards import process_device
+from srk.shards.lock import alone
 
 PROCESS = srk.VP()
 TARGET = srk.targets.GaussianMixture([0.3, 0.7], [-1.0, 1.0], [0.2, 0.1])
@@ -217,6 +220,68 @@ def test_a_shard_that_disappears(tmp_path: Path) -> None:
         srk.sample_to(tmp_path, PROCESS, network, shape=(4, 1), batch=2, nfe=4)
     assert names(tmp_path) == {"settings.json", "shards"} and names(tmp_path / "shards") == {"000000000002.npy"}
     assert srk.sample_to(tmp_path, PROCESS, network, shape=(4, 1), batch=2, nfe=4).drawn == 2
+
+
+HOLDER = """
+import fcntl, sys, time
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("process 7 on a host", file=lock, end="", flush=True)
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    """Another process keeps us out and is named; killed, it is not in the way. A complete set is read by any number of runs."""
+    score = TARGET.score(PROCESS)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / ".lock")], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            with pytest.raises(
+                ArgumentError, match=r"another run writes into the folder .* \(process 7 on a host\); wait until it has ended"
+            ):
+                srk.sample_to(tmp_path, PROCESS, score, shape=4, nfe=4)
+            assert names(tmp_path) == {".lock"}
+            holder.kill()
+            holder.wait()
+            assert srk.sample_to(tmp_path, PROCESS, score, shape=4, nfe=4).drawn == 4
+        finally:
+            holder.kill()
+    assert names(tmp_path) == {"samples.npy", "settings.json"}
+    with alone(tmp_path):
+        assert srk.sample_to(tmp_path, PROCESS, score, shape=4, nfe=4).drawn == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_run_keeps_others_out_until_it_ends(tmp_path: Path) -> None:
+    """While it asks its network, whatever their settings; and no longer when the network has failed."""
+    refused = []
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        with pytest.raises(ArgumentError, match=rf"process {os.getpid()} on ") as error:
+            srk.sample_to(tmp_path, PROCESS, TARGET.score(PROCESS), shape=4, nfe=4)
+        refused.append(error)
+        if len(refused) == 2:
+            raise ValueError("no luck")
+        return -x
+
+    with pytest.raises(ValueError, match="no luck"):
+        srk.sample_to(tmp_path, PROCESS, network, shape=(2, 1), nfe=4)
+    assert len(refused) == 2 and names(tmp_path) == {"settings.json", "shards"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_without_locks_there_is_no_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none a run goes on, and leaves nothing behind."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert srk.sample_to(tmp_path, PROCESS, TARGET.score(PROCESS), shape=4, nfe=4).drawn == 4
+    assert names(tmp_path) == {"samples.npy", "settings.json"}
 
 
 def _not_from_two_on() -> Callable[..., torch.Tensor]:

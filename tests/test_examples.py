@@ -226,7 +226,7 @@ def test_paper_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(module, "STEPS", (16, 32, 64))
     monkeypatch.setattr(module, "DIMENSIONS", (1, 4, 16))
     monkeypatch.setattr(module, "PATHS", 16)
-    module.main(tmp_path)
+    module.main(["--out", str(tmp_path / "paper_rates.png")])
     out = capsys.readouterr().out
     assert table(out, "ddpm")[1] == pytest.approx(-1.0, abs=0.15) and table(out, "srk2")[2] < -3.0  # path, law of the output
     assert (tmp_path / "paper_rates.png").stat().st_size > 10_000

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from srk.processes import LinearProcess
 
 FIXED = ("log-snr", "karras")
+"""Grids to compare with."""
+
+PICTURE = "the plot of srk grid"
 
 
 def grid(
@@ -31,14 +34,16 @@ def grid(
 ) -> None:
     """Place the steps of a budget by a pilot run; print their times, write a plot and the profile that the pilot measured."""
     from srk.analysis.plotting import pyplot
-    from srk.control import Budget, Problem, Profile
+    from srk.control import Budget, Profile
     from srk.control.budget import PILOT_SEED
     from srk.problems import named_problem
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampler import Sampler
 
-    pyplot("the plot of srk grid")  # before the pilot, not after it
+    if profile is not None and (samples, seed) != (None, None):
+        raise ArgumentError("--samples and --seed are those of the pilot, and with --profile there is none; leave them out")
+    pyplot(PICTURE)  # before the pilot, not after it
     files = [out / "grid.png", *([out / "profile.json"] if profile is None else [])]
     there = [str(file) for file in files if file.exists()]
     if there and not force:
@@ -56,50 +61,49 @@ def grid(
     budget = Budget(profile=measured, criterion=criterion or None)
     sampler = Sampler(chosen, score, solver, nfe=nfe, controller=budget)
     steps = sampler.steps
-    times = budget.times(Problem(chosen, sampler.method, steps))
-    fixed = {name: Sampler(chosen, score, solver, steps=steps, grid=name).plans() for name in FIXED}
-    grids = {name: [plans[0].start.t, *(plan.stop.t for plan in plans)] for name, plans in fixed.items()} | {"budget": times}
+    samplers = {name: Sampler(chosen, score, solver, steps=steps, grid=name) for name in FIXED} | {"budget": sampler}
+    grids = {name: [plan.start.t for plan in each.plans()] + [each.plans()[-1].stop.t] for name, each in samplers.items()}
 
     out.mkdir(parents=True, exist_ok=True)
     if profile is None:
         measured.save(out / "profile.json")
-    figure = plot(chosen, measured, grids)
-    figure.savefig(out / "grid.png", dpi=130)
-    pyplot("the plot of srk grid").close(figure)
+    _draw(out / "grid.png", chosen, measured, grids)
 
     lines = [repr(chosen), f"{sampler.label}, nfe = {nfe}: {steps} steps"]
     lines += ["", f"{'step':>4}  {'t':>12}  {'sigma/alpha':>12}  {'half log-SNR':>12}  {'log-snr':>12}  {'karras':>12}"]
-    for i, t in enumerate(times):
+    for i, t in enumerate(grids["budget"]):
         level = chosen.level(t)
         others = "  ".join(f"{grids[name][i]:12.6g}" for name in FIXED)
         lines.append(f"{i:4d}  {t:12.6g}  {level.r:12.5g}  {level.lam:12.5g}  {others}")
     lines += ["", "The last two columns are the times t of those grids."]
-    if measured.calls and profile is None:
+    if profile is None:
         lines.append(f"pilot: {measured.calls} network calls, counted for each sample")
     lines.append(f"wrote {', '.join(file.name for file in files)} into {out}")
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print("\n".join(lines))
 
 
-def plot(process: LinearProcess, profile: Profile, grids: dict[str, list[float]]) -> Any:
-    """q and the denoiser's error over the half log-SNR, above the points of each grid; returns the matplotlib figure."""
+def _draw(file: Path, process: LinearProcess, profile: Profile, grids: dict[str, list[float]]) -> None:
+    """q and the denoiser's error over the half log-SNR, above the points of each grid."""
     import numpy as np
 
-    from srk.analysis.plotting import PALETTE, pyplot
+    from srk.analysis.plotting import PALETTE, house_style
     from srk.control.base import Range
 
-    plt = pyplot("the plot of srk grid")
     ends = Range.of(process)
     x = np.linspace(ends.noisy, ends.clean, 400)
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 4.6), layout="constrained", sharex=True, height_ratios=(2.2, 1.0))
-    upper.plot(x, profile.density(x), color=PALETTE[0], label="q, quadratic variation of the denoiser")
-    upper.plot(x, profile.mmse(x), color=PALETTE[1], linestyle="--", label="mean squared error of the denoiser")
-    top = float(max(profile.density(x).max(), profile.mmse(x).max()))
-    upper.set(yscale="log", ylim=(1e-5 * top, 3.0 * top), ylabel="per coordinate")
-    upper.legend(frameon=False, fontsize=8)
-    upper.grid(True, color="0.9", linewidth=0.6)
-    for row, times in enumerate(grids.values()):
-        lams = [lam for lam in (process.level(t).lam for t in times) if np.isfinite(lam)]
-        lower.plot(lams, [row] * len(lams), "|", color=PALETTE[row + 2], markersize=14, markeredgewidth=1.6)
-    lower.set(yticks=range(len(grids)), yticklabels=list(grids), ylim=(-0.6, len(grids) - 0.4), xlabel="half log-SNR")
-    return figure
+    density, mmse = profile.density(x), profile.mmse(x)
+    top = float(max(density.max(), mmse.max()))
+    with house_style(PICTURE) as plt:
+        figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 4.6), sharex=True, height_ratios=(2.2, 1.0))
+        upper.plot(x, density, color=PALETTE[0], label="q, quadratic variation of the denoiser")
+        upper.plot(x, mmse, color=PALETTE[1], linestyle="--", label="mean squared error of the denoiser")
+        upper.set(yscale="log", ylim=(1e-5 * top, 3.0 * top), ylabel="per coordinate")
+        upper.legend()
+        for row, times in enumerate(grids.values()):
+            lams = [lam for lam in (process.level(t).lam for t in times) if np.isfinite(lam)]
+            lower.plot(lams, [row] * len(lams), "|", color=PALETTE[row + 2], markersize=14, markeredgewidth=1.6)
+        lower.grid(False)
+        lower.set(yticks=range(len(grids)), yticklabels=list(grids), ylim=(-0.6, len(grids) - 0.4), xlabel="half log-SNR")
+        figure.savefig(file)
+        plt.close(figure)

@@ -111,7 +111,7 @@ class StepController(ABC):
 class Grid(StepController):
     """A controller whose steps are known before the run. Subclasses provide `times`.
 
-    Class attributes:
+    Attributes:
         remembered: True if the times depend on nothing but process, solver, steps, eta and the grid's own attributes; `solve` then computes them once.
     """
 

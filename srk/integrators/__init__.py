@@ -100,7 +100,7 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
         name: the name; default is the tableau's own.
 
     Returns:
-        `tableau`, unchanged.
+        The tableau as registered, renamed if `name` is given.
 
     Raises:
         TableauError: the coefficients do not support the declared order; the message lists the residuals.
@@ -109,7 +109,7 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
     key = name or tableau.name
     if key in SOLVERS:
         raise DuplicateNameError(f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau")
-    _register_tableau(tableau, name)
+    tableau = _register_tableau(tableau, name)
     SOLVERS.register(key, TableauSolver(tableau))
     return tableau
 

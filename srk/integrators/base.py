@@ -57,7 +57,7 @@ class Integrator(ABC):
 
     Subclasses are frozen attrs classes whose fields are the solver's options, and declare what they are:
 
-    Arguments (class attributes):
+    Attributes:
         name: the registered name.
         evaluations_per_step: network calls per step.
         startup_evaluations: calls of the first step beyond that.

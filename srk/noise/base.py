@@ -18,7 +18,7 @@ class NoiseSource(ABC):
     """A source of the Gaussian draws of a run. One object serves one run: `start`, then `prior` once, `prepare` if the steps are known,
     then `draw` slot by slot.
 
-    Class attributes:
+    Attributes:
         name: the registered name.
         refines: True if draws on overlapping intervals are consistent (one path): then a rejected step loses nothing.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampler import Sampler, batch_shape
 from srk.scores import Prediction, as_prediction
+from srk.shards.lock import alone
 from srk.shards.processes import process_device, together
 from srk.shards.store import SAMPLES, Store
 from srk.tableaus import StochasticTableau
@@ -102,7 +103,7 @@ def sample_to(
         The complete set, in every process.
 
     Raises:
-        ArgumentError: the folder holds something else or a run with other settings; an argument makes no sense.
+        ArgumentError: the folder holds something else or a run with other settings, or another run writes into it; an argument makes no sense.
         IncompatibleError: the noise source does not belong to the sample.
         SolveError: the network returned NaN or inf; the message says for which samples.
         SRKError: another process of the run has ended before its time.
@@ -170,7 +171,7 @@ def sample_to(
     }
     store = Store(Path(folder), settings, whole, np.dtype(DTYPES[dtype]), batch)
     calls: int | None = None
-    with together() as group:
+    with together() as group, nullcontext() if group.rank or store.finished else alone(store.folder):
         missing: list[int] = group.share(store.open() if group.rank == 0 else None)
         mine = missing[group.rank :: group.size]
         with _bar(progress and group.rank == 0, len(mine)) as tick:

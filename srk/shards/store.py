@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from srk.errors import ArgumentError, SRKError
+from srk.shards.lock import LOCK
 
 SETTINGS, SAMPLES, SHARDS = "settings.json", "samples.npy", "shards"
 
@@ -30,14 +31,18 @@ class Store:
     dtype: np.dtype[Any]
     batch: int
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to draw: `open` will find the set complete, or refuse it."""
+        return (self.folder / SAMPLES).exists()
+
     def open(self) -> list[int]:
         """Check or begin the folder; returns the first indices of the shards that are missing, none if the set is complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / SETTINGS
         if file.exists():
             self._compare(file)
         else:
-            others = sorted(path.name for path in self.folder.iterdir() if not _temporary(path))
+            others = sorted(path.name for path in self.folder.iterdir() if not (path.name == LOCK or _temporary(path)))
             if others:
                 raise ArgumentError(
                     f"the folder {str(self.folder)!r} holds other files ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no {SETTINGS}; "
@@ -48,7 +53,7 @@ class Store:
         shards = self.folder / SHARDS
         for place in (self.folder, shards):
             for path in place.glob(".*.tmp"):  # of a run that was killed
-                path.unlink()
+                path.unlink(missing_ok=True)
         samples = self.folder / SAMPLES
         if samples.exists():
             if not _sound(samples, self.shape, self.dtype):
@@ -83,7 +88,7 @@ class Store:
                 out.write(np.ascontiguousarray(np.load(self._shard(first), allow_pickle=False)).data)
 
         _write(target, join)
-        shutil.rmtree(self.folder / SHARDS)
+        shutil.rmtree(self.folder / SHARDS, ignore_errors=True)
 
     def _compare(self, file: Path) -> None:
         try:

@@ -10,12 +10,13 @@ Examples:
 
 from __future__ import annotations
 
-from srk.tableaus.base import StochasticTableau, TableauArrays
+from srk.tableaus.arrays import TableauArrays
+from srk.tableaus.base import StochasticTableau
 from srk.tableaus.check import TableauReport, check_tableau, require_order
 from srk.tableaus.conditions import ORDER_CONDITIONS, Condition
 from srk.tableaus.entries import Entry
 from srk.tableaus.named import AWR3, EULER, HEUN, MIDPOINT, SEA, SHARK, SOSRA, SOSRA2, SPARK, SRA1, SRA2, SRA3
-from srk.tableaus.registry import TABLEAUS, on_tableau_registered, register_tableau
+from srk.tableaus.registry import TABLEAUS, register_tableau
 
 __all__ = [
     "AWR3",
@@ -38,7 +39,6 @@ __all__ = [
     "TableauArrays",
     "TableauReport",
     "check_tableau",
-    "on_tableau_registered",
     "register_tableau",
     "require_order",
 ]

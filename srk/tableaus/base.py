@@ -14,48 +14,21 @@ A coefficient is an exact `Fraction` where it is rational and a float where it i
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
-from srk.errors import ArgumentError, ArgumentTypeError, TableauError
-from srk.tableaus.entries import Entry, Matrix, Vector, add_once, check_entries, to_matrix, to_optional_vector, to_order, to_vector
+from srk.errors import ArgumentTypeError, TableauError
+from srk.tableaus.arrays import TableauArrays
+from srk.tableaus.entries import Entry, Matrix, Vector, add_once, to_matrix, to_optional_vector, to_order, to_vector
+from srk.tableaus.forms import HALF, sra_weights, wh_weights
+from srk.tableaus.plain import form_of, read_toml, to_plain
+from srk.tableaus.shape import check_shape
 
-__all__ = ["StochasticTableau", "TableauArrays"]
-
-_HALF = Fraction(1, 2)
-
-
-@attrs.frozen(eq=False)
-class TableauArrays:
-    """The coefficients of a tableau as read-only float64 arrays, under the tableau's own field names.
-
-    Arguments:
-        alpha: drift weights (s,).
-        A: stage drift weights (s, s), strictly lower triangular.
-        c: stage abscissae (s,).
-        w: stage weights of W (s, m).
-        k: stage weights of H (s, m).
-        c1: abscissae at which g is read (m,).
-        bw: update weights of W (m,).
-        bk: update weights of H (m,).
-    """
-
-    alpha: NDArray[np.float64]
-    A: NDArray[np.float64]
-    c: NDArray[np.float64]
-    w: NDArray[np.float64]
-    k: NDArray[np.float64]
-    c1: NDArray[np.float64]
-    bw: NDArray[np.float64]
-    bk: NDArray[np.float64]
+__all__ = ["StochasticTableau"]
 
 
 @attrs.frozen
@@ -89,23 +62,24 @@ class StochasticTableau:
 
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA methods); J. Foster, G. dos Reis, C. Strange, arXiv 2210.17543 (W, H).
 
-    >>> from srk.tableaus import StochasticTableau
-    >>> sra1 = StochasticTableau.from_sra(
-    ...     "my-sra1",
-    ...     alpha=("1/3", "2/3"),
-    ...     A=((), ("3/4",)),
-    ...     B=((), ("3/2",)),
-    ...     c=(0, "3/4"),
-    ...     c1=(1, 0),
-    ...     beta1=(1, 0),
-    ...     beta2=(-1, 1),
-    ...     strong_order=1.5,
-    ...     weak_order=2,
-    ... )
-    >>> sra1.stages, sra1.drift_evaluations, sra1.uses_levy_area
-    (2, 2, True)
-    >>> sra1.bw
-    (Fraction(1, 2), Fraction(1, 2))
+    Examples:
+        >>> from srk.tableaus import StochasticTableau
+        >>> sra1 = StochasticTableau.from_sra(
+        ...     "my-sra1",
+        ...     alpha=("1/3", "2/3"),
+        ...     A=((), ("3/4",)),
+        ...     B=((), ("3/2",)),
+        ...     c=(0, "3/4"),
+        ...     c1=(1, 0),
+        ...     beta1=(1, 0),
+        ...     beta2=(-1, 1),
+        ...     strong_order=1.5,
+        ...     weak_order=2,
+        ... )
+        >>> sra1.stages, sra1.drift_evaluations, sra1.uses_levy_area
+        (2, 2, True)
+        >>> sra1.bw
+        (Fraction(1, 2), Fraction(1, 2))
     """
 
     name: str
@@ -125,55 +99,8 @@ class StochasticTableau:
     reference: str = attrs.field(default="", kw_only=True)
     advice: str = attrs.field(default="", kw_only=True)
 
-    _VECTORS: ClassVar[tuple[str, ...]] = ("alpha", "c", "c1", "bw", "bk", "alpha_hat", "bw_error", "bk_error")
-    _MATRICES: ClassVar[tuple[str, ...]] = ("A", "w", "k")
-    _META: ClassVar[tuple[str, ...]] = ("strong_order", "weak_order", "alpha_hat", "bw_error", "bk_error", "reference", "advice")
-
     def __attrs_post_init__(self) -> None:
-        for text in ("name", "reference", "advice"):
-            if not isinstance(getattr(self, text), str):
-                raise ArgumentTypeError(f"{text} must be a string, not {getattr(self, text)!r}")
-        if not self.name:
-            raise ArgumentError("a tableau needs a name: a non-empty string")
-        for field in self._VECTORS:
-            if getattr(self, field) is not None:
-                check_entries(getattr(self, field), field, 1)
-        for field in self._MATRICES:
-            check_entries(getattr(self, field), field, 2)
-        for field in ("strong_order", "weak_order"):
-            check_entries(getattr(self, field), field)
-            if getattr(self, field) < 0:
-                raise TableauError(f"{field} is {getattr(self, field):g}: an order is not negative (0: nothing is claimed)")
-        s, m = len(self.alpha), len(self.c1)
-        if s == 0 or m == 0:
-            raise TableauError(
-                f"tableau {self.name!r} has {s} stages (len(alpha)) and {m} nodes of g (len(c1)): it needs at least one of each"
-            )
-        for field, length, why in (
-            ("c", s, "one abscissa per stage"),
-            ("bw", m, "one weight per node of g, len(c1)"),
-            ("bk", m, "one weight per node of g, len(c1)"),
-            ("alpha_hat", s, "one weight per stage"),
-            ("bw_error", m, "one weight per node of g, len(c1)"),
-            ("bk_error", m, "one weight per node of g, len(c1)"),
-        ):
-            value = getattr(self, field)
-            if value is not None and len(value) != length:
-                raise TableauError(f"tableau {self.name!r}: {field} has {len(value)} entries, it needs {length} ({why})")
-        for field, width in (("A", s), ("w", m), ("k", m)):
-            rows = getattr(self, field)
-            shape = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
-            if len(rows) != s or any(len(row) != width for row in rows):
-                raise TableauError(f"tableau {self.name!r}: {field} has {shape}, it needs {s} rows (stages) of {width} entries")
-        for i, row in enumerate(self.A):
-            for j in range(i, s):
-                if row[j] != 0:
-                    raise TableauError(
-                        f"tableau {self.name!r} is implicit: A[{i}][{j}] = {row[j]} although stage {i} may only use earlier stages; "
-                        "srk runs explicit tableaus, A strictly lower triangular (sort the stages, or check for a transposed A)"
-                    )
-        if (self.bw_error is None) != (self.bk_error is None):
-            raise TableauError(f"tableau {self.name!r}: give bw_error and bk_error together, or neither")
+        check_shape(self)
 
     # --- constructors -------------------------------------------------------------------------------------------------------------------
 
@@ -212,36 +139,25 @@ class StochasticTableau:
         Raises:
             TableauError: as the class.
 
-        >>> from srk.tableaus import StochasticTableau
-        >>> t = StochasticTableau.from_sra("sea-like", alpha=(1,), A=((0,),), B=((1,),), c=(0,), c1=(0,), beta1=(1,), beta2=(0,))
-        >>> t.w, t.k
-        (((Fraction(1, 2),),), ((Fraction(1, 1),),))
+        Examples:
+            >>> from srk.tableaus import StochasticTableau
+            >>> t = StochasticTableau.from_sra("sea-like", alpha=(1,), A=((0,),), B=((1,),), c=(0,), c1=(0,), beta1=(1,), beta2=(0,))
+            >>> t.w, t.k
+            (((Fraction(1, 2),),), ((Fraction(1, 1),),))
         """
-        matrix, first, second = to_matrix(B), to_vector(beta1), to_vector(beta2)
-        check_entries(matrix, "B", 2)
-        check_entries(first, "beta1", 1)
-        check_entries(second, "beta2", 1)
-        if len(first) != len(second):
-            raise TableauError(
-                f"tableau {name!r}: beta1 has {len(first)} entries and beta2 {len(second)}; both need one per node of g, len(c1)"
-            )
-        if bw_error is None and bk_error is None and any(b != 0 for b in second):
-            bw_error, bk_error = tuple(b * _HALF for b in second), second
+        weights = sra_weights(name, B, beta1, beta2)
+        if bw_error is not None or bk_error is not None:
+            weights |= {"bw_error": bw_error, "bk_error": bk_error}
         return cls(
             name,
             alpha,
             A,
             c,
-            tuple(tuple(b * _HALF for b in row) for row in matrix),
-            matrix,
-            c1,
-            tuple(add_once(b1, b2 * _HALF) for b1, b2 in zip(first, second, strict=True)),
-            second,
+            c1=c1,
+            **weights,
             strong_order=strong_order,
             weak_order=weak_order,
             alpha_hat=alpha_hat,
-            bw_error=bw_error,
-            bk_error=bk_error,
             reference=reference,
             advice=advice,
         )
@@ -276,30 +192,21 @@ class StochasticTableau:
         Raises:
             TableauError: as the class.
 
-        >>> from srk.tableaus import StochasticTableau
-        >>> t = StochasticTableau.from_wh("heun", ("1/2", "1/2"), A=((), (1,)), c=(0, 1), w=(0, 1), k=(0, 0), strong_order=1, weak_order=2)
-        >>> t.c1, t.bk, t.uses_levy_area
-        ((Fraction(0, 1), Fraction(1, 1)), (Fraction(0, 1), Fraction(0, 1)), False)
+        Examples:
+            >>> from srk.tableaus import StochasticTableau
+            >>> t = StochasticTableau.from_wh("heun", ("1/2", "1/2"), A=((), (1,)), c=(0, 1), w=(0, 1), k=(0, 0), strong_order=1, weak_order=2)
+            >>> t.c1, t.bk, t.uses_levy_area
+            ((Fraction(0, 1), Fraction(1, 1)), (Fraction(0, 1), Fraction(0, 1)), False)
         """
-        stage_w, stage_k = to_vector(w), to_vector(k)
-        check_entries(stage_w, "w", 1)
-        check_entries(stage_k, "k", 1)
-        levy = int(any(x != 0 for x in stage_k))
         return cls(
             name,
             alpha,
             A,
             c,
-            tuple((x, 0) for x in stage_w),
-            tuple((x, 0) for x in stage_k),
-            (0, 1),
-            ("1/2", "1/2"),
-            (levy, -levy),
+            **wh_weights(w, k),
             strong_order=strong_order,
             weak_order=weak_order,
             alpha_hat=alpha_hat,
-            bw_error=("-1/2", "1/2"),
-            bk_error=(levy, -levy),
             reference=reference,
             advice=advice,
         )
@@ -314,29 +221,13 @@ class StochasticTableau:
         Raises:
             TableauError: a field is missing or unknown, or as the class.
 
-        >>> from srk.tableaus import StochasticTableau
-        >>> StochasticTableau.from_dict({"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}).stages
-        1
+        Examples:
+            >>> from srk.tableaus import StochasticTableau
+            >>> StochasticTableau.from_dict({"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}).stages
+            1
         """
-        if not isinstance(data, Mapping):
-            raise ArgumentTypeError(f"a tableau is read from a mapping of field names to values, not from {type(data).__name__}")
-        meta = set(cls._META)
-        if "B" in data:
-            form, needed = "SRA form", {"name", "alpha", "A", "B", "c", "c1", "beta1", "beta2"}
-        elif "bw" in data or "bk" in data or "c1" in data:
-            form, needed = "full form", {"name", "alpha", "A", "c", "w", "k", "c1", "bw", "bk"}
-        else:
-            form, needed, meta = "(W, H) form", {"name", "alpha", "A", "c", "w", "k"}, meta - {"bw_error", "bk_error"}
-        missing, unknown = sorted(needed - set(data)), sorted(set(data) - needed - meta)
-        if missing or unknown:
-            faults = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
-            raise TableauError(
-                f"tableau {data.get('name', '?')!r} (read in {form}) has fields {'; '.join(faults)}. It needs {', '.join(sorted(needed))} "
-                f"and may have {', '.join(sorted(meta))}"
-            )
-        make: Any = cls.from_sra if form == "SRA form" else cls if form == "full form" else cls.from_wh
-        tableau: StochasticTableau = make(**{str(key): value for key, value in data.items()})
-        return tableau
+        forms: dict[str, Callable[..., StochasticTableau]] = {"SRA": cls.from_sra, "full": cls, "(W, H)": cls.from_wh}
+        return forms[form_of(data)](**data)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> StochasticTableau:
@@ -349,29 +240,22 @@ class StochasticTableau:
             ArgumentError: the file cannot be read.
             TableauError: it is not TOML, or as `from_dict`.
 
-        >>> import pathlib, tempfile
-        >>> from srk.tableaus import StochasticTableau
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "ralston.toml"
-        >>> _ = path.write_text('''
-        ... name = "ralston"
-        ... alpha = ["1/4", "3/4"]
-        ... A = [[], ["2/3"]]
-        ... c = [0, "2/3"]
-        ... w = [0, "2/3"]
-        ... k = [0, 0]
-        ... ''')
-        >>> StochasticTableau.from_toml(path).alpha
-        (Fraction(1, 4), Fraction(3, 4))
+        Examples:
+            >>> import pathlib, tempfile
+            >>> from srk.tableaus import StochasticTableau
+            >>> path = pathlib.Path(tempfile.mkdtemp()) / "ralston.toml"
+            >>> _ = path.write_text('''
+            ... name = "ralston"
+            ... alpha = ["1/4", "3/4"]
+            ... A = [[], ["2/3"]]
+            ... c = [0, "2/3"]
+            ... w = [0, "2/3"]
+            ... k = [0, 0]
+            ... ''')
+            >>> StochasticTableau.from_toml(path).alpha
+            (Fraction(1, 4), Fraction(3, 4))
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArgumentError(f"the tableau file {os.fspath(path)!r} cannot be read: {error}") from error
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            hint = "fractions are strings in TOML: alpha = ['1/3', '2/3']"
-            raise TableauError(f"{os.fspath(path)!r} is not a TOML file: {error} ({hint})") from error
+        data = read_toml(path)
         try:
             return cls.from_dict(data)
         except (TableauError, ArgumentTypeError) as error:
@@ -380,17 +264,12 @@ class StochasticTableau:
     def to_dict(self) -> dict[str, Any]:
         """The tableau as plain data (fractions as strings, floats as they are) that `from_dict` reads back to an equal tableau.
 
-        >>> from srk.tableaus import SRA1, StochasticTableau
-        >>> StochasticTableau.from_dict(SRA1.to_dict()) == SRA1
-        True
+        Examples:
+            >>> from srk.tableaus import SRA1, StochasticTableau
+            >>> StochasticTableau.from_dict(SRA1.to_dict()) == SRA1
+            True
         """
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return [plain(x) for x in value]
-            return str(value) if isinstance(value, Fraction) else value
-
-        return {field.name: plain(getattr(self, field.name)) for field in attrs.fields(type(self)) if getattr(self, field.name) is not None}
+        return to_plain(self)
 
     # --- derived ------------------------------------------------------------------------------------------------------------------------
 
@@ -441,23 +320,18 @@ class StochasticTableau:
     def arrays(self) -> TableauArrays:
         """The coefficients as read-only float64 arrays.
 
-        >>> from srk.tableaus import SRA1
-        >>> SRA1.arrays.A
-        array([[0.  , 0.  ],
-               [0.75, 0.  ]])
+        Examples:
+            >>> from srk.tableaus import SRA1
+            >>> SRA1.arrays.A
+            array([[0.  , 0.  ],
+                   [0.75, 0.  ]])
         """
-
-        def view(value: Vector | Matrix) -> NDArray[np.float64]:
-            array = np.array([[float(x) for x in row] if isinstance(row, tuple) else float(row) for row in value], dtype=np.float64)
-            array.setflags(write=False)
-            return array
-
-        return TableauArrays(**{field.name: view(getattr(self, field.name)) for field in attrs.fields(TableauArrays)})
+        return TableauArrays.of(self)
 
     @property
     def is_sra(self) -> bool:
         """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has Roessler's SRA form."""
-        return all(x == y * _HALF for row_w, row_k in zip(self.w, self.k, strict=True) for x, y in zip(row_w, row_k, strict=True))
+        return all(x == y * HALF for row_w, row_k in zip(self.w, self.k, strict=True) for x, y in zip(row_w, row_k, strict=True))
 
     def _require_sra(self) -> None:
         if not self.is_sra:
@@ -476,7 +350,7 @@ class StochasticTableau:
     def beta1(self) -> Vector:
         """Roessler's update weights of W (m,): exact for Fractions, rounded once for floats."""
         self._require_sra()
-        return tuple(add_once(x, -y * _HALF) for x, y in zip(self.bw, self.bk, strict=True))
+        return tuple(add_once(x, -y * HALF) for x, y in zip(self.bw, self.bk, strict=True))
 
     @property
     def beta2(self) -> Vector:

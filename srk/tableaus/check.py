@@ -65,9 +65,10 @@ class TableauReport:
         Raises:
             TableauError: the claim is higher than what the checker has conditions for.
 
-        >>> from srk.tableaus import SEA, check_tableau
-        >>> list(check_tableau(SEA).failed(strong_order=1.5))
-        ['alpha.c = 1/2', 'alpha.(A e) = 1/2', 'alpha.(w^2 + k^2/12) = 1/2']
+        Examples:
+            >>> from srk.tableaus import SEA, check_tableau
+            >>> list(check_tableau(SEA).failed(strong_order=1.5))
+            ['alpha.c = 1/2', 'alpha.(A e) = 1/2', 'alpha.(w^2 + k^2/12) = 1/2']
         """
         strong = self.tableau.strong_order if strong_order is None else strong_order
         weak = self.tableau.weak_order if weak_order is None else weak_order
@@ -150,12 +151,13 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
 
     Source: the docstring of `srk.tableaus.conditions`.
 
-    >>> from srk.tableaus import SRA1, check_tableau
-    >>> report = check_tableau(SRA1)
-    >>> report.strong_order, report.weak_order, report.ok
-    (1.5, 2.0, True)
-    >>> report.values["alpha.(w^2 + k^2/12) = 1/2"]
-    Fraction(1, 2)
+    Examples:
+        >>> from srk.tableaus import SRA1, check_tableau
+        >>> report = check_tableau(SRA1)
+        >>> report.strong_order, report.weak_order, report.ok
+        (1.5, 2.0, True)
+        >>> report.values["alpha.(w^2 + k^2/12) = 1/2"]
+        Fraction(1, 2)
     """
     if not isinstance(tableau, StochasticTableau):
         raise ArgumentTypeError(f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data")
@@ -211,17 +213,18 @@ def require_order(tableau: StochasticTableau) -> TableauReport:
     Raises:
         TableauError: naming each condition that fails and by how much, and the orders that the coefficients do support.
 
-    >>> import attrs
-    >>> from srk.tableaus import SEA, require_order
-    >>> require_order(attrs.evolve(SEA, strong_order=1.5))
-    Traceback (most recent call last):
-        ...
-    srk.errors.TableauError: tableau 'sea' declares strong order 1.5 and weak order 1, which its coefficients do not support:
-      alpha.c = 1/2: value 0, residual -1/2
-      alpha.(A e) = 1/2: value 0, residual -1/2
-      alpha.(w^2 + k^2/12) = 1/2: value 1/3, residual -1/6
-    They support strong order 1 and weak order 1 for constant g, strong 1 and weak 1 for g(t).
-    Correct the coefficients, or declare these orders.
+    Examples:
+        >>> import attrs
+        >>> from srk.tableaus import SEA, require_order
+        >>> require_order(attrs.evolve(SEA, strong_order=1.5))
+        Traceback (most recent call last):
+            ...
+        srk.errors.TableauError: tableau 'sea' declares strong order 1.5 and weak order 1, which its coefficients do not support:
+          alpha.c = 1/2: value 0, residual -1/2
+          alpha.(A e) = 1/2: value 0, residual -1/2
+          alpha.(w^2 + k^2/12) = 1/2: value 1/3, residual -1/6
+        They support strong order 1 and weak order 1 for constant g, strong 1 and weak 1 for g(t).
+        Correct the coefficients, or declare these orders.
     """
     report = check_tableau(tableau)
     failed = report.failed()

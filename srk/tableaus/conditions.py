@@ -12,8 +12,8 @@ Weak order p needs the expectation of every product of such terms of total order
 (exotic trees): a tree node f counts 1, a pair of noise leaves 1, a derivative of g 1. For constant g the update's noise must be W itself
 (`bw.e = 1`, `bk.e = 0`), at every order; the other rows below are written with that.
 
-Sources: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA); K. Debrabant, BIT 50 (2010) 541 (that weak order 3 exists for additive
-noise). The weak order 3 rows are our own derivation; the tests generate them anew from all trees and pairings.
+Sources: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA); K. Debrabant 2010, BIT (that weak order 3 exists for additive noise). The
+weak order 3 rows are our own derivation; the tests generate them anew from all trees and pairings.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ AWR3 = register_tableau(
         alpha_hat=(0.22810448619947113, 0, 0.6392885352680182, 0.13260697853251066),
         bw_error=("-5/6", "2/3", "1/6"),
         bk_error=(1, 0, -1),
-        reference="srk's own: after the order theory of Debrabant 2010, BIT 50, 541 (whose method is another one)",
+        reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is another one)",
         advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive weights, all stages on their noise levels",
     )
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import attrs
 
@@ -13,11 +11,7 @@ from srk.registry import Registry
 from srk.tableaus.base import StochasticTableau
 from srk.tableaus.check import require_order
 
-__all__ = ["TABLEAUS", "on_tableau_registered", "register_tableau"]
-
-
-def _noise(name: str, tableau: StochasticTableau) -> str:
-    return tableau.noise
+__all__ = ["TABLEAUS", "register_tableau"]
 
 
 TABLEAUS: Registry[StochasticTableau] = Registry(
@@ -27,36 +21,16 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
         "strong": lambda name, tableau: f"{tableau.strong_order:g}",
         "weak": lambda name, tableau: f"{tableau.weak_order:g}",
         "draws": lambda name, tableau: "W, H" if tableau.uses_levy_area else "W",
-        "noise": _noise,
+        "noise": lambda name, tableau: tableau.noise,
         "reference": lambda name, tableau: textwrap.shorten(tableau.reference.split(":")[0], 40, placeholder=" ..."),
         "advice": lambda name, tableau: tableau.advice,
     },
 )
 """Name -> tableau; its repr is the table of all of them."""
 
-Listener: TypeAlias = Callable[[str, StochasticTableau], Any]
-_LISTENERS: list[Listener] = []
-
-
-def on_tableau_registered(listener: Listener, *, existing: bool = True) -> Listener:
-    """Call `listener(name, tableau)` for every tableau that is registered from now on, so that each can become a solver at once.
-
-    Arguments:
-        listener: called after the tableau is in `TABLEAUS`; if it raises, the registration is undone and the error passed on.
-        existing: also call it now for every tableau registered already.
-
-    Returns:
-        The listener, so that this works as a decorator.
-    """
-    if existing:
-        for name, tableau in list(TABLEAUS.items()):
-            listener(name, tableau)
-    _LISTENERS.append(listener)
-    return listener
-
 
 def register_tableau(tableau: StochasticTableau, name: str | None = None) -> StochasticTableau:
-    """Check a tableau's order conditions and add it to `TABLEAUS`.
+    """Check a tableau's order conditions and add it to `TABLEAUS`; `srk.register_tableau` also makes it a solver.
 
     Arguments:
         tableau: the tableau; the orders it declares are what is checked, for g(t) too if it reads g at more than one time.
@@ -69,14 +43,15 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
         TableauError: its coefficients do not support the orders it declares; each failed condition is named with its residual.
         DuplicateNameError: the name is taken.
 
-    >>> from srk.tableaus import TABLEAUS, StochasticTableau, register_tableau
-    >>> ralston = StochasticTableau.from_wh(
-    ...     "ralston", alpha=("1/4", "3/4"), A=((), ("2/3",)), c=(0, "2/3"), w=(0, "2/3"), k=(0, 0), strong_order=1, weak_order=1
-    ... )
-    >>> _ = register_tableau(ralston, "my-ralston")
-    >>> TABLEAUS["my-ralston"].name
-    'my-ralston'
-    >>> TABLEAUS.unregister("my-ralston")
+    Examples:
+        >>> from srk.tableaus import TABLEAUS, StochasticTableau, register_tableau
+        >>> ralston = StochasticTableau.from_wh(
+        ...     "ralston", alpha=("1/4", "3/4"), A=((), ("2/3",)), c=(0, "2/3"), w=(0, "2/3"), k=(0, 0), strong_order=1, weak_order=1
+        ... )
+        >>> _ = register_tableau(ralston, "my-ralston")
+        >>> TABLEAUS["my-ralston"].name
+        'my-ralston'
+        >>> TABLEAUS.unregister("my-ralston")
     """
     if not isinstance(tableau, StochasticTableau):
         raise ArgumentTypeError(f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data")
@@ -88,11 +63,4 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
             f"register_tableau(tableau, 'my-{tableau.name}')"
         )
     require_order(tableau)
-    TABLEAUS.register(tableau.name, tableau)
-    try:
-        for listener in _LISTENERS:
-            listener(tableau.name, tableau)
-    except BaseException:
-        TABLEAUS.unregister(tableau.name)
-        raise
-    return tableau
+    return TABLEAUS.register(tableau.name, tableau)
