@@ -249,6 +249,7 @@ CONTESTANTS: dict[str, dict[str, Maker]] = {
         "srk srk2m, compile=step": ours("srk2m", compile="step"),
         "srk srk2m, compile=step, keyed noise": ours("srk2m", "keyed", "step"),
         "srk srk2m, compile=loop": ours("srk2m", compile="loop"),
+        "srk auto": ours("auto"),
         "srk dpmpp-2m-sde": ours("dpmpp-2m-sde"),
         "diffusers DPMSolverMultistep (sde)": diffusers("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
         "k-diffusion dpmpp_2m_sde, plain noise": k_diffusion("dpmpp_2m_sde", False),

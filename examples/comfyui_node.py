@@ -27,7 +27,7 @@ import srk
 from srk.ecosystem import k_diffusion
 
 #: Name in the sampler lists, and solver
-LISTED = {"srk1": "srk1", "srk2": "srk2", "srk2m": "srk2m", "srk_auto": "auto"}
+LISTED = {"srk1": "srk1", "srk2": "srk2", "srk2m": "srk2m", "srk2m_local": "srk2m-local", "srk_auto": "auto"}
 
 
 def is_flow(model: Any) -> bool:

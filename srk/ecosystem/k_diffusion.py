@@ -222,6 +222,7 @@ sample_euler_maruyama = sampler("euler-maruyama")
 sample_srk1 = sampler("srk1")
 sample_srk2 = sampler("srk2")
 sample_srk2m = sampler("srk2m")
+sample_srk2m_local = sampler("srk2m-local")
 sample_srk2s = sampler("srk2s")
 sample_wcw = sampler("wcw")
 
@@ -233,6 +234,7 @@ __all__ = [
     "sample_srk1",
     "sample_srk2",
     "sample_srk2m",
+    "sample_srk2m_local",
     "sample_srk2s",
     "sample_wcw",
     "sampler",

@@ -19,7 +19,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SolveError,
 from srk.integrators import LMS, SRK2M
 from srk.processes import Level
 
-HOUSE = ["auto", "ddpm", "etd-sra1", "euler-maruyama", "srk1", "srk2", "srk2m", "srk2s", "wcw"]
+HOUSE = ["auto", "ddpm", "etd-sra1", "euler-maruyama", "srk1", "srk2", "srk2m", "srk2m-local", "srk2s", "wcw"]
 TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2])
 SIGMAS = torch.tensor([14.6, 6.0, 2.5, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
 
@@ -259,7 +259,7 @@ def test_callback_says_what_the_network_saw_and_said(solver):
         assert set(call) == {"x", "i", "sigma", "sigma_hat", "denoised"}
         assert call["sigma"] == SIGMAS[i]
         assert torch.equal(call["denoised"], model(call["x"], call["sigma_hat"].expand(3)))  # nothing is overwritten later
-    if solver in ("srk2m", "auto"):  # they ask only ahead of the state, but for the last step, which is the denoiser
+    if solver in ("srk2m", "srk2m-local", "auto"):  # they ask only ahead of the state, but for the last step, which is the denoiser
         assert [call["sigma_hat"] < call["sigma"] for call in calls] == [True] * (len(calls) - 1) + [False]
     else:
         assert all(call["sigma"] == call["sigma_hat"] for call in calls)
@@ -351,7 +351,7 @@ def test_the_comfyui_node_samples_in_the_frame_of_the_model(node, kind, top):
 
 def test_the_comfyui_node_is_registered(node):
     node, comfy = node
-    assert comfy.samplers.KSampler.SAMPLERS == ["euler", "srk1", "srk2", "srk2m", "srk_auto"]
+    assert comfy.samplers.KSampler.SAMPLERS == ["euler", "srk1", "srk2", "srk2m", "srk2m_local", "srk_auto"]
     assert node.NODE_CLASS_MAPPINGS["SRKSampler"].INPUT_TYPES()["required"]["solver"][0] == list(srk.solvers())
     assert callable(getattr(node.SRKSampler(), node.SRKSampler.FUNCTION))
 
