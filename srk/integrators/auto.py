@@ -15,8 +15,8 @@ from srk.integrators.unipc import UniPC3
 from srk.processes.base import ForwardProcess
 from srk.processes.phase import statistic
 
-#: Numbers of steps from which these are ahead on the ODE (benchmarks/results/ode.md).
-DEIS_FROM, UNIPC_FROM = 7, 16
+#: Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE (benchmarks/results/ode.md).
+UNIPC_FROM = 16
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +25,7 @@ class Auto(Integrator):
 
     - linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise (`local`).
     - linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - linear process, eta = 0 (the probability-flow ODE): `srk2m` up to 6 steps, `deis-3` up to 15, `unipc-3` from 16 on (benchmarks/ode.py).
+    - linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16 on (benchmarks/results/ode.md).
     - phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
 
     Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked. A run whose number of steps is not known (an adaptive
@@ -55,7 +55,7 @@ class Auto(Integrator):
             return DPMpp2MSDE()
         if eta == 1.0 and steps is not None:
             return SRK2M(data_variance=self.data_variance, local=self.local, weights="matched")
-        if eta == 0.0 and steps is not None and steps >= DEIS_FROM:
+        if eta == 0.0 and steps is not None:
             return DEIS3() if steps < UNIPC_FROM else UniPC3()
         return SRK2M(data_variance=self.data_variance / 4.0)
 
