@@ -306,7 +306,8 @@ class SRK2MLocal(SRK2M):
 
     One network call per step, weak order 2, strong order 1. R of a step belongs to the variance 1/(1/v + 1/(local s)) at the middle of that step, so that the
     denoiser and the state of each stage are kept in place of its R. On two networks of images its error in law with 6 to 20 calls is the least of eleven
-    solvers on their best grids, or within the standard errors of it (docs: Real networks); on low-dimensional smooth densities with 6 to 10 calls `auto`, the same method with local = 2, is better.
+    solvers on their best grids, or within the standard errors of it (docs: Real networks); on low-dimensional smooth densities with 6 to 10 calls
+    `auto`, the same method with local = 2, is better.
 
     Arguments:
         data_variance: v, a bound; some four times the variance of the data (2: for data scaled to [-1, 1]).
