@@ -41,7 +41,7 @@ class Auto(Integrator):
     weak_order = 2.0
     linear_only = False
     infinite_noise = True
-    reference = "srk (docs: House methods)"
+    reference = "srk (docs: House methods); at eta = 0 DEIS (arXiv 2204.13902) and UniPC (arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"
     advice = "one call; picks by eta and budget, and says in the solution what it picked"
 
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
