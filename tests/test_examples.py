@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from repository import script
 
 import srk
 from srk.analysis import Comparison
@@ -41,12 +41,7 @@ ELSEWHERE = {"comfyui_node": "ecosystem/test_k_diffusion_samplers.py", "train_fa
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # attrs looks its module up
-    spec.loader.exec_module(module)
-    return module
+    return script(f"examples/{name}.py")
 
 
 @pytest.fixture(autouse=True)

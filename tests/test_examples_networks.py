@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from repository import script
 
 import srk
 from srk import data
@@ -22,23 +23,14 @@ from srk.errors import ArgumentError, MissingDataError, MissingExtraError
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def example(name: str, folder: Path = EXAMPLES) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # attrs looks its module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def networks() -> Iterator[ModuleType]:
     before = list(sys.path)  # the script adds examples/
-    yield example("networks", EXAMPLES.parent / "benchmarks")
+    yield script("benchmarks/networks.py")
     sys.path[:] = before
 
 
-galaxies, train_fashion = example("galaxies"), example("train_fashion")
+galaxies, train_fashion = script("examples/galaxies.py"), script("examples/train_fashion.py")
 
 
 def normals(*shape: int, seed: int = 0) -> torch.Tensor:

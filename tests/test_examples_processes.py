@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from repository import script
 from scipy.stats import kstest
 
 import srk
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "examples" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def well() -> ModuleType:
-    return load("custom_process")
+    return script("examples/custom_process.py")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +55,7 @@ def test_the_reverse_brings_the_data_back(well: ModuleType, density: object) -> 
 
 def test_the_velocity_network_without_training_is_the_score_of_normal_data() -> None:
     """Its network multiplied by 0 leaves s_v of N(0, 1) data, so that a run gives N(0, 1)."""
-    module = load("cld")
+    module = script("examples/cld.py")
     network = module.VelocityScore(width=8)
     for parameter in network.net[-1].parameters():
         parameter.data.zero_()

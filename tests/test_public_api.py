@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ from pkgutil import resolve_name
 from types import ModuleType
 
 import pytest
+from repository import script
 
 import srk
 
@@ -90,8 +90,5 @@ def test_pages_name_only_what_exists(page: Path) -> None:
 
 
 def test_the_page_of_solvers_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("solvers_page", ROOT / "benchmarks" / "solvers_page.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("benchmarks/solvers_page.py")
     assert (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8") == module.page(), "run python benchmarks/solvers_page.py"

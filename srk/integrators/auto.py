@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from srk.integrators.base import Integrator, Step
@@ -53,7 +55,7 @@ class Auto(Integrator):
             return EulerMaruyama()
         if eta > 1.0:
             return DPMpp2MSDE()
-        if eta == 1.0 and steps is not None:
+        if eta == 1.0 and steps is not None and self.data_variance > 0.0:
             return SRK2M(data_variance=self.data_variance, local=self.local, weights="matched")
         if eta == 0.0 and steps is not None:
             return DEIS3() if steps < UNIPC_FROM else UniPC3()
@@ -62,8 +64,10 @@ class Auto(Integrator):
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
         chosen = self.choose(process, eta, steps)
-        matched = isinstance(chosen, SRK2M) and chosen.weights == "matched"
-        return f"{self.name}: {chosen.name}" + (" (local, matched)" if matched else "")
+        extras = (
+            [] if not isinstance(chosen, SRK2M) else ["local"] * math.isfinite(chosen.local) + ["matched"] * (chosen.weights == "matched")
+        )
+        return f"{self.name}: {chosen.name}" + (f" ({', '.join(extras)})" if extras else "")
 
     def plan(self, step: Step) -> StepPlan:
         return self.choose(step.process, step.eta, step.steps).plan_step(step)

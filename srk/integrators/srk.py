@@ -127,11 +127,10 @@ class _GaugeNode(Integrator):
         return board, forms[0] * length**-0.5, forms[1] * (length / 12.0) ** -0.5 if len(forms) > 1 else ZERO
 
     def _stage(
-        self, step: Step, board: Draft, gauge: GaugeStep, draws: Sequence[LinearForm], predicted: LinearForm
+        self, step: Step, board: Draft, gauge: GaugeStep, level: Level, draws: Sequence[LinearForm], predicted: LinearForm
     ) -> tuple[LinearForm, Node, LinearForm]:
-        """The new state, the evaluation at the node and its R, from the R predicted for the way to the node."""
+        """The new state, the evaluation at the node (noise level `level`) and its R, from the R predicted for the way there."""
         c = self._c(step.eta)
-        level = gauge.node(step.process, c)
         b, area = draws
         # J = B/2 + sqrt(c - 1/4) z': Var J = c (the node's own noise level) and Cov(J, B) = 1/2, in units of the step
         j = b * 0.5 + area * math.sqrt(max(c - 0.25, 0.0))
@@ -172,7 +171,7 @@ class SRK2S(_GaugeNode):
         board, *draws = self._draws(step, gauge)
         first = board.evaluate(board.state, step.start)
         R0 = remainder(step.start, gauge.v, first.x, first.value)
-        new, _, R = self._stage(step, board, gauge, draws, R0)
+        new, _, R = self._stage(step, board, gauge, gauge.node(step.process, self._c(step.eta)), draws, R0)
         # what srk1 would have made of the first evaluation, with the same noise
         return board.finish(new, error=gauge.carry(board.state, R, step.stop) - gauge.carry(board.state, R0, step.stop))
 
@@ -231,6 +230,7 @@ class SRK2M(_GaugeNode):
         if step.start.alpha == 0.0 and step.eta == 0.0:
             return exponential_step(step)
         gauge = self._gauge(step)
+        level = gauge.node(step.process, self._c(step.eta))
         board, *draws = self._draws(step, gauge)
         rows = 2 if math.isfinite(self.local) else 1
         kept: tuple[_Kept, ...] = step.memory[::rows]
@@ -241,7 +241,7 @@ class SRK2M(_GaugeNode):
         matched = self.weights == "matched" and step.eta == 1.0 and gauge.v > 0.0
         moments: Moments | None = None
         if matched:
-            weights, moments = self._match(step, gauge, kept)
+            weights, moments = self._match(step, gauge, level, kept)
         elif kept:
             weights = self._weights(gauge, kept, step.eta)
         if kept:
@@ -251,21 +251,20 @@ class SRK2M(_GaugeNode):
             predicted = remainder(step.start, gauge.v, first.x, first.value)
         else:
             predicted = ZERO
-        new, node, last = self._stage(step, board, gauge, draws, predicted)
-        note = _Kept(step.start, step.stop, gauge.node(step.process, self._c(step.eta)), moments)
+        new, node, last = self._stage(step, board, gauge, level, draws, predicted)
+        note = _Kept(step.start, step.stop, level, moments)
         depth = 3 if matched or self.weights == "q1" else 2
         keep: list[tuple[LinearForm, Any]] = [(last, note)] if rows == 1 else [(node.value, note), (node.x, None)]
         keep += [(board.memory(i), step.memory[i]) for i in range(min(len(step.memory), (depth - 1) * rows))]
         return board.finish(new, keep=keep)
 
-    def _match(self, step: Step, gauge: GaugeStep, kept: tuple[_Kept, ...]) -> tuple[list[float], Moments]:
+    def _match(self, step: Step, gauge: GaugeStep, level: Level, kept: tuple[_Kept, ...]) -> tuple[list[float], Moments]:
         """Matched weights, and the moments after the step."""
         before = kept[0].moments if kept else None
         if before is None:
             # with `local`, v stands above the variances of the data
             before, kept = Moments.at(step.start, self.data_variance / (4.0 if math.isfinite(self.local) else 1.0)), ()
-        c = self._c(step.eta)
-        law = GaussianStep(gauge, gauge.node(step.process, c), c, before, tuple(note.level for note in kept))
+        law = GaussianStep(gauge, level, self._c(step.eta), before, tuple(note.level for note in kept))
         end = step.process.level(step.process.t_min)
         weights = law.weights(self._rule(gauge, kept), step.h, (end.sigma / end.alpha) ** 2)
         return weights, law.after(weights, 3)

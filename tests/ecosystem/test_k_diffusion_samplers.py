@@ -8,10 +8,10 @@ import inspect
 import math
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
+from repository import script
 
 import srk
 from srk.ecosystem import k_diffusion
@@ -307,10 +307,7 @@ def node(monkeypatch):
     samplers.KSAMPLER = KSAMPLER
     for module in (comfy, samplers, model_sampling, room, sampling):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    spec = importlib.util.spec_from_file_location("comfyui_node", Path(__file__).parents[2] / "examples" / "comfyui_node.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded, comfy
+    return script("examples/comfyui_node.py"), comfy
 
 
 class ComfyModel:

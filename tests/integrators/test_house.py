@@ -160,5 +160,7 @@ def test_auto_on_a_process_that_is_not_linear() -> None:
 def test_auto_keeps_its_gauge() -> None:
     assert Auto(data_variance=4.0, local=1.0).choose(srk.VP(), 1.0, 4) == SRK2M(data_variance=4.0, local=1.0, weights="matched")
     assert Auto(data_variance=4.0).choose(srk.VP(), 0.5, 4) == SRK2M(data_variance=1.0)
+    labels = [Auto(**options).label(srk.VP(), 1.0, 9) for options in ({}, {"local": np.inf}, {"data_variance": 0.0})]
+    assert labels == ["auto: srk2m (local, matched)", "auto: srk2m (matched)", "auto: srk2m"]
     with pytest.raises(srk.errors.ArgumentError, match="data_variance"):
         Auto(data_variance=-1.0)
