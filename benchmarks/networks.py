@@ -36,8 +36,11 @@ from torch import Tensor
 import srk
 from srk import data
 from srk.analysis.metrics import frechet
-from srk.integrators import integrator
+from srk.control import as_grid
+from srk.integrators import SRK2M, integrator
+from srk.integrators.base import Step
 from srk.noise import BrownianNoise
+from srk.planning import plan_grid
 from srk.processes.base import LinearProcess
 from srk.scores import Prediction
 
@@ -50,8 +53,16 @@ import train_fashion  # noqa: E402
 NFE = (6, 10, 20, 50, 100)
 PEERS = ("ddpm", "euler-maruyama", "wcw", "dpmpp-2m-sde", "dpmpp-3m-sde", "sa-solver", "seeds-2")
 OURS = ("srk2", "srk2m", "auto", "srk2m-local")
-FINE = {"gauge(0,1)": "dpmpp-2m-sde", "gauge(0.5,1)": "srk2m", "gauge(2,1)": "srk2m-local", "gauge(inf,1)": "wcw", "time": "sra1"}
-"""Clock -> solver of its fine solution."""
+FINE = {
+    "gauge(0,1)": "strong srk2m, v = 0",
+    "gauge(0.5,1)": "strong srk2m",
+    "gauge(2,1)": "srk2m-local",
+    "gauge(inf,1)": "wcw",
+    "time": "sra1",
+}
+"""Clock -> solver of its fine solution, of strong order 1.5."""
+SOLVERS = {"strong srk2m, v = 0": SRK2M(data_variance=0.0, strong=True), "strong srk2m": SRK2M(strong=True)}
+"""Solvers that are no registered names."""
 FINE_NFE = 400
 GRIDS = {"log-snr": NFE, "karras": (6, 10, 20)}
 """Grid -> budgets that are run on it."""
@@ -106,11 +117,44 @@ PROBLEMS = {"galaxies": galaxy_problem, "fashion": fashion_problem}
 # -- runs ----------------------------------------------------------------------------------------------------------------
 
 
-def clock(problem: Problem, solver: str) -> str:
-    """Name of the clock that the solver's Brownian path lives on."""
-    from srk.integrators.base import Step
+class SharedPaths(BrownianNoise):
+    """Brownian paths that the runs of all budgets on all grids have in common: their points are ends of intervals before a run puts in its own.
 
-    process, method = problem.process, integrator(solver).choose(problem.process, 1.0, 10)
+    Arguments:
+        process: whose grids these are.
+        clock: of the solver.
+        first_index: of the samples.
+    """
+
+    def __init__(self, process: LinearProcess, clock: str, first_index: int = 0) -> None:
+        super().__init__(SEED, first_index=first_index)
+        self.process, self.clock = process, clock
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        super().start(shape, dtype, device)
+        for point in points(self.process, self.clock):
+            self.path(self.clock).insert(point)
+
+
+@functools.cache
+def points(process: LinearProcess, clock: str) -> tuple[float, ...]:
+    """The ends of the steps of all grids on a clock, coarse grids first."""
+    method = solver_of(FINE[clock])
+    found: list[float] = []
+    for grid, budgets in {"log-snr": (*NFE, FINE_NFE), "karras": GRIDS["karras"]}.items():
+        for steps in sorted({(nfe - 1) // calls for nfe in budgets for calls in (1, 2)}):
+            plans = plan_grid(process, method, as_grid(grid).times(srk.control.Problem(process, method, steps)))
+            found += [end for plan in plans for slot in plan.slots for end in (slot.start, slot.stop) if math.isfinite(end)]
+    return tuple(dict.fromkeys(found))
+
+
+def solver_of(name: str) -> srk.Integrator:
+    return integrator(SOLVERS.get(name, name))
+
+
+def clock(process: LinearProcess, solver: str | srk.Integrator) -> str:
+    """Name of the clock that the solver's Brownian path lives on."""
+    method = (solver_of(solver) if isinstance(solver, str) else solver).choose(process, 1.0, 10)
     lam = (process.lam(process.t_max) + process.lam(process.t_min)) / 2
     return method.plan_step(Step(process, process.level_at(lam), process.level_at(lam + 0.1), 1.0, 0)).clock
 
@@ -122,9 +166,9 @@ def run(problem: Problem, solver: str, nfe: int, folder: Path, grid: str = "log-
     path.parent.mkdir(parents=True, exist_ok=True)
     while len(done) < problem.samples:
         count = min(CHUNK, problem.samples - len(done))
-        noise = BrownianNoise(SEED, levels=5, first_index=len(done))
+        noise = SharedPaths(problem.process, clock(problem.process, solver), len(done))
         began = time.monotonic()
-        sol = srk.solve(problem.process, problem.prediction, solver, shape=count, nfe=nfe, grid=grid, noise=noise)
+        sol = srk.solve(problem.process, problem.prediction, solver_of(solver), shape=count, nfe=nfe, grid=grid, noise=noise)
         done = torch.cat([done, sol.x])
         part = path.with_suffix(".part")
         torch.save(done, part)
@@ -244,7 +288,7 @@ def measure(problem: Problem, folder: Path) -> dict[str, Any]:
     if truth:
         found["floor"]["data"] = {"fd_data": frechet(data_axes(truth[0]), data_axes(truth[1]))}
     for solver, grid, nfe in cells():
-        name = clock(problem, solver)
+        name = clock(problem.process, solver)
         (x, f), (y, g) = seen(solver, nfe, grid), fine[name]
         law, error = law_error(f, g)
         to_data = frechet(data_axes(f), data_axes(truth[1])) if truth else None

@@ -141,7 +141,17 @@ class Sampler:
         saves = _saves(save)
         x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
         problem = Problem(
-            self.process, self.method, self.steps, self.eta, source, self.prediction, tuple(x.shape), x.device, x.dtype, source.seed
+            process=self.process,
+            solver=self.method,
+            steps=self.steps,
+            eta=self.eta,
+            noise=source,
+            score=self.prediction,
+            shape=tuple(x.shape),
+            device=x.device,
+            dtype=x.dtype,
+            autocast=self.autocast,
+            seed=source.seed,
         )
         make = partial(
             Run,

@@ -26,6 +26,7 @@ class Problem:
         score: the bound prediction of the run; None if it is not known.
         shape: (batch, *event) of the run; None if it is not known.
         device, dtype: of the state; None if they are not known.
+        autocast: dtype of `torch.autocast` around the network; None without.
         seed: the seed of the run's noise, if it has one.
     """
 
@@ -38,6 +39,7 @@ class Problem:
     shape: tuple[int, ...] | None = None
     device: torch.device | None = None
     dtype: torch.dtype | None = None
+    autocast: torch.dtype | None = None
     seed: int | None = None
 
 

@@ -97,6 +97,7 @@ class Profile:
         batch: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        autocast: torch.dtype | None = None,
     ) -> Profile:
         """Measure q with a run of `srk2s` on the grid `log-snr`: the mean squared change of the denoiser over each step.
 
@@ -114,6 +115,7 @@ class Profile:
             batch: samples to run at a time, and the length of the score's per-sample conditions if it has any; default all. Small states may come in
                 larger pieces.
             device, dtype: of the states; default the CPU and float32.
+            autocast: dtype for `torch.autocast` around the network, as in `srk.solve`.
 
         Raises:
             IncompatibleError: the process has no log-SNR.
@@ -156,6 +158,7 @@ class Profile:
                 noise=KeyedNoise(seed=seed, first_index=first),
                 device=device,
                 dtype=dtype,
+                autocast=autocast,
                 callback=meter,
             )
             if not phase and process.level(sol.times[-1]).sigma > 0:
@@ -419,4 +422,5 @@ class Budget(Grid):
             batch=problem.shape[0],
             device=problem.device,
             dtype=problem.dtype,
+            autocast=problem.autocast,
         )

@@ -35,7 +35,7 @@ class Auto(Integrator):
 
     Arguments:
         data_variance: a bound for the variance of the gauge, best some four times the variance of the data (2: for data scaled to [-1, 1]).
-        local: how the gauge follows the noise, see `SRK2M`. 2 serves densities of all kinds; images are served better by 0.3 (`srk2m-local`).
+        local: how the gauge follows the noise, see `SRK2M`. 1.5 serves densities of all kinds; networks of images are served better by `srk2m-local`.
     """
 
     name = "auto"
@@ -47,7 +47,7 @@ class Auto(Integrator):
     advice = "one call; picks by eta and budget, and says in the solution what it picked"
 
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
-    local: float = attrs.field(default=2.0, converter=check_slope)
+    local: float = attrs.field(default=1.5, converter=check_slope)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""

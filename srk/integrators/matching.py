@@ -1,12 +1,13 @@
 r"""Moment matching: weights of past stages under which a step is as exact as it can be on Gaussian data of every variance at once.
 
 On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of the state x and the kept stages x_1, x_2, ..., whose
-remainders are R_j = g_j x_j, for a family of w, with matrices of 4 x 4. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
+remainders are R_j = g_j x_j, for a family of w, with matrices of 5 x 5. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
 
     sum_w omega(w) (Var(x')/(alpha'^2 w + sigma'^2) - 1)^2 + mu |a - a_0|^2
 
 is least, a_0 the rule of `srk2m`. What an earlier step got wrong enters the covariance, so that later steps correct it. omega is the square of
-(w + s_min)/(w + s'), the part of an error at the level s' = (sigma'/alpha')^2 that is not forgotten until s_min.
+(w + s_min)/(w + s'), the part of an error at the level s' = (sigma'/alpha')^2 that is not forgotten until s_min. The ridge mu shrinks with the fourth power of a
+short step, so that the weights are free to take out the next order of the error.
 """
 
 from __future__ import annotations
@@ -21,25 +22,32 @@ from srk.integrators.gauge import GaugeStep
 from srk.integrators.plan import STATE, Column, LinearForm
 from srk.processes.base import Level
 
-#: Variances of the family over that of the gauge: three decades down, one and a half up.
-FAMILY = np.logspace(-3.0, 1.5, 25)
-#: mu over the trace of the normal equations; below `SHORT` (a step in half log-SNR) it shrinks with the square of the step.
-RIDGE, SHORT = 1e-2, 1.0
+#: Stages whose weights are matched.
+DEPTH = 4
+#: Variances of the family over that of the gauge.
+FAMILY = np.logspace(-3.0, 3.0, 25)
+#: Noise after the first step over the largest variance of the family: of a larger one that step, whose R is not known, gets more wrong than weights can take back.
+COVERED = 4.0
+#: mu over the trace of the normal equations is RIDGE q, q = h^POWER with h the longest step so far in half log-SNR, the first left out, but SHORTEST <= h <= 1.
+#: What a long step got wrong, the weights of short ones cannot take back; they would swing between their bounds.
+RIDGE, POWER, SHORTEST = 1e-2, 4, 0.1
 LARGEST = 0.5  # change of a weight
 _x, _R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
 
 
 @attrs.frozen(slots=True, eq=False)
 class Moments:
-    """Covariance of (x, x_1, ..., x_n) for each variance of the data, shape (k, 1 + n, 1 + n)."""
+    """Covariance of (x, x_1, ..., x_n) for each variance of the data, shape (k, 1 + n, 1 + n), and the longest step before in half log-SNR, the first left out."""
 
     variances: np.ndarray
     covariance: np.ndarray
+    longest: float = 0.0
 
     @staticmethod
-    def at(level: Level, v: float) -> Moments:
-        """Of the exact law at a level, with nothing kept, for the family around the gauge `v`."""
+    def at(level: Level, v: float, stop: Level) -> Moments:
+        """Of the exact law at a level, with nothing kept, before a first step to `stop`; for the family around the gauge `v`."""
         w = v * FAMILY
+        w = w[: max(1, int((COVERED * stop.alpha**2 * w <= stop.sigma**2).sum()))]
         return Moments(w, (level.alpha**2 * w + level.sigma**2)[:, None, None])
 
 
@@ -62,6 +70,11 @@ class GaussianStep:
     before: Moments
     nodes: tuple[Level, ...] = ()
 
+    @property
+    def _longest(self) -> float:
+        """The longest step so far but for the first, which may start at infinite noise."""
+        return max(self.before.longest, self.gauge.stop.lam - self.gauge.start.lam) if self.nodes else 0.0
+
     def _slope(self, level: Level) -> np.ndarray:
         """g in R = g x at a level: (n D - v alpha x)/sigma^2 with D = alpha w/(alpha^2 w + sigma^2) x."""
         w = self.before.variances
@@ -77,8 +90,8 @@ class GaussianStep:
             np.array([self._slope(node) for node in self.nodes]).reshape(-1, len(self.before.variances)).T,
         )  # fmt: skip
 
-    def weights(self, start: Sequence[float], h: float, s_min: float) -> list[float]:
-        """The matched weights near `start`; h is the step in half log-SNR, s_min the level at which the run ends."""
+    def weights(self, start: Sequence[float], s_min: float) -> list[float]:
+        """The matched weights near `start`; s_min is the level at which the run ends."""
         n = len(start)
         if n < 2:
             return list(start)
@@ -95,7 +108,7 @@ class GaussianStep:
         rows = np.concatenate([np.zeros((len(w), 1, n - 1)), effect[:, :, None] * change], axis=1)
         first = np.concatenate([(A1 + B1 * g * A)[:, None], effect * np.asarray(start)], axis=1)
         t = np.zeros(n - 1)
-        ridge = RIDGE * min(1.0, h / SHORT) ** 2
+        ridge = RIDGE * min(1.0, max(SHORTEST, self._longest)) ** POWER
         for _ in range(4):
             y = first + rows @ t
             Cy = (C @ y[:, :, None])[:, :, 0]
@@ -125,4 +138,4 @@ class GaussianStep:
             z = np.zeros((k, 1 + kept))
             z[:, 0], z[:, 1] = B1 * g * node + state, node
             covariance += z[:, :, None] * z[:, None, :]
-        return Moments(self.before.variances, covariance)
+        return Moments(self.before.variances, covariance, self._longest)

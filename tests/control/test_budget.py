@@ -91,6 +91,19 @@ def test_conditions_of_the_run_are_cut_with_the_pilot() -> None:
     assert sol.success and control.pilot_nfe == 8 * 9
 
 
+def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
+    seen: set[torch.dtype] = set()
+    linear = torch.nn.Linear(4, 4)
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = linear(x)
+        seen.add(out.dtype)
+        return out
+
+    srk.solve(VP, srk.Data(network), "srk2m", shape=(4, 4), nfe=6, seed=0, controller="budget", autocast=torch.bfloat16)
+    assert seen == {torch.bfloat16}
+
+
 def test_losses_give_the_same_profile(profile: Profile) -> None:
     """A curve of losses at levels in any order, with noise of 1% that isotonic regression has to take, gives the closed form and the pilot."""
     lam = np.linspace(-5.2, 4.8, 101)

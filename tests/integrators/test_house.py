@@ -24,10 +24,11 @@ def test_the_moments_are_those_of_the_exact_law() -> None:
     process, v = srk.VP(), 0.5
     times = srk.control.Uniform().times(srk.control.Problem(process, MATCHED, 9))
     plans = plan_grid(process, MATCHED, times)
-    for family in (0, 12, 24):
-        w = v * float(FAMILY[family])
-        law = gaussian_law(MATCHED, process, 0.0, w, grid=times)
-        assert plans[-1].notes[0].moments.covariance[family, 0, 0] == pytest.approx(law.variance[0], rel=1e-9)
+    moments = plans[-1].notes[0].moments
+    assert moments.variances[0] == v * FAMILY[0]
+    for family in (0, 12, -1):
+        law = gaussian_law(MATCHED, process, 0.0, float(moments.variances[family]), grid=times, start="exact")
+        assert moments.covariance[family, 0, 0] == pytest.approx(law.variance[0], rel=1e-9)
 
 
 def test_moments_of_one_step_by_hand() -> None:
@@ -35,13 +36,13 @@ def test_moments_of_one_step_by_hand() -> None:
     process = srk.VP()
     start, stop = process.level(0.8), process.level(0.5)
     gauge = GaugeStep(start, stop, 0.5, 1.0)
-    moments = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, Moments.at(start, 0.5)).after([], 3)
+    moments = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, Moments.at(start, 0.5, stop)).after([], 3)
     exact = stop.alpha**2 * moments.variances + stop.sigma**2
     at = int(np.argmin(np.abs(moments.variances - 0.5)))
-    own = Moments(np.array([0.5]), Moments.at(start, 0.5).covariance[:1] * 0 + start.alpha**2 * 0.5 + start.sigma**2)
+    own = Moments(np.array([0.5]), Moments.at(start, 0.5, stop).covariance[:1] * 0 + start.alpha**2 * 0.5 + start.sigma**2)
     same = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, own).after([], 3)
     assert same.covariance[0, 0, 0] == pytest.approx(stop.alpha**2 * 0.5 + stop.sigma**2, rel=1e-12)
-    assert abs(moments.covariance[at, 0, 0] / exact[at] - 1) < abs(moments.covariance[-1, 0, 0] / exact[-1] - 1)
+    assert abs(moments.covariance[at, 0, 0] / exact[at] - 1) < 0.01 * abs(moments.covariance[0, 0, 0] / exact[0] - 1)
 
 
 def test_matched_weights_sum_to_one() -> None:
@@ -52,7 +53,7 @@ def test_matched_weights_sum_to_one() -> None:
     root = rng.normal(size=(len(FAMILY), 4, 4))
     past = tuple(process.level(t) for t in (0.55, 0.65, 0.75))
     step = GaussianStep(gauge, gauge.node(process, 0.25), 0.25, Moments(0.5 * FAMILY, root @ root.transpose(0, 2, 1)), past)
-    weights = step.weights([1.5, -0.5, 0.0], 0.3, 1e-4)
+    weights = step.weights([1.5, -0.5, 0.0], 1e-4)
     assert sum(weights) == pytest.approx(1.0, abs=1e-12)
     assert max(abs(a - b) for a, b in zip(weights, [1.5, -0.5, 0.0], strict=True)) <= 1.0
 
@@ -74,10 +75,29 @@ def test_matched_on_other_grids_and_gauges() -> None:
         assert gaussian_kl(SRK2M(data_variance=variance, weights="matched"), EDM, variance=0.3, nfe=30) < 1e-5
 
 
-def test_matched_slope() -> None:
-    """Third order on linear problems: KL falls at least as steps^-6."""
-    kl = [gaussian_kl(MATCHED, srk.VP(), variance=[0.1, 2.0], steps=n) for n in (50, 100)]
-    assert np.log2(kl[1] / kl[0]) < -6.0
+@pytest.mark.parametrize("solver", [MATCHED, SRK2M(data_variance=2.0, local=1.5, weights="matched")])
+def test_matched_slope(solver: SRK2M) -> None:
+    """Fourth order on linear problems, where the ridge still shrinks: KL falls as steps^-8."""
+    kl = [gaussian_kl(solver, srk.VP(), variance=[0.1, 2.0], steps=n) for n in (24, 96)]
+    assert np.log2(kl[1] / kl[0]) / 2 == pytest.approx(-8.0, abs=1.5)
+
+
+@pytest.mark.parametrize("sigma_max", [10.0, 20.0, 80.0])
+@pytest.mark.parametrize("steps", [100, 400])
+def test_matched_weights_do_not_chase_the_first_step(sigma_max: float, steps: int) -> None:
+    """What the first step gets wrong of data as wide as the noise cannot be taken back; weights that try swing between their bounds, and KL stays above 1e-9."""
+    process = srk.EDM(sigma_min=0.01, sigma_max=sigma_max)
+    assert np.mean([gaussian_kl(MATCHED, process, variance=v, steps=steps) for v in VARIANCES[sigma_max**2 / 16 > VARIANCES]]) < 1e-11
+
+
+def test_matched_with_little_noise_at_the_start() -> None:
+    """Only the least variance of the family is left where the noise covers none."""
+    process = srk.EDM(sigma_min=0.01, sigma_max=0.05)
+    assert (
+        len(Moments.at(process.level_at(process.lam(process.t_max)), 1.0, process.level_at(process.lam(process.t_max) + 0.1)).variances)
+        == 1
+    )
+    assert gaussian_kl(MATCHED, process, variance=1e-4, steps=10) < 1e-4
 
 
 def test_matched_from_infinite_noise() -> None:
@@ -132,7 +152,7 @@ def test_auto_is_what_it_picked() -> None:
     """The same samples, with or without solve() knowing that it is `auto`; and the same plans in the exact laws."""
     process = srk.VP()
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
-    for eta, solver in ((0.5, SRK2M()), (1.0, SRK2M(data_variance=2.0, local=2.0, weights="matched"))):
+    for eta, solver in ((0.5, SRK2M()), (1.0, SRK2M(data_variance=2.0, local=1.5, weights="matched"))):
         one, two = (srk.solve(process, score, s, shape=(8, 1), steps=20, eta=eta, seed=0).x for s in ("auto", solver))
         assert torch.equal(one, two)
         kl = [gaussian_kl(s, process, steps=20, eta=eta, variance=0.2) for s in ("auto", solver)]
