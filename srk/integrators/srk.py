@@ -214,7 +214,8 @@ class SRK2M(_GaugeNode):
     Arguments:
         data_variance: v, the variance of the Gaussian reference in the units of the data squared.
         local: let the gauge follow the noise, 1/(1/v + 1/(local s)) at s = (sigma/alpha)^2: what is still open of an image at a noise level is detail of
-            about that scale. v is then a bound, best some four times the variance of the data; 1.5 is a good value, 0.1 on networks of images. inf (the default): v at all levels.
+            about that scale. v is then a bound, best some four times the variance of the data; 1.5 is a good value, 0.1 with `strong` on networks of
+            images. inf (the default): v at all levels.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1); overrides `strong`.
         beta: weight of the correction for the lag; default 1, or 1/2 where v = 0.
@@ -322,7 +323,7 @@ class SRK2MLocal(SRK2M):
     Arguments:
         data_variance: v, a bound; some four times the variance of the data (2: for data scaled to [-1, 1]).
         local: size of what is open at a noise level, in units of (sigma/alpha)^2.
-        strong: False puts the node at 1/4: better on smooth densities, worse on networks from 8 calls on.
+        strong: False puts the node at 1/4: better on smooth densities, worse along the path on networks.
         node, beta, first, weights: as of `SRK2M`.
     """
 
