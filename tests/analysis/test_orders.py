@@ -24,12 +24,15 @@ LINEAR = {
     "srk2s": 3.0,  # relative variance error c^2 (H Gamma)^4: numerics.md section 4
     "srk2": 3.0,
     "srk2m": 3.0,
-    "auto": 3.7,  # weights that follow the exact covariances of Gaussian data
-    "srk2m-local": 4.0,
+    "auto": 4.0,  # weights that follow the exact covariances of Gaussian data
+    "srk2m-local": 3.75,
     "stochastic-midpoint": 2.0,  # alpha.w^2 = 1/4, not 1/2, matters only where the drift is curved
     "lms": 4.0,  # four-step Adams-like formula; the declared order is that of its start
 }
 """Weak orders on linear problems that are higher than declared, with the reason."""
+
+MATCHED = ("auto", "srk2m-local")
+"""Their ridge shrinks with the steps up to some 100 of them; there the error (sqrt(KL) 1e-8) stands still for a while before it falls on."""
 
 SHORT = srk.OU(t_min=0.1, horizon=1.0)
 """A start at moderate noise, where a mixture is far from Gaussian: the terms of every order count."""
@@ -47,7 +50,7 @@ def registered() -> dict[str, srk.Integrator]:
 
 @pytest.mark.parametrize("name", [name for name, solver in srk.solvers().items() if solver.weak_order is not None])
 def test_weak_order_on_gaussian_targets(name: str) -> None:
-    order = weak_order(name, VP, steps=(128, 256))
+    order = weak_order(name, VP, steps=(24, 96) if name in MATCHED else (128, 256))
     declared = order.declared
     assert declared is not None
     if name in LINEAR:
@@ -55,6 +58,13 @@ def test_weak_order_on_gaussian_targets(name: str) -> None:
         assert order.slope > declared
     else:
         assert order.slope == pytest.approx(declared, abs=0.15), order
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_matched_weights_keep_the_declared_order_in_the_long_run(name: str) -> None:
+    order = weak_order(name, VP, steps=(128, 1024))
+    assert order.declared is not None
+    assert order.slope > order.declared + 0.5
 
 
 def test_strong_orders_on_a_mixture() -> None:
