@@ -471,7 +471,7 @@ def planning_times() -> list[str]:
         "| solver | ms |",
         "|---|---:|",
     ]
-    for solver in ("ddpm", "srk2m", "srk2s", "sra1", "etd-sra1", "wcw"):
+    for solver in ("ddpm", "srk2m", "srk2m-local", "srk2s", "sra1", "etd-sra1", "wcw"):
         method = srk.solvers()[solver]
 
         def plan() -> None:

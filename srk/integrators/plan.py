@@ -252,6 +252,17 @@ class Draft:
         Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels, Gauss-Legendre quadrature, 64 points), with as few
         draws as their covariance needs.
         """
+        draws, coefficients = self._span(start, stop, kernels)
+        return [sum((draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0), start=ZERO) for column in coefficients.T]
+
+    def orthonormal(self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[LinearForm]:
+        """The integrals of `functionals` made independent unit normals in their order: each with those before taken off, and scaled."""
+        return self._span(start, stop, kernels)[0]
+
+    def _span(
+        self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
+    ) -> tuple[list[LinearForm], np.ndarray]:
+        """Independent unit draws, and the coefficients of the kernels' integrals in them, a column each."""
         h = stop - start
         times = start + h * _GAUSS_NODES
         values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels]) * (math.sqrt(h) * _GAUSS_ROOTS)
@@ -270,7 +281,7 @@ class Draft:
         for direction, sign in zip(directions.T, signs, strict=True):
             weights = np.where(np.abs(direction) > 1e-14, sign * direction, 0.0)
             draws.append(self.normal(start, stop, tuple(np.trim_zeros(weights, "b").tolist())))
-        return [sum((draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0), start=ZERO) for column in coefficients.T]
+        return draws, coefficients
 
     def finish(
         self,

@@ -65,16 +65,6 @@ def check_slope(value: Any) -> float:
     return slope
 
 
-def _orthonormal(forms: Sequence[LinearForm]) -> list[LinearForm]:
-    """Unit forms in independent draws, each orthogonal to those before; what these integrals are but for the error of their quadrature on very long steps."""
-    found: list[LinearForm] = []
-    for form in forms:
-        for other in found:
-            form = form - other * sum(form.number(column) * other.number(column) for column in other.terms)
-        found.append(form * sum(form.number(column) ** 2 for column in form.terms) ** -0.5)
-    return found
-
-
 @attrs.frozen(kw_only=True)
 class _GaugeNode(Integrator):
     """What srk2s and srk2m share: one stage inside the step, on its own noise level, whose R carries the whole step."""
@@ -133,7 +123,7 @@ class _GaugeNode(Integrator):
 
         start, stop = gauge.interval
         length = stop - start
-        first, *rest = _orthonormal(board.functionals(*path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel]))
+        first, *rest = board.orthonormal(*path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel])
         return board, first, rest[0] if rest else ZERO
 
     def _stage(

@@ -173,6 +173,22 @@ def test_functionals_have_their_covariance(kernels: list[str]) -> None:
     assert len(plan.slots) == len(set(kernels))
 
 
+def test_orthonormal_functionals_are_unit_normals() -> None:
+    """Independent and of variance 1 to rounding, also where the quadrature of a kernel is not; the first two span what the integrals span, in order."""
+    step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
+    board = step.draft("test")
+    kernels = [lambda t: 1.0 / (t - 0.49999), np.ones_like]
+    units, forms = board.orthonormal(0.5, 2.0, kernels), board.functionals(0.5, 2.0, kernels)
+
+    def vector(form: LinearForm) -> np.ndarray:
+        weights = [(board._slots[column.number].weights, form.number(column)) for column in form.terms]
+        return np.sum([np.pad(w, (0, 6 - len(w))) * c for w, c in weights], axis=0)
+
+    u, f = np.array([vector(x) for x in units]), np.array([vector(x) for x in forms])
+    assert np.allclose(u @ u.T, np.eye(2), atol=1e-14)
+    assert (f @ u.T)[0, 1] == pytest.approx(0.0, abs=1e-12) and np.all(np.diag(f @ u.T) > 0.0)
+
+
 def test_unused_draws_are_not_drawn() -> None:
     process = srk.VP()
     plan = srk.solvers()["ddpm"].plan_step(Step(process, process.level(1.0), process.level(0.5), eta=0.0))
