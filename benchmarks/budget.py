@@ -44,7 +44,11 @@ CRITERIA = ("concentrated", "broad", "kl", "l2")
 def targets() -> dict[str, Gaussians | Sampled]:
     """The targets of `quality.py` with an exact score on which the criteria were chosen; two came later."""
     later = ("mixture, 64-D", quality.FASHION)
-    return {name: target for name, target in quality.targets().items() if not target.perturbed and name not in later}
+    return {
+        name: target
+        for name, target in quality.targets().items()
+        if not target.perturbed and name not in later
+    }
 
 
 @functools.cache
@@ -52,15 +56,25 @@ def held_out() -> dict[str, Gaussians | Sampled]:
     """Targets that had no part in the choice of the criteria."""
     generator = torch.Generator().manual_seed(11)
     places = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 2)
-    lattice = srk.targets.GaussianMixture([1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0], places, [0.06] * 9)
+    lattice = srk.targets.GaussianMixture(
+        [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0], places, [0.06] * 9
+    )
     means = 0.5 * torch.randn(20, 32, generator=generator, dtype=torch.float64)
     mixture = srk.targets.GaussianMixture([1.0] * 20, means, [0.05, 0.1, 0.15, 0.2] * 5)
     spectrum = tuple(float(v) for v in np.logspace(-3.0, 0.0, 8))
     made: list[Gaussians | Sampled] = [
         Gaussians("Gaussian, 8-D", quality.VP, (spectrum,), note="VP, eigenvalues logspace(-3, 0)"),
         Gaussians("Gaussian, 2-D", quality.EDM, ((4.0, 0.01),), note="EDM, variances 4 and 0.01"),
-        quality._mixture("lattice, 2-D", lattice, 64_000, quality._directions(2, 8), note="VP, 9 components of deviation 0.06"),
-        quality._mixture("mixture, 32-D", mixture, 24_000, quality._directions(32, 16), note="VP, 20 components"),
+        quality._mixture(
+            "lattice, 2-D",
+            lattice,
+            64_000,
+            quality._directions(2, 8),
+            note="VP, 9 components of deviation 0.06",
+        ),
+        quality._mixture(
+            "mixture, 32-D", mixture, 24_000, quality._directions(32, 16), note="VP, 20 components"
+        ),
     ]
     return {target.name: target for target in made}
 
@@ -79,16 +93,27 @@ def error(target: Gaussians | Sampled, solver: str, grid: str, nfe: int) -> floa
     """The error of a cell, nan where the budget buys no step; not below the resolution of the samples."""
     try:
         if not grid.startswith("budget"):
-            fixed = srk.control.Gauge(data_variance=target.largest_variance) if grid == "gauge" else grid
+            fixed = (
+                srk.control.Gauge(data_variance=target.largest_variance)
+                if grid == "gauge"
+                else grid
+            )
             value = target.error(solver, fixed, nfe)
         else:
             criterion: Any = grid.partition(" ")[2] or None
-            grids = [Budget(profile=profile, criterion=criterion) for profile in profiles(target.name)]
+            grids = [
+                Budget(profile=profile, criterion=criterion) for profile in profiles(target.name)
+            ]
             if isinstance(target, Sampled):
                 value = target.error(solver, grids[0], nfe)
             else:
                 pairs = zip(target.variances, grids, strict=True)
-                kl = [gaussian_kl(solver, target.process, variance=v, mean=target.mean, nfe=nfe, grid=g) for v, g in pairs]
+                kl = [
+                    gaussian_kl(
+                        solver, target.process, variance=v, mean=target.mean, nfe=nfe, grid=g
+                    )
+                    for v, g in pairs
+                ]
                 value = math.sqrt(max(float(np.mean(kl)), 0.0))
     except (SRKError, OverflowError, FloatingPointError, ZeroDivisionError):
         return math.nan
@@ -134,15 +159,36 @@ def report(values: dict[str, float]) -> str:
         found = [values.get(f"{name}|{solver}|{grid}|{nfe}", math.nan) for grid in grids]
         return min((e for e in found if not math.isnan(e)), default=math.nan)
 
-    def mean(names: Sequence[str], solver: str, grid: str, against: Sequence[str], budgets: Sequence[int] = NFE) -> str:
-        ratios = [best(name, solver, n, [grid]) / best(name, solver, n, against) for name in names for n in budgets]
-        return _number(math.exp(float(np.mean(np.log(ratios))))) if np.isfinite(ratios).all() else "-"
+    def mean(
+        names: Sequence[str],
+        solver: str,
+        grid: str,
+        against: Sequence[str],
+        budgets: Sequence[int] = NFE,
+    ) -> str:
+        ratios = [
+            best(name, solver, n, [grid]) / best(name, solver, n, against)
+            for name in names
+            for n in budgets
+        ]
+        return (
+            _number(math.exp(float(np.mean(np.log(ratios))))) if np.isfinite(ratios).all() else "-"
+        )
 
     chosen, others = list(targets()), list(held_out())
     head = ["", *(f"NFE {n}" for n in NFE), "all"]
 
-    def lines(names: Sequence[str], against: Sequence[str], solvers: Sequence[str] = SOLVERS) -> list[list[str]]:
-        return [[f"`{s}`", *(mean(names, s, "budget", against, [n]) for n in NFE), mean(names, s, "budget", against)] for s in solvers]
+    def lines(
+        names: Sequence[str], against: Sequence[str], solvers: Sequence[str] = SOLVERS
+    ) -> list[list[str]]:
+        return [
+            [
+                f"`{s}`",
+                *(mean(names, s, "budget", against, [n]) for n in NFE),
+                mean(names, s, "budget", against),
+            ]
+            for s in solvers
+        ]
 
     text = HEADER
     text += "## Error on the budget grid over that on the best fixed grid, geometric mean of seven targets\n\n"
@@ -151,20 +197,37 @@ def report(values: dict[str, float]) -> str:
     text += "\nWithout `gauge`:\n\n" + table(head, lines(chosen, FIXED[:-1]))
     text += "\nOver log-snr, the default grid:\n\n" + table(head, lines(chosen, FIXED[:1]))
     text += "\n## The same on targets that had no part in choosing the criteria\n\n"
-    text += "; ".join(f"{t.name} ({t.note})" for t in held_out().values()) + ".\n\nOver the best fixed grid, `gauge` included:\n\n"
-    text += table(head, lines(others, FIXED)) + "\nOver log-snr:\n\n" + table(head, lines(others, FIXED[:1]))
+    text += (
+        "; ".join(f"{t.name} ({t.note})" for t in held_out().values())
+        + ".\n\nOver the best fixed grid, `gauge` included:\n\n"
+    )
+    text += (
+        table(head, lines(others, FIXED))
+        + "\nOver log-snr:\n\n"
+        + table(head, lines(others, FIXED[:1]))
+    )
     text += "\n## By criterion, over the best fixed grid, on the first four targets\n\n"
     text += table(
-        ["", *(f"`{c}`" for c in CRITERIA)], [[f"`{s}`", *(mean(CHEAP, s, f"budget {c}", FIXED) for c in CRITERIA)] for s in SOLVERS]
+        ["", *(f"`{c}`" for c in CRITERIA)],
+        [[f"`{s}`", *(mean(CHEAP, s, f"budget {c}", FIXED) for c in CRITERIA)] for s in SOLVERS],
     )
     text += "\n## By target, over the best fixed grid\n\n"
     every = [*chosen, *others]
-    text += table(["", *(f"`{s}`" for s in SOLVERS)], [[name, *(mean([name], s, "budget", FIXED) for s in SOLVERS)] for name in every])
-    text += "\n## Other solvers, over log-snr, on the first four targets\n\n" + table(head, lines(CHEAP, FIXED[:1], OTHERS))
+    text += table(
+        ["", *(f"`{s}`" for s in SOLVERS)],
+        [[name, *(mean([name], s, "budget", FIXED) for s in SOLVERS)] for name in every],
+    )
+    text += "\n## Other solvers, over log-snr, on the first four targets\n\n" + table(
+        head, lines(CHEAP, FIXED[:1], OTHERS)
+    )
     text += "\n## The pilot\n" + pilots() + "\n## Errors\n"
     for name, target in {**targets(), **held_out()}.items():
         text += f"\n### {name}{f' ({target.note})' if target.note else ''}\n\n"
-        rows = [[f"`{s}`, {g}", *(_number(best(name, s, n, [g])) for n in NFE)] for s in SOLVERS for g in (*FIXED, "budget")]
+        rows = [
+            [f"`{s}`, {g}", *(_number(best(name, s, n, [g])) for n in NFE)]
+            for s in SOLVERS
+            for g in (*FIXED, "budget")
+        ]
         text += table(head[:-1], rows)
     return text
 
@@ -178,13 +241,25 @@ def pilots(n: int = 20_000) -> str:
             seen: list[torch.Tensor] = []
             score = srk.targets.Gaussian(0.0, v).score(quality.VP)
             sol = srk.solve(
-                quality.VP, score, solver, shape=n, steps=steps, seed=1, callback=lambda info, seen=seen: seen.append(info.denoised)
+                quality.VP,
+                score,
+                solver,
+                shape=n,
+                steps=steps,
+                seed=1,
+                callback=lambda info, seen=seen: seen.append(info.denoised),
             )
             moved = np.array([float((b - a).square().mean()) for a, b in pairwise([*seen, sol.x])])
             s = np.array([quality.VP.level(t).r ** 2 for t in sol.times])
             ratios.append(moved / -np.diff(v * s / (v + s)))
         rows.append(
-            [f"`{solver}`, {steps} steps", *(f"{r:.3f}" for r in (np.min(ratios), np.max(ratios), np.mean([x[-1] for x in ratios])))]
+            [
+                f"`{solver}`, {steps} steps",
+                *(
+                    f"{r:.3f}"
+                    for r in (np.min(ratios), np.max(ratios), np.mean([x[-1] for x in ratios]))
+                ),
+            ]
         )
     text = f"\nMeasured q over the closed form on N(0, v) data, v = 0.01, 0.25 and 4, VP, {n} samples (one standard deviation: {math.sqrt(2 / n):.3f}),\n"
     return text + "64 calls each:\n\n" + table(["", "smallest", "largest", "last step"], rows)
@@ -203,7 +278,9 @@ default size: 32 steps of `srk2s`, 1024 coordinates in all; its calls are not in
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="write the tables from the cells that are there")
+    parser.add_argument(
+        "--report", action="store_true", help="write the tables from the cells that are there"
+    )
     parser.add_argument("--folder", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -60,44 +60,72 @@ def constant() -> Iterator[str]:
     images, process = digits(), srk.VP()
     score = srk.targets.Empirical(images).score(process)
     generator = torch.Generator().manual_seed(0)
-    floors = [sliced_w2(images[torch.randint(len(images), (SAMPLES,), generator=generator)], images) for _ in range(5)]
+    floors = [
+        sliced_w2(images[torch.randint(len(images), (SAMPLES,), generator=generator)], images)
+        for _ in range(5)
+    ]
     yield "`srk2m`, VP, log-SNR grid, exact score: sliced W2 to the data by the gauge variance v."
     yield f"{SAMPLES} samples, one seed; exact samples: {sum(floors) / len(floors):.4f}.\n"
     yield "| v | " + " | ".join(f"NFE {nfe}" for nfe in BUDGETS) + " |"
     yield "| ---: |" + " ---: |" * len(BUDGETS)
     for v in VARIANCES:
-        cells = [sliced_w2(srk.solve(process, score, SRK2M(data_variance=v), shape=SAMPLES, nfe=nfe, seed=0).x, images) for nfe in BUDGETS]
+        cells = [
+            sliced_w2(
+                srk.solve(process, score, SRK2M(data_variance=v), shape=SAMPLES, nfe=nfe, seed=0).x,
+                images,
+            )
+            for nfe in BUDGETS
+        ]
         yield f"| {v:g} | " + " | ".join(f"{cell:.4f}" for cell in cells) + " |"
 
 
 def on_targets() -> Iterator[str]:
     """Errors on targets with an exact score, as benchmarks/quality.py measures them, log-SNR grid."""
     solvers: dict[str, srk.Integrator] = {
-        f"`srk2m`, matched, local {local:g}": SRK2M(data_variance=BOUND, local=local, weights="matched")
+        f"`srk2m`, matched, local {local:g}": SRK2M(
+            data_variance=BOUND, local=local, weights="matched"
+        )
         for local in (0.3, 1.0, 1.5, 2.0, 4.0)
     }
     solvers["`srk2m`, matched, v = 0.5"] = SRK2M(weights="matched")
-    solvers["`srk2m`, matched, local 1.5, node 1/3"] = SRK2M(data_variance=BOUND, local=1.5, weights="matched", strong=True)
-    solvers["`srk2m`, matched, local 0.1, node 1/3"] = SRK2M(data_variance=BOUND, local=0.1, weights="matched", strong=True)
+    solvers["`srk2m`, matched, local 1.5, node 1/3"] = SRK2M(
+        data_variance=BOUND, local=1.5, weights="matched", strong=True
+    )
+    solvers["`srk2m`, matched, local 0.1, node 1/3"] = SRK2M(
+        data_variance=BOUND, local=0.1, weights="matched", strong=True
+    )
     solvers["`srk2m`, matched, v = 0.5, node 1/3"] = SRK2M(weights="matched", strong=True)
     solvers["`srk2m`, by the rule, local 2"] = SRK2M(data_variance=BOUND, local=2.0)
     solvers["`srk2m`, by the rule, v = 0.5"] = SRK2M()
     solvers["`srk2`, local 2"] = SRK2S(data_variance=BOUND, local=2.0)
     solvers["`srk2`, v = 0.5"] = SRK2S()
     logs: dict[str, list[list[float]]] = {label: [] for label in solvers}
-    header = "| | " + " | ".join(f"NFE {nfe}" for nfe in TARGET_CALLS) + " |\n|---|" + "---:|" * len(TARGET_CALLS)
+    header = (
+        "| | "
+        + " | ".join(f"NFE {nfe}" for nfe in TARGET_CALLS)
+        + " |\n|---|"
+        + "---:|" * len(TARGET_CALLS)
+    )
     yield "Errors as in [the quality benchmark](quality.md), log-SNR grid; the bound of `local` is 2."
     for name in TARGETS:
         target = quality.targets()[name]
         yield f"\n## {name}\n\n{header}"
         for label, solver in solvers.items():
-            errors = [max(target.error(solver, "log-snr", nfe), target.resolution) for nfe in TARGET_CALLS]
+            errors = [
+                max(target.error(solver, "log-snr", nfe), target.resolution) for nfe in TARGET_CALLS
+            ]
             logs[label].append([math.log(error) for error in errors])
             yield f"| {label} | " + " | ".join(f"{error:.2g}" for error in errors) + " |"
     yield f"\n## Geometric mean, relative to `srk2m`, matched, v = 0.5\n\n{header}"
     base = torch.tensor(logs["`srk2m`, matched, v = 0.5"]).mean(0)
     for label, rows in logs.items():
-        yield f"| {label} | " + " | ".join(f"{ratio:.2f}" for ratio in (torch.tensor(rows).mean(0) - base).exp().tolist()) + " |"
+        yield (
+            f"| {label} | "
+            + " | ".join(
+                f"{ratio:.2f}" for ratio in (torch.tensor(rows).mean(0) - base).exp().tolist()
+            )
+            + " |"
+        )
 
 
 def weights() -> Iterator[str]:
@@ -121,7 +149,9 @@ def weights() -> Iterator[str]:
     }
     solver = SRK2M(data_variance=BOUND, local=1.5, weights="matched")
 
-    narrow = quality.Gaussians("", srk.EDM(sigma_min=0.01, sigma_max=20.0), tuple((v,) for v in np.logspace(-3, 1, 9)))
+    narrow = quality.Gaussians(
+        "", srk.EDM(sigma_min=0.01, sigma_max=20.0), tuple((v,) for v in np.logspace(-3, 1, 9))
+    )
 
     def errors(changed: dict[str, Any]) -> torch.Tensor:
         with ExitStack() as stack:
@@ -129,16 +159,33 @@ def weights() -> Iterator[str]:
                 stack.enter_context(patch(name, value))
             planning.forget()
             targets = [*(quality.targets()[name] for name in TARGETS[:3]), narrow]
-            rows = [[target.error(solver, "log-snr", nfe) for nfe in WEIGHT_CALLS] for target in targets]
+            rows = [
+                [target.error(solver, "log-snr", nfe) for nfe in WEIGHT_CALLS] for target in targets
+            ]
         return torch.tensor(rows).log()
 
     yield "`srk2m`, bound 2, local 1.5, matched weights, log-SNR grid. sqrt(KL), geometric mean over three Gaussian targets of [the quality benchmark](quality.md) and"
     yield "the nine scales from sigma 20 in place of 80, relative to the constants as they are.\n"
-    yield "| | " + " | ".join(f"NFE {nfe}" for nfe in WEIGHT_CALLS) + " |\n|---|" + "---:|" * len(WEIGHT_CALLS)
+    yield (
+        "| | "
+        + " | ".join(f"NFE {nfe}" for nfe in WEIGHT_CALLS)
+        + " |\n|---|"
+        + "---:|" * len(WEIGHT_CALLS)
+    )
     reference = errors({})
-    yield "| as they are: sqrt(KL) | " + " | ".join(f"{error:.2g}" for error in reference.mean(0).exp().tolist()) + " |"
+    yield (
+        "| as they are: sqrt(KL) | "
+        + " | ".join(f"{error:.2g}" for error in reference.mean(0).exp().tolist())
+        + " |"
+    )
     for label, changed in changes.items():
-        yield f"| {label} | " + " | ".join(f"{ratio:.2g}" for ratio in (errors(changed) - reference).mean(0).exp().tolist()) + " |"
+        yield (
+            f"| {label} | "
+            + " | ".join(
+                f"{ratio:.2g}" for ratio in (errors(changed) - reference).mean(0).exp().tolist()
+            )
+            + " |"
+        )
 
 
 def following(problem: networks.Problem, work: Path) -> Iterator[str]:
@@ -149,20 +196,33 @@ def following(problem: networks.Problem, work: Path) -> Iterator[str]:
     def cell(solver: srk.Integrator, nfe: int) -> str:
         parts = []
         for first in range(0, problem.samples, networks.CHUNK):
-            noise = networks.SharedPaths(problem.process, networks.clock(problem.process, solver), first)
+            noise = networks.SharedPaths(
+                problem.process, networks.clock(problem.process, solver), first
+            )
             count = min(networks.CHUNK, problem.samples - first)
-            parts.append(srk.solve(problem.process, problem.prediction, solver, shape=count, nfe=nfe, noise=noise).x)
+            parts.append(
+                srk.solve(
+                    problem.process, problem.prediction, solver, shape=count, nfe=nfe, noise=noise
+                ).x
+            )
         x = torch.cat(parts)
         law, error = networks.law_error(networks.features(problem.image(x)), features)
         return f"{networks.path_error(x, fine):.3f}, {law:.3f} ± {error:.3f}"
 
     yield f"\n## Following the noise: {problem.name}\n"
     yield f"{problem.samples} samples, log-SNR grid; path error, error in law as in [the comparison of networks](networks.md). inf is the constant gauge {BOUND:g}.\n"
-    yield "| local | node | " + " | ".join(f"`srk2m`, matched, NFE {nfe}" for nfe in CALLS) + " | `srk2`, NFE 20 |"
+    yield (
+        "| local | node | "
+        + " | ".join(f"`srk2m`, matched, NFE {nfe}" for nfe in CALLS)
+        + " | `srk2`, NFE 20 |"
+    )
     yield "| ---: | ---: |" + " ---: |" * (len(CALLS) + 1)
     for strong in (False, True):
         for local in LOCAL:
-            cells = [cell(SRK2M(data_variance=BOUND, local=local, weights="matched", strong=strong), nfe) for nfe in CALLS]
+            cells = [
+                cell(SRK2M(data_variance=BOUND, local=local, weights="matched", strong=strong), nfe)
+                for nfe in CALLS
+            ]
             cells.append(cell(SRK2S(data_variance=BOUND, local=local, strong=strong), 20))
             yield f"| {local:g} | {'1/3' if strong else '1/4'} | " + " | ".join(cells) + " |"
 
@@ -176,17 +236,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="+", choices=["digits", "targets", "networks", "weights"])
     parser.add_argument(
-        "--work", type=Path, default=data.cache_folder() / "networks", help="where benchmarks/networks.py keeps its samples"
+        "--work",
+        type=Path,
+        default=data.cache_folder() / "networks",
+        help="where benchmarks/networks.py keeps its samples",
     )
     args = parser.parse_args()
-    parts = {"digits": constant, "targets": on_targets, "networks": lambda: on_networks(args.work), "weights": weights}
+    parts = {
+        "digits": constant,
+        "targets": on_targets,
+        "networks": lambda: on_networks(args.work),
+        "weights": weights,
+    }
     for what in args.what:
-        lines = [f"# The gauge: {what}\n", f"Made by `python benchmarks/gauge.py {what}` on a 2-core x86-64 cloud machine, CPU.\n"]
+        lines = [
+            f"# The gauge: {what}\n",
+            f"Made by `python benchmarks/gauge.py {what}` on a 2-core x86-64 cloud machine, CPU.\n",
+        ]
         with torch.inference_mode():
             for line in parts[what]():
                 print(line, flush=True)
                 lines.append(line)
-        (Path(__file__).parent / "results" / f"gauge-{what}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (Path(__file__).parent / "results" / f"gauge-{what}.md").write_text(
+            "\n".join(lines) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

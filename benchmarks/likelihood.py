@@ -17,13 +17,17 @@ PROCESSES = {"vp": srk.VP(), "edm": srk.EDM(), "flow": srk.Flow()}
 TARGETS = {
     "1-D": srk.targets.GaussianMixture([0.3, 0.5, 0.2], [-1.0, 0.3, 1.2], [0.1, 0.05, 0.2]),
     "16-D": srk.targets.GaussianMixture(
-        [0.3, 0.5, 0.2], 0.6 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)), [0.2, 0.1, 0.3]
+        [0.3, 0.5, 0.2],
+        0.6 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)),
+        [0.2, 0.1, 0.3],
     ),
 }
 SAMPLES = 64
 
 
-def own_time(process: srk.LinearProcess, target: srk.targets.Target, x: torch.Tensor, tolerance: float) -> tuple[int, torch.Tensor]:
+def own_time(
+    process: srk.LinearProcess, target: srk.targets.Target, x: torch.Tensor, tolerance: float
+) -> tuple[int, torch.Tensor]:
     """The same ODE in x and the process's own time by scipy's RK45, with the divergence as one more coordinate of each sample."""
     n, d = x.shape
 
@@ -31,7 +35,10 @@ def own_time(process: srk.LinearProcess, target: srk.targets.Target, x: torch.Te
         state = torch.from_numpy(y.reshape(n, d + 1)[:, :d].copy()).requires_grad_()
         f, g2 = process.log_alpha_rate(t), process.diffusion(t) ** 2
         velocity = f * state - 0.5 * g2 * target.score(process)(state, t)
-        trace = sum(torch.autograd.grad(velocity[:, i].sum(), state, retain_graph=True)[0][:, i] for i in range(d))
+        trace = sum(
+            torch.autograd.grad(velocity[:, i].sum(), state, retain_graph=True)[0][:, i]
+            for i in range(d)
+        )
         return torch.cat([velocity.detach(), torch.as_tensor(trace)[:, None]], 1).flatten().numpy()
 
     start = torch.cat([x, torch.zeros(n, 1, dtype=x.dtype)], 1).flatten().numpy()
@@ -48,22 +55,39 @@ def main() -> None:
             x = target.sample(SAMPLES, process, process.t_min, seed=1, dtype=torch.float64)
             exact = target.log_density(x, process, process.t_min)
 
-            def report(what: str, calls: int, log_prob: torch.Tensor, exact: torch.Tensor = exact) -> None:
+            def report(
+                what: str, calls: int, log_prob: torch.Tensor, exact: torch.Tensor = exact
+            ) -> None:
                 error = (log_prob - exact).abs()
-                print(f"{what:40s} {calls:5d}  {float(error.square().mean().sqrt()):.1e}  {float(error.max()):.1e}", flush=True)
+                print(
+                    f"{what:40s} {calls:5d}  {float(error.square().mean().sqrt()):.1e}  {float(error.max()):.1e}",
+                    flush=True,
+                )
 
-            def prior(y: torch.Tensor, process: srk.LinearProcess = process, target: srk.targets.Target = target) -> torch.Tensor:
+            def prior(
+                y: torch.Tensor,
+                process: srk.LinearProcess = process,
+                target: srk.targets.Target = target,
+            ) -> torch.Tensor:
                 return target.log_density(y, process, process.t_max)
 
             for tolerance in (1e-3, 1e-4, 1e-5, 1e-6):
-                result = srk.log_likelihood(process, target.score(process), x, rtol=tolerance, atol=tolerance, prior=prior)
+                result = srk.log_likelihood(
+                    process, target.score(process), x, rtol=tolerance, atol=tolerance, prior=prior
+                )
                 report(f"{name} {label} rk45 {tolerance:g}", result.nfe, result.log_prob)
             for method, steps in (("rk23", 8), ("rk23", 16), ("rk45", 8), ("rk45", 16)):
-                result = srk.log_likelihood(process, target.score(process), x, steps=steps, method=method, prior=prior)
+                result = srk.log_likelihood(
+                    process, target.score(process), x, steps=steps, method=method, prior=prior
+                )
                 report(f"{name} {label} {method} {steps} steps", result.nfe, result.log_prob)
             if name == "vp":
-                report(f"{name} {label} scipy in own time 1e-05", *own_time(process, target, x, 1e-5))
-            result = srk.log_likelihood(process, target.score(process), x, prior=prior, data_variance=0.25)
+                report(
+                    f"{name} {label} scipy in own time 1e-05", *own_time(process, target, x, 1e-5)
+                )
+            result = srk.log_likelihood(
+                process, target.score(process), x, prior=prior, data_variance=0.25
+            )
             report(f"{name} {label} rk45 1e-05, data_variance 0.25", result.nfe, result.log_prob)
             result = srk.log_likelihood(process, target.score(process), x)
             report(f"{name} {label} rk45 1e-05, normal prior", result.nfe, result.log_prob)

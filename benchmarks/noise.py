@@ -61,7 +61,9 @@ def ratios(solver: Any, steps: int, turns: int) -> tuple[float, dict[str, float]
     for _ in range(turns):
         for name, make in SOURCES.items():
             best[name] = min(best[name], seconds(make, run, out))
-    return best["generator"] / steps, {name: value / best["generator"] for name, value in best.items()}
+    return best["generator"] / steps, {
+        name: value / best["generator"] for name, value in best.items()
+    }
 
 
 def bits(turns: int) -> str:
@@ -76,27 +78,41 @@ def bits(turns: int) -> str:
                 began = clock()
                 make([(bytes(16), 0, blocks)])
                 best[name] = min(best[name], clock() - began)
-    line = "Bits of one draw, us: " + ", ".join(f"{name} {1e6 * value:.0f}" for name, value in best.items()) + "."
+    line = (
+        "Bits of one draw, us: "
+        + ", ".join(f"{name} {1e6 * value:.0f}" for name, value in best.items())
+        + "."
+    )
     print(line, flush=True)
     return line
 
 
 def table(turns: int) -> str:
-    cases: list[tuple[str, Any, int]] = [(f"{name}, {n} steps", name, n) for name in ("srk2m", "ddpm") for n in (25, 50, 100, 200)]
-    cases += [(f"srk2s(strong), {n} steps, draws W and H", SRK2S(strong=True), n) for n in (50, 100)]
+    cases: list[tuple[str, Any, int]] = [
+        (f"{name}, {n} steps", name, n) for name in ("srk2m", "ddpm") for n in (25, 50, 100, 200)
+    ]
+    cases += [
+        (f"srk2s(strong), {n} steps, draws W and H", SRK2S(strong=True), n) for n in (50, 100)
+    ]
     lines = [
         "| run | generator, ms/step | " + " | ".join(list(SOURCES)[1:]) + " |",
         "|---|---|" + "---|" * (len(SOURCES) - 1),
     ]
     for label, solver, n in cases:
         base, relative = ratios(solver, n, turns)
-        lines.append(f"| {label} | {1e3 * base:.2f} | " + " | ".join(f"{relative[name]:.2f}" for name in list(SOURCES)[1:]) + " |")
+        lines.append(
+            f"| {label} | {1e3 * base:.2f} | "
+            + " | ".join(f"{relative[name]:.2f}" for name in list(SOURCES)[1:])
+            + " |"
+        )
         print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--write", action="store_true")

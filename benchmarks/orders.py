@@ -21,8 +21,19 @@ MIXTURE = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0
 
 def main() -> None:
     solvers = {name: solver for name, solver in srk.solvers().items() if name not in ("auto",)}
-    noisy = {name: solver for name, solver in solvers.items() if solver.strong_order is not None and solver.default_eta > 0}
-    strong = strong_orders(noisy, srk.OU(t_min=0.1, horizon=1.0), MIXTURE, steps=(40, 80, 160), paths=256, reference_steps=960)
+    noisy = {
+        name: solver
+        for name, solver in solvers.items()
+        if solver.strong_order is not None and solver.default_eta > 0
+    }
+    strong = strong_orders(
+        noisy,
+        srk.OU(t_min=0.1, horizon=1.0),
+        MIXTURE,
+        steps=(40, 80, 160),
+        paths=256,
+        reference_steps=960,
+    )
     result: dict[str, dict[str, float]] = {}
     for name, solver in solvers.items():
         entry = result[name] = {}

@@ -58,7 +58,12 @@ SOLVERS: dict[str, tuple[Any, float | None]] = {
     HALF: ("srk2m", 0.5),
 }
 """Labels that are not registered names: solver and eta. `HALF` has rows of its own and is not among `house()`, which runs at eta = 1."""
-ALIASES = {"srk2", "euler-ancestral", "ddim", "euler"}  # the same numbers as srk2s, ddpm, ddpm, euler-maruyama at eta = 1
+ALIASES = {
+    "srk2",
+    "euler-ancestral",
+    "ddim",
+    "euler",
+}  # the same numbers as srk2s, ddpm, ddpm, euler-maruyama at eta = 1
 SEED = 20260801
 AHEAD, REPEATS = 1.3, 4
 """A cell of a sampled target in which another house solver has less than 1/AHEAD of the error of `auto` is repeated with so many fresh seeds."""
@@ -98,8 +103,15 @@ class Gaussians:
     def pilot(self) -> None:
         """Exact, and cheap: there is nothing to try first."""
 
-    def error(self, solver: Any, grid: Any, nfe: int, eta: float | None = None, seed: int = SEED) -> float:
-        kl = [gaussian_kl(solver, self.process, variance=v, mean=self.mean, nfe=nfe, grid=grid, eta=eta) for v in self.variances]
+    def error(
+        self, solver: Any, grid: Any, nfe: int, eta: float | None = None, seed: int = SEED
+    ) -> float:
+        kl = [
+            gaussian_kl(
+                solver, self.process, variance=v, mean=self.mean, nfe=nfe, grid=grid, eta=eta
+            )
+            for v in self.variances
+        ]
         return math.sqrt(max(float(np.mean(kl)), 0.0))
 
 
@@ -139,7 +151,9 @@ class Sampled:
         return attrs.evolve(
             self,
             n=n,
-            quantiles=self.quantiles.reshape(-1, max(1, len(self.quantiles) * 16 // self.n), self.quantiles.shape[1]).mean(1)
+            quantiles=self.quantiles.reshape(
+                -1, max(1, len(self.quantiles) * 16 // self.n), self.quantiles.shape[1]
+            ).mean(1)
             if len(self.quantiles) > n
             else self.quantiles,
         )
@@ -158,7 +172,12 @@ class Sampled:
     def _measure_floor(self) -> tuple[float, float]:
         t = None if self.denoise else self.process.t_min
         process = None if self.denoise else self.process
-        values = [self._square(self.target.sample(self.n, process, t, seed=SEED + 1 + i, dtype=self.dtype)) for i in range(12)]
+        values = [
+            self._square(
+                self.target.sample(self.n, process, t, seed=SEED + 1 + i, dtype=self.dtype)
+            )
+            for i in range(12)
+        ]
         return float(np.mean(values)), float(np.std(values, ddof=1))
 
     @property
@@ -171,8 +190,12 @@ class Sampled:
         means = projected.reshape(len(self.quantiles), -1, projected.shape[1]).mean(1)
         return float((means - self.quantiles).abs().mean()) ** 2
 
-    def error(self, solver: Any, grid: Any, nfe: int, eta: float | None = None, seed: int = SEED) -> float:
-        start = self.target.sample(self.n, self.process, self.process.t_max, seed=seed, dtype=self.dtype)
+    def error(
+        self, solver: Any, grid: Any, nfe: int, eta: float | None = None, seed: int = SEED
+    ) -> float:
+        start = self.target.sample(
+            self.n, self.process, self.process.t_max, seed=seed, dtype=self.dtype
+        )
         score: Prediction = self.target.score(self.process)
         if self.perturb:
             score = Perturbed(score, self.perturb)
@@ -188,7 +211,9 @@ class Sampled:
             denoise_final=self.denoise,
             on_failure="return",
         )
-        square = self._square(sol.x) if sol.success and bool(torch.isfinite(sol.x).all()) else WORST**2
+        square = (
+            self._square(sol.x) if sol.success and bool(torch.isfinite(sol.x).all()) else WORST**2
+        )
         return math.sqrt(max(square - self._floor[0], 0.0))
 
 
@@ -209,8 +234,14 @@ class Perturbed(Prediction):
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         w, s = 0.3, level.r**2
         rows, phases = _waves(x.shape[1])
-        angle = (x @ rows.to(x.dtype)) / (level.alpha * math.sqrt(w + s)) + phases.to(x.dtype) + 0.7 * level.lam
-        return self.inner.denoise(x, level, process).add_(torch.sin(angle), alpha=self.scale * math.sqrt(2.0 * w * s / (w + s)))
+        angle = (
+            (x @ rows.to(x.dtype)) / (level.alpha * math.sqrt(w + s))
+            + phases.to(x.dtype)
+            + 0.7 * level.lam
+        )
+        return self.inner.denoise(x, level, process).add_(
+            torch.sin(angle), alpha=self.scale * math.sqrt(2.0 * w * s / (w + s))
+        )
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         return (self.denoise(x, level, process) * level.alpha - x) / level.sigma**2
@@ -220,10 +251,19 @@ class Perturbed(Prediction):
 def _waves(d: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
     rows = torch.randn(d, d, generator=generator, dtype=torch.float64)
-    return 1.5 * rows / rows.norm(dim=0), 2 * math.pi * torch.rand(d, generator=generator, dtype=torch.float64)
+    return 1.5 * rows / rows.norm(dim=0), 2 * math.pi * torch.rand(
+        d, generator=generator, dtype=torch.float64
+    )
 
 
-def _mixture(name: str, target: srk.targets.GaussianMixture, n: int, directions: Tensor, bins: int = 500, **options: Any) -> Sampled:
+def _mixture(
+    name: str,
+    target: srk.targets.GaussianMixture,
+    n: int,
+    directions: Tensor,
+    bins: int = 500,
+    **options: Any,
+) -> Sampled:
     """A mixture of isotropic components: every projection is a mixture in one dimension with exact quantiles."""
     q = (np.arange(4 * bins) + 0.5) / (4 * bins)
     columns = []
@@ -240,7 +280,9 @@ def _directions(d: int, m: int) -> Tensor:
 
 def _ring(n: int, name: str = "ring, 2-D", **options: Any) -> Sampled:
     angle = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-    target = srk.targets.GaussianMixture([1.0] * 8, torch.stack([angle.cos(), angle.sin()], 1), [0.1] * 8)
+    target = srk.targets.GaussianMixture(
+        [1.0] * 8, torch.stack([angle.cos(), angle.sin()], 1), [0.1] * 8
+    )
     turn = (torch.arange(8, dtype=torch.float64) + 0.5) * (math.pi / 8)
     return _mixture(name, target, n, torch.stack([turn.cos(), turn.sin()]), **options)
 
@@ -250,15 +292,25 @@ def _mixture16(n: int, name: str = "mixture, 16-D", **options: Any) -> Sampled:
     means = 0.7 * torch.randn(8, 16, generator=g, dtype=torch.float64)
     weights = [0.05, 0.08, 0.1, 0.12, 0.14, 0.15, 0.16, 0.2]
     stds = [0.1, 0.2, 0.1, 0.3, 0.1, 0.2, 0.15, 0.1]
-    return _mixture(name, srk.targets.GaussianMixture(weights, means, stds), n, _directions(16, 16), **options)
+    return _mixture(
+        name, srk.targets.GaussianMixture(weights, means, stds), n, _directions(16, 16), **options
+    )
 
 
 def _mixture64(n: int) -> Sampled:
     g = torch.Generator().manual_seed(6)
     means = 0.5 * torch.randn(8, 64, generator=g, dtype=torch.float64)
     stds = [0.1, 0.2, 0.1, 0.3, 0.1, 0.2, 0.15, 0.1]
-    target = srk.targets.GaussianMixture([0.05, 0.08, 0.1, 0.12, 0.14, 0.15, 0.16, 0.2], means, stds)
-    return _mixture("mixture, 64-D", target, n, _directions(64, 32), note="VP, 8 components of deviations 0.1 to 0.3")
+    target = srk.targets.GaussianMixture(
+        [0.05, 0.08, 0.1, 0.12, 0.14, 0.15, 0.16, 0.2], means, stds
+    )
+    return _mixture(
+        "mixture, 64-D",
+        target,
+        n,
+        _directions(64, 32),
+        note="VP, 8 components of deviations 0.1 to 0.3",
+    )
 
 
 def _images(name: str, data: Tensor, n: int, **options: Any) -> Sampled:
@@ -269,7 +321,9 @@ def _images(name: str, data: Tensor, n: int, **options: Any) -> Sampled:
     directions = torch.cat([axes[:, -12:], _directions(data.shape[1], 12)], 1)
     q = ((np.arange(n) + 0.5) / n * len(data)).astype(int)
     quantiles = (wide @ directions).sort(0).values[torch.from_numpy(q)]
-    return Sampled(name, srk.targets.Empirical(data), VP, n, directions, quantiles, denoise=True, **options)
+    return Sampled(
+        name, srk.targets.Empirical(data), VP, n, directions, quantiles, denoise=True, **options
+    )
 
 
 FASHION = "Fashion-MNIST, 784-D"
@@ -283,7 +337,18 @@ def _fashion() -> Sampled:
         2048,
         budgets=(6, 8, 10, 14, 20),
         grids=("log-snr", "uniform"),
-        solvers=("auto", "srk2m", "srk2m-local", "ddpm", "euler-maruyama", "dpmpp-2m-sde", "sa-solver", "er-sde-3", "deis-3", HALF),
+        solvers=(
+            "auto",
+            "srk2m",
+            "srk2m-local",
+            "ddpm",
+            "euler-maruyama",
+            "dpmpp-2m-sde",
+            "sa-solver",
+            "er-sde-3",
+            "deis-3",
+            HALF,
+        ),
         note="VP, exact score of the first 2000 images",
     )
 
@@ -294,14 +359,42 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
     scales = tuple((float(v),) for v in np.logspace(-3, 1, 9))
     edm = ("log-snr", "karras", "gauge")
     if quick:
-        made: list[Gaussians | Sampled] = [Gaussians("Gaussian, unit", EDM, ((1.0,),), grids=edm), _ring(4000)]
+        made: list[Gaussians | Sampled] = [
+            Gaussians("Gaussian, unit", EDM, ((1.0,),), grids=edm),
+            _ring(4000),
+        ]
         return {target.name: target for target in made}
     line = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0], [0.3], [1.2]], [0.1, 0.05, 0.2])
     made = [
-        Gaussians("Gaussian, unit", EDM, ((1.0,),), grids=edm, exact=("wcw",), note="EDM, sigma 80 to 0.01"),
-        Gaussians("Gaussian, 9 scales", EDM, scales, grids=edm, note="EDM, variances logspace(-3, 1, 9), mean KL"),
-        Gaussians("Gaussian, 16-D", VP, (tuple(np.logspace(-2, 0.5, 16)),), mean=1.0, note="VP, eigenvalues logspace(-2, 0.5), mean 1"),
-        _mixture("mixture, 1-D", line, 160_000, torch.ones(1, 1, dtype=torch.float64), note="VP, 3 components"),
+        Gaussians(
+            "Gaussian, unit",
+            EDM,
+            ((1.0,),),
+            grids=edm,
+            exact=("wcw",),
+            note="EDM, sigma 80 to 0.01",
+        ),
+        Gaussians(
+            "Gaussian, 9 scales",
+            EDM,
+            scales,
+            grids=edm,
+            note="EDM, variances logspace(-3, 1, 9), mean KL",
+        ),
+        Gaussians(
+            "Gaussian, 16-D",
+            VP,
+            (tuple(np.logspace(-2, 0.5, 16)),),
+            mean=1.0,
+            note="VP, eigenvalues logspace(-2, 0.5), mean 1",
+        ),
+        _mixture(
+            "mixture, 1-D",
+            line,
+            160_000,
+            torch.ones(1, 1, dtype=torch.float64),
+            note="VP, 3 components",
+        ),
         _ring(96_000, note="VP, 8 components of deviation 0.1 on the unit circle"),
         _mixture16(48_000, note="VP, 8 components of deviations 0.1 to 0.3"),
         _mixture64(8000),
@@ -323,7 +416,11 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
 
 def stochastic_peers() -> list[str]:
     """Registered solvers that are not ours and run at eta = 1."""
-    return [name for name, solver in srk.solvers().items() if name not in HOUSE and name not in ALIASES and solver.eta_range[1] >= 1.0]
+    return [
+        name
+        for name, solver in srk.solvers().items()
+        if name not in HOUSE and name not in ALIASES and solver.eta_range[1] >= 1.0
+    ]
 
 
 def ode_peers() -> list[str]:
@@ -389,7 +486,9 @@ class Cells:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.values: dict[str, float | None] = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        self.values: dict[str, float | None] = (
+            json.loads(path.read_text()) if path is not None and path.exists() else {}
+        )
 
     def save(self) -> None:
         if self.path is not None:
@@ -404,22 +503,36 @@ class Cells:
 
     def run(self, jobs: Iterable[Job], workers: int, label: str) -> None:
         """Run what is missing."""
-        missing = [attrs.evolve(job, nfe=tuple(n for n in job.nfe if job.key(n) not in self.values)) for job in jobs]
+        missing = [
+            attrs.evolve(job, nfe=tuple(n for n in job.nfe if job.key(n) not in self.values))
+            for job in jobs
+        ]
         missing = [job for job in missing if job.nfe]
         began = time.perf_counter()
         saved = began
         with ProcessPoolExecutor(workers) as pool:
             futures = [pool.submit(run, job) for job in missing]
             for i, future in enumerate(as_completed(futures)):
-                self.values.update({key: None if math.isnan(value) else float(f"{value:.5g}") for key, value in future.result().items()})
+                self.values.update(
+                    {
+                        key: None if math.isnan(value) else float(f"{value:.5g}")
+                        for key, value in future.result().items()
+                    }
+                )
                 if time.perf_counter() - saved > 5.0:
                     self.save()
                     saved = time.perf_counter()
-                    print(f"{label}: {i + 1}/{len(missing)} jobs, {saved - began:.0f} s", file=sys.stderr, flush=True)
+                    print(
+                        f"{label}: {i + 1}/{len(missing)} jobs, {saved - began:.0f} s",
+                        file=sys.stderr,
+                        flush=True,
+                    )
         self.save()
 
 
-def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int, quick: bool) -> None:
+def collect(
+    cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int, quick: bool
+) -> None:
     """All cells: pilots of every solver on sampled targets, then the serious runs of ours and of the best peers."""
     all_targets = targets(quick)
     peers, odes, ours = stochastic_peers(), ode_peers(), house()
@@ -430,44 +543,86 @@ def collect(cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int
         target = all_targets[name]
         early = tuple(n for n in nfe if n < LATE and n in target.budgets)
         exact = isinstance(target, Gaussians)
-        full += [Job(name, HALF, "log-snr", early, quick=quick)] if HALF in (target.solvers or (HALF,)) else []
+        full += (
+            [Job(name, HALF, "log-snr", early, quick=quick)]
+            if HALF in (target.solvers or (HALF,))
+            else []
+        )
         if not exact:
             full.append(Job(name, "auto", "budget", early, quick=quick))
         if not exact and not target.perturbed:
-            full += [Job(name, solver, "budget", tuple(n for n in early if n <= 20), quick=quick) for solver in BUDGET_PEERS]
+            full += [
+                Job(name, solver, "budget", tuple(n for n in early if n <= 20), quick=quick)
+                for solver in BUDGET_PEERS
+            ]
         for grid in target.grids:
-            mine = [solver for solver in ours if grid == "log-snr" or solver not in ("srk1", "srk2s")]  # those two only for the record
+            mine = [
+                solver for solver in ours if grid == "log-snr" or solver not in ("srk1", "srk2s")
+            ]  # those two only for the record
             if target.solvers:
-                full += [Job(name, solver, grid, early, quick=quick) for solver in mine + peers + odes if solver in target.solvers]
+                full += [
+                    Job(name, solver, grid, early, quick=quick)
+                    for solver in mine + peers + odes
+                    if solver in target.solvers
+                ]
             elif exact:
-                full += [Job(name, solver, grid, tuple(nfe), quick=quick) for solver in mine + peers + odes]
+                full += [
+                    Job(name, solver, grid, tuple(nfe), quick=quick)
+                    for solver in mine + peers + odes
+                ]
             else:
                 full += [Job(name, solver, grid, early, quick=quick) for solver in mine]
-                pilots += [Job(name, solver, grid, early, pilot=True, quick=quick) for solver in peers + odes]
+                pilots += [
+                    Job(name, solver, grid, early, pilot=True, quick=quick)
+                    for solver in peers + odes
+                ]
     cells.run(full, workers, "ours, and exact laws")
     cells.run(pilots, workers, "pilots")
     chosen = []
-    sampled = [name for name in names if isinstance(all_targets[name], Sampled) and not all_targets[name].solvers]
+    sampled = [
+        name
+        for name in names
+        if isinstance(all_targets[name], Sampled) and not all_targets[name].solvers
+    ]
     for name in sampled:
         least = _target(name, True, quick).resolution
         for n in nfe:
             for group, count in ((peers, 6), (odes, 2)):
-                jobs = [Job(name, solver, grid, (n,), quick=quick) for solver in group for grid in all_targets[name].grids]
+                jobs = [
+                    Job(name, solver, grid, (n,), quick=quick)
+                    for solver in group
+                    for grid in all_targets[name].grids
+                ]
                 tried = [(cells.get(attrs.evolve(job, pilot=True).key(n)), job) for job in jobs]
                 # what a pilot cannot tell apart is ranked by the exact laws
-                found = [((max(error, least), _rank(cells, all_targets, job)), job) for error, job in tried if not math.isnan(error)]
+                found = [
+                    ((max(error, least), _rank(cells, all_targets, job)), job)
+                    for error, job in tried
+                    if not math.isnan(error)
+                ]
                 chosen += [job for _, job in sorted(found, key=lambda f: f[0])[:count]]
     cells.run(chosen, workers, "the best peers")
     last = []
     for name in sampled:
         least = all_targets[name].resolution
         for n in (n for n in nfe if n >= LATE and nfe.index(n) > 0):
-            last += [Job(name, solver, "log-snr", (n,), quick=quick) for solver in ("auto", "srk2m", "srk2m-local")]
+            last += [
+                Job(name, solver, "log-snr", (n,), quick=quick)
+                for solver in ("auto", "srk2m", "srk2m-local")
+            ]
             before = nfe[nfe.index(n) - 1]
             for group, count in ((peers, 3), (odes, 1)):
-                jobs = [Job(name, solver, grid, (n,), quick=quick) for solver in group for grid in all_targets[name].grids]
+                jobs = [
+                    Job(name, solver, grid, (n,), quick=quick)
+                    for solver in group
+                    for grid in all_targets[name].grids
+                ]
                 tried = [(cells.get(job.key(before)), job) for job in jobs]
-                found = [((max(error, least), _rank(cells, all_targets, job)), job) for error, job in tried if not math.isnan(error)]
+                found = [
+                    ((max(error, least), _rank(cells, all_targets, job)), job)
+                    for error, job in tried
+                    if not math.isnan(error)
+                ]
                 last += [job for _, job in sorted(found, key=lambda f: f[0])[:count]]
     cells.run(last, workers, f"NFE {LATE}")
     again = [
@@ -494,7 +649,9 @@ def _rank(cells: Cells, all_targets: Mapping[str, Gaussians | Sampled], job: Job
     for target in all_targets.values():
         if isinstance(target, Gaussians) and job.solver not in target.exact:
             grid = job.grid if job.grid in target.grids else "log-snr"
-            errors.append(cells.get(attrs.evolve(job, target=target.name, grid=grid).key(job.nfe[0])))
+            errors.append(
+                cells.get(attrs.evolve(job, target=target.name, grid=grid).key(job.nfe[0]))
+            )
     errors = [math.log(max(e, 1e-9)) for e in errors if not math.isnan(e)]
     return float(np.mean(errors)) if errors else math.inf
 
@@ -511,7 +668,13 @@ class Best:
     grid: str = ""
 
 
-def best(cells: Cells, target: Gaussians | Sampled, group: Iterable[str], nfe: int, grids: Sequence[str] | None = None) -> Best:
+def best(
+    cells: Cells,
+    target: Gaussians | Sampled,
+    group: Iterable[str],
+    nfe: int,
+    grids: Sequence[str] | None = None,
+) -> Best:
     """The best of a group on any of `grids`, from serious runs."""
     found = [
         Best(max(error, target.resolution), solver, grid)
@@ -524,7 +687,13 @@ def best(cells: Cells, target: Gaussians | Sampled, group: Iterable[str], nfe: i
     return min(found, key=lambda b: b.error) if found else Best(math.nan)
 
 
-def _at_floor(cells: Cells, target: Gaussians | Sampled, group: Iterable[str], nfe: int, grids: Sequence[str] | None = None) -> bool:
+def _at_floor(
+    cells: Cells,
+    target: Gaussians | Sampled,
+    group: Iterable[str],
+    nfe: int,
+    grids: Sequence[str] | None = None,
+) -> bool:
     return best(cells, target, group, nfe, grids).error <= target.resolution
 
 
@@ -550,11 +719,20 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
     disturbed = [t for t in chosen if t.perturbed]
 
     def ratios(
-        group: Sequence[Gaussians | Sampled], mine: Sequence[str], n: int, grids: Sequence[str] | None = None, exponent: float = 1.0
+        group: Sequence[Gaussians | Sampled],
+        mine: Sequence[str],
+        n: int,
+        grids: Sequence[str] | None = None,
+        exponent: float = 1.0,
     ) -> list[float]:
         out = []
         for t in group:
-            a, b = best(cells, t, mine, n, grids and [g for g in grids if g in (*t.grids, "budget")]).error, best(cells, t, peers, n).error
+            a, b = (
+                best(
+                    cells, t, mine, n, grids and [g for g in grids if g in (*t.grids, "budget")]
+                ).error,
+                best(cells, t, peers, n).error,
+            )
             if math.isfinite(a / b):
                 out.append((a / b) ** exponent)
         return out
@@ -563,42 +741,104 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
     lines: list[list[str]] = []
     single: list[str] = [name for name in ("auto", "srk2m", "srk2s", "srk1") if name in ours]
     for name in single:
-        lines.append([f"`{name}`, log-SNR grid, geometric mean", *(_number(_mean(ratios(exact, [name], n, ["log-snr"]))) for n in nfe)])
+        lines.append(
+            [
+                f"`{name}`, log-SNR grid, geometric mean",
+                *(_number(_mean(ratios(exact, [name], n, ["log-snr"]))) for n in nfe),
+            ]
+        )
         if name in single[:2]:
             lines.append(
                 [
                     f"`{name}`, log-SNR grid, worst target",
-                    *(_number(max(ratios(exact, [name], n, ["log-snr"]), default=math.nan)) for n in nfe),
+                    *(
+                        _number(max(ratios(exact, [name], n, ["log-snr"]), default=math.nan))
+                        for n in nfe
+                    ),
                 ]
             )
-            lines.append([f"`{name}`, its best grid, geometric mean", *(_number(_mean(ratios(exact, [name], n))) for n in nfe)])
+            lines.append(
+                [
+                    f"`{name}`, its best grid, geometric mean",
+                    *(_number(_mean(ratios(exact, [name], n))) for n in nfe),
+                ]
+            )
     for label, kind in (("Gaussian targets", Gaussians), ("mixtures and images", Sampled)):
         part = [t for t in exact if isinstance(t, kind)]
         lines.append(
-            [f"`{single[0]}`, log-SNR grid, {label} only", *(_number(_mean(ratios(part, single[:1], n, ["log-snr"]))) for n in nfe)]
+            [
+                f"`{single[0]}`, log-SNR grid, {label} only",
+                *(_number(_mean(ratios(part, single[:1], n, ["log-snr"]))) for n in nfe),
+            ]
         )
         if kind is Sampled:
             told = [
-                [t for t in part if not (_at_floor(cells, t, single[:1], n, ["log-snr"]) and _at_floor(cells, t, peers, n))] for n in nfe
+                [
+                    t
+                    for t in part
+                    if not (
+                        _at_floor(cells, t, single[:1], n, ["log-snr"])
+                        and _at_floor(cells, t, peers, n)
+                    )
+                ]
+                for n in nfe
             ]
-            shares = [ratios(ts, single[:1], n, ["log-snr"]) for ts, n in zip(told, nfe, strict=True)]
+            shares = [
+                ratios(ts, single[:1], n, ["log-snr"]) for ts, n in zip(told, nfe, strict=True)
+            ]
             lines.append(
                 [
                     "the same without those where both are at the resolution of the samples (how many are left)",
                     *(f"{_number(_mean(f))} ({len(f)})" for f in shares),
                 ]
             )
-        lines.append([f"best of ours, any grid, {label} only", *(_number(_mean(ratios(part, ours, n))) for n in nfe)])
+        lines.append(
+            [
+                f"best of ours, any grid, {label} only",
+                *(_number(_mean(ratios(part, ours, n))) for n in nfe),
+            ]
+        )
         if kind is Sampled:
-            lines.append([f"`auto`, budget grid, {label} only", *(_number(_mean(ratios(part, ["auto"], n, ["budget"]))) for n in nfe)])
+            lines.append(
+                [
+                    f"`auto`, budget grid, {label} only",
+                    *(_number(_mean(ratios(part, ["auto"], n, ["budget"]))) for n in nfe),
+                ]
+            )
             level = [
-                _mean([best(cells, t, ["auto"], n, ["budget"]).error / best(cells, t, BUDGET_PEERS, n, ["budget"]).error for t in part])
+                _mean(
+                    [
+                        best(cells, t, ["auto"], n, ["budget"]).error
+                        / best(cells, t, BUDGET_PEERS, n, ["budget"]).error
+                        for t in part
+                    ]
+                )
                 for n in nfe
             ]
-            lines.append([f"the same over the best of `{'`, `'.join(BUDGET_PEERS)}` on this grid too", *map(_number, level)])
-            lines.append([f"`{HALF}`, log-SNR grid, {label} only", *(_number(_mean(ratios(part, [HALF], n, ["log-snr"]))) for n in nfe)])
-    lines.append(["best of ours, any grid, geometric mean", *(_number(_mean(ratios(exact, ours, n))) for n in nfe)])
-    lines.append(["best of ours, any grid, worst target", *(_number(max(ratios(exact, ours, n), default=math.nan)) for n in nfe)])
+            lines.append(
+                [
+                    f"the same over the best of `{'`, `'.join(BUDGET_PEERS)}` on this grid too",
+                    *map(_number, level),
+                ]
+            )
+            lines.append(
+                [
+                    f"`{HALF}`, log-SNR grid, {label} only",
+                    *(_number(_mean(ratios(part, [HALF], n, ["log-snr"]))) for n in nfe),
+                ]
+            )
+    lines.append(
+        [
+            "best of ours, any grid, geometric mean",
+            *(_number(_mean(ratios(exact, ours, n))) for n in nfe),
+        ]
+    )
+    lines.append(
+        [
+            "best of ours, any grid, worst target",
+            *(_number(max(ratios(exact, ours, n), default=math.nan)) for n in nfe),
+        ]
+    )
     if disturbed:
         lines.append(
             [
@@ -606,12 +846,29 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
                 *(_number(_mean(ratios(disturbed, single[:1], n, ["log-snr"]))) for n in nfe),
             ]
         )
-        lines.append(["perturbed scores: `auto`, budget grid", *(_number(_mean(ratios(disturbed, ["auto"], n, ["budget"]))) for n in nfe)])
         lines.append(
-            [f"perturbed scores: `{HALF}`, log-SNR grid", *(_number(_mean(ratios(disturbed, [HALF], n, ["log-snr"]))) for n in nfe)]
+            [
+                "perturbed scores: `auto`, budget grid",
+                *(_number(_mean(ratios(disturbed, ["auto"], n, ["budget"]))) for n in nfe),
+            ]
         )
-        lines.append(["perturbed scores: best of ours, any grid", *(_number(_mean(ratios(disturbed, ours, n))) for n in nfe)])
-    text = "## Error relative to the best stochastic peer, on its best grid\n\n" + table(head, lines) + "\n"
+        lines.append(
+            [
+                f"perturbed scores: `{HALF}`, log-SNR grid",
+                *(_number(_mean(ratios(disturbed, [HALF], n, ["log-snr"]))) for n in nfe),
+            ]
+        )
+        lines.append(
+            [
+                "perturbed scores: best of ours, any grid",
+                *(_number(_mean(ratios(disturbed, ours, n))) for n in nfe),
+            ]
+        )
+    text = (
+        "## Error relative to the best stochastic peer, on its best grid\n\n"
+        + table(head, lines)
+        + "\n"
+    )
     if "auto" in ours:
         text += _own(cells, chosen, nfe)
     for t in chosen:
@@ -624,8 +881,22 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
             found = [best(cells, t, [name], n, ["log-snr"]) for n in nfe]
             rows.append([f"`{name}`, log-SNR", *(_number(b.error) for b in found)])
         if isinstance(t, Sampled):
-            rows.append(["`auto`, budget", *(_number(best(cells, t, ["auto"], n, ["budget"]).error) for n in nfe)])
-        for name in ("ddpm", "euler-maruyama", "dpmpp-2m-sde", "dpmpp-3m-sde", "sa-solver", "seeds-2", "er-sde-3", "dpmpp-sde"):
+            rows.append(
+                [
+                    "`auto`, budget",
+                    *(_number(best(cells, t, ["auto"], n, ["budget"]).error) for n in nfe),
+                ]
+            )
+        for name in (
+            "ddpm",
+            "euler-maruyama",
+            "dpmpp-2m-sde",
+            "dpmpp-3m-sde",
+            "sa-solver",
+            "seeds-2",
+            "er-sde-3",
+            "dpmpp-sde",
+        ):
             found = [best(cells, t, [name], n) for n in nfe]
             if any(b.solver for b in found):
                 rows.append([f"`{name}`, best grid", *(_number(b.error) for b in found)])
@@ -649,7 +920,14 @@ def _own(cells: Cells, chosen: Sequence[Gaussians | Sampled], nfe: Sequence[int]
     rest = [name for name in house() if name != "auto"]
     means, worst, where, repeated = [], [], [], []
     for n in nfe:
-        pairs = [(best(cells, t, ["auto"], n, ["log-snr"]).error / best(cells, t, rest, n, ["log-snr"]).error, t.name) for t in chosen]
+        pairs = [
+            (
+                best(cells, t, ["auto"], n, ["log-snr"]).error
+                / best(cells, t, rest, n, ["log-snr"]).error,
+                t.name,
+            )
+            for t in chosen
+        ]
         pairs = [pair for pair in pairs if math.isfinite(pair[0])]
         means.append(_number(_mean([ratio for ratio, _ in pairs])))
         worst.append(_number(max(pairs)[0] if pairs else math.nan))
@@ -665,14 +943,34 @@ def _own(cells: Cells, chosen: Sequence[Gaussians | Sampled], nfe: Sequence[int]
             a, b = (float(np.mean(f)) for f in found)
             low, high = min(min(f) for f in found), max(max(f) for f in found)
             if math.isfinite(a / b):
-                repeated.append([t.name, str(n), f"{a:.2g}", f"{rival.solver}: {b:.2g}", f"{low:.2g} to {high:.2g}", f"{a / b:.2g}"])
+                repeated.append(
+                    [
+                        t.name,
+                        str(n),
+                        f"{a:.2g}",
+                        f"{rival.solver}: {b:.2g}",
+                        f"{low:.2g} to {high:.2g}",
+                        f"{a / b:.2g}",
+                    ]
+                )
     text = "## `auto` over the best of the other house solvers, log-SNR grid\n\n" + table(
         ["", *(f"NFE {n}" for n in nfe)],
         [["geometric mean over all targets", *means], ["worst target", *worst], ["", *where]],
     )
     if repeated:
-        text += f"\nCells of sampled targets above {AHEAD}, with {REPEATS} fresh seeds:\n\n" + table(
-            ["target", "NFE", "`auto`, mean", "the other, mean", "all runs", "ratio of the means"], repeated
+        text += (
+            f"\nCells of sampled targets above {AHEAD}, with {REPEATS} fresh seeds:\n\n"
+            + table(
+                [
+                    "target",
+                    "NFE",
+                    "`auto`, mean",
+                    "the other, mean",
+                    "all runs",
+                    "ratio of the means",
+                ],
+                repeated,
+            )
         )
     return text + "\n## Target by target\n\n"
 
@@ -699,8 +997,14 @@ depends on the grid, so that it cannot be put in a column), and networks: `bench
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few targets and solvers, under a minute; writes nothing")
-    parser.add_argument("--report", action="store_true", help="write the tables from the cells that are there")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="few targets and solvers, under a minute; writes nothing",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write the tables from the cells that are there"
+    )
     parser.add_argument("--only", nargs="*", help="names of targets")
     parser.add_argument("--forget", nargs="*", default=[], help="solvers whose cells are run anew")
     parser.add_argument("--workers", type=int, default=2)
@@ -709,7 +1013,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     nfe = (8, 20) if args.quick else NFE
     names = args.only or list(targets(args.quick))
     cells = Cells(None if args.quick else args.folder / "quality.json")
-    cells.values = {key: value for key, value in cells.values.items() if key.split("|")[1] not in args.forget}
+    cells.values = {
+        key: value for key, value in cells.values.items() if key.split("|")[1] not in args.forget
+    }
     if not args.report:
         collect(cells, names, nfe, args.workers, args.quick)
     text = HEADER + report(cells, names, nfe, args.quick)

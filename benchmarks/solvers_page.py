@@ -50,26 +50,42 @@ def section(solver: srk.Integrator) -> str:
 def link(name: str, solver: srk.Integrator) -> str:
     """The name, linked to the reference."""
     kind = type(solver).__name__
-    return f"`{name}`" if section(solver) == "Tableaus" else f"[`{name}`](reference/integrators.md#srk.integrators.{kind})"
+    return (
+        f"`{name}`"
+        if section(solver) == "Tableaus"
+        else f"[`{name}`](reference/integrators.md#srk.integrators.{kind})"
+    )
 
 
 def words(text: str) -> str:
     """Text for a cell."""
-    return re.sub(r"arXiv[ :](\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text.replace("|", "\\|").replace("_", "\\_"))
+    return re.sub(
+        r"arXiv[ :](\d{4}\.\d{5})",
+        r"[arXiv \1](https://arxiv.org/abs/\1)",
+        text.replace("|", "\\|").replace("_", "\\_"),
+    )
 
 
 def table(names: Iterable[str]) -> str:
     """The table of some solvers."""
     solvers = srk.solvers()
     cells = {name: dict(zip(solvers.columns, row, strict=True)) for name, *row in solvers.rows()}
-    tableaus = {name: dict(zip(srk.tableaus.TABLEAUS.columns, row, strict=True)) for name, *row in srk.tableaus.TABLEAUS.rows()}
+    tableaus = {
+        name: dict(zip(srk.tableaus.TABLEAUS.columns, row, strict=True))
+        for name, *row in srk.tableaus.TABLEAUS.rows()
+    }
     names = list(names)
     extra = "noise" if names[0] in tableaus else "eta"
-    lines = [f"| solver | calls | strong | weak | {extra} | when, and source |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        f"| solver | calls | strong | weak | {extra} | when, and source |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name in names:
         solver, row = solvers[name], cells[name]
         strong, weak = (row[kind].replace(" ", "&nbsp;") for kind in ("strong", "weak"))
-        calls = row["NFE/step"] + (f"&nbsp;+{solver.startup_evaluations}" if solver.startup_evaluations else "")
+        calls = row["NFE/step"] + (
+            f"&nbsp;+{solver.startup_evaluations}" if solver.startup_evaluations else ""
+        )
         last = tableaus[name]["draws"] if extra == "noise" else row["eta"]
         source = f"{words(solver.advice)}. <small>{words(solver.reference)}</small>"
         lines.append(f"| {link(name, solver)} | {calls} | {strong} | {weak} | {last} | {source} |")
@@ -81,7 +97,9 @@ def page() -> str:
     solvers = srk.solvers()
     parts = [HEAD.format(count=len(solvers))]
     for title, text in SECTIONS.items():
-        parts.append(f"## {title}\n\n{text}\n\n{table(name for name, solver in solvers.items() if section(solver) == title)}\n")
+        parts.append(
+            f"## {title}\n\n{text}\n\n{table(name for name, solver in solvers.items() if section(solver) == title)}\n"
+        )
     return "\n".join(parts)
 
 

@@ -58,7 +58,14 @@ def small_unet(channels: int, device: torch.device) -> Callable[[Tensor, Tensor]
     """Three convolutions with a bottleneck at half the resolution: enough work for a network, little enough to see the solver."""
     torch.manual_seed(0)
     down, middle = nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.Conv2d(32, 32, 3, padding=1)
-    net = nn.Sequential(down, nn.SiLU(), middle, nn.SiLU(), nn.Upsample(scale_factor=2), nn.Conv2d(32, channels, 3, padding=1))
+    net = nn.Sequential(
+        down,
+        nn.SiLU(),
+        middle,
+        nn.SiLU(),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(32, channels, 3, padding=1),
+    )
     net = net.to(device).eval()
     return lambda x, t: net(x)
 
@@ -92,7 +99,18 @@ def bare_ddpm(case: Case) -> Run:
 def bare_srk2m(case: Case) -> Run:
     X, E, Z, XC = Column("x"), Column("E"), Column("z"), Column("X")
     numbers = [
-        (s.get(X, 0.0), s[Z], s.get(Column("m", 0), 0.0), s.get(Column("m", 1), 0.0), u[X], u.get(XC, 0.0), u[E], u[Z], k[0][XC], k[0][E])
+        (
+            s.get(X, 0.0),
+            s[Z],
+            s.get(Column("m", 0), 0.0),
+            s.get(Column("m", 1), 0.0),
+            u[X],
+            u.get(XC, 0.0),
+            u[E],
+            u[Z],
+            k[0][XC],
+            k[0][E],
+        )
         for s, u, *k in rows("srk2m")
     ]
     generator = torch.Generator(case.device)
@@ -120,7 +138,9 @@ def ours(solver: str, noise: str = "generator", compile: Any = False) -> Maker:
     def make(case: Case) -> Run:
         if compile == "loop" and case.device.type != "cuda":
             raise LookupError("a CUDA graph needs a GPU")
-        sampler = srk.Sampler(VP, srk.Data(case.network), solver, steps=STEPS, denoise_final=False, compile=compile)
+        sampler = srk.Sampler(
+            VP, srk.Data(case.network), solver, steps=STEPS, denoise_final=False, compile=compile
+        )
         return lambda: sampler(case.shape, seed=0, noise=noise, device=case.device)
 
     return make
@@ -151,11 +171,17 @@ def torchsde_solver(method: str) -> Maker:
                 own = max(VP.t_max - float(t), VP.t_min)
                 level, g2 = VP.level(own), float(VP.diffusion(own)) ** 2
                 denoised = case.network(y.view(case.shape), t.expand(case.shape[0])).view(y.shape)
-                return y * (0.5 * g2 - g2 / level.sigma**2) + denoised * (g2 * level.alpha / level.sigma**2)
+                return y * (0.5 * g2 - g2 / level.sigma**2) + denoised * (
+                    g2 * level.alpha / level.sigma**2
+                )
 
             def g(self, t: Tensor, y: Tensor) -> Tensor:
                 g = self._g(t)
-                return torch.full_like(y, g) if self.noise_type == "diagonal" else g * torch.ones_like(y)[..., None]
+                return (
+                    torch.full_like(y, g)
+                    if self.noise_type == "diagonal"
+                    else g * torch.ones_like(y)[..., None]
+                )
 
         sde, n = Reverse(), math.prod(case.shape[1:])
         if method == "srk":
@@ -166,9 +192,16 @@ def torchsde_solver(method: str) -> Maker:
             y0 = torch.randn(case.shape[0], n, device=case.device)
             levy = "space-time" if method == "srk" else "none"
             bm = torchsde.BrownianInterval(
-                float(span[0]), float(span[1]), size=y0.shape, device=case.device, entropy=0, levy_area_approximation=levy
+                float(span[0]),
+                float(span[1]),
+                size=y0.shape,
+                device=case.device,
+                entropy=0,
+                levy_area_approximation=levy,
             )
-            out: Tensor = torchsde.sdeint(sde, y0, span, bm=bm, method=method, dt=float(span[1]) / STEPS)[-1]
+            out: Tensor = torchsde.sdeint(
+                sde, y0, span, bm=bm, method=method, dt=float(span[1]) / STEPS
+            )[-1]
             return out
 
         return run
@@ -187,7 +220,10 @@ def k_diffusion_sampling() -> Any:
     package.__path__ = list(spec.submodule_search_locations or [])
     sys.modules["k_diffusion"] = package
     for name in ("torchdiffeq", "torchvision", "torchvision.transforms"):
-        if name.partition(".")[0] in sys.modules or importlib.util.find_spec(name.partition(".")[0]) is None:
+        if (
+            name.partition(".")[0] in sys.modules
+            or importlib.util.find_spec(name.partition(".")[0]) is None
+        ):
             stub = types.ModuleType(name)
             stub.__path__ = []
             stub.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
@@ -200,11 +236,17 @@ def k_diffusion(sampler: str, tree: bool) -> Maker:
         sampling = k_diffusion_sampling()
         sigmas = sampling.get_sigmas_karras(STEPS, 0.01, 80.0, device=case.device)
         function = getattr(sampling, f"sample_{sampler}")
-        kwargs = {} if tree else {"noise_sampler": lambda a, b: torch.randn(case.shape, device=case.device)}
+        kwargs = (
+            {}
+            if tree
+            else {"noise_sampler": lambda a, b: torch.randn(case.shape, device=case.device)}
+        )
 
         def run() -> Tensor:
             x = torch.randn(case.shape, device=case.device) * 80.0
-            out: Tensor = function(lambda x, s: case.network(x, s), x, sigmas, disable=True, **kwargs)
+            out: Tensor = function(
+                lambda x, s: case.network(x, s), x, sigmas, disable=True, **kwargs
+            )
             return out
 
         return run
@@ -217,7 +259,9 @@ def diffusers(scheduler: str, **options: Any) -> Maker:
         need("diffusers")
         import diffusers
 
-        made = getattr(diffusers, scheduler)(num_train_timesteps=1000, prediction_type="sample", **options)
+        made = getattr(diffusers, scheduler)(
+            num_train_timesteps=1000, prediction_type="sample", **options
+        )
 
         def run() -> Tensor:
             made.set_timesteps(STEPS, device=case.device)
@@ -251,7 +295,9 @@ CONTESTANTS: dict[str, dict[str, Maker]] = {
         "srk srk2m, compile=loop": ours("srk2m", compile="loop"),
         "srk auto": ours("auto"),
         "srk dpmpp-2m-sde": ours("dpmpp-2m-sde"),
-        "diffusers DPMSolverMultistep (sde)": diffusers("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+        "diffusers DPMSolverMultistep (sde)": diffusers(
+            "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"
+        ),
         "k-diffusion dpmpp_2m_sde, plain noise": k_diffusion("dpmpp_2m_sde", False),
         "k-diffusion dpmpp_2m_sde, its tree": k_diffusion("dpmpp_2m_sde", True),
         "torchsde srk": torchsde_solver("srk"),
@@ -300,7 +346,11 @@ class Traffic(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if not func.is_view and "empty" not in func.__name__:
             self.operators += 1
-            touched = [x for x in [*args, *(kwargs or {}).values()] if isinstance(x, Tensor) and x.numel() >= self.size]
+            touched = [
+                x
+                for x in [*args, *(kwargs or {}).values()]
+                if isinstance(x, Tensor) and x.numel() >= self.size
+            ]
             written = [out] if isinstance(out, Tensor) and out.numel() >= self.size else []
             if func.__name__.startswith(("normal_", "zero_", "copy_")):
                 touched = touched[1:]  # written only
@@ -315,11 +365,17 @@ def traffic(case: Case, run: Run) -> tuple[float, float]:
     whole = Traffic(size)
     with torch.no_grad(), whole:
         run()
-    x, t = torch.zeros(case.shape, device=case.device), torch.zeros(case.shape[0], device=case.device)
+    x, t = (
+        torch.zeros(case.shape, device=case.device),
+        torch.zeros(case.shape[0], device=case.device),
+    )
     alone = Traffic(size)
     with torch.no_grad(), alone:
         inner(x, t)
-    return whole.operators / STEPS - alone.operators, whole.elements / STEPS / size - alone.elements / size
+    return (
+        whole.operators / STEPS - alone.operators,
+        whole.elements / STEPS / size - alone.elements / size,
+    )
 
 
 def device_counts(run: Run) -> tuple[float, float]:
@@ -330,7 +386,9 @@ def device_counts(run: Run) -> tuple[float, float]:
         run()
         torch.cuda.synchronize()
     events = prof.events() or []
-    kernels = sum(1 for e in events if e.device_type == torch.autograd.DeviceType.CUDA and "Mem" not in e.name)
+    kernels = sum(
+        1 for e in events if e.device_type == torch.autograd.DeviceType.CUDA and "Mem" not in e.name
+    )
     waits = sum(1 for e in events if "Synchronize" in e.name) - 1  # ours
     return kernels / STEPS, waits / STEPS
 
@@ -350,14 +408,23 @@ def build(group: str, case: Case) -> tuple[dict[str, Run], list[str]]:
 
 def slopes(device: str, seconds: float) -> list[str]:
     """How the time of a srk2m run grows, as the slope of log time against log size over the last doubling and over the whole range."""
-    lines = ["| growth with | sizes | time per step, us | slope, all | slope, last doubling |", "|---|---|---|---:|---:|"]
+    lines = [
+        "| growth with | sizes | time per step, us | slope, all | slope, last doubling |",
+        "|---|---|---|---:|---:|",
+    ]
 
     def cost(shape: tuple[int, ...], steps: int) -> float:
         sampler = srk.Sampler(VP, srk.Data(multiply), "srk2m", steps=steps, denoise_final=False)
-        return turns({"": lambda: sampler(shape, seed=0, device=device)}, torch.device(device), seconds / 4)[""]
+        return turns(
+            {"": lambda: sampler(shape, seed=0, device=device)}, torch.device(device), seconds / 4
+        )[""]
 
     for what, sizes, measure in (
-        ("batch (dimension 3072)", [16, 32, 64, 128], lambda n: cost((n, 3, 32, 32), STEPS) / STEPS),
+        (
+            "batch (dimension 3072)",
+            [16, 32, 64, 128],
+            lambda n: cost((n, 3, 32, 32), STEPS) / STEPS,
+        ),
         ("dimension (batch 64)", [768, 1536, 3072, 6144], lambda n: cost((64, n), STEPS) / STEPS),
         ("steps, whole run (64, 3, 32, 32)", [25, 50, 100], lambda n: cost((64, 3, 32, 32), n)),
     ):
@@ -380,17 +447,29 @@ def per_call(device: str, seconds: float, shapes: list[tuple[int, ...]]) -> list
     }
     if device != "cpu":
         modes["compile=loop"] = ("generator", "loop")
-    lines = ["| srk2m / ddpm | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |", "|---|" + "---:|" * len(shapes)]
+    lines = [
+        "| srk2m / ddpm | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |",
+        "|---|" + "---:|" * len(shapes),
+    ]
     found: dict[str, list[float]] = {"bare loops": [], **{mode: [] for mode in modes}}
     for shape in shapes:
         case = Case(shape, device, "one multiplication")
-        runs: dict[str, Run] = {"bare loops ddpm": bare_ddpm(case), "bare loops srk2m": bare_srk2m(case)}
+        runs: dict[str, Run] = {
+            "bare loops ddpm": bare_ddpm(case),
+            "bare loops srk2m": bare_srk2m(case),
+        }
         for mode, (noise, compile) in modes.items():
-            runs |= {f"{mode} {solver}": ours(solver, noise, compile)(case) for solver in ("ddpm", "srk2m")}
+            runs |= {
+                f"{mode} {solver}": ours(solver, noise, compile)(case)
+                for solver in ("ddpm", "srk2m")
+            }
         times = turns(runs, torch.device(device), seconds)
         for mode, ratios in found.items():
             ratios.append(times[f"{mode} srk2m"] / times[f"{mode} ddpm"])
-    lines += [f"| {mode} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |" for mode, ratios in found.items()]
+    lines += [
+        f"| {mode} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"
+        for mode, ratios in found.items()
+    ]
     print("\n".join(lines), flush=True)
     return lines
 
@@ -409,19 +488,45 @@ def tables(args: argparse.Namespace) -> list[str]:
                 runs, missing = build(group, case)
                 left_out |= set(missing)
                 found[shape] = turns(runs, device, args.seconds)
-                print(network, group, shape, {n: round(v / found[shape]["bare loop"], 2) for n, v in found[shape].items()}, flush=True)
+                print(
+                    network,
+                    group,
+                    shape,
+                    {n: round(v / found[shape]["bare loop"], 2) for n, v in found[shape].items()},
+                    flush=True,
+                )
             header = [
                 f"### {group}, network: {network}",
                 "",
                 "Time per step relative to the bare loop (first row: its microseconds per step)."
-                + (" The network's own time scatters by some 15% here." if network == "u-net" else ""),
+                + (
+                    " The network's own time scatters by some 15% here."
+                    if network == "u-net"
+                    else ""
+                ),
                 "",
             ]
-            header += ["| | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |", "|---|" + "---:|" * len(shapes)]
-            header.append("| bare loop, us | " + " | ".join(f"{1e6 * found[s]['bare loop'] / STEPS:.1f}" for s in shapes) + " |")
-            names = [n for n in CONTESTANTS[group] if n != "bare loop" and any(n in found[s] for s in shapes)]
             header += [
-                f"| {n} | " + " | ".join(f"{found[s][n] / found[s]['bare loop']:.2f}" if n in found[s] else "" for s in shapes) + " |"
+                "| | " + " | ".join("x".join(map(str, s)) for s in shapes) + " |",
+                "|---|" + "---:|" * len(shapes),
+            ]
+            header.append(
+                "| bare loop, us | "
+                + " | ".join(f"{1e6 * found[s]['bare loop'] / STEPS:.1f}" for s in shapes)
+                + " |"
+            )
+            names = [
+                n
+                for n in CONTESTANTS[group]
+                if n != "bare loop" and any(n in found[s] for s in shapes)
+            ]
+            header += [
+                f"| {n} | "
+                + " | ".join(
+                    f"{found[s][n] / found[s]['bare loop']:.2f}" if n in found[s] else ""
+                    for s in shapes
+                )
+                + " |"
                 for n in names
             ]
             lines += [*header, ""]
@@ -432,11 +537,19 @@ def tables(args: argparse.Namespace) -> list[str]:
         "",
     ]
     lines += [*per_call(args.device, args.seconds, SHAPES[:4] if args.quick else SHAPES), ""]
-    lines += ["### Work per step", "", "Shape (64, 3, 32, 32), one multiplication as network, whose own work is taken off.", ""]
+    lines += [
+        "### Work per step",
+        "",
+        "Shape (64, 3, 32, 32), one multiplication as network, whose own work is taken off.",
+        "",
+    ]
     if device.type == "cuda":
         lines += ["| | kernels per step | waits for the device per step |", "|---|---:|---:|"]
     else:
-        lines += ["| | operators per step | elements moved per element of the state |", "|---|---:|---:|"]
+        lines += [
+            "| | operators per step | elements moved per element of the state |",
+            "|---|---:|---:|",
+        ]
     for group in CONTESTANTS:
         case = Case((64, 3, 32, 32), args.device, "one multiplication")
         runs, _ = build(group, case)
@@ -483,11 +596,15 @@ def planning_times() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each contestant and shape")
-    parser.add_argument("--quick", action="store_true", help="fewer shapes, a quarter of a second each")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer shapes, a quarter of a second each"
+    )
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     if args.quick:
@@ -497,7 +614,9 @@ def main() -> None:
     with torch.no_grad():
         for solver, bare in (("ddpm", bare_ddpm), ("srk2m", bare_srk2m)):
             case = Case((4, 3, 8, 8), "cpu", "one multiplication")
-            assert torch.allclose(bare(case)(), ours(solver)(case)().x, rtol=1e-3, atol=1e-3), "the bare loop and srk must do the same"
+            assert torch.allclose(bare(case)(), ours(solver)(case)().x, rtol=1e-3, atol=1e-3), (
+                "the bare loop and srk must do the same"
+            )
     machine = (
         f"one {torch.cuda.get_device_name()} GPU"
         if args.device.startswith("cuda")
@@ -515,11 +634,18 @@ def main() -> None:
     ]
     print("\n".join(lines))
     if args.write:
-        where = Path(__file__).parent / "results" / f"speed-{'cpu' if args.device == 'cpu' else 'gpu'}.md"
+        where = (
+            Path(__file__).parent
+            / "results"
+            / f"speed-{'cpu' if args.device == 'cpu' else 'gpu'}.md"
+        )
         before = where.read_text(encoding="utf-8") if where.exists() else "# Speed\n"
         parts = before.split("\n## ")
         kept = [part for part in parts[1:] if not part.startswith(lines[0].removeprefix("## "))]
-        where.write_text("\n## ".join([parts[0].rstrip() + "\n", *kept, "\n".join(lines).removeprefix("## ")]), encoding="utf-8")
+        where.write_text(
+            "\n## ".join([parts[0].rstrip() + "\n", *kept, "\n".join(lines).removeprefix("## ")]),
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

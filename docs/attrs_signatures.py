@@ -14,15 +14,26 @@ class AttrsSignatures(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for cls in classes(pkg):
             if decorated(cls) and "__init__" not in cls.members:
-                fields = {name: field for base in reversed([cls, *cls.mro()]) if decorated(base) for name, field in own_fields(base)}
+                fields = {
+                    name: field
+                    for base in reversed([cls, *cls.mro()])
+                    if decorated(base)
+                    for name, field in own_fields(base)
+                }
                 named = any("kw_only=True" in str(decorator.value) for decorator in cls.decorators)
                 for field in fields.values() if named else ():
                     field.kind = griffe.ParameterKind.keyword_only
                 parameters = [
                     griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword),
-                    *sorted(fields.values(), key=lambda field: field.kind == griffe.ParameterKind.keyword_only),
+                    *sorted(
+                        fields.values(),
+                        key=lambda field: field.kind == griffe.ParameterKind.keyword_only,
+                    ),
                 ]
-                cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters)))
+                cls.set_member(
+                    "__init__",
+                    griffe.Function("__init__", parameters=griffe.Parameters(*parameters)),
+                )
 
 
 def classes(scope: griffe.Object) -> Iterator[griffe.Class]:
@@ -41,17 +52,33 @@ def decorated(cls: Any) -> bool:
 def own_fields(cls: Any) -> Iterator[tuple[str, griffe.Parameter]]:
     """The fields in the body of a class, with the parameters that attrs makes of them."""
     for name, field in cls.members.items():
-        if not isinstance(field, griffe.Attribute) or field.annotation is None or "instance-attribute" not in field.labels:
+        if (
+            not isinstance(field, griffe.Attribute)
+            or field.annotation is None
+            or "instance-attribute" not in field.labels
+        ):
             continue
         default, kind = field.value, griffe.ParameterKind.positional_or_keyword
-        if isinstance(default, griffe.ExprCall):  # attrs.field(default=..., validator=...), or a helper of that kind: parameter(0.1)
-            options = {option.name: option.value for option in default.arguments if isinstance(option, griffe.ExprKeyword)}
+        if isinstance(
+            default, griffe.ExprCall
+        ):  # attrs.field(default=..., validator=...), or a helper of that kind: parameter(0.1)
+            options = {
+                option.name: option.value
+                for option in default.arguments
+                if isinstance(option, griffe.ExprKeyword)
+            }
             if str(options.get("init")) == "False":
                 continue
             if str(options.get("kw_only")) == "True":
                 kind = griffe.ParameterKind.keyword_only
             name = str(options.get("alias", name)).strip("\"'")
-            given = [argument for argument in default.arguments if not isinstance(argument, griffe.ExprKeyword)]
-            default = options.get("default", given[0] if given else "..." if "factory" in options else None)
+            given = [
+                argument
+                for argument in default.arguments
+                if not isinstance(argument, griffe.ExprKeyword)
+            ]
+            default = options.get(
+                "default", given[0] if given else "..." if "factory" in options else None
+            )
         name = name.lstrip("_")
         yield name, griffe.Parameter(name, annotation=field.annotation, default=default, kind=kind)

@@ -15,8 +15,14 @@ import srk
 from srk.control import Adaptive
 
 PROCESS = srk.VP()
-TARGET = srk.targets.GaussianMixture([0.4, 0.3, 0.2, 0.1], [[-1.0, 0.5], [0.0, -0.7], [0.6, 0.3], [1.1, -0.4]], [0.2, 0.1, 0.05, 0.02])
-MARGINAL = srk.targets.GaussianMixture([0.4, 0.3, 0.2, 0.1], [[-1.0], [0.0], [0.6], [1.1]], [0.2, 0.1, 0.05, 0.02])
+TARGET = srk.targets.GaussianMixture(
+    [0.4, 0.3, 0.2, 0.1],
+    [[-1.0, 0.5], [0.0, -0.7], [0.6, 0.3], [1.1, -0.4]],
+    [0.2, 0.1, 0.05, 0.02],
+)
+MARGINAL = srk.targets.GaussianMixture(
+    [0.4, 0.3, 0.2, 0.1], [[-1.0], [0.0], [0.6], [1.1]], [0.2, 0.1, 0.05, 0.02]
+)
 SAMPLES = 20_000
 QUANTILES = MARGINAL.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).double()
 
@@ -30,16 +36,29 @@ def main() -> None:
     score, options = TARGET.score(PROCESS), {"shape": SAMPLES, "noise": "brownian", "seed": 0}
     exact = TARGET.sample(SAMPLES, seed=1)
     print("# Adaptive steps against fixed grids\n")
-    print("Made by `python examples/adaptive.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,")
-    print(f"{SAMPLES} samples, one seed; exact samples have {error(exact):.4f}. Rejected steps are paid for in NFE.\n")
+    print(
+        "Made by `python examples/adaptive.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,"
+    )
+    print(
+        f"{SAMPLES} samples, one seed; exact samples have {error(exact):.4f}. Rejected steps are paid for in NFE.\n"
+    )
     for solver, tolerances in (("srk2", (0.3, 0.1, 0.03, 0.01)), ("sra1", (0.3, 0.1, 0.03))):
         print(f"## {solver}\n")
-        print("| rtol = atol | NFE | steps | rejected | W1 adaptive | W1 log-snr grid | W1 karras grid |")
+        print(
+            "| rtol = atol | NFE | steps | rejected | W1 adaptive | W1 log-snr grid | W1 karras grid |"
+        )
         print("|---:|---:|---:|---:|---:|---:|---:|")
         for tol in tolerances:
-            sol = srk.solve(PROCESS, score, solver, controller=Adaptive(rtol=tol, atol=tol), **options)
-            fixed = [error(srk.solve(PROCESS, score, solver, nfe=sol.nfe, grid=grid, **options).x) for grid in ("log-snr", "karras")]
-            print(f"| {tol:g} | {sol.nfe} | {sol.steps} | {sol.rejected} | {error(sol.x):.4f} | {fixed[0]:.4f} | {fixed[1]:.4f} |")
+            sol = srk.solve(
+                PROCESS, score, solver, controller=Adaptive(rtol=tol, atol=tol), **options
+            )
+            fixed = [
+                error(srk.solve(PROCESS, score, solver, nfe=sol.nfe, grid=grid, **options).x)
+                for grid in ("log-snr", "karras")
+            ]
+            print(
+                f"| {tol:g} | {sol.nfe} | {sol.steps} | {sol.rejected} | {error(sol.x):.4f} | {fixed[0]:.4f} | {fixed[1]:.4f} |"
+            )
         print()
 
 

@@ -33,7 +33,9 @@ def letters(word: str, points: int, seed: int = 0) -> srk.targets.GaussianMixtur
     drawn = low + (high - low) * np.random.default_rng(seed).random((20 * points, 2))
     inside = drawn[outline.contains_points(drawn)][:points]
     means = (inside - (low + high) / 2) * 4.0 / (high - low)[0]
-    return srk.targets.GaussianMixture([1.0] * len(means), torch.from_numpy(means), [0.04] * len(means))
+    return srk.targets.GaussianMixture(
+        [1.0] * len(means), torch.from_numpy(means), [0.04] * len(means)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,8 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     score = letters(args.word, 400).score(PROCESS)
     x = PROCESS.sample_prior((args.samples, 2), generator=torch.Generator().manual_seed(0))
     runs = {
-        "probability-flow ODE, $\\eta = 0$": srk.solve(PROCESS, score, "srk2m", x_init=x, steps=args.frames, eta=0.0, save="x"),
-        "reverse SDE, $\\eta = 1$": srk.solve(PROCESS, score, "srk2m", x_init=x, steps=args.frames, eta=1.0, seed=1, save="x"),
+        "probability-flow ODE, $\\eta = 0$": srk.solve(
+            PROCESS, score, "srk2m", x_init=x, steps=args.frames, eta=0.0, save="x"
+        ),
+        "reverse SDE, $\\eta = 1$": srk.solve(
+            PROCESS, score, "srk2m", x_init=x, steps=args.frames, eta=1.0, seed=1, save="x"
+        ),
     }
     paths = [sol.trajectory.values.numpy() for sol in runs.values() if sol.trajectory is not None]
 
@@ -64,7 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             # the ends of the colour map would be faint on a dark or on a white page
             clouds.append(
                 axis.scatter(
-                    *x.T, c=x[:, 0].argsort().argsort(), cmap="viridis", vmin=-0.35 * len(x), vmax=1.15 * len(x), s=8, linewidths=0
+                    *x.T,
+                    c=x[:, 0].argsort().argsort(),
+                    cmap="viridis",
+                    vmin=-0.35 * len(x),
+                    vmax=1.15 * len(x),
+                    s=8,
+                    linewidths=0,
                 )
             )
         figure.patch.set_alpha(0.0)
@@ -76,10 +88,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         plt.close(figure)
 
     durations = [500, *[80] * (len(frames) - 2), 2500]  # milliseconds
-    frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=30, alpha_quality=30, method=4)
+    frames[0].save(
+        args.out,
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        quality=30,
+        alpha_quality=30,
+        method=4,
+    )
     still = args.out.with_suffix(".png")
     frames[-1].save(still, optimize=True)
-    print(f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e3:.0f} kB; {still}: {still.stat().st_size / 1e3:.0f} kB")
+    print(
+        f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e3:.0f} kB; {still}: {still.stat().st_size / 1e3:.0f} kB"
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,11 @@ from srk.integrators import GDDIM, SSCS
 
 PROCESS = srk.CLD()
 VARIANCES = np.logspace(-2, 0.5, 8)
-WEIGHTS, MEANS, STDS = np.array([0.3, 0.5, 0.2]), np.array([-1.0, 0.3, 1.2]), np.array([0.1, 0.05, 0.2])
+WEIGHTS, MEANS, STDS = (
+    np.array([0.3, 0.5, 0.2]),
+    np.array([-1.0, 0.3, 1.2]),
+    np.array([0.1, 0.05, 0.2]),
+)
 MIXTURE = srk.targets.GaussianMixture(WEIGHTS, MEANS[:, None], STDS)
 SAMPLES = 20_000
 SOLVERS = {
@@ -42,7 +46,11 @@ BUDGETS = (12, 24, 50, 100, 200)
 def quantiles() -> np.ndarray:
     """Of the position's exact law at t_min."""
     end = PROCESS.kernel(PROCESS.t_min)
-    law = srk.targets.GaussianMixture(WEIGHTS, end.mean[0] * MEANS[:, None], np.sqrt((end.mean[0] * STDS) ** 2 + end.covariance[0, 0]))
+    law = srk.targets.GaussianMixture(
+        WEIGHTS,
+        end.mean[0] * MEANS[:, None],
+        np.sqrt((end.mean[0] * STDS) ** 2 + end.covariance[0, 0]),
+    )
     return law.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).numpy()
 
 
@@ -56,14 +64,24 @@ class VelocityScore(nn.Module):
     def __init__(self, width: int = 128) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+            nn.Linear(3, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, 1),
         )
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        return self.parts(z, *(torch.tensor(value, dtype=z.dtype) for value in coefficients(float(t[0]))))
+        return self.parts(
+            z, *(torch.tensor(value, dtype=z.dtype) for value in coefficients(float(t[0])))
+        )
 
     def parts(self, z: Tensor, base: Tensor, size: Tensor, time: Tensor) -> Tensor:
-        inputs = torch.cat([z.flatten(1), time.expand(len(z), 1) if time.ndim == 0 else time[:, None]], 1)
+        inputs = torch.cat(
+            [z.flatten(1), time.expand(len(z), 1) if time.ndim == 0 else time[:, None]], 1
+        )
         return (base * z[:, :, 0]).sum(-1, keepdim=True) + size.reshape(-1, 1) * self.net(inputs)
 
 
@@ -80,20 +98,37 @@ def train(steps: int = 4000, batch: int = 1024) -> VelocityScore:
     network = VelocityScore()
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    times = [PROCESS.time(lam) for lam in np.linspace(PROCESS.lam(PROCESS.t_max), PROCESS.lam(PROCESS.t_min), 400)]
+    times = [
+        PROCESS.time(lam)
+        for lam in np.linspace(PROCESS.lam(PROCESS.t_max), PROCESS.lam(PROCESS.t_min), 400)
+    ]
     kernels = [PROCESS.kernel(t) for t in times]
-    factors = torch.tensor(np.array([np.column_stack([k.rho * k.mean, k.complement]) for k in kernels]), dtype=torch.float32)
-    inverses = torch.tensor(np.array([np.linalg.inv(k.covariance)[1] for k in kernels]), dtype=torch.float32)
+    factors = torch.tensor(
+        np.array([np.column_stack([k.rho * k.mean, k.complement]) for k in kernels]),
+        dtype=torch.float32,
+    )
+    inverses = torch.tensor(
+        np.array([np.linalg.inv(k.covariance)[1] for k in kernels]), dtype=torch.float32
+    )
     means = torch.tensor(np.array([k.mean for k in kernels]), dtype=torch.float32)
-    base, size, time = (torch.tensor(np.array(value), dtype=torch.float32) for value in zip(*map(coefficients, times), strict=True))
+    base, size, time = (
+        torch.tensor(np.array(value), dtype=torch.float32)
+        for value in zip(*map(coefficients, times), strict=True)
+    )
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         x0 = MIXTURE.sample(batch, generator=generator)
         i = torch.randint(len(times), (batch,), generator=generator)
-        deviation = torch.einsum("bij,bj->bi", factors[i], torch.randn(batch, 2, generator=generator))
+        deviation = torch.einsum(
+            "bij,bj->bi", factors[i], torch.randn(batch, 2, generator=generator)
+        )
         z = (means[i] * x0 + deviation)[:, :, None]
         target = -(inverses[i] * deviation).sum(1, keepdim=True)
-        loss = ((network.parts(z, base[i], size[i], time[i]) - target) / size[i][:, None]).square().mean()
+        loss = (
+            ((network.parts(z, base[i], size[i], time[i]) - target) / size[i][:, None])
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -112,14 +147,23 @@ def table(title: str, value: Callable[[object, float, int], float]) -> None:
 
 def main() -> None:
     exact = quantiles()
-    floor = distance(PROCESS.perturb(MIXTURE.sample(SAMPLES, seed=5), PROCESS.t_min, generator=torch.Generator().manual_seed(6)), exact)
+    floor = distance(
+        PROCESS.perturb(
+            MIXTURE.sample(SAMPLES, seed=5),
+            PROCESS.t_min,
+            generator=torch.Generator().manual_seed(6),
+        ),
+        exact,
+    )
     print("# Phase space: critically damped Langevin diffusion\n")
     print(
         "Made by `python examples/cld.py`, CPU, one thread. srk.CLD() with its defaults, grid log-snr from t = 1 to 0.001, no final denoising.\n"
     )
 
     def kl(solver: object, eta: float, nfe: int) -> float:
-        return srk.analysis.gaussian_kl(solver, PROCESS, variance=VARIANCES, mean=0.5, nfe=nfe, eta=eta) / len(VARIANCES)  # type: ignore[arg-type]
+        return srk.analysis.gaussian_kl(
+            solver, PROCESS, variance=VARIANCES, mean=0.5, nfe=nfe, eta=eta
+        ) / len(VARIANCES)  # type: ignore[arg-type]
 
     table("Exact KL of the position, mean over Gaussian data of variance 0.01 to 3.2", kl)
 
@@ -142,7 +186,10 @@ def main() -> None:
         f"Wasserstein-1 on a mixture of three Gaussians, exact score ({SAMPLES} samples; exact samples have {floor:.2g})",
         sampled(MIXTURE.score(PROCESS), torch.float64),
     )
-    table("The same with a trained network of the velocity's score (MLP, 128 wide)", sampled(train(), torch.float32))
+    table(
+        "The same with a trained network of the velocity's score (MLP, 128 wide)",
+        sampled(train(), torch.float32),
+    )
 
 
 if __name__ == "__main__":

@@ -27,7 +27,13 @@ import srk
 from srk.ecosystem import k_diffusion
 
 #: Name in the sampler lists, and solver
-LISTED = {"srk1": "srk1", "srk2": "srk2", "srk2m": "srk2m", "srk2m_local": "srk2m-local", "srk_auto": "auto"}
+LISTED = {
+    "srk1": "srk1",
+    "srk2": "srk2",
+    "srk2m": "srk2m",
+    "srk2m_local": "srk2m-local",
+    "srk_auto": "auto",
+}
 
 
 def is_flow(model: Any) -> bool:
@@ -37,11 +43,19 @@ def is_flow(model: Any) -> bool:
 
 def make(name: str) -> Any:
     """The solver `name` as a function that ComfyUI can call."""
-    by_frame = {flow: k_diffusion.sampler(name, frame="flow" if flow else "edm") for flow in (False, True)}
+    by_frame = {
+        flow: k_diffusion.sampler(name, frame="flow" if flow else "edm") for flow in (False, True)
+    }
     takes_noise = "noise_sampler" in inspect.signature(by_frame[False]).parameters
 
     def sample(
-        model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None, **options: Any
+        model: Any,
+        x: torch.Tensor,
+        sigmas: torch.Tensor,
+        extra_args: Any = None,
+        callback: Any = None,
+        disable: Any = None,
+        **options: Any,
     ) -> Any:
         if not takes_noise:
             options = {}  # a method of the ODE: eta and s_noise mean nothing to it
@@ -49,7 +63,9 @@ def make(name: str) -> Any:
             # one off, as in ComfyUI, so that the steps do not repeat the draws of the initial state on the same device
             seed = ((extra_args or {}).get("seed") or 0) + 1
             generator = torch.Generator(x.device).manual_seed(seed % 2**64)
-            options["noise_sampler"] = lambda sigma, sigma_next: torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+            options["noise_sampler"] = lambda sigma, sigma_next: torch.randn(
+                x.shape, dtype=x.dtype, device=x.device, generator=generator
+            )
         return by_frame[is_flow(model)](model, x, sigmas, extra_args, callback, disable, **options)
 
     return sample

@@ -30,11 +30,24 @@ class NoisePredictor(nn.Module):
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(26, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.net = nn.Sequential(
+            nn.Linear(26, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+        )
         self.last = nn.Linear(width, 2)
 
     def forward(self, x: Tensor, lam: Tensor) -> Tensor:
-        phases = torch.cat([lam[:, None] * torch.tensor([0.25, 0.5, 1.0, 2.0]), *(k * x for k in (1.0, 2.0, 4.0, 8.0))], 1)
+        phases = torch.cat(
+            [
+                lam[:, None] * torch.tensor([0.25, 0.5, 1.0, 2.0]),
+                *(k * x for k in (1.0, 2.0, 4.0, 8.0)),
+            ],
+            1,
+        )
         return self.last(self.net(torch.cat([x, phases.sin(), phases.cos()], 1)))
 
 
@@ -49,7 +62,10 @@ def train(steps: int, batch: int = 512) -> NoisePredictor:
     for _ in range(steps):
         x0, eps = data[torch.randint(len(data), (batch,))], torch.randn(batch, 2)
         lam = (1.0 + 2.0 * torch.randn(batch)).clamp(noisy, clean)
-        alpha, sigma = torch.sigmoid(2 * lam).sqrt()[:, None], torch.sigmoid(-2 * lam).sqrt()[:, None]  # of a variance-preserving process
+        alpha, sigma = (
+            torch.sigmoid(2 * lam).sqrt()[:, None],
+            torch.sigmoid(-2 * lam).sqrt()[:, None],
+        )  # of a variance-preserving process
         loss = (network(alpha * x0 + sigma * eps, lam) - eps).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -75,22 +91,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {}
     for kind, score in (("exact score", TARGET.score(PROCESS)), ("network", network)):
         results[kind] = srk.analysis.compare(
-            solvers, PROCESS, score, TARGET, nfe=budgets, metrics=[metric], repeats=args.repeats, samples=args.samples
+            solvers,
+            PROCESS,
+            score,
+            TARGET,
+            nfe=budgets,
+            metrics=[metric],
+            repeats=args.repeats,
+            samples=args.samples,
         )
         print(f"{kind}\n{results[kind]}\n")
 
     with house_style("examples/custom_network.py") as plt:
         figure, axes = plt.subplots(1, 3, figsize=(10.0, 3.4), width_ratios=(1, 1, 1.3))
-        clouds = {"data": TARGET.sample(3000, seed=1), f"srk2m on the network, {sol.nfe} calls": sol.x}
+        clouds = {
+            "data": TARGET.sample(3000, seed=1),
+            f"srk2m on the network, {sol.nfe} calls": sol.x,
+        }
         for axis, (title, points) in zip(axes, clouds.items(), strict=False):
             axis.plot(*points.T, ".", markersize=1.2, color=PALETTE[0])
-            axis.set(title=title, xlim=(-2.1, 2.1), ylim=(-2.1, 2.1), aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
+            axis.set(
+                title=title,
+                xlim=(-2.1, 2.1),
+                ylim=(-2.1, 2.1),
+                aspect="equal",
+                xlabel="$x_1$",
+                ylabel="$x_2$",
+            )
         for kind, result in results.items():
-            style = {"linestyle": "-" if kind == "network" else "--", "marker": "o" if kind == "network" else "s"}
+            style = {
+                "linestyle": "-" if kind == "network" else "--",
+                "marker": "o" if kind == "network" else "s",
+            }
             for colour, solver in zip(PALETTE, solvers, strict=False):
                 cells = [result.cell(solver, nfe, metric) for nfe in budgets]
                 errors, bars = [cell.mean for cell in cells], [2 * cell.error for cell in cells]
-                axes[2].errorbar(budgets, errors, yerr=bars, color=colour, label=f"{solver}, {kind}", **style)
+                axes[2].errorbar(
+                    budgets, errors, yerr=bars, color=colour, label=f"{solver}, {kind}", **style
+                )
         draw_floor(axes[2], results["network"].floor(metric).mean)
         work_axes(axes[2], budgets)
         axes[2].set(title="distance to the data", ylabel="sliced Wasserstein-2")

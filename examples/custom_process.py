@@ -59,7 +59,9 @@ class DoubleWell(srk.ForwardProcess):
     ) -> Tensor:
         """Draws of the equilibrium, by its quantile function."""
         levels = torch.rand(tuple(shape), generator=generator, device=device, dtype=torch.float64)
-        return torch.from_numpy(quantiles(self.equilibrium(), levels.cpu().numpy())).to(device=device, dtype=dtype or torch.float32)
+        return torch.from_numpy(quantiles(self.equilibrium(), levels.cpu().numpy())).to(
+            device=device, dtype=dtype or torch.float32
+        )
 
 
 def quantiles(probabilities: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -80,7 +82,9 @@ class Density:
         rate = process.temperature / WIDTH**2
         # from i to i + 1 at the rate sqrt(p_i+1/p_i): detailed balance
         up, down = rate * root[1:] / root[:-1], rate * root[:-1] / root[1:]
-        symmetric = np.diag(-np.append(up, 0.0) - np.append(0.0, down)) + rate * (np.eye(len(root), k=1) + np.eye(len(root), k=-1))
+        symmetric = np.diag(-np.append(up, 0.0) - np.append(0.0, down)) + rate * (
+            np.eye(len(root), k=1) + np.eye(len(root), k=-1)
+        )
         self.values, vectors = np.linalg.eigh(symmetric)
         self.left, self.right = vectors.T @ (data / root), vectors * root[:, None]
         self.data = data
@@ -97,7 +101,9 @@ class Density:
 
 def main() -> None:
     process, samples = DoubleWell(), 20_000
-    data = srk.targets.GaussianMixture([0.7, 0.3], [[-0.3], [1.6]], [0.15, 0.1])  # neither mode is a well
+    data = srk.targets.GaussianMixture(
+        [0.7, 0.3], [[-0.3], [1.6]], [0.15, 0.1]
+    )  # neither mode is a well
     cells = np.diff(data.cdf(np.append(GRID - WIDTH / 2, GRID[-1] + WIDTH / 2)).numpy())
     density = Density(process, cells)
     exact = quantiles(density.at(process.t_min), (np.arange(samples) + 0.5) / samples)
@@ -106,11 +112,24 @@ def main() -> None:
         return float(np.abs(np.sort(x) - exact).mean())
 
     own = np.random.default_rng(0).random(samples)
-    print(f"W1 to the law at t = {process.t_min:g}; exact samples have {distance(quantiles(density.at(process.t_min), own)):.4f}")
+    print(
+        f"W1 to the law at t = {process.t_min:g}; exact samples have {distance(quantiles(density.at(process.t_min), own)):.4f}"
+    )
     for solver in ("euler-maruyama", "sra1"):
         for steps in (25, 50, 100, 200, 400):
-            sol = srk.solve(process, density.score, solver, grid="quadratic", steps=steps, shape=(samples, 1), seed=0, dtype=torch.float64)
-            print(f"{solver:15s} {steps:4d} steps {sol.nfe:4d} NFE  W1 {distance(sol.x[:, 0].numpy()):.4f}")
+            sol = srk.solve(
+                process,
+                density.score,
+                solver,
+                grid="quadratic",
+                steps=steps,
+                shape=(samples, 1),
+                seed=0,
+                dtype=torch.float64,
+            )
+            print(
+                f"{solver:15s} {steps:4d} steps {sol.nfe:4d} NFE  W1 {distance(sol.x[:, 0].numpy()):.4f}"
+            )
 
 
 if __name__ == "__main__":

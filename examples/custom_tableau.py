@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("custom_tableau.png"))
     parser.add_argument("--steps", type=int, nargs="+", default=(32, 64, 128, 256))
-    parser.add_argument("--paths", type=int, default=256, help="Brownian paths for the strong order")
+    parser.add_argument(
+        "--paths", type=int, default=256, help="Brownian paths for the strong order"
+    )
     args = parser.parse_args(argv)
 
     print("1. A wrong coefficient is refused, with the conditions that it breaks:\n")
@@ -55,10 +57,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     srk.register_tableau(even_levy())
     print(srk.solve(PROCESS, TARGET.score(PROCESS), "even-levy", shape=1000, nfe=50, seed=0))
 
-    print("\n3. Its orders, measured. Strong: on one Brownian path, median over paths; weak: from exact laws on Gaussian data:\n")
+    print(
+        "\n3. Its orders, measured. Strong: on one Brownian path, median over paths; weak: from exact laws on Gaussian data:\n"
+    )
     solvers = ("even-levy", "sra1", "euler-maruyama")
-    strong = srk.analysis.strong_orders(solvers, PROCESS, TARGET, steps=args.steps, paths=args.paths)
-    weak = {solver: srk.analysis.weak_order(solver, PROCESS, steps=args.steps) for solver in solvers}
+    strong = srk.analysis.strong_orders(
+        solvers, PROCESS, TARGET, steps=args.steps, paths=args.paths
+    )
+    weak = {
+        solver: srk.analysis.weak_order(solver, PROCESS, steps=args.steps) for solver in solvers
+    }
     for solver in solvers:
         declared = srk.solvers()[solver]
         print(
@@ -68,11 +76,30 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with house_style("examples/custom_tableau.py") as plt:
         figure, axes = plt.subplots(1, 2, figsize=(8.0, 3.3))
-        for axis, orders, title in ((axes[0], strong, "strong error"), (axes[1], weak, "weak error, square root of the KL")):
+        for axis, orders, title in (
+            (axes[0], strong, "strong error"),
+            (axes[1], weak, "weak error, square root of the KL"),
+        ):
             for i, (solver, order) in enumerate(orders.items()):
-                axis.plot(order.steps, order.errors, color=PALETTE[i], marker=MARKERS[i], label=f"{solver}: {order.slope:.2f}")
-                ideal = order.errors[-1] * (order.steps / order.steps[-1]) ** -float(order.declared or 0)
-                axis.plot(order.steps, ideal, "--", color="0.5", linewidth=0.8, zorder=1, label="declared order" if i == 2 else None)
+                axis.plot(
+                    order.steps,
+                    order.errors,
+                    color=PALETTE[i],
+                    marker=MARKERS[i],
+                    label=f"{solver}: {order.slope:.2f}",
+                )
+                ideal = order.errors[-1] * (order.steps / order.steps[-1]) ** -float(
+                    order.declared or 0
+                )
+                axis.plot(
+                    order.steps,
+                    ideal,
+                    "--",
+                    color="0.5",
+                    linewidth=0.8,
+                    zorder=1,
+                    label="declared order" if i == 2 else None,
+                )
             work_axes(axis, args.steps, "steps")
             axis.set_title(title)
             axis.legend(title="measured order", loc="lower left", fontsize="small")

@@ -21,12 +21,22 @@ from srk.ecosystem.diffusers import SRKScheduler
 
 SAMPLES, SEEDS, NFE = 20_000, 3, (10, 20, 50)
 WEIGHTS, WIDTHS = [0.4, 0.3, 0.2, 0.1], [0.2, 0.1, 0.05, 0.02]
-TARGET = srk.targets.GaussianMixture(WEIGHTS, [[-1.0, 0.5], [0.0, -0.7], [0.6, 0.3], [1.1, -0.4]], WIDTHS)
+TARGET = srk.targets.GaussianMixture(
+    WEIGHTS, [[-1.0, 0.5], [0.0, -0.7], [0.6, 0.3], [1.1, -0.4]], WIDTHS
+)
 MARGINAL = srk.targets.GaussianMixture(WEIGHTS, [[-1.0], [0.0], [0.6], [1.1]], WIDTHS)
 QUANTILES = MARGINAL.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).float()
 
-CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "timestep_spacing": "leading"}
-PROCESS = srk.VPDiscrete(alphas_cumprod=diffusers.DDPMScheduler(**CONFIG, clip_sample=False).alphas_cumprod)
+CONFIG = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+PROCESS = srk.VPDiscrete(
+    alphas_cumprod=diffusers.DDPMScheduler(**CONFIG, clip_sample=False).alphas_cumprod
+)
 
 
 def network(x: Tensor, t: Tensor) -> Tensor:
@@ -44,7 +54,9 @@ def pipeline(scheduler: Any, nfe: int, seed: int) -> Tensor:
     scheduler.set_timesteps(steps)
     x = torch.randn(SAMPLES, 2, generator=generator) * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
-        x = scheduler.step(network(scheduler.scale_model_input(x, t), t), t, x, generator=generator).prev_sample
+        x = scheduler.step(
+            network(scheduler.scale_model_input(x, t), t), t, x, generator=generator
+        ).prev_sample
     return x
 
 
@@ -57,14 +69,18 @@ def theirs(name: str, **options: Any) -> Callable[[], Any]:
 
 
 def ours(solver: str, **options: Any) -> Callable[[], Any]:
-    return lambda: SRKScheduler.from_config(diffusers.DDIMScheduler(**CONFIG, clip_sample=False).config, solver=solver, **options)
+    return lambda: SRKScheduler.from_config(
+        diffusers.DDIMScheduler(**CONFIG, clip_sample=False).config, solver=solver, **options
+    )
 
 
 SCHEDULERS: dict[str, Callable[[], Any]] = {
     "diffusers DDPMScheduler": theirs("DDPMScheduler", clip_sample=False),
     "diffusers EulerAncestralDiscreteScheduler": theirs("EulerAncestralDiscreteScheduler"),
     "diffusers DPMSolverMultistepScheduler": theirs("DPMSolverMultistepScheduler"),
-    "diffusers DPMSolverMultistepScheduler, SDE": theirs("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"),
+    "diffusers DPMSolverMultistepScheduler, SDE": theirs(
+        "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"
+    ),
     "srk ddpm": ours("ddpm"),
     "srk srk2m": ours("srk2m"),
     "srk ddpm, log-snr": ours("ddpm", grid="log-snr"),
@@ -78,7 +94,9 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
 def main() -> None:
     floor = np.mean([error(TARGET.sample(SAMPLES, seed=seed)) for seed in range(SEEDS)])
     print("# Schedulers of diffusers and of srk\n")
-    print("Made by `python examples/diffusers_pipeline.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,")
+    print(
+        "Made by `python examples/diffusers_pipeline.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,"
+    )
     print(
         f'{SAMPLES} samples, mean of {SEEDS} seeds; exact samples have {floor:.4f}. `timestep_spacing` is "leading" except for log-snr.\n'
     )
@@ -87,7 +105,9 @@ def main() -> None:
     for name, make in SCHEDULERS.items():
         cells = []
         for nfe in NFE:
-            cells.append(f"{np.mean([error(pipeline(make(), nfe, seed)) for seed in range(SEEDS)]):.4f}")
+            cells.append(
+                f"{np.mean([error(pipeline(make(), nfe, seed)) for seed in range(SEEDS)]):.4f}"
+            )
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

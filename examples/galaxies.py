@@ -32,8 +32,12 @@ class MixerBlock(nn.Module):
 
     def __init__(self, patches: int, hidden: int, width: int) -> None:
         super().__init__()
-        self.patch_mixer = nn.Sequential(nn.Linear(patches, width), nn.ReLU(), nn.Linear(width, patches))
-        self.channel_mixer = nn.Sequential(nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, hidden))
+        self.patch_mixer = nn.Sequential(
+            nn.Linear(patches, width), nn.ReLU(), nn.Linear(width, patches)
+        )
+        self.channel_mixer = nn.Sequential(
+            nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, hidden)
+        )
         self.norm1, self.norm2 = nn.LayerNorm((hidden, patches)), nn.LayerNorm((patches, hidden))
 
     def forward(self, y: Tensor) -> Tensor:
@@ -51,7 +55,15 @@ class GalaxyScore(nn.Module):
         weights: the arrays of galaxygrad's file, see `srk.data.galaxy_weights`.
     """
 
-    def __init__(self, weights: Sequence[Tensor], *, hidden: int = 64, width: int = 512, blocks: int = 4, patch: int = 4) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        *,
+        hidden: int = 64,
+        width: int = 512,
+        blocks: int = 4,
+        patch: int = 4,
+    ) -> None:
         super().__init__()
         patches = (SHAPE[1] // patch) * (SHAPE[2] // patch)
         self.enter = nn.Conv2d(SHAPE[0] + 1, hidden, patch, stride=patch)
@@ -64,9 +76,14 @@ class GalaxyScore(nn.Module):
         # JAX correlates where PyTorch's transposed convolution adds up patches: its kernel is (out, in) and mirrored. In the file,
         # the parameters stand in this module's order, after them the final time.
         parameters = list(self.parameters())
-        values = [v.transpose(0, 1).flip(2, 3) if i == 2 else v for i, v in enumerate(weights[: len(parameters)])]
+        values = [
+            v.transpose(0, 1).flip(2, 3) if i == 2 else v
+            for i, v in enumerate(weights[: len(parameters)])
+        ]
         if len(weights) != len(parameters) + 1 or float(weights[-1]) != T_MAX:
-            raise ValueError(f"the file holds {len(weights)} arrays, where the network has {len(parameters)} and the final time {T_MAX}")
+            raise ValueError(
+                f"the file holds {len(weights)} arrays, where the network has {len(parameters)} and the final time {T_MAX}"
+            )
         with torch.no_grad():
             for parameter, value in zip(parameters, values, strict=True):
                 parameter.copy_(value.reshape(parameter.shape))
@@ -112,7 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     score, drawn = galaxy_score(), []
     for solver in args.solvers:
-        sol = srk.solve(PROCESS, score, solver, shape=args.n, nfe=args.nfe, noise="brownian", seed=args.seed)
+        sol = srk.solve(
+            PROCESS, score, solver, shape=args.n, nfe=args.nfe, noise="brownian", seed=args.seed
+        )
         drawn.append(sol.x)
         print(f"{solver}: {sol!r}")
     sheet(torch.cat(drawn), args.n).save(args.out)

@@ -52,13 +52,19 @@ def plans_of(method: str, steps: int) -> list[StepPlan]:
     return plan_grid(PROCESS, solver, LogSNR().times(Problem(PROCESS, solver, steps)))
 
 
-def step(plan: StepPlan, x: Tensor, memory: list[Tensor], z: list[Tensor], denoise: Denoiser) -> tuple[Tensor, list[Tensor]]:
+def step(
+    plan: StepPlan, x: Tensor, memory: list[Tensor], z: list[Tensor], denoise: Denoiser
+) -> tuple[Tensor, list[Tensor]]:
     """The new state and what is kept; `x`, memory and draws `z` broadcast together."""
     values: dict[Column, Tensor] = {Column("x"): x}
-    values |= {Column("m", i): m for i, m in enumerate(memory)} | {Column("z", i): d for i, d in enumerate(z)}
+    values |= {Column("m", i): m for i, m in enumerate(memory)} | {
+        Column("z", i): d for i, d in enumerate(z)
+    }
 
     def row(terms: Row) -> Tensor:
-        return sum((values[column] * weight for column, weight in terms), torch.zeros((), dtype=x.dtype))
+        return sum(
+            (values[column] * weight for column, weight in terms), torch.zeros((), dtype=x.dtype)
+        )
 
     for i, stage in enumerate(plan.stages):
         values[Column("X", i)] = row(stage.row)
@@ -84,10 +90,16 @@ def gaussian_path_kl(method: str, steps: int, variance: float) -> float:
     for plan in plans:
         mean, spread = exact_step(plan, variance)
         still, _ = step(plan, x, memory, [torch.zeros(())] * len(plan.slots), denoise)
-        units = [torch.zeros(draws, dtype=torch.float64).index_fill_(0, torch.tensor([used + i]), 1.0) for i in range(len(plan.slots))]
+        units = [
+            torch.zeros(draws, dtype=torch.float64).index_fill_(0, torch.tensor([used + i]), 1.0)
+            for i in range(len(plan.slots))
+        ]
         new, kept = step(plan, x, memory, units, denoise)
         ratio = float((new - still).square().sum()) / spread
-        total += 0.5 * (ratio - 1.0 - math.log(ratio)) + 0.5 * float((still - mean * x).square().sum()) / spread
+        total += (
+            0.5 * (ratio - 1.0 - math.log(ratio))
+            + 0.5 * float((still - mean * x).square().sum()) / spread
+        )
         x, memory, used = new, kept, used + len(plan.slots)
     return total
 
@@ -119,7 +131,9 @@ def girsanov_ddpm(steps: int, variance: float) -> float:
 # --- a two-component mixture in one dimension, by quadrature ------------------------------------------------------------------------
 
 
-def mixture_path_kl(method: str, steps: int, mean: float, std: float, seed: int = 0) -> tuple[float, float]:
+def mixture_path_kl(
+    method: str, steps: int, mean: float, std: float, seed: int = 0
+) -> tuple[float, float]:
     """Path KL for 1/2 N(-mean, std^2) + 1/2 N(mean, std^2) in one dimension, and its standard error over paths."""
     target = srk.targets.GaussianMixture([0.5, 0.5], [-mean, mean], [std, std])
     generator = torch.Generator().manual_seed(seed)
@@ -130,12 +144,16 @@ def mixture_path_kl(method: str, steps: int, mean: float, std: float, seed: int 
         return mean * side + (level.alpha * std**2 / total) * (x - level.alpha * mean * side)
 
     plans = plans_of(method, steps)
-    x = target.sample(PATHS, PROCESS, plans[0].start.t, generator=generator, dtype=torch.float64)[:, 0]
+    x = target.sample(PATHS, PROCESS, plans[0].start.t, generator=generator, dtype=torch.float64)[
+        :, 0
+    ]
     memory: list[Tensor] = []
     total = torch.zeros(PATHS, dtype=torch.float64)
     for plan in plans:
         transition = one_draw if len(plan.slots) == 1 else two_draws
-        points, weights, log_q = transition(plan, x, memory, denoise)  # (paths, nodes), (nodes,), (paths, nodes)
+        points, weights, log_q = transition(
+            plan, x, memory, denoise
+        )  # (paths, nodes), (nodes,), (paths, nodes)
         total += ((log_q - exact_log_density(plan, x, points, mean, std)) * weights).sum(1)
         z = [torch.randn(PATHS, generator=generator, dtype=torch.float64) for _ in plan.slots]
         x, memory = step(plan, x, memory, z, denoise)
@@ -151,18 +169,24 @@ def log_normal(z: Tensor) -> Tensor:
     return -0.5 * z * z - 0.5 * math.log(2.0 * math.pi)
 
 
-def one_draw(plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+def one_draw(
+    plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser
+) -> tuple[Tensor, Tensor, Tensor]:
     """One draw a step: the new state is a monotone function of it, and its density follows by change of variable."""
     nodes, weights = hermite(NODES)
     z = nodes.expand(len(x), -1).clone().requires_grad_()
     new, _ = step(plan, x[:, None], [m[:, None] for m in memory], [z], denoise)
     (slope,) = torch.autograd.grad(new.sum(), z)
     if not bool((slope > 0).all()):
-        raise ArithmeticError("the new state is not a monotone function of the draw; take more steps")
+        raise ArithmeticError(
+            "the new state is not a monotone function of the draw; take more steps"
+        )
     return new.detach(), weights, log_normal(nodes) - torch.log(slope)
 
 
-def two_draws(plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser) -> tuple[Tensor, Tensor, Tensor]:
+def two_draws(
+    plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser
+) -> tuple[Tensor, Tensor, Tensor]:
     """wcw: rotate the draws to (g, n), g the one that its stage sees; the new state is linear in n, and q is a mixture over g."""
     seen = [0.0, 0.0]
     for column, weight in plan.stages[-1].row:
@@ -195,7 +219,9 @@ def exact_log_density(plan: StepPlan, x: Tensor, new: Tensor, mean: float, std: 
     parts = []
     for sign in (1.0, -1.0):
         centre = z0 + d * posterior * (sign * mean / std**2 + z0)
-        parts.append(log_normal((z1 - centre) / spread) + torch.nn.functional.logsigmoid(sign * logit))
+        parts.append(
+            log_normal((z1 - centre) / spread) + torch.nn.functional.logsigmoid(sign * logit)
+        )
     return torch.logaddexp(*parts) + math.log(c1 / spread)
 
 
@@ -215,28 +241,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     fixed = 32
     gaussian = {m: [gaussian_path_kl(m, n, VARIANCE) for n in STEPS] for m in METHODS}
-    law = {m: [srk.analysis.gaussian_kl(m, PROCESS, variance=VARIANCE, steps=n) for n in STEPS] for m in METHODS}
+    law = {
+        m: [srk.analysis.gaussian_kl(m, PROCESS, variance=VARIANCE, steps=n) for n in STEPS]
+        for m in METHODS
+    }
     mixed = {m: [mixture_path_kl(m, n, 2 * MEAN, STD)[0] for n in STEPS] for m in METHODS}
     narrow = {m: gaussian_path_kl(m, fixed, STD**2) for m in METHODS}
-    along = {m: [mixture_path_kl(m, fixed, MEAN * math.sqrt(d), STD)[0] for d in DIMENSIONS] for m in METHODS}
-    grown = {m: [a + (d - 1) * narrow[m] for a, d in zip(along[m], DIMENSIONS, strict=True)] for m in METHODS}
+    along = {
+        m: [mixture_path_kl(m, fixed, MEAN * math.sqrt(d), STD)[0] for d in DIMENSIONS]
+        for m in METHODS
+    }
+    grown = {
+        m: [a + (d - 1) * narrow[m] for a, d in zip(along[m], DIMENSIONS, strict=True)]
+        for m in METHODS
+    }
 
     lines = [
         "| solver | calls a step | Gaussian, path | Gaussian, output law | mixture, path | growth with d |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for m in METHODS:
-        cells = (slope(STEPS, gaussian[m]), slope(STEPS, law[m]), slope(STEPS, mixed[m]), slope(DIMENSIONS, grown[m]))
+        cells = (
+            slope(STEPS, gaussian[m]),
+            slope(STEPS, law[m]),
+            slope(STEPS, mixed[m]),
+            slope(DIMENSIONS, grown[m]),
+        )
         calls = srk.solvers()[m].evaluations_per_step
         lines.append(f"| {m} | {calls} | " + " | ".join(f"{c:.2f}" for c in cells) + " |")
     print("slopes of log KL (last three points): over steps, over steps, over steps, over d")
     print("\n".join(lines))
     print(
         "DDPM, Gaussian, grid KL / Girsanov:",
-        ", ".join(f"{g / girsanov_ddpm(n, VARIANCE):.4f}" for g, n in zip(gaussian["ddpm"], STEPS, strict=True)),
+        ", ".join(
+            f"{g / girsanov_ddpm(n, VARIANCE):.4f}"
+            for g, n in zip(gaussian["ddpm"], STEPS, strict=True)
+        ),
     )
     for m in METHODS:
-        print(m, "mixture path KL:", ", ".join(f"{v:.2e}" for v in mixed[m]), "| Gaussian:", ", ".join(f"{v:.2e}" for v in gaussian[m]))
+        print(
+            m,
+            "mixture path KL:",
+            ", ".join(f"{v:.2e}" for v in mixed[m]),
+            "| Gaussian:",
+            ", ".join(f"{v:.2e}" for v in gaussian[m]),
+        )
 
     with house_style("examples/paper_rates.py") as plt:
         figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
@@ -253,10 +302,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         for axis, curves in ((axes[0], mixed), (axes[1], gaussian)):
             for power, style, method in ((-1, ":", "ddpm"), (-2, "-.", "wcw")):
                 ideal = curves[method][-1] * 1.6 * (np.array(STEPS) / STEPS[-1]) ** float(power)
-                axis.plot(STEPS, ideal, style, color="0.4", label=f"steps$^{{{power}}}$" if axis is axes[0] else None)
-        axes[2].plot(DIMENSIONS, grown["ddpm"][-1] * 1.6 * np.array(DIMENSIONS) / DIMENSIONS[-1], "--", color="0.4", label="d")
+                axis.plot(
+                    STEPS,
+                    ideal,
+                    style,
+                    color="0.4",
+                    label=f"steps$^{{{power}}}$" if axis is axes[0] else None,
+                )
+        axes[2].plot(
+            DIMENSIONS,
+            grown["ddpm"][-1] * 1.6 * np.array(DIMENSIONS) / DIMENSIONS[-1],
+            "--",
+            color="0.4",
+            label="d",
+        )
         axes[0].set_ylabel("KL of the path (nats)")
-        handles = [pair for axis in (axes[0], axes[2]) for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+        handles = [
+            pair
+            for axis in (axes[0], axes[2])
+            for pair in zip(*axis.get_legend_handles_labels(), strict=True)
+        ]
         unique = {label: handle for handle, label in handles}
         figure.legend(unique.values(), unique.keys(), loc="outside right center")
         figure.savefig(args.out)

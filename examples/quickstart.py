@@ -21,7 +21,9 @@ from srk.analysis.plotting import PALETTE, house_style
 SAMPLES = 20_000
 
 process = srk.VP()  # dx = -beta(t)/2 x dt + sqrt(beta(t)) dW, t in [0.001, 1]
-target = srk.targets.GaussianMixture(weights=[0.3, 0.5, 0.2], means=[[-1.0], [0.3], [1.2]], stds=[0.1, 0.05, 0.2])
+target = srk.targets.GaussianMixture(
+    weights=[0.3, 0.5, 0.2], means=[[-1.0], [0.3], [1.2]], stds=[0.1, 0.05, 0.2]
+)
 score = target.score(process)  # exact; your network goes here
 
 
@@ -33,17 +35,36 @@ def distance(x: torch.Tensor) -> float:
 
 def picture(path: Path) -> None:
     """Sixty paths of the reverse process; the exact law of the start and of the end at the sides, with histograms of the samples."""
-    sol = srk.solve(process, score, "srk2m", shape=SAMPLES, steps=200, grid="uniform", seed=0, save="x")
+    sol = srk.solve(
+        process, score, "srk2m", shape=SAMPLES, steps=200, grid="uniform", seed=0, save="x"
+    )
     assert sol.trajectory is not None
     x, grid = sol.trajectory.values[:, :, 0], np.linspace(-3, 3, 1201)
     start = np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi)
     end = np.gradient(target.cdf(grid).double().numpy(), grid)
     with house_style("examples/quickstart.py") as plt:
-        figure, (left, middle, right) = plt.subplots(1, 3, figsize=(8.0, 3.2), sharey=True, width_ratios=(1, 5, 1))
+        figure, (left, middle, right) = plt.subplots(
+            1, 3, figsize=(8.0, 3.2), sharey=True, width_ratios=(1, 5, 1)
+        )
         middle.plot(sol.trajectory.times, x[:, :60], color=PALETTE[0], linewidth=0.5, alpha=0.6)
-        middle.set(xlabel="t of the forward process", title="60 paths of the reverse process, from noise to data", xlim=(1, 0))
-        for axis, values, density, title in ((left, x[0], start, f"t = {process.t_max:g}"), (right, sol.x[:, 0], end, "samples")):
-            axis.hist(values.numpy(), bins=120, range=(-3, 3), density=True, orientation="horizontal", color=PALETTE[5], label="samples")
+        middle.set(
+            xlabel="t of the forward process",
+            title="60 paths of the reverse process, from noise to data",
+            xlim=(1, 0),
+        )
+        for axis, values, density, title in (
+            (left, x[0], start, f"t = {process.t_max:g}"),
+            (right, sol.x[:, 0], end, "samples"),
+        ):
+            axis.hist(
+                values.numpy(),
+                bins=120,
+                range=(-3, 3),
+                density=True,
+                orientation="horizontal",
+                color=PALETTE[5],
+                label="samples",
+            )
             axis.plot(density, grid, color=PALETTE[1], linewidth=1.0, label="exact law")
             axis.set(title=title, xticks=[], xlabel="density", ylim=(-3, 3))
         left.set_ylabel("x")
@@ -62,10 +83,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(sol, "\n")
 
     budgets = (6, 12, 24)
-    print(f"Wasserstein-1 distance to the target, {SAMPLES} samples; exact samples have {distance(target.sample(SAMPLES, seed=1)):.4f}")
+    print(
+        f"Wasserstein-1 distance to the target, {SAMPLES} samples; exact samples have {distance(target.sample(SAMPLES, seed=1)):.4f}"
+    )
     print(f"{'solver':16s}" + "".join(f"{f'NFE {nfe}':>10s}" for nfe in budgets))
     for solver in ("euler-maruyama", "ddpm", "srk2", "srk2m"):
-        errors = [distance(srk.solve(process, score, solver, shape=SAMPLES, nfe=nfe, seed=0).x) for nfe in budgets]
+        errors = [
+            distance(srk.solve(process, score, solver, shape=SAMPLES, nfe=nfe, seed=0).x)
+            for nfe in budgets
+        ]
         print(f"{solver:16s}" + "".join(f"{error:10.4f}" for error in errors))
 
     picture(args.out)

@@ -29,7 +29,11 @@ def draw(score: object, digits: int, noise: object, steps: int, **options: objec
 
 
 def same_digits(x: Tensor, y: Tensor) -> str:
-    return "the same to the last bit" if torch.equal(x, y) else f"differ by up to {float((x - y).abs().max()):.2g}"
+    return (
+        "the same to the last bit"
+        if torch.equal(x, y)
+        else f"differ by up to {float((x - y).abs().max()):.2g}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,18 +49,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         whole = draw(score, 32, noise, 40, seed=0)
         again = draw(score, 32, noise, 40, seed=0)
         if noise == "generator":
-            parts = [draw(score, 8, noise, 40, seed=0) for _ in range(4)]  # a seed is all there is: four times the same
+            parts = [
+                draw(score, 8, noise, 40, seed=0) for _ in range(4)
+            ]  # a seed is all there is: four times the same
         else:
             source = srk.noise.KeyedNoise if noise == "keyed" else srk.noise.BrownianNoise
             parts = [draw(score, 8, source(seed=0, first_index=i), 40) for i in range(0, 32, 8)]
-        assert torch.equal(before, torch.get_rng_state())  # the global random state is never touched
-        print(f"  {noise:10s} twice: {same_digits(whole, again)};  in batches: {same_digits(whole, torch.cat(parts))}")
+        assert torch.equal(
+            before, torch.get_rng_state()
+        )  # the global random state is never touched
+        print(
+            f"  {noise:10s} twice: {same_digits(whole, again)};  in batches: {same_digits(whole, torch.cat(parts))}"
+        )
 
-    rows = {noise: [draw(score, args.n, noise, steps, seed=1) for steps in STEPS] for noise in ("generator", "brownian")}
+    rows = {
+        noise: [draw(score, args.n, noise, steps, seed=1) for steps in STEPS]
+        for noise in ("generator", "brownian")
+    }
     print(f"\nroot mean square difference of a pixel to the digits of {STEPS[-1]} steps:\n")
     for noise, found in rows.items():
         distances = [float((x - found[-1]).square().mean().sqrt()) for x in found[:-1]]
-        print(f"  {noise:10s}" + "".join(f"  {steps} steps {d:.3f}" for steps, d in zip(STEPS, distances, strict=False)))
+        print(
+            f"  {noise:10s}"
+            + "".join(
+                f"  {steps} steps {d:.3f}" for steps, d in zip(STEPS, distances, strict=False)
+            )
+        )
 
     with house_style("examples/reproducibility.py") as plt:
         figure, columns = plt.subplots(len(STEPS), 2, figsize=(9.0, 2.6))
@@ -64,7 +82,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             for axis, steps, x in zip(columns[:, column], STEPS, found, strict=True):
                 # a frame of one pixel around every digit
                 strip = torch.nn.functional.pad(x.reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
-                axis.imshow(torch.cat(list(strip), dim=1).numpy(), cmap="gray_r", vmin=-1, vmax=1, aspect="equal")
+                axis.imshow(
+                    torch.cat(list(strip), dim=1).numpy(),
+                    cmap="gray_r",
+                    vmin=-1,
+                    vmax=1,
+                    aspect="equal",
+                )
                 axis.set_ylabel(f"{steps} steps", rotation=0, ha="right", va="center")
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set_visible(False)

@@ -25,9 +25,15 @@ CUT = 20.0
 """The top of the picture, in floors."""
 
 
-def calls_to_the_floor(result: srk.analysis.Comparison, solver: str, metric: str, factor: float = 1.25) -> int | None:
+def calls_to_the_floor(
+    result: srk.analysis.Comparison, solver: str, metric: str, factor: float = 1.25
+) -> int | None:
     """The smallest budget from which on the mean distance stays below `factor` times the floor; None if there is none."""
-    good = [nfe for nfe in result.budgets if not result.cell(solver, nfe, metric).mean > factor * result.floor(metric).mean]
+    good = [
+        nfe
+        for nfe in result.budgets
+        if not result.cell(solver, nfe, metric).mean > factor * result.floor(metric).mean
+    ]
     bad = [nfe for nfe in result.budgets if nfe not in good]
     return min((nfe for nfe in good if nfe > max(bad, default=0)), default=None)
 
@@ -35,22 +41,35 @@ def calls_to_the_floor(result: srk.analysis.Comparison, solver: str, metric: str
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="?", choices=TARGETS, default="mixture")
-    parser.add_argument("--nfe", type=int, nargs="+", default=(6, 10, 16, 24, 40), help="budgets of network calls")
+    parser.add_argument(
+        "--nfe", type=int, nargs="+", default=(6, 10, 16, 24, 40), help="budgets of network calls"
+    )
     parser.add_argument("--samples", type=int, help="of each run")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each solver at each budget")
-    parser.add_argument("--results", type=Path, default=Path(), help="folder for the table and the CSV")
+    parser.add_argument(
+        "--results", type=Path, default=Path(), help="folder for the table and the CSV"
+    )
     parser.add_argument("--pictures", type=Path, default=Path(), help="folder for the picture")
     args = parser.parse_args(argv)
 
     process, target = named_problem("vp", args.target)
     samples = args.samples or SAMPLES[args.target]
     result = srk.analysis.compare(
-        SOLVERS, process, target.score(process), target, nfe=args.nfe, metrics=METRICS, samples=samples, repeats=args.repeats
+        SOLVERS,
+        process,
+        target.score(process),
+        target,
+        nfe=args.nfe,
+        metrics=METRICS,
+        samples=samples,
+        repeats=args.repeats,
     )
     print(result)
     print(f"\nnetwork calls from which on {METRICS[0]} is within 25 % of exact samples:")
     for solver in SOLVERS:
-        print(f"  {solver:15s} {calls_to_the_floor(result, solver, METRICS[0]) or f'more than {max(args.nfe)}'}")
+        print(
+            f"  {solver:15s} {calls_to_the_floor(result, solver, METRICS[0]) or f'more than {max(args.nfe)}'}"
+        )
 
     name = f"compare-{args.target}"
     for folder in (args.results, args.pictures):

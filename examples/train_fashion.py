@@ -43,7 +43,10 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(8, inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = nn.GroupNorm(8, outputs, affine=False), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.norm2, self.conv2 = (
+            nn.GroupNorm(8, outputs, affine=False),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
         self.modulation = nn.Linear(embedding, 2 * outputs)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
@@ -66,7 +69,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
+        q, k, v = (
+            self.qkv(self.norm(x))
+            .reshape(b, 3, self.heads, c // self.heads, h * w)
+            .transpose(-1, -2)
+            .unbind(1)
+        )
         attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
         return x + self.out(attended)
 
@@ -84,16 +92,26 @@ class UNet(nn.Module):
         super().__init__()
         self.options = {"channels": channels, "size": size, "width": width}
         n, wide, embedding = width, 2 * width, width
-        self.register_buffer("frequencies", torch.exp(torch.linspace(math.log(0.25), math.log(16.0), n)), persistent=False)
-        self.embed = nn.Sequential(nn.Linear(2 * n, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
+        self.register_buffer(
+            "frequencies",
+            torch.exp(torch.linspace(math.log(0.25), math.log(16.0), n)),
+            persistent=False,
+        )
+        self.embed = nn.Sequential(
+            nn.Linear(2 * n, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
         self.enter = nn.Conv2d(4 * channels, n, 3, padding=1)
         self.place = nn.Parameter(torch.zeros(n, size // 2, size // 2))
         self.down = nn.ModuleList([Block(n, n, embedding), Block(n, n, embedding)])
         self.coarsen = nn.Conv2d(n, wide, 3, stride=2, padding=1)
-        self.middle = nn.ModuleList([Block(wide, wide, embedding), Attention(wide), Block(wide, wide, embedding)])
+        self.middle = nn.ModuleList(
+            [Block(wide, wide, embedding), Attention(wide), Block(wide, wide, embedding)]
+        )
         self.refine = nn.Conv2d(wide, n, 3, padding=1)
         self.up = nn.ModuleList([Block(2 * n, n, embedding), Block(2 * n, n, embedding)])
-        self.leave = nn.Sequential(nn.GroupNorm(8, n), nn.SiLU(), nn.Conv2d(n, 4 * channels, 3, padding=1))
+        self.leave = nn.Sequential(
+            nn.GroupNorm(8, n), nn.SiLU(), nn.Conv2d(n, 4 * channels, 3, padding=1)
+        )
         nn.init.zeros_(self.leave[-1].weight)
 
     def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
@@ -165,7 +183,9 @@ class Training:
     optimizer: torch.optim.Optimizer = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.average = {
+            name: value.detach().clone() for name, value in self.model.state_dict().items()
+        }
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99))
 
     def step(self, images: Tensor, fraction: float) -> float:
@@ -179,7 +199,11 @@ class Training:
         mirror = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
         batch = torch.where(mirror, batch.flip(-1), batch)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * min(1.0, (self.steps + 1) / 200) * max(0.02, math.cos(0.5 * math.pi * min(fraction, 1.0)))
+            group["lr"] = (
+                self.rate
+                * min(1.0, (self.steps + 1) / 200)
+                * max(0.02, math.cos(0.5 * math.pi * min(fraction, 1.0)))
+            )
         with torch.autocast(device.type, torch.bfloat16):
             loss = self.model.loss(batch, generator)
         self.optimizer.zero_grad()
@@ -194,8 +218,21 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Everything that `load` needs."""
-        state = {"model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict()}
-        write(path, {**state, "options": self.model.network.options, "steps": self.steps, "seconds": self.seconds, "seed": self.seed})
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        write(
+            path,
+            {
+                **state,
+                "options": self.model.network.options,
+                "steps": self.steps,
+                "seconds": self.seconds,
+                "seed": self.seed,
+            },
+        )
 
     def load(self, path: Path) -> Self:
         """Continue the run that `save` wrote."""
@@ -229,7 +266,9 @@ def write(path: Path, content: Any) -> None:
 def save_weights(model: Denoiser, path: Path) -> None:
     """The weights alone, in half precision."""
     halves = {name: value.half() for name, value in model.state_dict().items()}
-    write(path, {"options": model.network.options, "sigma_data": model.sigma_data, "weights": halves})
+    write(
+        path, {"options": model.network.options, "sigma_data": model.sigma_data, "weights": halves}
+    )
 
 
 def load_denoiser(path: str | Path) -> Denoiser:
@@ -243,7 +282,9 @@ def load_denoiser(path: str | Path) -> Denoiser:
 def prediction(model: Denoiser) -> srk.EDMDenoiser:
     """The network for `srk.solve`, with any linear process."""
     options = model.network.options
-    return srk.EDMDenoiser(model, event_shape=(options["channels"], options["size"], options["size"]))
+    return srk.EDMDenoiser(
+        model, event_shape=(options["channels"], options["size"], options["size"])
+    )
 
 
 def sheet(images: Tensor, columns: int = 12, scale: int = 2) -> Any:
@@ -256,11 +297,20 @@ def sheet(images: Tensor, columns: int = 12, scale: int = 2) -> Any:
     for i, image in enumerate(images):
         top, left = (i // columns) * (h + 1) + 1, (i % columns) * (w + 1) + 1
         canvas[:, top : top + h, left : left + w] = image
-    pixels = ((canvas.clamp(-1, 1) + 1) * 127.5).round().byte().repeat_interleave(scale, 1).repeat_interleave(scale, 2).cpu()
+    pixels = (
+        ((canvas.clamp(-1, 1) + 1) * 127.5)
+        .round()
+        .byte()
+        .repeat_interleave(scale, 1)
+        .repeat_interleave(scale, 2)
+        .cpu()
+    )
     return Image.fromarray(pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).numpy())
 
 
-def train(run: Training, images: Tensor, minutes: float, every: Callable[[], None], interval: float = 60.0) -> None:
+def train(
+    run: Training, images: Tensor, minutes: float, every: Callable[[], None], interval: float = 60.0
+) -> None:
     """Train until the run has had `minutes` of wall-clock time, calling `every` each `interval` seconds and at the end."""
     began, saved, losses = time.monotonic() - run.seconds, time.monotonic(), []
     while run.seconds < 60 * minutes:
@@ -268,7 +318,10 @@ def train(run: Training, images: Tensor, minutes: float, every: Callable[[], Non
         run.seconds = time.monotonic() - began
         if time.monotonic() - saved > interval:
             every()
-            print(f"{run.seconds / 60:5.1f} min  step {run.steps}  loss {sum(losses) / len(losses):.4f}", flush=True)
+            print(
+                f"{run.seconds / 60:5.1f} min  step {run.steps}  loss {sum(losses) / len(losses):.4f}",
+                flush=True,
+            )
             saved, losses = time.monotonic(), []
     every()
 
@@ -276,7 +329,9 @@ def train(run: Training, images: Tensor, minutes: float, every: Callable[[], Non
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=("fashion", "cifar10"), default="fashion")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of training, all runs on this folder together")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="of training, all runs on this folder together"
+    )
     parser.add_argument("--width", type=int, default=48, help="channels at the finer resolution")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -286,7 +341,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     images = data.fashion_mnist()[:, None] if args.data == "fashion" else data.cifar10()
     torch.manual_seed(args.seed)  # the initial weights
-    model = Denoiser(UNet(images.shape[1], images.shape[2], args.width), float(images[:1000].std())).to(args.device)
+    model = Denoiser(
+        UNet(images.shape[1], images.shape[2], args.width), float(images[:1000].std())
+    ).to(args.device)
     run = Training(model, seed=args.seed, batch=args.batch)
     args.folder.mkdir(parents=True, exist_ok=True)
     checkpoint, weights = args.folder / "checkpoint.pt", args.folder / f"{args.data}.pt"
@@ -296,9 +353,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     train(run, images, args.minutes, lambda: run.save(checkpoint))
     save_weights(run.averaged(), weights)
-    sol = srk.solve(PROCESS, prediction(load_denoiser(weights).to(args.device)), "srk2m", shape=60, nfe=40, seed=0, device=args.device)
+    sol = srk.solve(
+        PROCESS,
+        prediction(load_denoiser(weights).to(args.device)),
+        "srk2m",
+        shape=60,
+        nfe=40,
+        seed=0,
+        device=args.device,
+    )
     sheet(sol.x).save(args.folder / f"{args.data}.png")
-    print(f"{weights}: {run.steps} steps, {weights.stat().st_size / 1e6:.2f} MB; {args.data}.png: {sol!r}")
+    print(
+        f"{weights}: {run.steps} steps, {weights.stat().st_size / 1e6:.2f} MB; {args.data}.png: {sol!r}"
+    )
 
 
 if __name__ == "__main__":

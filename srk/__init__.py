@@ -31,7 +31,18 @@ from srk.processes import (
 )
 from srk.registry import Registry, callable_room
 from srk.sampler import Sampler
-from srk.scores import ClassifierGuided, Data, EDMDenoiser, FlowVelocity, Guided, Hooked, Noise, Reduced, Score, Velocity
+from srk.scores import (
+    ClassifierGuided,
+    Data,
+    EDMDenoiser,
+    FlowVelocity,
+    Guided,
+    Hooked,
+    Noise,
+    Reduced,
+    Score,
+    Velocity,
+)
 from srk.shards import SampleSet, sample_to
 from srk.solution import Solution
 from srk.solve import StepInfo, solve

@@ -72,11 +72,17 @@ class Adapting:
         target: float | None = stop
         while target is not None:
             attempt = self._attempt(control, executor, run.x, run.memory, notes, run.level, target)
-            decision = control.next(Report(run.level.t, target, run.accepted, run.x, attempt.state, attempt.error, run.nfe))
+            decision = control.next(
+                Report(
+                    run.level.t, target, run.accepted, run.x, attempt.state, attempt.error, run.nfe
+                )
+            )
             state, accept = attempt.state, decision.accept
             if isinstance(accept, Tensor):
                 run.rejected += 1
-                again = self._again(control.fork(), run.source, run.x, run.level, decision.retry, target, ~accept)
+                again = self._again(
+                    control.fork(), run.source, run.x, run.level, decision.retry, target, ~accept
+                )
                 if again is None:
                     return
                 state, accept = state.index_copy(0, *again), True
@@ -107,21 +113,39 @@ class Adapting:
         stop = run.process.level(target)
 
         def step(
-            x: Tensor, memory: list[Tensor], notes: tuple[Any, ...], start: Level, stop: Level, error: bool
+            x: Tensor,
+            memory: list[Tensor],
+            notes: tuple[Any, ...],
+            start: Level,
+            stop: Level,
+            error: bool,
         ) -> tuple[StepPlan, Outcome]:
-            plan = run.prepare(run.method.plan_step(Step(run.process, start, stop, run.eta, run.accepted, notes, error=error)))
+            plan = run.prepare(
+                run.method.plan_step(
+                    Step(run.process, start, stop, run.eta, run.accepted, notes, error=error)
+                )
+            )
             return plan, executor.run(plan, x, memory)
 
         plan, whole = step(x, memory, notes, start, stop, not control.doubling)
         middle = _middle(run.process, start, stop) if control.doubling else None
         if middle is None:
-            return _Attempt(plan.notes, whole.state, whole.keep, whole.error, plan.stages[0].level.t)
+            return _Attempt(
+                plan.notes, whole.state, whole.keep, whole.error, plan.stages[0].level.t
+            )
         first, half = step(x, memory, notes, start, middle, False)
         plan, twice = step(half.state, half.keep, first.notes, middle, stop, False)
         return _Attempt(plan.notes, twice.state, twice.keep, twice.state - whole.state, start.t)
 
     def _again(
-        self, control: StepController, within: NoiseSource, x: Tensor, start: Level, target: float | None, end: float, rows: Tensor
+        self,
+        control: StepController,
+        within: NoiseSource,
+        x: Tensor,
+        start: Level,
+        target: float | None,
+        end: float,
+        rows: Tensor,
     ) -> tuple[Tensor, Tensor] | None:
         """The samples `rows` (a bool tensor) of the batch `x`, whose draws come from `within`, go from `start` to the time `end` by themselves.
 
@@ -139,11 +163,17 @@ class Adapting:
             while target is not None:
                 target = max(target, end)
                 attempt = self._attempt(control, executor, state, [], (), level, target)
-                decision = control.next(Report(level.t, target, run.accepted, state, attempt.state, attempt.error, run.nfe))
+                decision = control.next(
+                    Report(
+                        level.t, target, run.accepted, state, attempt.state, attempt.error, run.nfe
+                    )
+                )
                 after, accept = attempt.state, decision.accept
                 if isinstance(accept, Tensor):
                     run.rejected += 1
-                    again = self._again(control.fork(), source, state, level, decision.retry, target, ~accept)
+                    again = self._again(
+                        control.fork(), source, state, level, decision.retry, target, ~accept
+                    )
                     if again is None:
                         return None
                     after, accept = after.index_copy(0, *again), True
@@ -167,6 +197,10 @@ def _middle(process: Any, start: Level, stop: Level) -> Level | None:
     """The level half-way in half log-SNR (in own time for a process without one); None where an end is at infinity."""
     if statistic(process) is not None and (math.isinf(start.lam) or math.isinf(stop.lam)):
         return None
-    t = 0.5 * (start.t + stop.t) if statistic(process) is None else process.time(0.5 * (start.lam + stop.lam))
+    t = (
+        0.5 * (start.t + stop.t)
+        if statistic(process) is None
+        else process.time(0.5 * (start.lam + stop.lam))
+    )
     level: Level = process.level(t)
     return level

@@ -43,7 +43,9 @@ def cite(name: str) -> str:
         }
     """
     texts = {"srk": "srk"}
-    texts |= {process: (cls.__doc__ or "").partition("Source:")[2] for process, cls in PROCESSES.items()}
+    texts |= {
+        process: (cls.__doc__ or "").partition("Source:")[2] for process, cls in PROCESSES.items()
+    }
     texts |= {tableau: table.reference for tableau, table in TABLEAUS.items()}
     texts |= {solver: method.reference for solver, method in SOLVERS.items()}
     if name not in texts:
@@ -51,13 +53,17 @@ def cite(name: str) -> str:
     found = [entry for entry in works() if _names(texts[name], entry)]
     if found:
         return "\n\n".join(found)
-    return f"@misc{{{name},\n  title = {{{name}}},\n  note = {{{' '.join(texts[name].split())}}}\n}}"
+    return (
+        f"@misc{{{name},\n  title = {{{name}}},\n  note = {{{' '.join(texts[name].split())}}}\n}}"
+    )
 
 
 @cache
 def works() -> tuple[str, ...]:
     """The BibTeX entries of all works that registered methods rest on (references.bib)."""
-    return tuple(files("srk").joinpath("references.bib").read_text(encoding="utf-8").strip().split("\n\n"))
+    return tuple(
+        files("srk").joinpath("references.bib").read_text(encoding="utf-8").strip().split("\n\n")
+    )
 
 
 def _names(text: str, entry: str) -> bool:

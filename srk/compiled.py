@@ -67,11 +67,22 @@ def segments(
     """
     n = len(skipped)
     kept = len(rows) - n - 1 - error
-    names = [*(Column("X", i) for i in range(n)), UPDATE, *(Column("keep", j) for j in range(kept)), *([ERROR] if error else [])]
+    names = [
+        *(Column("X", i) for i in range(n)),
+        UPDATE,
+        *(Column("keep", j) for j in range(kept)),
+        *([ERROR] if error else []),
+    ]
     if ahead is not None:
         rows, names = (*rows, ahead), [*names, AHEAD]
     groups = [[] if skipped[i] or (entered and i == 0) else [i] for i in range(n)]
-    groups.append([row for row in range(n, len(rows)) if not (n < row <= n + kept and passed and passed[row - n - 1])])
+    groups.append(
+        [
+            row
+            for row in range(n, len(rows))
+            if not (n < row <= n + kept and passed and passed[row - n - 1])
+        ]
+    )
     last = {Column("m", i): 0 for i in range(memory)} | {Column("X", i): i + 1 for i in range(n)}
     for s, group in enumerate(groups):
         for row in group:
@@ -80,14 +91,21 @@ def segments(
     last[STATE] = n
     last |= {column: n + 1 for column in (*passed, *later) if column is not None}
     known: set[Column] = set()  # draws made
-    buffers = {STATE, *(Column("m", i) for i in range(memory))}  # columns that stand in buffers of ours
+    buffers = {
+        STATE,
+        *(Column("m", i) for i in range(memory)),
+    }  # columns that stand in buffers of ours
     if entered:
         known |= {column for column in rows[0] if column.kind == "z"}
         buffers |= {column for column in known if column in last} | {Column("X", 0)}
     made = []
     for s, group in enumerate(groups):
         formed = {names[row] for row in group}
-        reads = [column for column in dict.fromkeys(column for row in group for column in rows[row]) if column not in formed]
+        reads = [
+            column
+            for column in dict.fromkeys(column for row in group for column in rows[row])
+            if column not in formed
+        ]
         draws = [column for column in reads if column.kind in ("z", "y") and column not in known]
         known |= set(draws)
         lines, count, targets = [], 0, [names[row] for row in group]
@@ -102,17 +120,37 @@ def segments(
             count += len(terms)
             lines.append(f"{_name(names[row])} = {' + '.join(terms) or '0.0 * x0'}")
         lines += [f"out_{_name(target)}.copy_({_name(target)})" for target in targets]
-        dying = [column for column in sorted(buffers) if last[column] <= s and (column != STATE or UPDATE in targets)]
+        dying = [
+            column
+            for column in sorted(buffers)
+            if last[column] <= s and (column != STATE or UPDATE in targets)
+        ]
         outputs: list[tuple[Column, Column | None]] = []
         spare = [column for column in dying if column != STATE]
         for target in targets:
             outputs.append((target, STATE if target == UPDATE else spare.pop(0) if spare else None))
-        buffers = (buffers - set(dying)) | {target for target in targets if target.kind in ("X", "z")}
-        arguments = [f"w{_name(z)}" for z in draws if words] + [_name(c) for c in reads] + [f"out_{_name(target)}" for target in targets]
+        buffers = (buffers - set(dying)) | {
+            target for target in targets if target.kind in ("X", "z")
+        }
+        arguments = (
+            [f"w{_name(z)}" for z in draws if words]
+            + [_name(c) for c in reads]
+            + [f"out_{_name(target)}" for target in targets]
+        )
         # which output stands where is part of the text, for the kernel is compiled for it
-        places = ", ".join(f"{_name(target)} in {_name(place) if place else 'a new buffer'}" for target, place in outputs)
-        text = "\n    ".join([f"def segment({', '.join(['c', *arguments])}):  # {places}", *lines]) + "\n" if group else ""
-        made.append(Segment(text, tuple(group), tuple(draws), tuple(reads), tuple(outputs), tuple(spare)))
+        places = ", ".join(
+            f"{_name(target)} in {_name(place) if place else 'a new buffer'}"
+            for target, place in outputs
+        )
+        text = (
+            "\n    ".join([f"def segment({', '.join(['c', *arguments])}):  # {places}", *lines])
+            + "\n"
+            if group
+            else ""
+        )
+        made.append(
+            Segment(text, tuple(group), tuple(draws), tuple(reads), tuple(outputs), tuple(spare))
+        )
     return tuple(made)
 
 
@@ -203,17 +241,25 @@ class CompiledExecutor(Executor):
     ) -> None:
         super().__init__(evaluate, noise)
         self._place = place
-        self._following = {id(plan): following for plan, following in pairwise(plans) if following.stages[0].row != ((STATE, 1.0),)}
+        self._following = {
+            id(plan): following
+            for plan, following in pairwise(plans)
+            if following.stages[0].row != ((STATE, 1.0),)
+        }
         self._ahead: tuple[StepPlan, list[Tensor]] | None = None
 
-    def walk(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
+    def walk(
+        self, plan: StepPlan, state: Tensor, memory: list[Tensor]
+    ) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
         source = self.noise.words
         ahead, self._ahead = self._ahead, None
         entered, following = ahead is not None and ahead[0] is plan, self._following.get(id(plan))
         key = (self._place, source is not None, entered, id(following))
         ready = plan.programs.get(key)
         if ready is None:
-            ready = plan.programs[key] = make_ready(plan, len(memory), self._place, source is not None, entered, following)
+            ready = plan.programs[key] = make_ready(
+                plan, len(memory), self._place, source is not None, entered, following
+            )
         free = self._free
         values: list[Any] = [None] * ready.registers
         values[0] = state
@@ -233,7 +279,12 @@ class CompiledExecutor(Executor):
                         self.noise.draw(slot, clock, values[register])
                 arguments += [values[register] for register in reads]
                 written = [
-                    values[buffer] if buffer is not None else free.pop() if free else torch.empty_like(state) for _, buffer in outputs
+                    values[buffer]
+                    if buffer is not None
+                    else free.pop()
+                    if free
+                    else torch.empty_like(state)
+                    for _, buffer in outputs
                 ]
                 kernel(*arguments, *written)
                 for (register, _), tensor in zip(outputs, written, strict=True):
@@ -260,10 +311,20 @@ def make_ready(
     following: StepPlan | None = None,
 ) -> Ready:
     """The work of a plan for states of one shape, dtype and device; its coefficients go to the device here. For `entered` and `following` see `Ready`."""
-    rows: list[Row] = [*(stage.row for stage in plan.stages), plan.update, *plan.keep, *([] if plan.error is None else [plan.error])]
+    rows: list[Row] = [
+        *(stage.row for stage in plan.stages),
+        plan.update,
+        *plan.keep,
+        *([] if plan.error is None else [plan.error]),
+    ]
     passed: list[Column | None] = []
     for row in plan.keep:
-        as_it_is = len(row) == 1 and row[0][0].kind in ("m", "X") and row[0][1] == 1.0 and row[0][0] not in passed
+        as_it_is = (
+            len(row) == 1
+            and row[0][0].kind in ("m", "X")
+            and row[0][1] == 1.0
+            and row[0][0] not in passed
+        )
         passed.append(row[0][0] if as_it_is else None)
     ahead: Row = ()
     later: tuple[Column, ...] = ()
@@ -271,7 +332,9 @@ def make_ready(
         ahead = tuple((_seen(column, passed), value) for column, value in following.stages[0].row)
         later = tuple(Column("y", z.number) for z in _needed_again(following))
     if not all(isinstance(value, float) for row in (*rows, ahead) for _, value in row):
-        raise IncompatibleError("compile='step' serves steps whose coefficients are numbers, not those of phase space; leave compile out")
+        raise IncompatibleError(
+            "compile='step' serves steps whose coefficients are numbers, not those of phase space; leave compile out"
+        )
     parts = segments(
         tuple(tuple(column for column, _ in row) for row in rows),
         tuple(stage.row == ((STATE, 1.0),) for stage in plan.stages),
@@ -304,10 +367,15 @@ def make_ready(
         work.append(
             Work(
                 _kernel(part.text, shape, dtype, device) if part.text else None,
-                torch.tensor(values or [0.0], dtype=torch.promote_types(dtype, torch.float32)).to(device, non_blocking=True),
+                torch.tensor(values or [0.0], dtype=torch.promote_types(dtype, torch.float32)).to(
+                    device, non_blocking=True
+                ),
                 tuple(map(drawn, part.draws)),
                 tuple(register(column) for column in part.reads),
-                tuple((register(column), None if buffer is None else register(buffer)) for column, buffer in part.outputs),
+                tuple(
+                    (register(column), None if buffer is None else register(buffer))
+                    for column, buffer in part.outputs
+                ),
                 tuple(register(column) for column in part.frees),
                 None if stage is None else (stage, register(at), register(Column("E", number))),
             )

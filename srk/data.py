@@ -19,7 +19,10 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 
 FASHION_FILE = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 
-CIFAR_FILES = {"train": tuple(f"data_batch_{i}.png" for i in range(1, 6)), "test": ("test_batch.png",)}
+CIFAR_FILES = {
+    "train": tuple(f"data_batch_{i}.png" for i in range(1, 6)),
+    "test": ("test_batch.png",),
+}
 
 GALAXY_FILE = "eqx_hsc_ScoreNet32.eqx"
 
@@ -59,7 +62,9 @@ def fashion_mnist(n: int | None = None, *, split: str = "train") -> Tensor:
         raise ArgumentError(f"split must be 'train' or 'test', not {split!r}")
     images = _read_idx(_find_fashion(FASHION_FILE[split]))
     if n is not None and not 0 < n <= len(images):
-        raise ArgumentError(f"the {split} split of Fashion-MNIST has {len(images)} images, not n={n!r}")
+        raise ArgumentError(
+            f"the {split} split of Fashion-MNIST has {len(images)} images, not n={n!r}"
+        )
     return torch.from_numpy(images[:n].astype(np.float32)) / 127.5 - 1
 
 

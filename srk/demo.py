@@ -57,7 +57,15 @@ def measure(target: Empirical, process: VP, solver: str, nfe: int, seed: int) ->
     sol = solve(process, target.score(process), solver, shape=SAMPLES, nfe=nfe, seed=seed)
     seconds = time.perf_counter() - began
     counts = torch.bincount(target.nearest(sol.x), minlength=len(target))
-    return Result(solver, sol.nfe, seconds, sliced_w2(sol.x, target.data), chi_square_excess(counts), spread(sol.x, target.data), sol.x)
+    return Result(
+        solver,
+        sol.nfe,
+        seconds,
+        sliced_w2(sol.x, target.data),
+        chi_square_excess(counts),
+        spread(sol.x, target.data),
+        sol.x,
+    )
 
 
 def spread(x: Tensor, data: Tensor) -> float:
@@ -120,15 +128,34 @@ HEADER = ("solver", "NFE", "seconds", "sliced W2", "chi-square", "spread")
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    return [(r.solver, str(r.nfe), f"{r.seconds:.1f}", f"{r.distance:.4f}", f"{r.counts:+.3f}", f"{100 * r.spread:+.2f}%") for r in results]
+    return [
+        (
+            r.solver,
+            str(r.nfe),
+            f"{r.seconds:.1f}",
+            f"{r.distance:.4f}",
+            f"{r.counts:+.3f}",
+            f"{100 * r.spread:+.2f}%",
+        )
+        for r in results
+    ]
 
 
 def _floor(floor: Floor) -> tuple[str, ...]:
-    return ("exact samples", "", "", f"{floor.distance:.4f}", f"0 +- {floor.counts:.3f}", f"0 +- {100 * floor.spread:.2f}%")
+    return (
+        "exact samples",
+        "",
+        "",
+        f"{floor.distance:.4f}",
+        f"0 +- {floor.counts:.3f}",
+        f"0 +- {100 * floor.spread:.2f}%",
+    )
 
 
 def _table(results: Sequence[Result], floor: Floor) -> Table:
-    table = Table(title=f"{SAMPLES} samples of the digits, VP process, exact score", title_justify="left")
+    table = Table(
+        title=f"{SAMPLES} samples of the digits, VP process, exact score", title_justify="left"
+    )
     for i, name in enumerate(HEADER):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
     for i, row in enumerate(_rows(results)):
@@ -151,7 +178,9 @@ def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) 
         figure = plt.figure(figsize=(11, 4.2))
         left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
         axes = left.subplots(len(SOLVERS) + 1, 1)
-        rows: list[tuple[str, Tensor]] = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
+        rows: list[tuple[str, Tensor]] = [("data", data)] + [
+            (name, shown[name].x) for name in SOLVERS if name in shown
+        ]
         for axis, (name, x) in zip(axes, rows, strict=False):
             # a frame of one pixel around every digit
             strip = torch.nn.functional.pad(x[:18].reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
@@ -160,7 +189,10 @@ def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) 
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         left.suptitle(f"digits sampled with {least} network calls")
-        panels = (("sliced W2 to the data", "distance"), ("|error of the total variance|", "spread"))
+        panels = (
+            ("sliced W2 to the data", "distance"),
+            ("|error of the total variance|", "spread"),
+        )
         for axis, (title, quantity) in zip(right.subplots(1, 2), panels, strict=True):
             for name, colour, marker in zip(SOLVERS, PALETTE, MARKERS, strict=False):
                 errors = [abs(getattr(r, quantity)) for r in results if r.solver == name]

@@ -59,7 +59,9 @@ class MissingExtraError(SRKError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
-        super().__init__(f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]'")
+        super().__init__(
+            f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]'"
+        )
 
 
 class MissingDataError(SRKError, FileNotFoundError):

@@ -158,7 +158,11 @@ def compile_structure(
                 if not copy:
                     live.discard(source)
                 continue
-            dying = [c for c in columns if reuse and owned(c) and final[c] == time and c not in kept_as_is]
+            dying = [
+                c
+                for c in columns
+                if reuse and owned(c) and final[c] == time and c not in kept_as_is
+            ]
             # the state's buffer is the state's: only the update overwrites it
             dying = [c for c in dying if c.kind != "x" or out == _UPDATE]
             first = next((c for c in dying if c.kind == "x"), dying[0] if dying else None)
@@ -206,7 +210,9 @@ class Executor:
         reuse: True to overwrite the state and dead buffers; False leaves a step's inputs intact, as gradients and rejected steps need.
     """
 
-    def __init__(self, evaluate: Evaluate, noise: NoiseSource, *, fresh: bool = False, reuse: bool = True) -> None:
+    def __init__(
+        self, evaluate: Evaluate, noise: NoiseSource, *, fresh: bool = False, reuse: bool = True
+    ) -> None:
         self.evaluate = evaluate
         self.noise = noise
         self.fresh = fresh
@@ -225,14 +231,18 @@ class Executor:
                 return outcome
             result = evaluate(x, stage)
 
-    def walk(self, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
+    def walk(
+        self, plan: StepPlan, state: Tensor, memory: list[Tensor]
+    ) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
         """The same step with the control turned around: yields each network input with its stage, takes the result by `send`, returns the outcome."""
         key = (self.fresh, self.reuse, state.dtype)
         bound = plan.programs.get(key)
         if bound is None:
             bound = plan.programs[key] = bind(plan, len(memory), *key)
         function, numbers = bound
-        steps: Generator[tuple[Tensor, Stage], Tensor, Outcome] = function(plan, numbers, state, memory, self.noise.draw, self._free)
+        steps: Generator[tuple[Tensor, Stage], Tensor, Outcome] = function(
+            plan, numbers, state, memory, self.noise.draw, self._free
+        )
         return steps
 
 
@@ -274,37 +284,60 @@ def bind(
 
     for op in program.instructions:
         if isinstance(op, Draw):
-            lines += [f"r{op.out} = {_BUFFER}", f"draw(plan.slots[{op.number}], plan.clock, r{op.out})"]
+            lines += [
+                f"r{op.out} = {_BUFFER}",
+                f"draw(plan.slots[{op.number}], plan.clock, r{op.out})",
+            ]
         elif isinstance(op, Call):
             lines.append(f"r{op.out} = yield r{op.at}, plan.stages[{op.number}]")
             # a network that returns its input: that buffer is ours
-            lines.append(f"if r{op.out}.data_ptr() == r{op.at}.data_ptr(): r{op.out} = r{op.out}.clone()")
+            lines.append(
+                f"if r{op.out}.data_ptr() == r{op.at}.data_ptr(): r{op.out} = r{op.out}.clone()"
+            )
         elif isinstance(op, Take):
-            lines.append(f"r{op.out} = {_BUFFER}.copy_(r{op.source})" if op.copy else f"r{op.out} = r{op.source}")
+            lines.append(
+                f"r{op.out} = {_BUFFER}.copy_(r{op.source})"
+                if op.copy
+                else f"r{op.out} = r{op.source}"
+            )
         else:
-            terms = [(f"r{source}", rows[op.row][k][1]) for source, k in zip(op.sources, op.order, strict=True)]
+            terms = [
+                (f"r{source}", rows[op.row][k][1])
+                for source, k in zip(op.sources, op.order, strict=True)
+            ]
             out, freed = f"r{op.out}", op.frees
             if not terms or any(isinstance(value, Matrix) for _, value in terms):
                 lines.append(f"{out} = {_BUFFER}.zero_()")
                 lines += [f"add_mixed({out}, {source}, {number(value)})" for source, value in terms]
-                freed += op.sources[: op.overwrite]  # never in place: a source that dies here is free afterwards
+                freed += op.sources[
+                    : op.overwrite
+                ]  # never in place: a source that dies here is free afterwards
             else:
                 if not op.overwrite:
                     terms.sort(key=lambda term: term[1] != 1.0)
                 (first, scale), *rest = terms
                 if op.overwrite:
-                    start = first if scale == 1.0 else f"{first}.mul_({number(_scalar(scale, dtype))})"
+                    start = (
+                        first if scale == 1.0 else f"{first}.mul_({number(_scalar(scale, dtype))})"
+                    )
                 elif scale == 1.0 and rest:
                     second, factor = rest.pop(0)
                     start = f"torch.add({first}, {second}, alpha={number(factor)}{into})"
                 else:
                     start = f"torch.mul({first}, {number(_scalar(scale, dtype) if reuse else scale)}{into})"
-                lines.append(f"{out} = ({start})" + "".join(f".add_({source}, alpha={number(value)})" for source, value in rest))
+                lines.append(
+                    f"{out} = ({start})"
+                    + "".join(f".add_({source}, alpha={number(value)})" for source, value in rest)
+                )
             lines += [f"free.append(r{register})" for register in freed]
     lines += [f"free.append(r{register})" for register in program.free]
     error = None if program.error is None else f"r{program.error}"
-    lines.append(f"return Outcome(r{program.update}, [{', '.join(f'r{k}' for k in program.keep)}], {error})")
-    return _function("\n    ".join(["def walk(plan, c, r0, memory, draw, free):", *lines])), tuple(numbers)
+    lines.append(
+        f"return Outcome(r{program.update}, [{', '.join(f'r{k}' for k in program.keep)}], {error})"
+    )
+    return _function("\n    ".join(["def walk(plan, c, r0, memory, draw, free):", *lines])), tuple(
+        numbers
+    )
 
 
 _BUFFER = "(free.pop() if free else torch.empty_like(r0))"

@@ -26,7 +26,9 @@ class CapturedLoop:
         x: a state of the shape, dtype and device to capture for.
     """
 
-    def __init__(self, make: Callable[[Tensor, GeneratorNoise], Run], drive: Callable[[Run], None], x: Tensor) -> None:
+    def __init__(
+        self, make: Callable[[Tensor, GeneratorNoise], Run], drive: Callable[[Run], None], x: Tensor
+    ) -> None:
         self.generator = torch.Generator(x.device)
         self.start = torch.empty_like(x)
         self.run: Run
@@ -53,10 +55,15 @@ class CapturedLoop:
         """The run from the state `x` with the seed of `source`; `drawn` if `x` was drawn from it, so that the path goes on from there."""
         self.generator.manual_seed(source.used_seed)
         if drawn:
-            self.start.normal_(generator=self.generator)  # the numbers that the initial state has used
+            self.start.normal_(
+                generator=self.generator
+            )  # the numbers that the initial state has used
         self.start.copy_(x)
         self.graph.replay()
         run = copy.copy(self.run)
         run.source, run.score_seconds = source, 0.0
-        run.x, run.last = self.run.x.clone(), None if self.run.last is None else self.run.last.clone()
+        run.x, run.last = (
+            self.run.x.clone(),
+            None if self.run.last is None else self.run.last.clone(),
+        )
         return run

@@ -31,9 +31,13 @@ def identity(value: object) -> str:
     return f"{text if len(text) <= 200 else type(value).__name__} {digest.hexdigest()[:16]}"
 
 
-def _feed(value: Any, update: Callable[[bytes | memoryview], None], seen: dict[int, object]) -> None:
+def _feed(
+    value: Any, update: Callable[[bytes | memoryview], None], seen: dict[int, object]
+) -> None:
     """Pass the parts of `value` on as bytes."""
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | torch.device | np.generic):
+    if value is None or isinstance(
+        value, bool | int | float | complex | str | bytes | torch.dtype | torch.device | np.generic
+    ):
         update(f"{type(value).__name__} {value!r};".encode())
         return
     if isinstance(value, np.ndarray):
@@ -43,14 +47,26 @@ def _feed(value: Any, update: Callable[[bytes | memoryview], None], seen: dict[i
         tensor = value.detach().cpu()
         update(f"tensor {tuple(tensor.shape)} {tensor.dtype};".encode())
         # a clone, for what is expanded has strides that bytes cannot have
-        update(tensor.flatten().clone(memory_format=torch.contiguous_format).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        update(
+            tensor.flatten()
+            .clone(memory_format=torch.contiguous_format)
+            .view(torch.uint8)
+            .numpy()
+            .data
+            if tensor.numel()
+            else b""
+        )
         return
     if id(value) in seen:
         return
     seen[id(value)] = value  # held, for the id of an object that is gone is given to another
     if isinstance(value, nn.Module):
         for name, module in value.named_modules():
-            numbers = {k: v for k, v in vars(module).items() if not k.startswith("_") and isinstance(v, bool | int | float | str)}
+            numbers = {
+                k: v
+                for k, v in vars(module).items()
+                if not k.startswith("_") and isinstance(v, bool | int | float | str)
+            }
             update(f"{name} {_name(type(module))} {sorted(numbers.items())!r};".encode())
         _feed(dict(value.state_dict()), update, seen)
     elif isinstance(value, Mapping):
@@ -72,7 +88,11 @@ def _feed(value: Any, update: Callable[[bytes | memoryview], None], seen: dict[i
             _feed(cell.cell_contents, update, seen)
     else:
         update(f"{_name(type(value))};".encode())
-        fields = [f.name for f in attrs.fields(type(value))] if attrs.has(type(value)) else sorted(getattr(value, "__dict__", ()))
+        fields = (
+            [f.name for f in attrs.fields(type(value))]
+            if attrs.has(type(value))
+            else sorted(getattr(value, "__dict__", ()))
+        )
         for field in fields:
             if not field.startswith("_"):  # what begins with one is derived, or a cache
                 update(f"{field}=".encode())

@@ -34,8 +34,13 @@ def imported(name: str) -> Any:
         <class 'srk.processes.vp.VP'>
     """
     module, _, attribute = name.partition(":")
-    if not (attribute and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))):
-        raise ArgumentError(f"{name!r} is not of the form package.module:attribute; e.g. my_models.unet:UNet")
+    if not (
+        attribute
+        and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
+    ):
+        raise ArgumentError(
+            f"{name!r} is not of the form package.module:attribute; e.g. my_models.unet:UNet"
+        )
     try:
         found: Any = importlib.import_module(module)
     except ImportError as error:
@@ -43,11 +48,19 @@ def imported(name: str) -> Any:
             f"cannot import {module!r}: {error}; install it, run in the folder that holds it, or add that folder to PYTHONPATH"
         ) from error
     except Exception as error:  # the user's code
-        raise ArgumentError(f"importing {module!r} failed with {_first_line(error)} ({_place(error)})") from error
+        raise ArgumentError(
+            f"importing {module!r} failed with {_first_line(error)} ({_place(error)})"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))[:20]) if hasattr(found, "__dict__") else ""
-            raise ArgumentError(f"{module!r} has no {attribute!r}; it has {public or 'nothing public'}")
+            public = (
+                ", ".join(sorted(key for key in vars(found) if not key.startswith("_"))[:20])
+                if hasattr(found, "__dict__")
+                else ""
+            )
+            raise ArgumentError(
+                f"{module!r} has no {attribute!r}; it has {public or 'nothing public'}"
+            )
         found = getattr(found, part)
     return found
 
@@ -112,7 +125,9 @@ def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = Fal
         ArgumentError: no such file, damaged, of another format, or not only tensors.
     """
     if not path.is_file():
-        raise ArgumentError(f"there is no file {str(path)!r}; a network to import is written package.module:attribute")
+        raise ArgumentError(
+            f"there is no file {str(path)!r}; a network to import is written package.module:attribute"
+        )
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         found = _safetensors(path)
@@ -125,31 +140,49 @@ def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = Fal
             )
         found = _unpickled(path, pickle.load)
     else:
-        raise ArgumentError(f"{str(path)!r} is of no known kind; weights are .safetensors or {', '.join(TORCH_FILES)} files")
+        raise ArgumentError(
+            f"{str(path)!r} is of no known kind; weights are .safetensors or {', '.join(TORCH_FILES)} files"
+        )
     if key is not None:
         if not isinstance(found, Mapping) or key not in found:
             raise ArgumentError(f"{str(path)!r} has no entry {key!r}; {_entries(found)}")
         found = found[key]
     if isinstance(found, nn.Module) and trust_pickle:
         return found
-    if not isinstance(found, Mapping) or not found or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
+    if (
+        not isinstance(found, Mapping)
+        or not found
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
+    ):
         raise ArgumentError(
             f"{str(path)!r} is not a state_dict (name -> tensor); {_entries(found)}; --model-key names the entry that is one"
         )
     return dict(found)
 
 
-def _from_file(path: Path, cls: str | None, arguments: Mapping[str, Any] | None, key: str | None, trust_pickle: bool) -> Any:
+def _from_file(
+    path: Path,
+    cls: str | None,
+    arguments: Mapping[str, Any] | None,
+    key: str | None,
+    trust_pickle: bool,
+) -> Any:
     weights = load_weights(path, key=key, trust_pickle=trust_pickle)
     if isinstance(weights, nn.Module):
         if cls is not None:
-            raise ArgumentError(f"{str(path)!r} holds a whole network, {_kind(weights)}; leave --model-class out")
+            raise ArgumentError(
+                f"{str(path)!r} holds a whole network, {_kind(weights)}; leave --model-class out"
+            )
         return weights
     if cls is None:
-        raise ArgumentError(f"{str(path)!r} holds weights; --model-class package.module:Class names the network that they are for")
+        raise ArgumentError(
+            f"{str(path)!r} holds weights; --model-class package.module:Class names the network that they are for"
+        )
     network = _made(imported(cls), cls, arguments or {})
     if not isinstance(network, nn.Module):
-        raise ArgumentTypeError(f"{cls!r} made {_kind(network)}, not a torch.nn.Module; weights need one")
+        raise ArgumentTypeError(
+            f"{cls!r} made {_kind(network)}, not a torch.nn.Module; weights need one"
+        )
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -163,7 +196,9 @@ def _from_file(path: Path, cls: str | None, arguments: Mapping[str, Any] | None,
 
 def _made(found: Any, name: str, arguments: Mapping[str, Any] | None) -> Any:
     """What `found` makes, if it is a class or a function that makes something; else itself."""
-    maker = isinstance(found, type) or (inspect.isroutine(found) and (arguments is not None or _binds(found)))
+    maker = isinstance(found, type) or (
+        inspect.isroutine(found) and (arguments is not None or _binds(found))
+    )
     if not maker:
         if arguments is not None:
             raise ArgumentError(
@@ -173,7 +208,9 @@ def _made(found: Any, name: str, arguments: Mapping[str, Any] | None) -> Any:
     try:
         inspect.signature(found).bind(**(arguments or {}))
     except TypeError as error:
-        raise ArgumentError(f"wrong --model-args for {name!r}: {error}; it takes {inspect.signature(found)}") from None
+        raise ArgumentError(
+            f"wrong --model-args for {name!r}: {error}; it takes {inspect.signature(found)}"
+        ) from None
     except ValueError:  # no signature to check
         pass
     try:
@@ -181,7 +218,9 @@ def _made(found: Any, name: str, arguments: Mapping[str, Any] | None) -> Any:
     except SRKError:
         raise
     except Exception as error:  # the user's code
-        raise ArgumentError(f"making {name!r} failed with {_first_line(error)} ({_place(error)}); check --model-args") from error
+        raise ArgumentError(
+            f"making {name!r} failed with {_first_line(error)} ({_place(error)}); check --model-args"
+        ) from error
 
 
 def _binds(function: Any) -> bool:
@@ -202,12 +241,16 @@ def _safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ArgumentError(f"{str(path)!r} is not a readable safetensors file ({_first_line(error)}); fetch or save it again") from error
+        raise ArgumentError(
+            f"{str(path)!r} is not a readable safetensors file ({_first_line(error)}); fetch or save it again"
+        ) from error
 
 
 def _torch_file(path: Path, trust_pickle: bool) -> Any:
     if trust_pickle:
-        return _unpickled(path, lambda file: torch.load(file, map_location="cpu", weights_only=False))
+        return _unpickled(
+            path, lambda file: torch.load(file, map_location="cpu", weights_only=False)
+        )
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if release < SAFE_TORCH:
         raise ArgumentError(
@@ -222,7 +265,9 @@ def _torch_file(path: Path, trust_pickle: bool) -> Any:
             "if you trust the file as a program, add --trust-pickle"
         ) from error
     except Exception as error:  # a damaged archive fails in many ways, none of which runs its code
-        raise ArgumentError(f"{str(path)!r} is not a readable file of torch.save ({_first_line(error)}); fetch or save it again") from error
+        raise ArgumentError(
+            f"{str(path)!r} is not a readable file of torch.save ({_first_line(error)}); fetch or save it again"
+        ) from error
 
 
 def _unpickled(path: Path, load: Callable[[io.BufferedReader], Any]) -> Any:
@@ -238,9 +283,14 @@ def _unpickled(path: Path, load: Callable[[io.BufferedReader], Any]) -> Any:
 def _reason(error: Exception) -> str:
     """The line of torch's long message that says what was refused."""
     lines = [line.strip() for line in str(error).splitlines()]
-    return next((line.split(". ")[0] for line in lines if line.startswith(("WeightsUnpickler error", "Unsupported"))), _first_line(error))[
-        :160
-    ]
+    return next(
+        (
+            line.split(". ")[0]
+            for line in lines
+            if line.startswith(("WeightsUnpickler error", "Unsupported"))
+        ),
+        _first_line(error),
+    )[:160]
 
 
 def _first_line(error: BaseException) -> str:
@@ -259,7 +309,11 @@ def _place(error: BaseException) -> str:
 def _entries(found: Any) -> str:
     if isinstance(found, Mapping):
         shown = [str(key) for key in found][:8]
-        return f"its entries are {', '.join(shown)}{', ...' if len(found) > len(shown) else ''}" if shown else "it is empty"
+        return (
+            f"its entries are {', '.join(shown)}{', ...' if len(found) > len(shown) else ''}"
+            if shown
+            else "it is empty"
+        )
     return f"it holds {_kind(found)}"
 
 

@@ -21,7 +21,9 @@ def is_image(event: tuple[int, ...]) -> bool:
     return len(event) == 2 or (len(event) == 3 and event[0] in (1, 3))
 
 
-def image_grid(images: Tensor, path: str | os.PathLike[str], *, low: float = -1.0, high: float = 1.0) -> None:
+def image_grid(
+    images: Tensor, path: str | os.PathLike[str], *, low: float = -1.0, high: float = 1.0
+) -> None:
     """Write the first 64 images as a PNG, in rows from the top left, with a frame of one pixel; small images are enlarged by a whole factor.
 
     Arguments:
@@ -34,7 +36,9 @@ def image_grid(images: Tensor, path: str | os.PathLike[str], *, low: float = -1.
     """
     check_images(tuple(images.shape[1:]))
     if not low < high:
-        raise ArgumentError(f"the range of values must increase, not {low!r} to {high!r}; e.g. -1 to 1")
+        raise ArgumentError(
+            f"the range of values must increase, not {low!r} to {high!r}; e.g. -1 to 1"
+        )
     image = pillow("a picture of samples")
     x = images[:LARGEST].detach().float().cpu()
     x = x[:, None] if x.ndim == 3 else x
@@ -43,18 +47,26 @@ def image_grid(images: Tensor, path: str | os.PathLike[str], *, low: float = -1.
     pixels = ((x - low) / (high - low)).clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
     count, channels, height, width = pixels.shape
     columns = math.ceil(math.sqrt(count))
-    sheet = torch.full((channels, math.ceil(count / columns) * (height + 1) + 1, columns * (width + 1) + 1), 255, dtype=torch.uint8)
+    sheet = torch.full(
+        (channels, math.ceil(count / columns) * (height + 1) + 1, columns * (width + 1) + 1),
+        255,
+        dtype=torch.uint8,
+    )
     for i, pixel in enumerate(pixels):
         top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
         sheet[:, top : top + height, left : left + width] = pixel
-    picture = image.fromarray((sheet[0] if channels == 1 else sheet.permute(1, 2, 0)).contiguous().numpy())
+    picture = image.fromarray(
+        (sheet[0] if channels == 1 else sheet.permute(1, 2, 0)).contiguous().numpy()
+    )
     picture.save(Path(path), format="PNG")
 
 
 def check_images(event: tuple[int, ...]) -> None:
     """Raise `ArgumentError` unless samples of this shape are images."""
     if not is_image(event):
-        raise ArgumentError(f"samples of shape {event} are not images, which are (h, w), (1, h, w) or (3, h, w)")
+        raise ArgumentError(
+            f"samples of shape {event} are not images, which are (h, w), (1, h, w) or (3, h, w)"
+        )
 
 
 def pillow(what: str) -> Any:

@@ -26,16 +26,32 @@ def grid_times(grid: Grid, problem: Problem) -> list[float]:
     """The times of a grid; those of a grid that depends on nothing but numbers are remembered."""
     if not grid.remembered:
         return grid.times(problem)
-    return list(_remember(lambda: grid.times(problem), "times", grid, problem.process, problem.solver, problem.steps, problem.eta))
+    return list(
+        _remember(
+            lambda: grid.times(problem),
+            "times",
+            grid,
+            problem.process,
+            problem.solver,
+            problem.steps,
+            problem.eta,
+        )
+    )
 
 
-def plan_grid(process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0) -> list[StepPlan]:
+def plan_grid(
+    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0
+) -> list[StepPlan]:
     """The plans of all steps of a fixed grid of own times, in order.
 
     Plans are numbers that depend on nothing but the arguments, so the last grids are remembered, by the values of process and method (an object whose values
     cannot be compared is planned afresh each time).
     """
-    return list(_remember(lambda: _plan(process, method, times, eta), "plans", process, method, tuple(times), eta))
+    return list(
+        _remember(
+            lambda: _plan(process, method, times, eta), "plans", process, method, tuple(times), eta
+        )
+    )
 
 
 def forget() -> None:
@@ -43,7 +59,9 @@ def forget() -> None:
     _remembered.clear()
 
 
-def _plan(process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float) -> list[StepPlan]:
+def _plan(
+    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float
+) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
@@ -74,13 +92,24 @@ def _remember(make: Callable[[], Any], *what: Any) -> Any:
 def _slots(cls: Hashable) -> tuple[str, ...]:
     assert isinstance(cls, type)
     # attrs keeps fields in slots, of which vars() knows nothing
-    return tuple(sorted({name for c in cls.__mro__ for name in getattr(c, "__slots__", ()) if not name.startswith("__")}))
+    return tuple(
+        sorted(
+            {
+                name
+                for c in cls.__mro__
+                for name in getattr(c, "__slots__", ())
+                if not name.startswith("__")
+            }
+        )
+    )
 
 
 def _value(thing: Any) -> Hashable:
     """What a process, grid or method is, by value: its class and attributes, so that a changed attribute is another thing."""
     if thing is None or isinstance(thing, float | int | str | tuple):
         return type(thing), thing
-    values = [(name, getattr(thing, name)) for name in _slots(thing.__class__) if hasattr(thing, name)]
+    values = [
+        (name, getattr(thing, name)) for name in _slots(thing.__class__) if hasattr(thing, name)
+    ]
     values += sorted(getattr(thing, "__dict__", {}).items())
     return type(thing), tuple(values)

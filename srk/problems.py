@@ -29,10 +29,14 @@ def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
     """
     chosen = make_process(process)
     if not isinstance(chosen, LinearProcess):
-        raise IncompatibleError(f"the exact score of a data set needs a linear process, not {process!r}; e.g. 'vp'")
+        raise IncompatibleError(
+            f"the exact score of a data set needs a linear process, not {process!r}; e.g. 'vp'"
+        )
     if target == "mixture":
         angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
-        return chosen, GaussianMixture([1.0] * 8, torch.stack([angles.cos(), angles.sin()], 1), [0.05] * 8)
+        return chosen, GaussianMixture(
+            [1.0] * 8, torch.stack([angles.cos(), angles.sin()], 1), [0.05] * 8
+        )
     if target == "digits":
         return chosen, Empirical(data.digits().flatten(1))
     if target == "fashion":

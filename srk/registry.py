@@ -19,7 +19,9 @@ class Registry(Mapping[str, T], Generic[T]):
         columns: header -> function of (name, entry) that gives the cell, for the repr and the command line.
     """
 
-    def __init__(self, kind: str, columns: Mapping[str, Callable[[str, T], str]] | None = None) -> None:
+    def __init__(
+        self, kind: str, columns: Mapping[str, Callable[[str, T], str]] | None = None
+    ) -> None:
         self.kind = kind
         self.columns = dict(columns or {})
         self._entries: dict[str, T] = {}
@@ -27,9 +29,13 @@ class Registry(Mapping[str, T], Generic[T]):
     def register(self, name: str, entry: T) -> T:
         """Add `entry` under `name`; a name that is taken is refused (`DuplicateNameError`)."""
         if not (isinstance(name, str) and name):
-            raise ArgumentTypeError(f"the name of a {self.kind} must be a non-empty string, not {name!r}")
+            raise ArgumentTypeError(
+                f"the name of a {self.kind} must be a non-empty string, not {name!r}"
+            )
         if name in self._entries:
-            raise DuplicateNameError(f"a {self.kind} named {name!r} is registered already ({self._entries[name]!r}); choose another name")
+            raise DuplicateNameError(
+                f"a {self.kind} named {name!r} is registered already ({self._entries[name]!r}); choose another name"
+            )
         self._entries[name] = entry
         return entry
 
@@ -55,12 +61,18 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def rows(self) -> list[list[str]]:
         """The table: one list of cells per entry, the name first."""
-        return [[name, *(cell(name, entry) for cell in self.columns.values())] for name, entry in self.items()]
+        return [
+            [name, *(cell(name, entry) for cell in self.columns.values())]
+            for name, entry in self.items()
+        ]
 
     def __repr__(self) -> str:
         rows = [["name", *self.columns], *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
         plural = self.kind + ("es" if self.kind.endswith("s") else "s")
         return f"{len(self)} {plural}\n" + "\n".join(lines)
 

@@ -75,9 +75,18 @@ class Run:
         self.label = label
         self.autocast, self.grad, self.compiled = autocast, grad, compiled
         # What a network says goes straight into the step where the denoiser follows from it by two numbers; not where an adapter has a denoiser of its own.
-        self.folds = isinstance(prediction, NetworkPrediction) and type(prediction).denoise is NetworkPrediction.denoise
+        self.folds = (
+            isinstance(prediction, NetworkPrediction)
+            and type(prediction).denoise is NetworkPrediction.denoise
+        )
         self.draws = Draws(source) if grad == "checkpoint" or "log_prob" in saves else None
-        self.process, self.prediction, self.method, self.eta, self.source = process, prediction, method, eta, source
+        self.process, self.prediction, self.method, self.eta, self.source = (
+            process,
+            prediction,
+            method,
+            eta,
+            source,
+        )
         self.x, self.saves, self.callback = x, saves, callback
         self.memory: list[Tensor] = []
         self.status, self.failed = "done", False
@@ -115,7 +124,10 @@ class Run:
         self.score_seconds += time.perf_counter() - began
         # what an adapter says is checked there, with better advice
         if not self.folds and (
-            not isinstance(result, Tensor) or result.shape != x.shape or result.dtype != x.dtype or result.device != x.device
+            not isinstance(result, Tensor)
+            or result.shape != x.shape
+            or result.dtype != x.dtype
+            or result.device != x.device
         ):
             raise ScoreError(
                 f"the score returned {_describe(result)} for a state of {_describe(x)}; "
@@ -137,13 +149,19 @@ class Run:
             self.finite = flag if self.finite is None else self.finite & flag
         if self.keep_result and self.first_result is None and stage.kind == "denoiser":
             pair = self.prediction.coefficients(level) if self.folds else None
-            self.first_result = result.clone() if pair in (None, (0.0, 1.0)) else combine(pair, x, result)
+            self.first_result = (
+                result.clone() if pair in (None, (0.0, 1.0)) else combine(pair, x, result)
+            )
         return result
 
     def _ask(self, x: Tensor, stage: Stage) -> Tensor:
         prediction, level, process = self.prediction, stage.level, self.process
         if stage.kind == "denoiser":
-            return prediction.output(x, level, process) if self.folds else prediction.denoise(x, level, process)
+            return (
+                prediction.output(x, level, process)
+                if self.folds
+                else prediction.denoise(x, level, process)
+            )
         half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
         return prediction.score(x, level, process) * half - process.drift(level.t, x)
 
@@ -151,7 +169,10 @@ class Run:
         """The plan in terms of what the network says."""
         if not self.folds:
             return plan
-        pairs = tuple(self.prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0) for stage in plan.stages)
+        pairs = tuple(
+            self.prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0)
+            for stage in plan.stages
+        )
         if all(pair == (0.0, 1.0) for pair in pairs):
             return plan
         folded = plan.programs.get(pairs)
@@ -162,7 +183,9 @@ class Run:
 
     def _failure(self, step: int, t: float, bad: int) -> NotFinite:
         self.failed = True
-        return NotFinite(f"failed: the score returned NaN or inf at step {step} (t = {t:.6g}) in {bad} of {self.x.shape[0]} samples")
+        return NotFinite(
+            f"failed: the score returned NaN or inf at step {step} (t = {t:.6g}) in {bad} of {self.x.shape[0]} samples"
+        )
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +198,9 @@ class Run:
 
             place = tuple(self.x.shape), self.x.dtype, self.x.device
             # a callback may write to the state, so the next step's first stage must wait for it
-            executor = CompiledExecutor(self.evaluate, source, place, prepared if self.callback is None else ())
+            executor = CompiledExecutor(
+                self.evaluate, source, place, prepared if self.callback is None else ()
+            )
         else:
             executor = Executor(self.evaluate, source, reuse=not self.grad)
         step = self._checkpointed if self.grad == "checkpoint" else _step
@@ -191,7 +216,9 @@ class Run:
             if self.accept(plan.stages[0].level.t, plan.stop, state, keep):
                 return
 
-    def _checkpointed(self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
+    def _checkpointed(
+        self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]
+    ) -> tuple[Tensor, ...]:
         """A step whose network calls are repeated in the backward pass, with the same draws."""
         assert self.draws is not None
         source = self.draws
@@ -205,7 +232,9 @@ class Run:
                 return result
             # the backward pass: the same calls again, which count as no others
             counts = self.nfe, self.work
-            result = _step(Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept))
+            result = _step(
+                Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept)
+            )
             self.nfe, self.work = counts
             return result
 
@@ -248,8 +277,20 @@ class Run:
 
     def denoise(self) -> None:
         """The final denoising step."""
-        plan = denoising_step(Step(self.process, self.level, Level(self.level.t, 1.0, 0.0, math.inf), self.eta, self.accepted))
-        self.x = Executor(self.evaluate, self.source, reuse=not self.grad).run(self.prepare(plan), self.x, []).state
+        plan = denoising_step(
+            Step(
+                self.process,
+                self.level,
+                Level(self.level.t, 1.0, 0.0, math.inf),
+                self.eta,
+                self.accepted,
+            )
+        )
+        self.x = (
+            Executor(self.evaluate, self.source, reuse=not self.grad)
+            .run(self.prepare(plan), self.x, [])
+            .state
+        )
         if "denoised" in self.saves:
             self.predictions.append(self.x.clone())
             self.prediction_times.append(self.level.t)
@@ -282,10 +323,20 @@ class Run:
 
     def bar(self, total: int | None) -> Any:
         """A progress bar with step, NFE and time left, as a context manager."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         bar = Progress(
-            TextColumn(self.method.name), BarColumn(), MofNCompleteColumn(), TextColumn("NFE {task.fields[nfe]}"), TimeRemainingColumn()
+            TextColumn(self.method.name),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("NFE {task.fields[nfe]}"),
+            TimeRemainingColumn(),
         )
         task = bar.add_task("solve", total=total, nfe=0)
         self._tick = lambda: bar.update(task, advance=1, nfe=self.nfe)
@@ -306,12 +357,18 @@ class Run:
             seconds=seconds,
             score_seconds=self.score_seconds,
             trajectory=Saved(tuple(self.times), torch.stack(self.states)) if self.states else None,
-            denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions)) if self.predictions else None,
-            log_prob=Saved(tuple(self.log_prob_times), torch.stack(self.log_probs)) if self.log_probs else None,
+            denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions))
+            if self.predictions
+            else None,
+            log_prob=Saved(tuple(self.log_prob_times), torch.stack(self.log_probs))
+            if self.log_probs
+            else None,
         )
 
 
-def _step(executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]) -> tuple[Tensor, ...]:
+def _step(
+    executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]
+) -> tuple[Tensor, ...]:
     outcome = executor.run(plan, state, memory)
     return outcome.state, *outcome.keep
 

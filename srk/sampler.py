@@ -72,16 +72,24 @@ class Sampler:
         compile: Compile = False,
     ) -> None:
         if not isinstance(process, ForwardProcess):
-            raise ArgumentTypeError(f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}")
+            raise ArgumentTypeError(
+                f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}"
+            )
         validate(process)
         method = integrator(solver)
         self.eta = method.default_eta if eta is None else float(eta)
         method.check(process, self.eta)
         linear = statistic(process) is not None
         if denoise_final and not linear:
-            raise IncompatibleError(f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out")
-        if autocast is not None and not (isinstance(autocast, torch.dtype) and autocast.is_floating_point):
-            raise ArgumentTypeError(f"autocast is a floating-point torch.dtype, not {autocast!r}; e.g. autocast=torch.bfloat16")
+            raise IncompatibleError(
+                f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
+            )
+        if autocast is not None and not (
+            isinstance(autocast, torch.dtype) and autocast.is_floating_point
+        ):
+            raise ArgumentTypeError(
+                f"autocast is a floating-point torch.dtype, not {autocast!r}; e.g. autocast=torch.bfloat16"
+            )
         if compile not in (False, "step", "loop"):
             raise ArgumentError(f"compile must be False, 'step' or 'loop', not {compile!r}")
         self.process = process
@@ -90,9 +98,14 @@ class Sampler:
         self.denoise = linear if denoise_final is None else bool(denoise_final)
         self.autocast = autocast
         self.control = _controller(grid, controller, linear)
-        self.steps = _steps(process, method, self.control, steps, nfe, self.denoise, self.prediction.calls())
+        self.steps = _steps(
+            process, method, self.control, steps, nfe, self.denoise, self.prediction.calls()
+        )
         known = len(self.control.values) - 1 if isinstance(self.control, Times) else self.steps
-        self.label, self.method = method.label(process, self.eta, known), method.choose(process, self.eta, known)
+        self.label, self.method = (
+            method.label(process, self.eta, known),
+            method.choose(process, self.eta, known),
+        )
         self._plans: list[StepPlan] | None = None
         self._graphs: dict[tuple[Any, ...], Any] = {}
 
@@ -178,9 +191,15 @@ class Sampler:
                 check_gaussian(plans, self.label)
             source.prepare(plans)
         else:
-            for wanted, what in ((self.compile, "compile"), (grad, "grad"), ("log_prob" in saves, "save='log_prob'")):
+            for wanted, what in (
+                (self.compile, "compile"),
+                (grad, "grad"),
+                ("log_prob" in saves, "save='log_prob'"),
+            ):
                 if wanted:
-                    raise IncompatibleError(f"{what} needs a fixed grid: {self.control!r} decides its steps as it goes; use grid='log-snr'")
+                    raise IncompatibleError(
+                        f"{what} needs a fixed grid: {self.control!r} decides its steps as it goes; use grid='log-snr'"
+                    )
 
         def drive(run: Run) -> None:
             if plans is None:
@@ -192,10 +211,20 @@ class Sampler:
 
         began = time.perf_counter()
         if self.compile == "loop":
-            run = self._captured(make, drive, x, source, drawn=x_init is None, watched=bool(saves or callback or progress))
+            run = self._captured(
+                make,
+                drive,
+                x,
+                source,
+                drawn=x_init is None,
+                watched=bool(saves or callback or progress),
+            )
         else:
             run = make(source, x)
-        with torch.set_grad_enabled(bool(grad)), run.bar(None if plans is None else len(plans)) if progress else nullcontext():
+        with (
+            torch.set_grad_enabled(bool(grad)),
+            run.bar(None if plans is None else len(plans)) if progress else nullcontext(),
+        ):
             try:
                 if self.compile != "loop":
                     drive(run)
@@ -204,15 +233,26 @@ class Sampler:
                 run.status = failure.message
         solution = run.solution(time.perf_counter() - began)
         if run.failed and on_failure == "raise":
-            raise SolveError(f"{solution.status}; the last finite state is in .solution.x (or use on_failure='return')", solution)
+            raise SolveError(
+                f"{solution.status}; the last finite state is in .solution.x (or use on_failure='return')",
+                solution,
+            )
         return solution
 
     def _captured(
-        self, make: Callable[..., Run], drive: Callable[[Run], None], x: Tensor, source: NoiseSource, drawn: bool, watched: bool
+        self,
+        make: Callable[..., Run],
+        drive: Callable[[Run], None],
+        x: Tensor,
+        source: NoiseSource,
+        drawn: bool,
+        watched: bool,
     ) -> Run:
         """The run as a replay of a CUDA graph, captured at the first call of a shape."""
         if x.device.type != "cuda":
-            raise IncompatibleError(f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use compile='step'")
+            raise IncompatibleError(
+                f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use compile='step'"
+            )
         if type(source) is not GeneratorNoise:
             raise IncompatibleError(
                 f"compile='loop' draws inside the graph, which only noise='generator' can, not {source.name!r}; use compile='step'"
@@ -233,9 +273,13 @@ class Sampler:
         """The steps of a fixed grid as numbers, the final denoising left out; made once."""
         if self._plans is None:
             if not isinstance(self.control, Grid):
-                raise IncompatibleError(f"{self.control!r} decides its steps as it goes; only a fixed grid has plans")
+                raise IncompatibleError(
+                    f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
+                )
             given = problem or Problem(self.process, self.method, self.steps, self.eta)
-            self._plans = plan_grid(self.process, self.method, grid_times(self.control, given), self.eta)
+            self._plans = plan_grid(
+                self.process, self.method, grid_times(self.control, given), self.eta
+            )
         return self._plans
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
@@ -262,9 +306,7 @@ class Sampler:
         return transition_log_prob(self.process, self.prediction, plans, saved)
 
     def __repr__(self) -> str:
-        return (
-            f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, eta={self.eta:g}, grid={self.control!r})"
-        )
+        return f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, eta={self.eta:g}, grid={self.control!r})"
 
     def _start(
         self,
@@ -281,7 +323,11 @@ class Sampler:
         event = self.prediction.event_shape
         if x_init is not None:
             _check_state(x_init, shape, event)
-            x = x_init.to(device=device, dtype=dtype) if grad else x_init.detach().to(device=device, dtype=dtype, copy=True)
+            x = (
+                x_init.to(device=device, dtype=dtype)
+                if grad
+                else x_init.detach().to(device=device, dtype=dtype, copy=True)
+            )
             x = x.contiguous()
         else:
             x = torch.empty(batch_shape(shape, event), device=device, dtype=dtype or torch.float32)
@@ -301,7 +347,11 @@ class Sampler:
                 # The process wants a generator of its own; its seed is a draw of the source, so that it shares no numbers with the path
                 bits = x.flatten()[:2].cpu().double().view(torch.int64).sum()
                 generator = torch.Generator(x.device).manual_seed(int(bits) & (2**63 - 1))
-                x.copy_(self.process.sample_prior(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+                x.copy_(
+                    self.process.sample_prior(
+                        x.shape, generator=generator, device=x.device, dtype=x.dtype
+                    )
+                )
         return x, source
 
     def _parts(
@@ -326,19 +376,29 @@ class Sampler:
             piece = copy.copy(self)
             piece._graphs = {}  # a graph holds its own conditions
             piece.prediction = self.prediction.select(slice(first, first + count), whole[0])
-            where = {"shape": (count, *whole[1:])} if x_init is None else {"x_init": x_init[first : first + count]}
+            where = (
+                {"shape": (count, *whole[1:])}
+                if x_init is None
+                else {"x_init": x_init[first : first + count]}
+            )
             parts.append((piece, {**where, "noise": source.part(first, count)}))
         return parts
 
 
-def _check_state(x_init: object, shape: Sequence[int] | int | None, event: tuple[int, ...] | None) -> None:
+def _check_state(
+    x_init: object, shape: Sequence[int] | int | None, event: tuple[int, ...] | None
+) -> None:
     if not isinstance(x_init, Tensor) or not x_init.dtype.is_floating_point or x_init.ndim == 0:
         raise ArgumentTypeError("x_init must be a floating-point tensor of shape (batch, *event)")
     if shape is not None and _shape(shape, event) != tuple(x_init.shape):
-        raise ArgumentError(f"shape={shape!r} contradicts x_init, whose shape is {tuple(x_init.shape)}; leave shape out")
+        raise ArgumentError(
+            f"shape={shape!r} contradicts x_init, whose shape is {tuple(x_init.shape)}; leave shape out"
+        )
 
 
-def batch_shape(shape: Sequence[int] | int | None, event: tuple[int, ...] | None) -> tuple[int, ...]:
+def batch_shape(
+    shape: Sequence[int] | int | None, event: tuple[int, ...] | None
+) -> tuple[int, ...]:
     if shape is None and event is None:
         raise ArgumentError(
             "neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))"
@@ -350,7 +410,9 @@ def _saves(save: str | Iterable[str] | None) -> frozenset[str]:
     saves = frozenset([save] if isinstance(save, str) else save or ())
     unknown = saves - SAVES
     if unknown:
-        raise ArgumentError(f"save must be 'x', 'denoised', 'log_prob' or several of them, not {sorted(unknown)!r}")
+        raise ArgumentError(
+            f"save must be 'x', 'denoised', 'log_prob' or several of them, not {sorted(unknown)!r}"
+        )
     return saves
 
 
@@ -369,25 +431,41 @@ def _shape(shape: Sequence[int] | int, event: tuple[int, ...] | None) -> tuple[i
 
 def _controller(grid: Any, controller: Any, linear: bool) -> StepController:
     if grid is not None and controller is not None:
-        raise ArgumentError(f"grid={grid!r} and controller={controller!r} both say where the steps go; give one of them")
+        raise ArgumentError(
+            f"grid={grid!r} and controller={controller!r} both say where the steps go; give one of them"
+        )
     chosen = grid if controller is None else controller
-    made: StepController = as_grid(("log-snr" if linear else "uniform") if chosen is None else chosen)
+    made: StepController = as_grid(
+        ("log-snr" if linear else "uniform") if chosen is None else chosen
+    )
     return made
 
 
 def _steps(
-    process: ForwardProcess, method: Integrator, control: StepController, steps: int | None, nfe: int | None, denoise: bool, calls: int = 1
+    process: ForwardProcess,
+    method: Integrator,
+    control: StepController,
+    steps: int | None,
+    nfe: int | None,
+    denoise: bool,
+    calls: int = 1,
 ) -> int | None:
     if steps is not None and nfe is not None:
         raise ArgumentError(
             f"steps={steps!r} and nfe={nfe!r} are alternatives: nfe is the number of network calls, of which {method.name} spends {method.evaluations_per_step} a step; give one"
         )
     for name, value in (("steps", steps), ("nfe", nfe)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
             raise ArgumentError(f"{name} must be a positive int, not {value!r}")
     if nfe is None:
         explicit = isinstance(control, Grid) and control.name == "times"
-        return steps if steps is not None or explicit or not isinstance(control, Grid) else DEFAULT_STEPS
+        return (
+            steps
+            if steps is not None or explicit or not isinstance(control, Grid)
+            else DEFAULT_STEPS
+        )
     left, extra = nfe // calls, 0
     if statistic(process) is not None:
         start, stop = process.level(process.t_max), process.level(process.t_min)
@@ -395,14 +473,20 @@ def _steps(
             left, extra = left - 1, extra + 1
         elif denoise:
             left -= 1
-        if start.alpha == 0.0 and not method.infinite_noise:  # the first step is exponential Euler: one call
+        if (
+            start.alpha == 0.0 and not method.infinite_noise
+        ):  # the first step is exponential Euler: one call
             left, extra = left - 1, extra + 1
     count = method.steps(left) + extra
     if left < 0 or count < 1 + (extra > 1):
         raise ArgumentError(
             f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first"
             + (" and one for the final denoising" if denoise else "")
-            + (f", each of which is {calls} calls of the network (see Prediction.calls)" if calls > 1 else "")
+            + (
+                f", each of which is {calls} calls of the network (see Prediction.calls)"
+                if calls > 1
+                else ""
+            )
         )
     return count
 

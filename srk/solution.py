@@ -89,7 +89,9 @@ def join(parts: Sequence[Solution]) -> Solution:
     first = parts[0]
 
     def stacked(name: str) -> Saved | None:
-        pieces: list[Saved] = [piece for part in parts if (piece := getattr(part, name)) is not None]
+        pieces: list[Saved] = [
+            piece for part in parts if (piece := getattr(part, name)) is not None
+        ]
         # pieces of adaptive runs have times of their own and cannot be stacked
         if len(pieces) < len(parts) or any(piece.times != pieces[0].times for piece in pieces):
             return None
@@ -100,7 +102,8 @@ def join(parts: Sequence[Solution]) -> Solution:
         x=torch.cat([part.x for part in parts]),
         status=next((part.status for part in parts if part.status != "done"), "done"),
         nfe=max(part.nfe for part in parts),
-        mean_nfe=sum(part.mean_nfe * len(part.x) for part in parts) / sum(len(part.x) for part in parts),
+        mean_nfe=sum(part.mean_nfe * len(part.x) for part in parts)
+        / sum(len(part.x) for part in parts),
         steps=max(part.steps for part in parts),
         rejected=max(part.rejected for part in parts),
         seconds=sum(part.seconds for part in parts),

@@ -77,7 +77,9 @@ def log_density(plan: StepPlan, state: Tensor, draws: Sequence[Tensor]) -> Tenso
     return _normal(shift, math.hypot(*factors))
 
 
-def transition_log_prob(process: ForwardProcess, prediction: Prediction, plans: Sequence[StepPlan], saved: Saved) -> Saved:
+def transition_log_prob(
+    process: ForwardProcess, prediction: Prediction, plans: Sequence[StepPlan], saved: Saved
+) -> Saved:
     """Log-densities of the steps of a trajectory: see `srk.Sampler.log_prob`."""
     times = (plans[0].start.t, *(plan.stop.t for plan in plans))
     if saved.times != times:
@@ -89,7 +91,9 @@ def transition_log_prob(process: ForwardProcess, prediction: Prediction, plans: 
     def evaluate(x: Tensor, stage: Stage) -> Tensor:
         if stage.kind == "denoiser":
             return prediction.denoise(x, stage.level, process)
-        raise IncompatibleError(f"{process!r} is not linear; draw with save='log_prob' and grad=True instead")
+        raise IncompatibleError(
+            f"{process!r} is not linear; draw with save='log_prob' and grad=True instead"
+        )
 
     executor = Executor(evaluate, _Silence(), reuse=False)
     memory: list[Tensor] = []
@@ -118,4 +122,6 @@ def _factors(plan: StepPlan) -> list[float]:
 
 def _normal(difference: Tensor, std: float) -> Tensor:
     n = math.prod(difference.shape[1:])
-    return (difference / std).square().flatten(1).sum(1) * -0.5 - n * (math.log(std) + 0.5 * math.log(2 * math.pi))
+    return (difference / std).square().flatten(1).sum(1) * -0.5 - n * (
+        math.log(std) + 0.5 * math.log(2 * math.pi)
+    )

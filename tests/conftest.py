@@ -12,7 +12,9 @@ import torch
 
 import srk
 
-torch.set_num_threads(1)  # pytest-xdist runs two workers; more threads than cores slow each other down
+torch.set_num_threads(
+    1
+)  # pytest-xdist runs two workers; more threads than cores slow each other down
 
 # The same examples in every run, so that a failure in CI is one that a person sees too; no deadline, for torch's first calls are slow.
 hypothesis.settings.register_profile("srk", deadline=None, derandomize=True, print_blob=True)
@@ -52,7 +54,16 @@ def global_rng_untouched() -> Iterator[None]:
 @pytest.fixture
 def registries_restored() -> Iterator[None]:
     """Take what a test registered out again."""
-    before = [(registry, set(registry)) for registry in (srk.processes(), srk.solvers(), srk.tableaus(), srk.controllers(), srk.noise())]
+    before = [
+        (registry, set(registry))
+        for registry in (
+            srk.processes(),
+            srk.solvers(),
+            srk.tableaus(),
+            srk.controllers(),
+            srk.noise(),
+        )
+    ]
     yield
     for registry, names in before:
         for name in set(registry) - names:

@@ -27,7 +27,9 @@ def test_every_name_is_cited_by_works_that_we_know(name: str) -> None:
 
 def test_every_arxiv_number_of_a_reference_has_an_entry() -> None:
     for name in [*srk.solvers(), *srk.tableaus.TABLEAUS]:
-        reference = (srk.solvers()[name] if name in srk.solvers() else srk.tableaus.TABLEAUS[name]).reference
+        reference = (
+            srk.solvers()[name] if name in srk.solvers() else srk.tableaus.TABLEAUS[name]
+        ).reference
         numbers = set(re.findall(r"\b\d{4}\.\d{5}\b", reference))
         assert numbers <= set(re.findall(r"eprint = \{(.+)\}", srk.cite(name))), name
 
@@ -54,13 +56,23 @@ def test_the_bibliography_is_bibtex_without_repetition() -> None:
     for entry in works():
         assert entry.count("{") == entry.count("}")
         fields = re.findall(r"^  (\w+) = \{.*\},?$", entry, re.MULTILINE)
-        assert {"title", "author"} <= set(fields) and len(fields) == len(entry.splitlines()) - 2, entry
+        assert {"title", "author"} <= set(fields) and len(fields) == len(entry.splitlines()) - 2, (
+            entry
+        )
 
 
 @pytest.mark.usefixtures("registries_restored")
 def test_a_method_of_your_own() -> None:
     tableau = srk.StochasticTableau.from_wh(
-        "mine", alpha=[1], A=[[0]], c=[0], w=[0], k=[0], strong_order=1, weak_order=1, reference="Doe 2030: A method"
+        "mine",
+        alpha=[1],
+        A=[[0]],
+        c=[0],
+        w=[0],
+        k=[0],
+        strong_order=1,
+        weak_order=1,
+        reference="Doe 2030: A method",
     )
     srk.register_tableau(tableau)
     assert srk.cite("mine") == "@misc{mine,\n  title = {mine},\n  note = {Doe 2030: A method}\n}"

@@ -18,7 +18,9 @@ from srk.registry import Registry
 
 
 def run(*arguments: str, width: int = 80) -> str:
-    result = CliRunner(env={"COLUMNS": str(width), "TERM": "dumb", "NO_COLOR": "1"}).invoke(cli.app, arguments)
+    result = CliRunner(env={"COLUMNS": str(width), "TERM": "dumb", "NO_COLOR": "1"}).invoke(
+        cli.app, arguments
+    )
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -38,7 +40,11 @@ def test_tables_show_every_name_whole_within_80_columns(command: str) -> None:
 
 def test_cells_are_text_not_markup() -> None:
     registry: Registry[str] = Registry(
-        "thing", {"range": lambda name, entry: entry, "words": lambda name, entry: f"a cell of words with {entry}"}
+        "thing",
+        {
+            "range": lambda name, entry: entry,
+            "words": lambda name, entry: f"a cell of words with {entry}",
+        },
     )
     registry.register("a", "[0, 1]")
     registry.register("b", "[bold]")
@@ -49,7 +55,9 @@ def test_cells_are_text_not_markup() -> None:
     assert capture.get().count("[bold]") == 2
 
 
-def test_our_errors_are_a_message_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_errors_are_a_message_not_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail() -> None:
         raise ArgumentError("steps must be in [1, 1000], not 0")
 
@@ -62,7 +70,9 @@ def test_our_errors_are_a_message_not_a_traceback(monkeypatch: pytest.MonkeyPatc
 
 def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, object] = {}
-    monkeypatch.setitem(sys.modules, "srk.demo", SimpleNamespace(main=lambda **options: seen.update(options)))
+    monkeypatch.setitem(
+        sys.modules, "srk.demo", SimpleNamespace(main=lambda **options: seen.update(options))
+    )
     run("demo", "--out", str(tmp_path), "--seed", "7", "--nfe", "8", "--nfe", "16")
     assert seen == {"out": tmp_path, "seed": 7, "nfe": [8, 16]}
     run("demo", "--out", str(tmp_path))

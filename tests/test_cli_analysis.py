@@ -23,7 +23,9 @@ weak_order = 1
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}).invoke(cli.app, arguments)
+    return CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}).invoke(
+        cli.app, arguments
+    )
 
 
 def test_check_prints_the_conditions(tmp_path: Path) -> None:
@@ -35,7 +37,9 @@ def test_check_prints_the_conditions(tmp_path: Path) -> None:
     assert "'ralston': ok" in result.output
 
 
-def test_check_refuses_with_exit_status_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_refuses_with_exit_status_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The table is printed, then the failed condition with its residual."""
     file = tmp_path / "wrong.toml"
     file.write_text(GOOD.replace("3/4", "4/5"))
@@ -77,7 +81,12 @@ def test_compare_writes_table_and_plot(tmp_path: Path) -> None:
     )
     result = invoke("compare", *options)
     assert result.exit_code == 0, result.output
-    assert {path.name for path in tmp_path.iterdir()} == {"compare.json", "compare.csv", "compare.md", "compare.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "compare.json",
+        "compare.csv",
+        "compare.md",
+        "compare.png",
+    }
     assert "exact samples" in result.output
     assert isinstance(invoke("compare", "--nfe", "8;16").exception, ArgumentError)
     assert isinstance(invoke("compare", "--target", "cats").exception, KeyError)

@@ -17,18 +17,28 @@ pytest.importorskip("matplotlib")
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}).invoke(cli.app, ["grid", *arguments])
+    return CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}).invoke(
+        cli.app, ["grid", *arguments]
+    )
 
 
 def rows(output: str) -> np.ndarray:
     """The numbers of the table."""
-    return np.array([[float(word) for word in line.split()] for line in output.splitlines() if line[:4].strip().isdigit()])
+    return np.array(
+        [
+            [float(word) for word in line.split()]
+            for line in output.splitlines()
+            if line[:4].strip().isdigit()
+        ]
+    )
 
 
 def test_pilot_table_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     out = Path("new")
-    result = invoke("--target", "mixture", "--solver", "dpmpp-2m-sde", "--nfe", "12", "--out", str(out))
+    result = invoke(
+        "--target", "mixture", "--solver", "dpmpp-2m-sde", "--nfe", "12", "--out", str(out)
+    )
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.splitlines())) <= 80
     assert sorted(file.name for file in out.iterdir()) == ["grid.png", "profile.json"]
@@ -49,7 +59,9 @@ def test_a_profile_saves_the_pilot(tmp_path: Path) -> None:
     process = srk.VP()
     profile = Profile.pilot(process, srk.targets.Gaussian(0.0, 0.25).score(process), samples=100)
     path = profile.save(tmp_path / "p.json")
-    result = invoke("--profile", str(path), "--nfe", "9", "--criterion", "kl", "--out", str(tmp_path))
+    result = invoke(
+        "--profile", str(path), "--nfe", "9", "--criterion", "kl", "--out", str(tmp_path)
+    )
     assert result.exit_code == 0, result.output
     assert len(rows(result.output)) == 9 and "pilot: " not in result.output
     assert not (tmp_path / "profile.json").exists()
@@ -62,7 +74,9 @@ def test_files_are_not_overwritten_unless_forced(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text("mine")
     refused = invoke(*arguments)
     assert isinstance(refused.exception, ArgumentError) and "--force" in str(refused.exception)
-    assert (tmp_path / "profile.json").read_text() == "mine" and not (tmp_path / "grid.png").exists()
+    assert (tmp_path / "profile.json").read_text() == "mine" and not (
+        tmp_path / "grid.png"
+    ).exists()
     assert invoke(*arguments, "--force").exit_code == 0
     assert Profile.load(tmp_path / "profile.json").calls == 20 * 65
 
@@ -72,7 +86,11 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for arguments, error, message in (
         (["--target", "birds"], UnknownNameError, "no target named 'birds'"),
         (["--process", "vpp"], UnknownNameError, "no process named 'vpp'"),
-        (["--target", "mixture", "--samples", "20", "--criterion", "l3"], ArgumentError, "'concentrated', 'broad', 'kl', 'l2'"),
+        (
+            ["--target", "mixture", "--samples", "20", "--criterion", "l3"],
+            ArgumentError,
+            "'concentrated', 'broad', 'kl', 'l2'",
+        ),
         (["--target", "mixture", "--samples", "20", "--nfe", "1"], ArgumentError, "buys no step"),
     ):
         result = invoke(*arguments, *out)

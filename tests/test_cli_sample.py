@@ -19,7 +19,14 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, MissingExtraError, SolveError, SRKError
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IncompatibleError,
+    MissingExtraError,
+    SolveError,
+    SRKError,
+)
 from srk.identity import identity
 from srk.pictures import image_grid
 from srk.problems import named_problem
@@ -32,7 +39,9 @@ MIXTURE = ("--target", "mixture", "-n", "10", "--batch", "4", "--nfe", "6")
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
     """Run `srk sample` in an empty folder: (exit status, stdout, stderr)."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -69,9 +78,30 @@ def test_samples_are_those_of_solve_with_keyed_noise(tmp_path: Path) -> None:
     ):
         score = TARGET.score(PROCESS)
         made = srk.sample_to(
-            tmp_path / str(number), PROCESS, score, solver, shape=10, batch=4, nfe=8, seed=5, noise=noise, dtype=dtype, grid="karras"
+            tmp_path / str(number),
+            PROCESS,
+            score,
+            solver,
+            shape=10,
+            batch=4,
+            nfe=8,
+            seed=5,
+            noise=noise,
+            dtype=dtype,
+            grid="karras",
         )
-        whole = srk.solve(PROCESS, score, solver, shape=10, nfe=8, seed=5, noise=noise, dtype=dtype, grid="karras", microbatch=4)
+        whole = srk.solve(
+            PROCESS,
+            score,
+            solver,
+            shape=10,
+            nfe=8,
+            seed=5,
+            noise=noise,
+            dtype=dtype,
+            grid="karras",
+            microbatch=4,
+        )
         assert torch.equal(made.load(), whole.x)
         assert torch.equal(made.load(3), whole.x[:3])
         assert (made.shape, made.drawn, made.nfe) == ((10, 1), 10, whole.nfe)
@@ -80,7 +110,11 @@ def test_samples_are_those_of_solve_with_keyed_noise(tmp_path: Path) -> None:
 
 def test_conditions_belong_to_samples(tmp_path: Path) -> None:
     labels = torch.arange(10.0)
-    prediction = srk.Data(lambda x, t, label: label[:, None].expand_as(x), model_kwargs={"label": labels}, event_shape=(2,))
+    prediction = srk.Data(
+        lambda x, t, label: label[:, None].expand_as(x),
+        model_kwargs={"label": labels},
+        event_shape=(2,),
+    )
     made = srk.sample_to(tmp_path, PROCESS, prediction, shape=10, batch=3, nfe=4)
     torch.testing.assert_close(made.load(), labels[:, None].expand(10, 2))
 
@@ -136,11 +170,21 @@ def test_a_stopped_run_is_completed_with_the_same_bytes(tmp_path: Path) -> None:
 )
 def test_other_settings_are_refused(tmp_path: Path, name: str, value: object) -> None:
     """Each setting by its name, and what is there stays as it was."""
-    options = {"process": PROCESS, "score": TARGET.score(PROCESS), "solver": "srk2m", "shape": 8, "batch": 4, "nfe": 8, "seed": 1}
+    options = {
+        "process": PROCESS,
+        "score": TARGET.score(PROCESS),
+        "solver": "srk2m",
+        "shape": 8,
+        "batch": 4,
+        "nfe": 8,
+        "seed": 1,
+    }
     made = srk.sample_to(tmp_path, **options)
     before = made.path.read_bytes()
     shown = {"nfe": "steps"}.get(name, name)
-    with pytest.raises(ArgumentError, match=rf"run with other settings \(.*\b{shown} was .*give another folder"):
+    with pytest.raises(
+        ArgumentError, match=rf"run with other settings \(.*\b{shown} was .*give another folder"
+    ):
         srk.sample_to(tmp_path, **{**options, name: value})
     assert made.path.read_bytes() == before and names(tmp_path) == {"samples.npy", "settings.json"}
 
@@ -178,7 +222,10 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     score = TARGET.score(PROCESS)
     thesis = tmp_path / "thesis.tex"
     thesis.write_text("dear")
-    with pytest.raises(ArgumentError, match=r"holds other files \(thesis.tex\) and no settings.json; give a new or an empty folder"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"holds other files \(thesis.tex\) and no settings.json; give a new or an empty folder",
+    ):
         srk.sample_to(tmp_path, PROCESS, score, shape=4)
     assert names(tmp_path) == {"thesis.tex"} and thesis.read_text() == "dear"
     for content in ("", "[]", "{", '{"settings": {}, "fingerprint": ""}'):
@@ -204,8 +251,17 @@ def test_arguments_of_sample_to(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             srk.sample_to(tmp_path / "set", PROCESS, score, **{"shape": 4, **options})
-    with pytest.raises(SolveError, match="samples 2 to 3: failed: the score returned NaN or inf at step 0"):
-        srk.sample_to(tmp_path / "nan", PROCESS, srk.Data(_not_from_two_on(), event_shape=(1,)), shape=4, batch=2, nfe=4)
+    with pytest.raises(
+        SolveError, match="samples 2 to 3: failed: the score returned NaN or inf at step 0"
+    ):
+        srk.sample_to(
+            tmp_path / "nan",
+            PROCESS,
+            srk.Data(_not_from_two_on(), event_shape=(1,)),
+            shape=4,
+            batch=2,
+            nfe=4,
+        )
     assert names(tmp_path / "nan" / "shards") == {"000000000000.npy"}
 
 
@@ -216,9 +272,14 @@ def test_a_shard_that_disappears(tmp_path: Path) -> None:
         (tmp_path / "shards" / "000000000000.npy").unlink(missing_ok=True)
         return -x
 
-    with pytest.raises(SRKError, match=r"000000000000\.npy' is missing or damaged; all machines must share the folder"):
+    with pytest.raises(
+        SRKError,
+        match=r"000000000000\.npy' is missing or damaged; all machines must share the folder",
+    ):
         srk.sample_to(tmp_path, PROCESS, network, shape=(4, 1), batch=2, nfe=4)
-    assert names(tmp_path) == {"settings.json", "shards"} and names(tmp_path / "shards") == {"000000000002.npy"}
+    assert names(tmp_path) == {"settings.json", "shards"} and names(tmp_path / "shards") == {
+        "000000000002.npy"
+    }
     assert srk.sample_to(tmp_path, PROCESS, network, shape=(4, 1), batch=2, nfe=4).drawn == 2
 
 
@@ -236,11 +297,14 @@ time.sleep(600)
 def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
     """Another process keeps us out and is named; killed, it is not in the way. A complete set is read by any number of runs."""
     score = TARGET.score(PROCESS)
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / ".lock")], stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / ".lock")], stdout=subprocess.PIPE, text=True
+    ) as holder:
         try:
             assert holder.stdout is not None and holder.stdout.readline() == "held\n"
             with pytest.raises(
-                ArgumentError, match=r"another run writes into the folder .* \(process 7 on a host\); wait until it has ended"
+                ArgumentError,
+                match=r"another run writes into the folder .* \(process 7 on a host\); wait until it has ended",
             ):
                 srk.sample_to(tmp_path, PROCESS, score, shape=4, nfe=4)
             assert names(tmp_path) == {".lock"}
@@ -299,7 +363,11 @@ def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert str(process_device("cuda")) == "cuda:1" and str(process_device("cuda:0")) == "cuda:0" and str(process_device()) == "cpu"
+    assert (
+        str(process_device("cuda")) == "cuda:1"
+        and str(process_device("cuda:0")) == "cuda:0"
+        and str(process_device()) == "cpu"
+    )
     with pytest.raises(ArgumentError, match="this machine has 2"):
         process_device("cuda:2")
 
@@ -309,18 +377,42 @@ def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_command_writes_resumes_and_refuses(command: Command, tmp_path: Path) -> None:
     status, out, err = command(*MIXTURE)
-    assert (status, err) == (0, "") and out == "10 samples of shape (2,) in out/samples.npy (10 drawn now)\n"
+    assert (status, err) == (
+        0,
+        "",
+    ) and out == "10 samples of shape (2,) in out/samples.npy (10 drawn now)\n"
     samples = np.load(tmp_path / "out" / "samples.npy", allow_pickle=False)
     process, target = named_problem("vp", "mixture")
-    whole = srk.solve(process, target.score(process), "srk2m", shape=10, nfe=6, seed=0, noise="keyed", microbatch=4)
+    whole = srk.solve(
+        process,
+        target.score(process),
+        "srk2m",
+        shape=10,
+        nfe=6,
+        seed=0,
+        noise="keyed",
+        microbatch=4,
+    )
     np.testing.assert_array_equal(samples, whole.x.numpy())
-    assert command(*MIXTURE) == (0, "10 samples of shape (2,) in out/samples.npy (complete already)\n", "")
+    assert command(*MIXTURE) == (
+        0,
+        "10 samples of shape (2,) in out/samples.npy (complete already)\n",
+        "",
+    )
     status, out, err = command(*MIXTURE, "--seed", "1")
-    assert status == 1 and out == "" and err.startswith("error: the folder 'out' holds a run with other settings (seed was 0, is 1)")
+    assert (
+        status == 1
+        and out == ""
+        and err.startswith(
+            "error: the folder 'out' holds a run with other settings (seed was 0, is 1)"
+        )
+    )
 
 
 def test_help_fits_into_80_columns() -> None:
-    result = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}).invoke(cli.app, ["sample", "--help"])
+    result = CliRunner(env={"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}).invoke(
+        cli.app, ["sample", "--help"]
+    )
     assert result.exit_code == 0
     assert max(map(len, result.output.splitlines())) <= 80
     for option in ("--model-class", "--trust-pickle", "--num-timesteps", "--process-args"):
@@ -350,7 +442,11 @@ def test_pictures_of_images_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     colours = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1).expand(70, 3, 40, 30)
     image_grid(colours, tmp_path / "grid.png", low=0.0, high=1.0)
     with image.open(tmp_path / "grid.png") as picture:
-        assert picture.size == (8 * 31 + 1, 8 * 41 + 1) and picture.getpixel((1, 1)) == (0, 128, 255)
+        assert picture.size == (8 * 31 + 1, 8 * 41 + 1) and picture.getpixel((1, 1)) == (
+            0,
+            128,
+            255,
+        )
     for shape in ((4, 2), (4, 2, 8, 8), (4, 3, 4, 8, 8)):
         with pytest.raises(ArgumentError, match="are not images"):
             image_grid(torch.zeros(shape), tmp_path / "grid.png")
@@ -374,27 +470,83 @@ def wrong(x, t): raise ValueError("no luck")
 """
 
 
-def test_weights_in_a_file_for_a_class_of_the_working_directory(command: Command, tmp_path: Path) -> None:
+def test_weights_in_a_file_for_a_class_of_the_working_directory(
+    command: Command, tmp_path: Path
+) -> None:
     """Every option of the adapter reaches it; the samples are those of solve with the same network."""
     (tmp_path / "srk_cli_networks.py").write_text(NETWORKS)
     sys.modules.pop("srk_cli_networks", None)
     generator = torch.Generator().manual_seed(0)
     weights = {"conv.weight": 0.1 * torch.randn(3, 3, 3, 3, generator=generator)}
     torch.save({"ema": weights}, tmp_path / "weights.pt")
-    arguments = ["--model", "weights.pt", "--model-key", "ema", "--model-class", "srk_cli_networks:Blur"]
-    arguments += ["--model-args", '{"channels": 3, "bias": false}', "--process", "flow", "--process-args", '{"t_max": 0.999}']
-    arguments += ["--shape", "3,8,8", "-n", "3", "--batch", "2", "--steps", "5", "--solver", "ddpm", "--eta", "0.5", "--grid", "uniform"]
-    arguments += ["--prediction", "v", "--time", "index", "--num-timesteps", "100", "--time-scale", "0.5", "--input-scale", "vp"]
+    arguments = [
+        "--model",
+        "weights.pt",
+        "--model-key",
+        "ema",
+        "--model-class",
+        "srk_cli_networks:Blur",
+    ]
+    arguments += [
+        "--model-args",
+        '{"channels": 3, "bias": false}',
+        "--process",
+        "flow",
+        "--process-args",
+        '{"t_max": 0.999}',
+    ]
+    arguments += [
+        "--shape",
+        "3,8,8",
+        "-n",
+        "3",
+        "--batch",
+        "2",
+        "--steps",
+        "5",
+        "--solver",
+        "ddpm",
+        "--eta",
+        "0.5",
+        "--grid",
+        "uniform",
+    ]
+    arguments += [
+        "--prediction",
+        "v",
+        "--time",
+        "index",
+        "--num-timesteps",
+        "100",
+        "--time-scale",
+        "0.5",
+        "--input-scale",
+        "vp",
+    ]
     status, _, err = command(*arguments, "--network-dtype", "float64", "--dtype", "float32")
     assert (status, err) == (0, ""), err
     module = sys.modules["srk_cli_networks"]
-    assert {dtype for dtype, _ in module.seen} == {torch.float64} and max(time for _, time in module.seen) == pytest.approx(
-        0.5 * 99 * 0.999
-    )
+    assert {dtype for dtype, _ in module.seen} == {torch.float64} and max(
+        time for _, time in module.seen
+    ) == pytest.approx(0.5 * 99 * 0.999)
     network = module.Blur(3, bias=False).double()
     network.load_state_dict(weights)
-    prediction = srk.Velocity(network, time="index", num_timesteps=100, time_scale=0.5, input_scale="vp", network_dtype=torch.float64)
-    options = {"steps": 5, "eta": 0.5, "grid": "uniform", "seed": 0, "noise": "keyed", "microbatch": 2}
+    prediction = srk.Velocity(
+        network,
+        time="index",
+        num_timesteps=100,
+        time_scale=0.5,
+        input_scale="vp",
+        network_dtype=torch.float64,
+    )
+    options = {
+        "steps": 5,
+        "eta": 0.5,
+        "grid": "uniform",
+        "seed": 0,
+        "noise": "keyed",
+        "microbatch": 2,
+    }
     whole = srk.solve(srk.Flow(t_max=0.999), prediction, "ddpm", shape=(3, 3, 8, 8), **options)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "samples.npy"), whole.x.numpy())
     assert "grid.png" in names(tmp_path / "out")
@@ -405,7 +557,10 @@ def test_weights_in_a_file_for_a_class_of_the_working_directory(command: Command
     [
         ((), "say what to sample: --model"),
         (("--target", "cats"), "there is no target named 'cats'"),
-        (("--target", "mixture", "--shape", "3", "--time-scale", "2"), "leave out --shape, --time-scale"),
+        (
+            ("--target", "mixture", "--shape", "3", "--time-scale", "2"),
+            "leave out --shape, --time-scale",
+        ),
         (("--target", "mixture", "--picture"), "samples of shape (2,) are not images"),
         (("--target", "mixture", "--solver", "euler-maruyam"), "Did you mean 'euler-maruyama'"),
         (("--target", "mixture", "--noise", "generator"), "use noise='keyed'"),
@@ -413,19 +568,39 @@ def test_weights_in_a_file_for_a_class_of_the_working_directory(command: Command
         (("--target", "mixture", "--process-args", "{"), "--process-args is not JSON"),
         (("--target", "mixture", "--process-args", "[1]"), "--process-args is a JSON object"),
         (("--target", "mixture", "--dtype", "int8"), "--dtype int8 is not a floating-point dtype"),
-        (("--model", "torch.nn:Identity"), "say what the network returns: --prediction noise, data, v, flow, score, edm"),
+        (
+            ("--model", "torch.nn:Identity"),
+            "say what the network returns: --prediction noise, data, v, flow, score, edm",
+        ),
         (("--model", "torch.nn:Identity", "--prediction", "eps"), "edm, not 'eps'"),
-        (("--model", "torch.nn:Identity", "--prediction", "noise"), "the score does not know its event shape"),
-        (("--model", "torch.nn:Identity", "--prediction", "noise", "--shape", "3,x"), "--shape 3,x is not"),
-        (("--model", "srk_cli_networks:prediction", "--prediction", "noise"), "leave out --prediction"),
-        (("--model", "srk_cli_networks:wrong", "--prediction", "noise", "--shape", "2"), "the network raised ValueError: no luck ("),
+        (
+            ("--model", "torch.nn:Identity", "--prediction", "noise"),
+            "the score does not know its event shape",
+        ),
+        (
+            ("--model", "torch.nn:Identity", "--prediction", "noise", "--shape", "3,x"),
+            "--shape 3,x is not",
+        ),
+        (
+            ("--model", "srk_cli_networks:prediction", "--prediction", "noise"),
+            "leave out --prediction",
+        ),
+        (
+            ("--model", "srk_cli_networks:wrong", "--prediction", "noise", "--shape", "2"),
+            "the network raised ValueError: no luck (",
+        ),
         (("--model", "weights.pt"), "there is no file 'weights.pt'"),
         (("--model", "hostile.pt", "--model-class", "torch.nn:Linear"), "--trust-pickle"),
-        (("--model", "cut.pt", "--model-class", "torch.nn:Linear"), "'cut.pt' is not a readable file of torch.save"),
+        (
+            ("--model", "cut.pt", "--model-class", "torch.nn:Linear"),
+            "'cut.pt' is not a readable file of torch.save",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_a_message_and_status_one(command: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_mistakes_are_a_message_and_status_one(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     """No traceback, nothing written as samples; the code in a hostile file does not run."""
     (tmp_path / "srk_cli_networks.py").write_text(NETWORKS)
 

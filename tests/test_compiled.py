@@ -18,9 +18,12 @@ from srk.noise import NoiseSource
 from srk.noise.counter import SampleNormals, normals
 
 VP = srk.VP()
-TARGET = srk.targets.GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), torch.tensor([0.2, 0.3]))
+TARGET = srk.targets.GaussianMixture(
+    torch.tensor([0.5, 0.5]), torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), torch.tensor([0.2, 0.3])
+)
 needs_compiler = pytest.mark.skipif(
-    not (shutil.which("g++") or shutil.which("clang++")), reason="compile='step' needs a C++ compiler; none here"
+    not (shutil.which("g++") or shutil.which("clang++")),
+    reason="compile='step' needs a C++ compiler; none here",
 )
 
 
@@ -33,7 +36,16 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 def both(solver: str, noise: str, **kwargs: Any) -> tuple[srk.Solution, srk.Solution]:
     def run(compile: Any) -> srk.Solution:
         return srk.solve(
-            VP, TARGET.score(VP), solver, shape=(5, 2), steps=7, seed=0, noise=noise, dtype=torch.float64, compile=compile, **kwargs
+            VP,
+            TARGET.score(VP),
+            solver,
+            shape=(5, 2),
+            steps=7,
+            seed=0,
+            noise=noise,
+            dtype=torch.float64,
+            compile=compile,
+            **kwargs,
         )
 
     return run(False), run("step")
@@ -51,9 +63,24 @@ def test_every_solver_is_the_same(solver: str, noise: str, interpreted: None) ->
 def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """ddpm: one kernel a step, with the state, the network's result and the random bits in, and the state out."""
     calls: list[int] = []
-    monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1])
-    srk.solve(VP, srk.Noise(lambda x, t: 0.1 * x), "ddpm", shape=(5, 2), steps=7, noise="keyed", compile="step", denoise_final=False)
-    assert calls == [5] * 7  # numbers, bits, state, result, and the state again as the place of the outcome
+    monkeypatch.setattr(
+        compiled.Kernel,
+        "__call__",
+        lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1],
+    )
+    srk.solve(
+        VP,
+        srk.Noise(lambda x, t: 0.1 * x),
+        "ddpm",
+        shape=(5, 2),
+        steps=7,
+        noise="keyed",
+        compile="step",
+        denoise_final=False,
+    )
+    assert (
+        calls == [5] * 7
+    )  # numbers, bits, state, result, and the state again as the place of the outcome
 
 
 def walk(executor: Executor, plans: list[StepPlan], x: Tensor) -> list[Tensor]:
@@ -85,7 +112,9 @@ def test_steps_joined_are_the_same(solver: str, noise: str, interpreted: None) -
     eager = walk(Executor(evaluate, started(noise, x)), plans, x)
     for _ in range(2):
         place = tuple(x.shape), x.dtype, x.device
-        joined = walk(compiled.CompiledExecutor(evaluate, started(noise, x), place, plans), plans, x)
+        joined = walk(
+            compiled.CompiledExecutor(evaluate, started(noise, x), place, plans), plans, x
+        )
         for a, b in zip(joined, eager, strict=True):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -98,14 +127,25 @@ def test_joined_steps_are_one_kernel_each(noise: str, monkeypatch: pytest.Monkey
 
     def touched(joined: bool) -> list[int]:
         calls: list[int] = []
-        monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1])
-        executor = compiled.CompiledExecutor(lambda x, stage: 0.5 * x, started(noise, x), place, plans if joined else ())
+        monkeypatch.setattr(
+            compiled.Kernel,
+            "__call__",
+            lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1],
+        )
+        executor = compiled.CompiledExecutor(
+            lambda x, stage: 0.5 * x, started(noise, x), place, plans if joined else ()
+        )
         walk(executor, plans, x)
         return calls
 
     one, two = touched(True), touched(False)
-    assert (len(one), len(two)) == (8, 14)  # joined: the first stage, six in between, the last update
-    assert sum(one) <= sum(two) - 6 * 3  # in each of the six: the coefficients, the state and the kept row are there already
+    assert (len(one), len(two)) == (
+        8,
+        14,
+    )  # joined: the first stage, six in between, the last update
+    assert (
+        sum(one) <= sum(two) - 6 * 3
+    )  # in each of the six: the coefficients, the state and the kept row are there already
 
 
 def test_a_callback_may_write_to_the_state(interpreted: None) -> None:
@@ -122,11 +162,20 @@ def test_normals_of_words_are_the_draws(shape: tuple[int, ...]) -> None:
     source.start(shape)
     out = torch.empty(shape)
     source.fill(out, "name", 0.5)
-    assert torch.allclose(normals(source.words(out, "name", 0.5), shape, torch.float32), out, rtol=0, atol=1e-6)
+    assert torch.allclose(
+        normals(source.words(out, "name", 0.5), shape, torch.float32), out, rtol=0, atol=1e-6
+    )
 
 
 @needs_compiler
-@pytest.mark.parametrize("solver", ["ddpm", pytest.param("srk2m", marks=pytest.mark.slow), pytest.param("srk2s", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "ddpm",
+        pytest.param("srk2m", marks=pytest.mark.slow),
+        pytest.param("srk2s", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("noise", ["keyed", pytest.param("generator", marks=pytest.mark.slow)])
 def test_compiled_by_inductor(solver: str, noise: str) -> None:
     eager, fused = both(solver, noise)
@@ -142,11 +191,15 @@ def test_refusals() -> None:
     with pytest.raises(srk.errors.IncompatibleError, match="compile=False"):
         solve(compile="step", grad=True)()
     with pytest.raises(srk.errors.IncompatibleError, match="fixed grid"):
-        srk.solve(VP, TARGET.score(VP), "srk2s", shape=(5, 2), controller="adaptive", compile="step")
+        srk.solve(
+            VP, TARGET.score(VP), "srk2s", shape=(5, 2), controller="adaptive", compile="step"
+        )
 
 
 def test_the_loop_needs_a_gpu_and_a_generator() -> None:
-    with pytest.raises(srk.errors.IncompatibleError, match="captures a CUDA graph, but the state is on cpu"):
+    with pytest.raises(
+        srk.errors.IncompatibleError, match="captures a CUDA graph, but the state is on cpu"
+    ):
         srk.solve(VP, TARGET.score(VP), "ddpm", shape=(5, 2), steps=3, compile="loop")
 
 
@@ -154,7 +207,9 @@ def test_the_loop_needs_a_gpu_and_a_generator() -> None:
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "sra1"])
 def test_a_captured_loop_draws_the_same_numbers(solver: str) -> None:
     """A graph replayed with other seeds equals the eager runs with them; a wait for the device inside would have failed the capture."""
-    weight = torch.randn(2, 2, device="cuda", generator=torch.Generator("cuda").manual_seed(0)) * 0.3
+    weight = (
+        torch.randn(2, 2, device="cuda", generator=torch.Generator("cuda").manual_seed(0)) * 0.3
+    )
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         return torch.tanh(x @ weight)
@@ -166,7 +221,9 @@ def test_a_captured_loop_draws_the_same_numbers(solver: str) -> None:
         assert torch.allclose(a.x, b.x, rtol=1e-5, atol=1e-6)
         assert (b.nfe, b.steps, b.seed, b.times) == (a.nfe, a.steps, a.seed, a.times)
     x_init = torch.randn(64, 2, device="cuda")
-    assert torch.allclose(eager(x_init=x_init, seed=3).x, loop(x_init=x_init, seed=3).x, rtol=1e-5, atol=1e-6)
+    assert torch.allclose(
+        eager(x_init=x_init, seed=3).x, loop(x_init=x_init, seed=3).x, rtol=1e-5, atol=1e-6
+    )
     with pytest.raises(srk.errors.IncompatibleError, match="noise='generator'"):
         loop((64, 2), seed=0, device="cuda", noise="keyed")
     with pytest.raises(srk.errors.IncompatibleError, match="without the host"):
@@ -183,18 +240,35 @@ def test_compiled_step_on_the_gpu(noise: str) -> None:
     fused = srk.solve(VP, network, "srk2m", device="cuda", compile="step", **kwargs)
     assert torch.allclose(eager.x, fused.x, rtol=1e-4, atol=1e-4)
     if noise == "keyed":
-        assert torch.allclose(srk.solve(VP, network, "srk2m", **kwargs).x, eager.x.cpu(), rtol=1e-4, atol=1e-4)
+        assert torch.allclose(
+            srk.solve(VP, network, "srk2m", **kwargs).x, eager.x.cpu(), rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.gpu
 def test_a_bf16_network_with_a_float32_state() -> None:
     layer = torch.nn.Linear(64, 64, device="cuda", dtype=torch.bfloat16)
     sol = srk.solve(
-        VP, srk.Data(lambda x, t: layer(x), network_dtype=torch.bfloat16), "srk2m", shape=(32, 64), steps=6, device="cuda", seed=0
+        VP,
+        srk.Data(lambda x, t: layer(x), network_dtype=torch.bfloat16),
+        "srk2m",
+        shape=(32, 64),
+        steps=6,
+        device="cuda",
+        seed=0,
     )
     assert sol.x.dtype == torch.float32 and bool(torch.isfinite(sol.x).all())
     whole = torch.nn.Linear(64, 64, device="cuda")
-    auto = srk.solve(VP, srk.Data(lambda x, t: whole(x)), "srk2m", shape=(32, 64), steps=6, device="cuda", seed=0, autocast=torch.bfloat16)
+    auto = srk.solve(
+        VP,
+        srk.Data(lambda x, t: whole(x)),
+        "srk2m",
+        shape=(32, 64),
+        steps=6,
+        device="cuda",
+        seed=0,
+        autocast=torch.bfloat16,
+    )
     assert auto.x.dtype == torch.float32 and bool(torch.isfinite(auto.x).all())
 
 

@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ["--prediction", "noise", "--shape", "1,8,8", "-n", "26", "--batch", "4", "--nfe", "6", "--no-picture"]
+OPTIONS = [
+    "--prediction",
+    "noise",
+    "--shape",
+    "1,8,8",
+    "-n",
+    "26",
+    "--batch",
+    "4",
+    "--nfe",
+    "6",
+    "--no-picture",
+]
 
 NETWORKS = """
 import os, signal
@@ -111,14 +123,28 @@ print(json.dumps(codes))
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+        "TERM": "dumb",
+    }
 
 
 def launch(folder: Path, *runs: list[object]) -> dict[str, list[int]]:
     (folder / "networks.py").write_text(NETWORKS)
     (folder / "launch.py").write_text(LAUNCH)
     command = [sys.executable, "launch.py", json.dumps(runs)]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     codes: dict[str, list[int]] = json.loads(done.stdout.splitlines()[-1])
     return codes
@@ -163,7 +189,11 @@ def test_any_number_of_processes_writes_the_same_bytes_also_after_a_kill(tmp_pat
     assert samples.shape == (26, 1, 8, 8)
     assert len(np.unique(samples[:, 0, 0, 0])) == 26  # no sample twice
     # What the killed run left: the shards of process 0, and the first of process 1, whole.
-    assert (tmp_path / "killed-1.0.txt").read_text().startswith("error: another process of this run has ended")
+    assert (
+        (tmp_path / "killed-1.0.txt")
+        .read_text()
+        .startswith("error: another process of this run has ended")
+    )
     left = sorted((tmp_path / "left" / "shards").iterdir())
     assert [path.name for path in left] == [f"{first:012d}.npy" for first in (0, 4, 8, 16, 24)]
     for path in left:
@@ -207,15 +237,45 @@ def test_torchrun(tmp_path: Path) -> None:
     """The documented command: a rank killed from outside ends it with a status, the same command again completes the set."""
     (tmp_path / "networks.py").write_text(NETWORKS)
     arguments = ["-m", "srk", "sample", "--model", "networks:Network", *OPTIONS]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments, "--out"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *arguments,
+        "--out",
+    ]
     (tmp_path / "kill").touch()
-    done = subprocess.run([*command, "two"], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [*command, "two"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode != 0
     assert not (tmp_path / "two" / "samples.npy").exists()
     (tmp_path / "kill").unlink()
     shutil.copytree(tmp_path / "two", tmp_path / "one")
-    for folder, again in (("two", [*command, "two"]), ("one", [sys.executable, *arguments, "--out", "one"])):
-        done = subprocess.run(again, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    for folder, again in (
+        ("two", [*command, "two"]),
+        ("one", [sys.executable, *arguments, "--out", "one"]),
+    ):
+        done = subprocess.run(
+            again,
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert content(tmp_path / folder) == {"samples.npy", "settings.json"}
-    assert (tmp_path / "one" / "samples.npy").read_bytes() == (tmp_path / "two" / "samples.npy").read_bytes()
+    assert (tmp_path / "one" / "samples.npy").read_bytes() == (
+        tmp_path / "two" / "samples.npy"
+    ).read_bytes()

@@ -16,7 +16,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 TABLES = [
-    *(("../README.md", f"| {solver} |", "output/demo.txt") for solver in ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")),
+    *(
+        ("../README.md", f"| {solver} |", "output/demo.txt")
+        for solver in ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")
+    ),
     ("adaptive.md", "| 0.3 |", "adaptive.md"),
     ("adaptive.md", "| 0.1 |", "adaptive.md"),
     ("adaptive.md", "| 0.03 |", "adaptive.md"),
@@ -45,14 +48,24 @@ SENTENCES = [
         "output/quickstart.txt",
         ["srk2m 0.0681 0.0114", "0.3206 0.0917"],
     ),
-    ("examples.md", "it has the distance of exact samples (0.0114)", "output/quickstart.txt", ["exact samples have 0.0114"]),
+    (
+        "examples.md",
+        "it has the distance of exact samples (0.0114)",
+        "output/quickstart.txt",
+        ["exact samples have 0.0114"],
+    ),
     (
         "examples.md",
         "strong 1.72, weak 2.03 for the new tableau",
         "output/custom_tableau.txt",
         ["even-levy strong 1.72 (declared 1.5) weak 2.03"],
     ),
-    ("examples.md", "1.68 and 2.01 for SRA1", "output/custom_tableau.txt", ["sra1 strong 1.68 (declared 1.5) weak 2.01"]),
+    (
+        "examples.md",
+        "1.68 and 2.01 for SRA1",
+        "output/custom_tableau.txt",
+        ["sra1 strong 1.68 (declared 1.5) weak 2.01"],
+    ),
     (
         "examples.md",
         "(0.017 ± 0.004; exact samples have 0.019 ± 0.002) and stays at 0.026 ± 0.004 with the network",
@@ -65,7 +78,12 @@ SENTENCES = [
         "output/custom_network.txt",
         ["ddpm 24 0.076 ± 0.003", "ddpm 24 0.080 ± 0.003"],
     ),
-    ("examples.md", "80 and 160 steps agree to three decimals", "output/reproducibility.txt", ["80 steps 0.000"]),
+    (
+        "examples.md",
+        "80 and 160 steps agree to three decimals",
+        "output/reproducibility.txt",
+        ["80 steps 0.000"],
+    ),
     (
         "comparing.md",
         "(0.032 and 0.030; exact samples have 0.019 ± 0.003)",
@@ -95,24 +113,57 @@ SENTENCES = [
         "compare-digits.md",
         ["srk2 | 5 | 0.028", "srk2m | 6 | 0.030", "exact samples | | 0.0226"],
     ),
-    ("comparing.md", "is behind them with 6 calls (0.058)", "compare-digits.md", ["dpmpp-2m | 6 | 0.058"]),
-    ("comparing.md", "`ddpm` has not arrived with 40 calls (0.029)", "compare-digits.md", ["ddpm | 40 | 0.029"]),
+    (
+        "comparing.md",
+        "is behind them with 6 calls (0.058)",
+        "compare-digits.md",
+        ["dpmpp-2m | 6 | 0.058"],
+    ),
+    (
+        "comparing.md",
+        "`ddpm` has not arrived with 40 calls (0.029)",
+        "compare-digits.md",
+        ["ddpm | 40 | 0.029"],
+    ),
     ("adaptive.md", "exact samples have 0.0069", "adaptive.md", ["exact samples have 0.0069"]),
-    ("diffusers.md", "0.0060 for exact samples", "output/diffusers_pipeline.txt", ["exact samples have 0.0060"]),
-    ("phase-space.md", "of which exact ones have 0.0023", "phase-space.md", ["exact samples have 0.0023"]),
-    ("phase-space.md", "exact samples have 0.0054", "output/custom_process.txt", ["exact samples have 0.0054"]),
+    (
+        "diffusers.md",
+        "0.0060 for exact samples",
+        "output/diffusers_pipeline.txt",
+        ["exact samples have 0.0060"],
+    ),
+    (
+        "phase-space.md",
+        "of which exact ones have 0.0023",
+        "phase-space.md",
+        ["exact samples have 0.0023"],
+    ),
+    (
+        "phase-space.md",
+        "exact samples have 0.0054",
+        "output/custom_process.txt",
+        ["exact samples have 0.0054"],
+    ),
     ("paper.md", "ratio 0.86, 0.93, 0.96", "output/paper_rates.txt", ["0.8564, 0.9253, 0.9619"]),
     (
         "paper.md",
         "3.7e-2 (`ddpm`), 6.9e-4 (`wcw`), 5.5e-5 (`srk2`), 5.7e-5 (`srk2m`",
         "output/paper_rates.txt",
-        ["8.04e-02, 3.73e-02 |", "2.65e-03, 6.88e-04 |", "2.72e-04, 5.48e-05 |", "2.86e-04, 5.72e-05 |"],
+        [
+            "8.04e-02, 3.73e-02 |",
+            "2.65e-03, 6.88e-04 |",
+            "2.72e-04, 5.48e-05 |",
+            "2.86e-04, 5.72e-05 |",
+        ],
     ),
     (
         "likelihood.md",
         "takes 122 calls for 4.4e-4 (1-D) and 68 for 5.8e-4 (16-D) on VP",
         "output/likelihood.txt",
-        ["vp 1-D scipy in own time 1e-05 122 4.4e-04", "vp 16-D scipy in own time 1e-05 68 5.8e-04"],
+        [
+            "vp 1-D scipy in own time 1e-05 122 4.4e-04",
+            "vp 16-D scipy in own time 1e-05 68 5.8e-04",
+        ],
     ),
     (
         "likelihood.md",
@@ -120,9 +171,24 @@ SENTENCES = [
         "output/likelihood.txt",
         ["0.25 199 ", "0.25 223 ", "0.25 115 ", "0.25 127 "],
     ),
-    ("likelihood.md", "has 1.0e-2, 2.2e-2 and 3.3e-2 on VP", "output/likelihood.txt", ["48 1.0e-02", "48 2.2e-02", "48 3.3e-02"]),
-    ("likelihood.md", "against 1.2e-2, 1.8e-1 and 1.3e-1 for `rk45`", "output/likelihood.txt", ["48 1.2e-02", "48 1.8e-01", "48 1.3e-01"]),
-    ("likelihood.md", "`rk45` has 2.4e-4, 1.2e-3 and 4.0e-3", "output/likelihood.txt", ["96 2.4e-04", "96 1.2e-03", "96 4.0e-03"]),
+    (
+        "likelihood.md",
+        "has 1.0e-2, 2.2e-2 and 3.3e-2 on VP",
+        "output/likelihood.txt",
+        ["48 1.0e-02", "48 2.2e-02", "48 3.3e-02"],
+    ),
+    (
+        "likelihood.md",
+        "against 1.2e-2, 1.8e-1 and 1.3e-1 for `rk45`",
+        "output/likelihood.txt",
+        ["48 1.2e-02", "48 1.8e-01", "48 1.3e-01"],
+    ),
+    (
+        "likelihood.md",
+        "`rk45` has 2.4e-4, 1.2e-3 and 4.0e-3",
+        "output/likelihood.txt",
+        ["96 2.4e-04", "96 1.2e-03", "96 4.0e-03"],
+    ),
     (
         "../README.md",
         "with 10 calls, it has 0.31 and 0.51 of the error along the path of the best of seven peers, and 0.60 and 0.67 of its error in law",
@@ -165,13 +231,19 @@ SENTENCES = [
         "real-networks.md",
         "has 0.92 and 1.74 at 6 calls, 0.79 and 1.47 at 10, 0.77 and 1.93 at 20",
         "networks.md",
-        ["| law, `auto`, log-SNR grid | 0.92 | 0.79 | 0.77 |", "| law, `auto`, log-SNR grid | 1.74 | 1.47 | 1.93 |"],
+        [
+            "| law, `auto`, log-SNR grid | 0.92 | 0.79 | 0.77 |",
+            "| law, `auto`, log-SNR grid | 1.74 | 1.47 | 1.93 |",
+        ],
     ),
     (
         "house-methods.md",
         "three stages in place of four 1.3 / 2.3 / 5 / 8.9 / 10 / 11 / 8.4 / 12, five 0.94 / 1.1 / 1.6 / 2.6 / 2.7 / 3.2 / 1.7 / 1.2",
         "gauge-weights.md",
-        ["| three stages | 1.3 | 2.3 | 5 | 8.9 | 10 | 11 | 8.4 | 12 |", "| five stages | 0.94 | 1.1 | 1.6 | 2.6 | 2.7 | 3.2 | 1.7 | 1.2 |"],
+        [
+            "| three stages | 1.3 | 2.3 | 5 | 8.9 | 10 | 11 | 8.4 | 12 |",
+            "| five stages | 0.94 | 1.1 | 1.6 | 2.6 | 2.7 | 3.2 | 1.7 | 1.2 |",
+        ],
     ),
     (
         "house-methods.md",
@@ -188,39 +260,83 @@ SENTENCES = [
         "house-methods.md",
         "(1.09 / 0.85 / 0.52 / 0.82 / 0.56, 1.33 / 1.10 / 0.69 / 1.04 / 0.62 and 3.77 / 2.20 / 1.10 / 1.86 / 0.99 of the error with v = 0.5",
         "gauge-targets.md",
-        ["| 1.09 | 0.85 | 0.52 | 0.82 | 0.56 |", "| 1.33 | 1.10 | 0.69 | 1.04 | 0.62 |", "| 3.77 | 2.20 | 1.10 | 1.86 | 0.99 |"],
+        [
+            "| 1.09 | 0.85 | 0.52 | 0.82 | 0.56 |",
+            "| 1.33 | 1.10 | 0.69 | 1.04 | 0.62 |",
+            "| 3.77 | 2.20 | 1.10 | 1.86 | 0.99 |",
+        ],
     ),
     (
         "house-methods.md",
         "by `auto` on the log-SNR grid alone, 0.34, 0.22, 0.16, 0.13, 0.14; 0.19, 0.06",
         "quality.md",
-        ["| `auto`, log-SNR grid, geometric mean | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | 0.19 | 0.06 |"],
+        [
+            "| `auto`, log-SNR grid, geometric mean | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | 0.19 | 0.06 |"
+        ],
     ),
     (
         "house-methods.md",
         "by the best of ours on any grid, 0.15, 0.1, 0.12, 0.084, 0.12; 0.17, 0.059",
         "quality.md",
-        ["| best of ours, any grid, geometric mean | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | 0.17 | 0.059 |"],
+        [
+            "| best of ours, any grid, geometric mean | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | 0.17 | 0.059 |"
+        ],
     ),
     (
         "house-methods.md",
         "1.2 / 0.97 / 0.72 / 0.94 / 0.74 / 0.99 / 0.76 / 0.70 times the best of the others",
         "quality.md",
-        ["| geometric mean over all targets | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | 0.76 | 0.7 |"],
+        [
+            "| geometric mean over all targets | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | 0.76 | 0.7 |"
+        ],
     ),
     (
         "speed.md",
         "`srk2m` takes 1.17 times the step of `ddpm` (hand-written loops: 1.20), 1.06 compiled",
         "speed-cpu.md",
-        ["| bare loops | 2.14 | 1.20 |", "| eager | 1.49 | 1.17 |", "| compile=step | 1.17 | 1.06 |"],
+        [
+            "| bare loops | 2.14 | 1.20 |",
+            "| eager | 1.49 | 1.17 |",
+            "| compile=step | 1.17 | 1.06 |",
+        ],
     ),
-    ("noise.md", "`keyed` 1.12 to 1.46, `brownian` 1.9 to 7.5", "noise.md", ["| 0.49 | 1.46 |", "| 1.12 | 1.90 |", "| 1.23 | 7.46 |"]),
+    (
+        "noise.md",
+        "`keyed` 1.12 to 1.46, `brownian` 1.9 to 7.5",
+        "noise.md",
+        ["| 0.49 | 1.46 |", "| 1.12 | 1.90 |", "| 1.23 | 7.46 |"],
+    ),
     ("speed.md", "NumPy takes 278 us, the loop 38 us", "noise.md", ["NumPy 278, compiled loop 38"]),
-    ("validation.md", "All 504 runs agree to 1.1e-13", "output/validate.txt", ["of 504 runs", "worst 1.1e-13"]),
-    ("validation.md", "they differ by 1.2e-10 at most", "output/validate-slopes.txt", ["largest difference 1.2e-10"]),
-    ("budget.md", "within 2.3% of the closed form", "budget.md", ["| `srk2s`, 32 steps | 0.983 | 1.023 | 0.994 |"]),
-    ("budget.md", "at the last of 64 steps 25% too low", "budget.md", ["| `ddpm`, 64 steps | 0.728 | 1.023 | 0.751 |"]),
-    ("budget.md", "| `ddpm`, seven targets | 0.47 | 0.62 | 0.72 |", "budget.md", ["| 0.48 | 0.47 |", "| 0.63 | 0.62 |", "| 0.73 | 0.72 |"]),
+    (
+        "validation.md",
+        "All 504 runs agree to 1.1e-13",
+        "output/validate.txt",
+        ["of 504 runs", "worst 1.1e-13"],
+    ),
+    (
+        "validation.md",
+        "they differ by 1.2e-10 at most",
+        "output/validate-slopes.txt",
+        ["largest difference 1.2e-10"],
+    ),
+    (
+        "budget.md",
+        "within 2.3% of the closed form",
+        "budget.md",
+        ["| `srk2s`, 32 steps | 0.983 | 1.023 | 0.994 |"],
+    ),
+    (
+        "budget.md",
+        "at the last of 64 steps 25% too low",
+        "budget.md",
+        ["| `ddpm`, 64 steps | 0.728 | 1.023 | 0.751 |"],
+    ),
+    (
+        "budget.md",
+        "| `ddpm`, seven targets | 0.47 | 0.62 | 0.72 |",
+        "budget.md",
+        ["| 0.48 | 0.47 |", "| 0.63 | 0.62 |", "| 0.73 | 0.72 |"],
+    ),
     (
         "budget.md",
         "| `dpmpp-2m-sde`, seven targets | 0.37 | 0.43 | 0.58 |",
@@ -233,14 +349,34 @@ SENTENCES = [
         "budget.md",
         ["| 0.43 | 0.43 |", "| 0.49 | 0.71 |", "| 0.85 | 0.91 |"],
     ),
-    ("budget.md", "| `ddpm`, four others | 0.62 | | 0.90 |", "budget.md", ["| 0.61 | 0.62 |", "| 0.89 | 0.9 |"]),
-    ("budget.md", "| `dpmpp-2m-sde`, four others | 0.67 | | 0.73 |", "budget.md", ["| 0.64 | 0.67 |", "| 0.65 | 0.73 |"]),
-    ("budget.md", "| `srk2m`, four others | 0.66 | | 1.3 |", "budget.md", ["| 0.59 | 0.66 |", "| 1.4 | 1.3 |"]),
+    (
+        "budget.md",
+        "| `ddpm`, four others | 0.62 | | 0.90 |",
+        "budget.md",
+        ["| 0.61 | 0.62 |", "| 0.89 | 0.9 |"],
+    ),
+    (
+        "budget.md",
+        "| `dpmpp-2m-sde`, four others | 0.67 | | 0.73 |",
+        "budget.md",
+        ["| 0.64 | 0.67 |", "| 0.65 | 0.73 |"],
+    ),
+    (
+        "budget.md",
+        "| `srk2m`, four others | 0.66 | | 1.3 |",
+        "budget.md",
+        ["| 0.59 | 0.66 |", "| 1.4 | 1.3 |"],
+    ),
     (
         "budget.md",
         "over `log-snr` with their default criterion: 0.15, 0.23, 0.25 and 0.57",
         "budget.md",
-        ["| `sa-solver` | 0.36 | 0.18 | 0.08 | 0.1 | 0.15 |", "| 0.17 | 0.23 |", "| 0.25 | 0.25 |", "| 0.46 | 0.57 |"],
+        [
+            "| `sa-solver` | 0.36 | 0.18 | 0.08 | 0.1 | 0.15 |",
+            "| 0.17 | 0.23 |",
+            "| 0.25 | 0.25 |",
+            "| 0.46 | 0.57 |",
+        ],
     ),
 ]
 """A page, words on it, a result, and words of the result that say the same."""
@@ -268,11 +404,22 @@ def occur_in_order(few: list[float], many: list[float]) -> bool:
 @pytest.mark.parametrize(("name", "start", "result"), TABLES)
 def test_rows_of_tables_are_rows_of_results(name: str, start: str, result: str) -> None:
     text = (RESULTS / result).read_text(encoding="utf-8")
-    rows = [row for row in page(name).splitlines() if row.startswith(start) and re.fullmatch(r"[-\d.e+%/| ]+", row.split("|", 2)[2])]
+    rows = [
+        row
+        for row in page(name).splitlines()
+        if row.startswith(start) and re.fullmatch(r"[-\d.e+%/| ]+", row.split("|", 2)[2])
+    ]
     assert rows, "no such table"
-    if name in {"../README.md", "adaptive.md", "diffusers.md", "paper.md"} or result == "phase-space.md":
+    if (
+        name in {"../README.md", "adaptive.md", "diffusers.md", "paper.md"}
+        or result == "phase-space.md"
+    ):
         lines = [numbers(line) for line in text.splitlines()]
-        missing = [row for row in rows if not any(occur_in_order(numbers(row.split("|", 2)[2]), line) for line in lines)]
+        missing = [
+            row
+            for row in rows
+            if not any(occur_in_order(numbers(row.split("|", 2)[2]), line) for line in lines)
+        ]
     else:  # the page turns the table: each number is on a line of its own
         known = {number for line in text.splitlines() for number in numbers(line)}
         missing = [row for row in rows if not set(numbers(row.split("|", 2)[2])) <= known]
@@ -280,19 +427,29 @@ def test_rows_of_tables_are_rows_of_results(name: str, start: str, result: str) 
 
 
 @pytest.mark.parametrize(("name", "said", "result", "found"), SENTENCES)
-def test_sentences_say_what_results_say(name: str, said: str, result: str, found: list[str]) -> None:
+def test_sentences_say_what_results_say(
+    name: str, said: str, result: str, found: list[str]
+) -> None:
     assert words(said) in words(page(name)), "the page has changed: change this test with it"
     text = words((RESULTS / result).read_text(encoding="utf-8"))
-    assert not [part for part in found if words(part) not in text], f"benchmarks/results/{result} has changed: change docs/{name}"
+    assert not [part for part in found if words(part) not in text], (
+        f"benchmarks/results/{result} has changed: change docs/{name}"
+    )
 
 
 @pytest.mark.slow
 def test_measured_strong_orders_of_the_validation_page() -> None:
     process = srk.OU(t_min=0.1, horizon=1.0)
     target = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0.3, 0.3])
-    said = re.search(r"Measured on that problem with `steps=\(24, 48, 96, 192\)`.*?\n\n|$", page("validation.md"), re.DOTALL)
+    said = re.search(
+        r"Measured on that problem with `steps=\(24, 48, 96, 192\)`.*?\n\n|$",
+        page("validation.md"),
+        re.DOTALL,
+    )
     assert said is not None
-    orders = {name: float(order) for name, order in re.findall(r"`([a-z0-9-]+)` (\d\.\d\d)", said[0])}
+    orders = {
+        name: float(order) for name, order in re.findall(r"`([a-z0-9-]+)` (\d\.\d\d)", said[0])
+    }
     assert len(orders) == 17
     for name, order in orders.items():
         measured = srk.analysis.strong_order(name, process, target, steps=(24, 48, 96, 192))
@@ -302,11 +459,16 @@ def test_measured_strong_orders_of_the_validation_page() -> None:
 @pytest.mark.slow
 def test_measured_norms_of_the_page_on_adaptive_steps() -> None:
     """One sample of a narrow mixture among 63 of a Gaussian: the table of calls and errors by norm."""
-    process, narrow = srk.VP(), srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1])
+    process, narrow = (
+        srk.VP(),
+        srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1]),
+    )
 
     def score(x: Tensor, t: Tensor, *, hard: Tensor) -> Tensor:
         level = process.level(float(t[0]))
-        return torch.where(hard[:, None], narrow.score_at(x, level), -x / (0.5 * level.alpha**2 + level.sigma**2))
+        return torch.where(
+            hard[:, None], narrow.score_at(x, level), -x / (0.5 * level.alpha**2 + level.sigma**2)
+        )
 
     network = srk.Score(score, model_kwargs={"hard": torch.arange(64) < 1})
     same = {"shape": (64, 1), "noise": "brownian", "seed": 0, "dtype": torch.float64}
@@ -334,4 +496,6 @@ def test_measured_weak_orders_of_the_validation_page() -> None:
         assert len(orders) >= 3
         for name, *stated in orders:
             measured = srk.analysis.weak_order(name, process, target, steps=steps, paths=8192)
-            assert [measured.slope, *measured.interval] == pytest.approx([float(number) for number in stated], abs=0.02), name
+            assert [measured.slope, *measured.interval] == pytest.approx(
+                [float(number) for number in stated], abs=0.02
+            ), name

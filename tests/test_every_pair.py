@@ -31,7 +31,12 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
     errors = []
     for steps in (100, 200):
         law = srk.analysis.gaussian_law(solver, forward, 0.5, 0.3, steps=steps, eta=eta)
-        errors.append((abs(law.variance[0] / law.target_variance[0] - 1), abs(law.mean[0] - law.target_mean[0])))
+        errors.append(
+            (
+                abs(law.variance[0] / law.target_variance[0] - 1),
+                abs(law.mean[0] - law.target_mean[0]),
+            )
+        )
     (v0, m0), (v1, m1) = errors
     assert v1 < (1.0 if process == "cld" and eta == 0.0 else 0.2) and m1 < 0.05
     assert v1 < 0.8 * v0 or v1 < 2e-3
@@ -48,10 +53,20 @@ def test_solve_runs_and_counts(process: str, solver: str) -> None:
     forward, method = srk.process(process), srk.solvers()[solver]
     eta = min(1.0, method.eta_range[1])
     n = 4000
-    options = {"shape": n, "nfe": 41, "seed": 0, "eta": eta, "grid": "log-snr", "denoise_final": False, "dtype": torch.float64}
+    options = {
+        "shape": n,
+        "nfe": 41,
+        "seed": 0,
+        "eta": eta,
+        "grid": "log-snr",
+        "denoise_final": False,
+        "dtype": torch.float64,
+    }
     sol = srk.solve(forward, TARGET.score(forward), solver, **options)
     assert sol.success and sol.nfe <= 41
-    law = srk.analysis.gaussian_law(method, forward, 0.5, 0.3, steps=sol.steps, eta=eta, start="prior")
+    law = srk.analysis.gaussian_law(
+        method, forward, 0.5, 0.3, steps=sol.steps, eta=eta, start="prior"
+    )
     assert sol.nfe == law.nfe
     std = np.sqrt(law.variance[0])
     x = sol.x[:, 0]  # the data; of a phase-space state its first component

@@ -36,7 +36,10 @@ HERE = {
 }
 """The examples that this file runs."""
 
-ELSEWHERE = {"comfyui_node": "ecosystem/test_k_diffusion_samplers.py", "train_fashion": "test_examples_networks.py"}
+ELSEWHERE = {
+    "comfyui_node": "ecosystem/test_k_diffusion_samplers.py",
+    "train_fashion": "test_examples_networks.py",
+}
 """The others, and the tests that run them."""
 
 
@@ -65,12 +68,22 @@ def test_every_example_is_run_and_shown() -> None:
     assert names == HERE | set(ELSEWHERE)
     source = Path(__file__).read_text(encoding="utf-8")
     assert all(f'example("{name}")' in source for name in HERE)
-    assert all(name in (ROOT / "tests" / file).read_text(encoding="utf-8") for name, file in ELSEWHERE.items())
+    assert all(
+        name in (ROOT / "tests" / file).read_text(encoding="utf-8")
+        for name, file in ELSEWHERE.items()
+    )
     page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
     for name in names:
-        assert f'--8<-- "examples/{name}.py"' in page  # the include as it stands: a formatter took it for Python once
-        assert (example_doc := (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")).startswith('"""')
-        assert "def main(" not in example_doc or f"python examples/{name}.py" in example_doc.split('"""')[1]
+        assert (
+            f'--8<-- "examples/{name}.py"' in page
+        )  # the include as it stands: a formatter took it for Python once
+        assert (example_doc := (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")).startswith(
+            '"""'
+        )
+        assert (
+            "def main(" not in example_doc
+            or f"python examples/{name}.py" in example_doc.split('"""')[1]
+        )
 
 
 # -- those of this page ----------------------------------------------------------------------------------------------------
@@ -88,12 +101,16 @@ def test_quickstart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "SAMPLES", 4000)
     module.main([])
     out = capsys.readouterr().out
-    errors = {solver: numbers(out, solver) for solver in ("euler-maruyama", "ddpm", "srk2", "srk2m")}
+    errors = {
+        solver: numbers(out, solver) for solver in ("euler-maruyama", "ddpm", "srk2", "srk2m")
+    }
     assert all(a > b for a, b in zip(errors["ddpm"], errors["srk2m"], strict=True))
     assert all(values[0] > values[2] for values in errors.values())
     assert is_png(Path("quickstart.png"), 1040)
     # the distance of the target moved by 0.1 is 0.1
-    assert module.distance(module.target.sample(20_000, seed=0) + 0.1) == pytest.approx(0.1, abs=0.02)
+    assert module.distance(module.target.sample(20_000, seed=0) + 0.1) == pytest.approx(
+        0.1, abs=0.02
+    )
 
 
 @pytest.mark.usefixtures("registries_restored")
@@ -104,7 +121,11 @@ def test_custom_tableau(capsys: pytest.CaptureFixture[str]) -> None:
     # 2/5 + 3/5 1/2 = 7/10 instead of 1; 3/5 (5/6)^2 + (2/5 + 3/5 1/4)/12 = 37/80 instead of 1/2
     assert "alpha.k = 1: value 7/10, residual -3/10" in out and "value 37/80, residual -3/80" in out
     assert "Solution: done, even-levy" in out
-    for solver, orders in (("even-levy", (1.5, 2.0)), ("sra1", (1.5, 2.0)), ("euler-maruyama", (1.0, 1.0))):
+    for solver, orders in (
+        ("even-levy", (1.5, 2.0)),
+        ("sra1", (1.5, 2.0)),
+        ("euler-maruyama", (1.0, 1.0)),
+    ):
         strong, declared_strong, weak, declared_weak = numbers(out, solver)
         assert (declared_strong, declared_weak) == orders
         assert strong > orders[0] - 0.2 and weak == pytest.approx(orders[1], abs=0.15)
@@ -119,9 +140,13 @@ def test_custom_network(capsys: pytest.CaptureFixture[str]) -> None:
     exact, network = capsys.readouterr().out.split("\nnetwork\n")
     # an untrained network is hundreds away, the prior 0.34; with the exact score what is left is the noise of 300 samples
     far = srk.analysis.sliced_w2(torch.randn(2000, 2), module.TARGET.sample(2000, seed=0))
-    nfe, distance, *_ = [numbers(line, "srk2m") for line in network.splitlines() if line.startswith("srk2m")][-1]
+    nfe, distance, *_ = [
+        numbers(line, "srk2m") for line in network.splitlines() if line.startswith("srk2m")
+    ][-1]
     assert nfe == 24 and distance < 0.5 * far
-    assert [numbers(line, "srk2m") for line in exact.splitlines() if line.startswith("srk2m")][-1][1] < 0.12
+    assert [numbers(line, "srk2m") for line in exact.splitlines() if line.startswith("srk2m")][-1][
+        1
+    ] < 0.12
     assert is_png(Path("custom_network.png"), 1300)
 
 
@@ -132,7 +157,10 @@ def test_solver_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     rows = Path("compare-mixture.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + len(module.SOLVERS) * 2 * 2 + 2 * 4  # header, runs, floors
-    assert Path("compare-mixture.md").read_text(encoding="utf-8").count("\n") == 2 + len(module.SOLVERS) * 2 + 1
+    assert (
+        Path("compare-mixture.md").read_text(encoding="utf-8").count("\n")
+        == 2 + len(module.SOLVERS) * 2 + 1
+    )
     assert "dpmpp-2m-sde" in out.split("exact samples:")[1]
     assert is_png(Path("compare-mixture.png"), 1040)
 
@@ -141,14 +169,23 @@ def test_calls_to_the_floor_are_those_from_which_on_all_budgets_are_good() -> No
     module = example("solver_comparison")
 
     def result(*distances: float) -> Comparison:
-        points = tuple(Point("s", n, n, 0, {"m": d}, 0.0) for n, d in zip((4, 8, 16), distances, strict=True))
+        points = tuple(
+            Point("s", n, n, 0, {"m": d}, 0.0) for n, d in zip((4, 8, 16), distances, strict=True)
+        )
         return Comparison(points, ({"m": 1.0},), ("m",), {})
 
-    for distances, expected in (((3.0, 1.2, 1.1), 8), ((1.0, 2.0, 1.0), 16), ((1.0, 1.0, 1.0), 4), ((1.0, 1.0, 1.3), None)):
+    for distances, expected in (
+        ((3.0, 1.2, 1.1), 8),
+        ((1.0, 2.0, 1.0), 16),
+        ((1.0, 1.0, 1.0), 4),
+        ((1.0, 1.0, 1.3), None),
+    ):
         assert module.calls_to_the_floor(result(*distances), "s", "m") == expected
 
 
-def test_reproducibility(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reproducibility(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
     module = example("reproducibility")
@@ -158,7 +195,10 @@ def test_reproducibility(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     for noise, equal in (("generator", 1), ("keyed", 2), ("brownian", 2)):
         line = next(line for line in out.splitlines() if line.strip().startswith(noise))
         assert line.count("the same to the last bit") == equal
-    distances = {noise: numbers(out.split("root mean square")[1], noise)[1::2] for noise in ("generator", "brownian")}
+    distances = {
+        noise: numbers(out.split("root mean square")[1], noise)[1::2]
+        for noise in ("generator", "brownian")
+    }
     assert distances["brownian"][-1] < 0.7 * distances["generator"][-1]
     assert is_png(Path("reproducibility.png"), 1170)
 
@@ -198,24 +238,38 @@ def table(out: str, first: str) -> list[float]:
 def test_adaptive(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module, n = example("adaptive"), 500
     monkeypatch.setattr(module, "SAMPLES", n)
-    monkeypatch.setattr(module, "QUANTILES", module.MARGINAL.quantile((np.arange(n) + 0.5) / n).double())
+    monkeypatch.setattr(
+        module, "QUANTILES", module.MARGINAL.quantile((np.arange(n) + 0.5) / n).double()
+    )
     module.main()
-    loose, tight = (table(capsys_out, tol) for capsys_out in [capsys.readouterr().out.split("## sra1")[0]] for tol in ("0.3", "0.01"))
+    loose, tight = (
+        table(capsys_out, tol)
+        for capsys_out in [capsys.readouterr().out.split("## sra1")[0]]
+        for tol in ("0.3", "0.01")
+    )
     assert tight[0] > 2 * loose[0] and tight[3] < 0.1  # NFE, W1
 
 
-def test_diffusers_pipeline(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diffusers_pipeline(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("diffusers")
     module, n = example("diffusers_pipeline"), 1000
     monkeypatch.setattr(module, "SAMPLES", n)
     monkeypatch.setattr(module, "SEEDS", 1)
-    monkeypatch.setattr(module, "QUANTILES", module.MARGINAL.quantile((np.arange(n) + 0.5) / n).float())
+    monkeypatch.setattr(
+        module, "QUANTILES", module.MARGINAL.quantile((np.arange(n) + 0.5) / n).float()
+    )
     module.main()
     out = capsys.readouterr().out
-    assert all(a > b for a, b in zip(table(out, "srk ddpm"), table(out, "srk srk2m, log-snr"), strict=True))
+    assert all(
+        a > b for a, b in zip(table(out, "srk ddpm"), table(out, "srk srk2m, log-snr"), strict=True)
+    )
 
 
-def test_paper_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paper_rates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     module = example("paper_rates")
     monkeypatch.setattr(module, "STEPS", (16, 32, 64))
@@ -223,7 +277,9 @@ def test_paper_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(module, "PATHS", 16)
     module.main(["--out", str(tmp_path / "paper_rates.png")])
     out = capsys.readouterr().out
-    assert table(out, "ddpm")[1] == pytest.approx(-1.0, abs=0.15) and table(out, "srk2")[2] < -3.0  # path, law of the output
+    assert (
+        table(out, "ddpm")[1] == pytest.approx(-1.0, abs=0.15) and table(out, "srk2")[2] < -3.0
+    )  # path, law of the output
     assert (tmp_path / "paper_rates.png").stat().st_size > 10_000
 
 
@@ -232,7 +288,11 @@ def test_cld(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     train = module.train
     monkeypatch.setattr(module, "SAMPLES", 500)
     monkeypatch.setattr(module, "BUDGETS", (12, 24))
-    monkeypatch.setattr(module, "SOLVERS", {name: module.SOLVERS[name] for name in ("euler-maruyama", "gddim", "srk2m")})
+    monkeypatch.setattr(
+        module,
+        "SOLVERS",
+        {name: module.SOLVERS[name] for name in ("euler-maruyama", "gddim", "srk2m")},
+    )
     monkeypatch.setattr(module, "train", lambda: train(steps=20, batch=64))
     module.main()
     out = capsys.readouterr().out

@@ -70,7 +70,9 @@ def test_cifar10_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         data.cifar10()
 
 
-def test_galaxy_weights_are_the_arrays_of_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_galaxy_weights_are_the_arrays_of_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Read from beside a package that is never imported."""
     package = tmp_path / "galaxygrad"
     package.mkdir()
@@ -106,7 +108,9 @@ def random_weights(seed: int = 0) -> list[torch.Tensor]:
     for _ in range(4):
         shapes += [(512, 64), (512,), (64, 512), (64,)] * 2 + [(64, 64)] * 4
     shapes += [(64, 64)] * 2
-    return [0.1 * normals(*shape, seed=seed + i) for i, shape in enumerate(shapes)] + [torch.tensor(10.0, dtype=torch.float64)]
+    return [0.1 * normals(*shape, seed=seed + i) for i, shape in enumerate(shapes)] + [
+        torch.tensor(10.0, dtype=torch.float64)
+    ]
 
 
 def mixer_in_numpy(weights: list[np.ndarray], x: np.ndarray, t: float) -> np.ndarray:
@@ -136,7 +140,10 @@ def test_the_galaxy_port_is_the_mixer_of_its_definition() -> None:
     network._read(weights)
     x, t = normals(3, 1, 32, 32, seed=99), torch.tensor([0.3, 2.0, 9.0], dtype=torch.float64)
     expected = np.stack(
-        [mixer_in_numpy([w.numpy() for w in weights], image[0].numpy(), float(time)) for image, time in zip(x, t, strict=True)]
+        [
+            mixer_in_numpy([w.numpy() for w in weights], image[0].numpy(), float(time))
+            for image, time in zip(x, t, strict=True)
+        ]
     )
     np.testing.assert_allclose(network(x, t)[:, 0].numpy(), expected, rtol=1e-10, atol=1e-10)
     with pytest.raises(ValueError, match="arrays"):
@@ -159,7 +166,9 @@ def test_the_galaxy_score_denoises_what_it_draws() -> None:
     drawn = srk.solve(process, score, "srk2m", shape=16, nfe=20, seed=0).x
     assert drawn.shape == (16, 1, 32, 32)
     centre, edge = drawn[:, 0, 12:20, 12:20].mean(), drawn[:, 0, :4].mean()
-    assert float(centre) > 1.0 > 0.2 > float(edge)  # 10 log(1 + flux): a galaxy in the middle of a dark sky
+    assert (
+        float(centre) > 1.0 > 0.2 > float(edge)
+    )  # 10 log(1 + flux): a galaxy in the middle of a dark sky
     for t, limit in ((0.1, 0.08), (1.0, 0.03), (4.0, 0.005)):
         level = process.level(t)
         noise = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(1))
@@ -173,7 +182,10 @@ def test_the_galaxy_score_denoises_what_it_draws() -> None:
 
 def squares(n: int = 64) -> torch.Tensor:
     """Bright squares of 6 x 6 at random places of a dark image of 12 x 12."""
-    images, places = -torch.ones(n, 1, 12, 12), torch.randint(0, 7, (n, 2), generator=torch.Generator().manual_seed(0))
+    images, places = (
+        -torch.ones(n, 1, 12, 12),
+        torch.randint(0, 7, (n, 2), generator=torch.Generator().manual_seed(0)),
+    )
     for image, (row, column) in zip(images, places.tolist(), strict=True):
         image[:, row : row + 6, column : column + 6] = 1.0
     return images
@@ -195,12 +207,19 @@ def test_training_lowers_the_loss_and_the_error_of_the_denoiser() -> None:
     with torch.no_grad():
         for sigma in (1.0, 3.0):
             levels = torch.full((len(images),), sigma)
-            errors = [float((model(images + sigma * noise, levels) - images).square().mean()) for model in (before, after)]
+            errors = [
+                float((model(images + sigma * noise, levels) - images).square().mean())
+                for model in (before, after)
+            ]
             assert errors[1] < 0.7 * errors[0]
 
 
 def test_a_continued_training_is_the_same_training(tmp_path: Path) -> None:
-    images, whole, first = squares(), train_fashion.Training(small(), batch=8), train_fashion.Training(small(), batch=8)
+    images, whole, first = (
+        squares(),
+        train_fashion.Training(small(), batch=8),
+        train_fashion.Training(small(), batch=8),
+    )
     for _ in range(4):
         whole.step(images, 0.5)
     for _ in range(2):
@@ -210,7 +229,10 @@ def test_a_continued_training_is_the_same_training(tmp_path: Path) -> None:
     for _ in range(2):
         second.step(images, 0.5)
     assert second.steps == 4
-    for one, other in ((whole.model.state_dict(), second.model.state_dict()), (whole.average, second.average)):
+    for one, other in (
+        (whole.model.state_dict(), second.model.state_dict()),
+        (whole.average, second.average),
+    ):
         assert all(torch.equal(one[name], other[name]) for name in one)
     with pytest.raises(SystemExit, match="another --folder"):
         train_fashion.Training(small(), seed=1).load(tmp_path / "checkpoint.pt")
@@ -222,7 +244,10 @@ def test_saved_weights_give_the_same_network(tmp_path: Path) -> None:
     model = run.averaged()
     train_fashion.save_weights(model, tmp_path / "w.pt")
     again = train_fashion.load_denoiser(tmp_path / "w.pt")
-    x, sigma = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([0.01, 0.5, 2.0, 50.0])
+    x, sigma = (
+        torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.01, 0.5, 2.0, 50.0]),
+    )
     assert torch.allclose(again(x, sigma), model(x, sigma), atol=5e-3)
     sol = srk.solve(srk.VP(), train_fashion.prediction(again), "srk2m", shape=2, nfe=5, seed=0)
     assert sol.x.shape == (2, 1, 12, 12)
@@ -244,7 +269,9 @@ def test_the_denoiser_is_preconditioned_as_edm_has_it() -> None:
 def test_the_committed_weights_draw_garments() -> None:
     """Pixels stay within [-1, 1] but for an overshoot, and their mean and deviation are those of Fashion-MNIST (-0.428, 0.706)."""
     model = train_fashion.load_denoiser(EXAMPLES / "weights" / "fashion.pt")
-    x = srk.solve(train_fashion.PROCESS, train_fashion.prediction(model), "srk2m", shape=64, nfe=20, seed=0).x
+    x = srk.solve(
+        train_fashion.PROCESS, train_fashion.prediction(model), "srk2m", shape=64, nfe=20, seed=0
+    ).x
     assert float((x.abs() > 1.1).float().mean()) < 0.01
     assert float(x.mean()) == pytest.approx(-0.428, abs=0.12)
     assert float(x.std()) == pytest.approx(0.706, abs=0.08)
@@ -253,13 +280,17 @@ def test_the_committed_weights_draw_garments() -> None:
 # -- the errors of benchmarks/networks.py --------------------------------------------------------------------------------
 
 
-def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(networks: ModuleType) -> None:
+def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(
+    networks: ModuleType,
+) -> None:
     """Pairs y, y + b + 0.2 noise in 20 dimensions: |b| over the spread of y, 200 times; the jackknife's error is the scatter."""
     generator = torch.Generator().manual_seed(0)
     for shift, expected in ((0.1, 0.1), (0.0, 0.0)):
         squares, errors = [], []
         for _ in range(200):
-            y, noise = (torch.randn(64, 20, generator=generator, dtype=torch.float64) for _ in range(2))
+            y, noise = (
+                torch.randn(64, 20, generator=generator, dtype=torch.float64) for _ in range(2)
+            )
             law, error = networks.law_error(y + shift + 0.2 * noise, y)
             squares.append(law**2)
             errors.append(error)
@@ -273,7 +304,9 @@ def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(networks:
 
 def test_the_error_of_the_path_is_relative_to_the_spread(networks: ModuleType) -> None:
     y = normals(5000, 1, 4, 4)
-    direction = torch.ones(1, 4, 4, dtype=torch.float64) / 4  # of length 1; samples deviate by 4 in 16 dimensions
+    direction = (
+        torch.ones(1, 4, 4, dtype=torch.float64) / 4
+    )  # of length 1; samples deviate by 4 in 16 dimensions
     assert networks.path_error(y + 0.4 * direction, y) == pytest.approx(0.1, rel=0.01)
 
 
@@ -283,7 +316,9 @@ def test_the_error_of_the_path_is_relative_to_the_spread(networks: ModuleType) -
 def test_frechet_is_the_formula_with_matrix_square_roots() -> None:
     x, y = normals(60, 5) @ normals(5, 5, seed=2), normals(80, 5, seed=1) + 0.3
     a, b = np.cov(x.numpy().T), np.cov(y.numpy().T)
-    expected = float((x.mean(0) - y.mean(0)).square().sum()) + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    expected = float((x.mean(0) - y.mean(0)).square().sum()) + np.trace(
+        a + b - 2 * scipy.linalg.sqrtm(a @ b).real
+    )
     assert frechet(x, y) == pytest.approx(expected, rel=1e-10)
     assert frechet(y, x) == pytest.approx(expected, rel=1e-10)
     assert frechet(x.reshape(60, 5, 1), y.reshape(80, 5, 1)) == pytest.approx(expected, rel=1e-10)
@@ -297,7 +332,9 @@ def test_frechet_of_a_set_with_itself_is_zero_also_with_fewer_samples_than_featu
 
 def test_frechet_looks_at_the_features() -> None:
     x, y = normals(200, 3), normals(200, 3, seed=1) * torch.tensor([1.0, 5.0, 1.0])
-    assert frechet(x, y, features=lambda z: z[:, :1]) == pytest.approx(frechet(x[:, :1], y[:, :1]), rel=1e-12)
+    assert frechet(x, y, features=lambda z: z[:, :1]) == pytest.approx(
+        frechet(x[:, :1], y[:, :1]), rel=1e-12
+    )
     assert frechet(x, y) > 10.0 > 0.1 > frechet(x, y, features=lambda z: z[:, :1])
 
 

@@ -30,7 +30,13 @@ def test_the_density_moves_as_the_process_does(well: ModuleType, density: object
     generator = torch.Generator().manual_seed(0)
     x = 0.8 + 0.3 * torch.randn(20_000, generator=generator, dtype=torch.float64)
     for i in range(400):
-        x = x + process.drift(i / 400, x) / 400 + process.diffusion(i / 400) * torch.randn(x.shape, generator=generator, dtype=x.dtype) / 20
+        x = (
+            x
+            + process.drift(i / 400, x) / 400
+            + process.diffusion(i / 400)
+            * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            / 20
+        )
     cumulative = np.cumsum(density.at(1.0))  # type: ignore[attr-defined]
     edges = well.GRID + well.WIDTH / 2
     assert kstest(x.numpy(), lambda q: np.interp(q, edges, cumulative)).pvalue > 1e-4
@@ -38,7 +44,9 @@ def test_the_density_moves_as_the_process_does(well: ModuleType, density: object
     assert np.abs(density.at(100.0) - process.equilibrium()).sum() < 1e-9  # type: ignore[attr-defined]
 
 
-def test_the_score_in_equilibrium_is_that_of_the_potential(well: ModuleType, density: object) -> None:
+def test_the_score_in_equilibrium_is_that_of_the_potential(
+    well: ModuleType, density: object
+) -> None:
     x = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64)[:, None]
     process = well.DoubleWell()
     score = density.score(x, torch.full((41,), 60.0))  # type: ignore[attr-defined]
@@ -48,7 +56,16 @@ def test_the_score_in_equilibrium_is_that_of_the_potential(well: ModuleType, den
 def test_the_reverse_brings_the_data_back(well: ModuleType, density: object) -> None:
     """Wasserstein-1 to the law at t_min within the noise of 4000 exact samples (about 0.005), from a prior 1.2 wide."""
     process, n = well.DoubleWell(), 4000
-    sol = srk.solve(process, density.score, "sra1", grid="quadratic", steps=100, shape=(n, 1), seed=0, dtype=torch.float64)  # type: ignore[attr-defined]
+    sol = srk.solve(
+        process,
+        density.score,
+        "sra1",
+        grid="quadratic",
+        steps=100,
+        shape=(n, 1),
+        seed=0,
+        dtype=torch.float64,
+    )  # type: ignore[attr-defined]
     exact = well.quantiles(density.at(process.t_min), (np.arange(n) + 0.5) / n)  # type: ignore[attr-defined]
     assert np.abs(np.sort(sol.x[:, 0].numpy()) - exact).mean() < 0.02
 
@@ -60,7 +77,11 @@ def test_the_velocity_network_without_training_is_the_score_of_normal_data() -> 
     for parameter in network.net[-1].parameters():
         parameter.data.zero_()
     process = module.PROCESS
-    z = process.perturb(torch.randn(50, 1, generator=torch.Generator().manual_seed(0)), 0.3, generator=torch.Generator().manual_seed(1))
+    z = process.perturb(
+        torch.randn(50, 1, generator=torch.Generator().manual_seed(0)),
+        0.3,
+        generator=torch.Generator().manual_seed(1),
+    )
     exact = srk.targets.Gaussian(0.0, 1.0).score(process).score(z, process.level(0.3), process)
     with torch.no_grad():
         assert torch.allclose(network(z, torch.full((50,), 0.3)), exact[:, 1], atol=1e-4)

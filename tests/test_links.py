@@ -24,8 +24,12 @@ def slug(heading: str) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    found = {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)} | set(re.findall(r'id="([^"]+)"', text))
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    found = {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)} | set(
+        re.findall(r'id="([^"]+)"', text)
+    )
     return found | set(re.findall(r"\{ ?#([\w-]+)", text))
 
 
@@ -48,7 +52,12 @@ def test_internal_links(page: Path) -> None:
 
 
 def test_every_page_is_in_the_navigation_once() -> None:
-    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2].partition("\nplugins:")[0]
+    nav = (
+        (ROOT / "mkdocs.yml")
+        .read_text(encoding="utf-8")
+        .partition("\nnav:")[2]
+        .partition("\nplugins:")[0]
+    )
     listed = re.findall(r"([\w/-]+\.md)$", nav, re.MULTILINE)
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 

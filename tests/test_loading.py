@@ -40,7 +40,9 @@ def test_a_state_dict_fills_the_class(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(weights(), file)
     network = load_network(str(file), **LINEAR)
-    assert isinstance(network, nn.Linear) and not network.training and not network.weight.requires_grad
+    assert (
+        isinstance(network, nn.Linear) and not network.training and not network.weight.requires_grad
+    )
     assert network(torch.tensor([[1.0, 1.0]])).tolist() == [[8.0, 13.0]]
 
 
@@ -60,14 +62,25 @@ def test_safetensors(tmp_path: Path) -> None:
     save_file(weights(), file)
     assert torch.equal(load_network(str(file), **LINEAR).weight, weights()["weight"])
     whole = file.read_bytes()
-    header = json.dumps({"weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 1 << 40]}}).encode()
-    for damaged in (b"", whole[:40], whole[:-4], struct.pack("<Q", 1 << 62), struct.pack("<Q", len(header)) + header, b"\xff" * 64):
+    header = json.dumps(
+        {"weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 1 << 40]}}
+    ).encode()
+    for damaged in (
+        b"",
+        whole[:40],
+        whole[:-4],
+        struct.pack("<Q", 1 << 62),
+        struct.pack("<Q", len(header)) + header,
+        b"\xff" * 64,
+    ):
         file.write_bytes(damaged)
         with pytest.raises(ArgumentError, match="not a readable safetensors file"):
             load_network(str(file), **LINEAR)
 
 
-def test_safetensors_missing_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_safetensors_missing_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     (tmp_path / "weights.safetensors").write_bytes(b"")
     with pytest.raises(MissingExtraError, match=r"srk\[safetensors\]"):
@@ -110,14 +123,28 @@ def test_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(weights(), file)
     whole = file.read_bytes()
-    for damaged in (b"", b"PK\x03\x04", whole[:100], whole[:-50], whole[200:], b"hello", bytes(range(256)) * 8):
+    for damaged in (
+        b"",
+        b"PK\x03\x04",
+        whole[:100],
+        whole[:-50],
+        whole[200:],
+        b"hello",
+        bytes(range(256)) * 8,
+    ):
         file.write_bytes(damaged)
         with pytest.raises(ArgumentError) as caught:
             load_network(str(file), **LINEAR)
-        assert str(file) in str(caught.value) and len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+        assert (
+            str(file) in str(caught.value)
+            and len(str(caught.value)) < 500
+            and "\n" not in str(caught.value)
+        )
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weight": 3}, {1: torch.zeros(2)}, {}, torch.zeros(2)], ids=repr)
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"weight": 3}, {1: torch.zeros(2)}, {}, torch.zeros(2)], ids=repr
+)
 def test_what_is_not_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ArgumentError, match="not a state_dict"):
@@ -127,7 +154,9 @@ def test_what_is_not_a_state_dict(tmp_path: Path, content: object) -> None:
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"weight": torch.zeros(3, 2), "scale": torch.zeros(2)}, file)
-    with pytest.raises(ArgumentError, match=r'Missing key.*"bias".*Unexpected key.*"scale".*check --model-class'):
+    with pytest.raises(
+        ArgumentError, match=r'Missing key.*"bias".*Unexpected key.*"scale".*check --model-class'
+    ):
         load_network(str(file), **LINEAR)
     with pytest.raises(ArgumentError, match="--model-class package"):
         load_network(str(file))
@@ -150,10 +179,14 @@ def test_a_trusted_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("release", ["2.4.1", "2.5.1+cu121", "2.9.1"])
-def test_a_torch_with_known_holes_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str) -> None:
+def test_a_torch_with_known_holes_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
+) -> None:
     torch.save(weights(), tmp_path / "weights.pt")
     monkeypatch.setattr(torch, "__version__", release)
-    with pytest.raises(ArgumentError, match=r"upgrade to torch 2\.10, save the weights as safetensors"):
+    with pytest.raises(
+        ArgumentError, match=r"upgrade to torch 2\.10, save the weights as safetensors"
+    ):
         load_weights(tmp_path / "weights.pt")
 
 
@@ -176,7 +209,10 @@ def test_what_a_name_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert load_network(name + "network") is network
     assert load_network(name + "made") is network
     assert load_network(name + "scaled", arguments={"factor": 3})(2, None) == 6
-    assert load_network(name + "module") is imported(name + "module") and not imported(name + "module").training
+    assert (
+        load_network(name + "module") is imported(name + "module")
+        and not imported(name + "module").training
+    )
     assert load_network(name + "prediction") is imported(name + "prediction")
     assert isinstance(load_network("torch.nn:Identity"), nn.Identity)
     assert isinstance(load_network("srk:Score", arguments={"network": network}), srk.Score)

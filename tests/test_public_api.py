@@ -23,13 +23,19 @@ OPTIONAL = ("srk.ecosystem.diffusers", "srk.from_")
 
 def public(module: ModuleType) -> dict[str, object]:
     """What the reference shows of a module: `__all__`, or what it defines itself."""
-    own = {n: v for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__}
+    own = {
+        n: v
+        for n, v in vars(module).items()
+        if not n.startswith("_") and getattr(v, "__module__", None) == module.__name__
+    }
     names = getattr(module, "__all__", own)
     return {name: getattr(module, name) for name in names}
 
 
 def directives() -> list[str]:
-    return [name for page in REFERENCE for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))]
+    return [
+        name for page in REFERENCE for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))
+    ]
 
 
 def documented() -> list[object]:
@@ -54,7 +60,9 @@ def test_all_is_sorted_complete_and_importable() -> None:
     mine = {
         name
         for name, value in vars(srk).items()
-        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("srk")
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__.startswith("srk")
     }
     internal = {"Registry", "callable_room"}
     assert mine - internal <= set(srk.__all__), "reachable as srk.NAME, but not public"
@@ -63,7 +71,9 @@ def test_all_is_sorted_complete_and_importable() -> None:
 def test_rooms_document_what_they_export() -> None:
     for name in directives():
         if name.startswith(OPTIONAL):
-            pytest.importorskip("diffusers", reason="the reference of srk.ecosystem.diffusers needs diffusers")
+            pytest.importorskip(
+                "diffusers", reason="the reference of srk.ecosystem.diffusers needs diffusers"
+            )
         thing = resolve_name(name)
         assert inspect.getdoc(thing), name
         if isinstance(thing, ModuleType):
@@ -77,7 +87,11 @@ def test_pages_name_only_what_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     inline = re.findall(r"`([^`\n]+)`", text)
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    names = {name for code in [*inline, *blocks] for name in re.findall(r"(?<![\w./\"'-])srk(?:\.[A-Za-z_]\w*)+", code)}
+    names = {
+        name
+        for code in [*inline, *blocks]
+        for name in re.findall(r"(?<![\w./\"'-])srk(?:\.[A-Za-z_]\w*)+", code)
+    }
     missing = []
     for name in sorted(names):
         if name.endswith((".py", ".json", ".bib", ".md")) or name.startswith(OPTIONAL):
@@ -91,4 +105,6 @@ def test_pages_name_only_what_exists(page: Path) -> None:
 
 def test_the_page_of_solvers_is_up_to_date() -> None:
     module = script("benchmarks/solvers_page.py")
-    assert (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8") == module.page(), "run python benchmarks/solvers_page.py"
+    assert (ROOT / "docs" / "solvers.md").read_text(encoding="utf-8") == module.page(), (
+        "run python benchmarks/solvers_page.py"
+    )

@@ -13,7 +13,9 @@ import srk
 from srk.integrators.plan import Stage, fold
 
 VP = srk.VP()
-TARGET = srk.targets.GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.2], [0.3]]))
+TARGET = srk.targets.GaussianMixture(
+    torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.2], [0.3]])
+)
 
 
 class Affine(nn.Module):
@@ -33,7 +35,9 @@ class Affine(nn.Module):
 def test_a_sampler_is_solve_prepared() -> None:
     sampler = srk.Sampler(VP, TARGET.score(VP), "srk2m", nfe=12, grid="karras")
     for seed in (0, 1):
-        alone = srk.solve(VP, TARGET.score(VP), "srk2m", nfe=12, grid="karras", shape=(5, 1), seed=seed)
+        alone = srk.solve(
+            VP, TARGET.score(VP), "srk2m", nfe=12, grid="karras", shape=(5, 1), seed=seed
+        )
         assert torch.equal(sampler((5, 1), seed=seed).x, alone.x)
     assert sampler.plans() is sampler.plans()
     assert "srk2m" in repr(sampler)
@@ -44,7 +48,20 @@ def noise_network(x: Tensor, t: Tensor) -> Tensor:
     return (x - level.alpha * TARGET.score(VP).denoise(x, level, VP)) / level.sigma
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "dpmpp-2m-sde", "dpmpp-3m-sde", "etd-sra1", "sra1", "sa-solver", "unipc-3"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "ddpm",
+        "srk2m",
+        "srk2s",
+        "dpmpp-2m-sde",
+        "dpmpp-3m-sde",
+        "etd-sra1",
+        "sra1",
+        "sa-solver",
+        "unipc-3",
+    ],
+)
 def test_folding_changes_rounding_only(solver: str) -> None:
     """The same network as noise, v and denoiser: one plan in three coordinates."""
     exact = TARGET.score(VP)
@@ -55,7 +72,9 @@ def test_folding_changes_rounding_only(solver: str) -> None:
         return level.alpha * (x - level.alpha * denoised) / level.sigma - level.sigma * denoised
 
     def run(score: Any) -> srk.Solution:
-        return srk.solve(VP, score, solver, shape=(16, 1), steps=12, seed=0, dtype=torch.float64, save="denoised")
+        return srk.solve(
+            VP, score, solver, shape=(16, 1), steps=12, seed=0, dtype=torch.float64, save="denoised"
+        )
 
     expected = run(exact)
     for score in (srk.Noise(noise_network), srk.Velocity(velocity)):
@@ -125,14 +144,24 @@ def test_gradients_flow_and_are_right(solver: str, grad: Any) -> None:
         x0 -= 2 * h * direction
         down = loss(False)
         x0 += h * direction
-    assert (by_x * direction).sum().item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-6, abs=1e-10)  # the quotient rounds
+    assert (by_x * direction).sum().item() == pytest.approx(
+        ((up - down) / (2 * h)).item(), rel=1e-6, abs=1e-10
+    )  # the quotient rounds
     assert loss(grad).item() == loss(False).item()
 
 
 def test_checkpointing_calls_the_network_twice() -> None:
     network = Affine()
     sol = srk.solve(
-        VP, srk.Data(network), "ddpm", shape=(2, 1), steps=5, seed=0, dtype=torch.float64, grad="checkpoint", denoise_final=False
+        VP,
+        srk.Data(network),
+        "ddpm",
+        shape=(2, 1),
+        steps=5,
+        seed=0,
+        dtype=torch.float64,
+        grad="checkpoint",
+        denoise_final=False,
     )
     assert network.calls == sol.nfe == 5
     sol.x.sum().backward()
@@ -146,7 +175,9 @@ def test_gradients_need_a_fixed_grid() -> None:
         srk.solve(VP, TARGET.score(VP), shape=(2, 1), grad="yes")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "srk1", "euler-maruyama", "ddim", "dpmpp-2m-sde", "euler-ancestral"])
+@pytest.mark.parametrize(
+    "solver", ["ddpm", "srk1", "euler-maruyama", "ddim", "dpmpp-2m-sde", "euler-ancestral"]
+)
 def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
     """Against torch.distributions, with the mean from the same step without its draw; and the sampler's own second reading of a trajectory."""
     n = srk.integrators.integrator("ddim") if solver == "ddim" else solver
@@ -166,7 +197,9 @@ def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
 
     expected = []
     for plan, x, after in zip(plans, states[:-1], states[1:], strict=True):
-        outcome = Executor(evaluate, ReplayNoise([torch.zeros_like(x)] * 9), reuse=False).run(plan, x, memory)
+        outcome = Executor(evaluate, ReplayNoise([torch.zeros_like(x)] * 9), reuse=False).run(
+            plan, x, memory
+        )
         memory = outcome.keep
         std = math.sqrt(sum(c * c for k, c in plan.update if k.kind == "z"))
         expected.append(torch.distributions.Normal(outcome.state, std).log_prob(after).sum(1))
@@ -223,10 +256,27 @@ def test_autocast_runs_the_network_in_its_dtype() -> None:
 
     with pytest.raises(srk.errors.ScoreError, match="network_dtype"):
         srk.solve(VP, srk.Data(network), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64)
-    sol = srk.solve(VP, srk.Data(network), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64, autocast=torch.bfloat16)
+    sol = srk.solve(
+        VP,
+        srk.Data(network),
+        "ddpm",
+        shape=(4, 2),
+        steps=3,
+        seed=0,
+        dtype=torch.float64,
+        autocast=torch.bfloat16,
+    )
     assert sol.x.dtype == torch.float64
     assert seen[-1] == torch.bfloat16
-    exact = srk.solve(VP, srk.Data(lambda x, t: linear(x.float()).double()), "ddpm", shape=(4, 2), steps=3, seed=0, dtype=torch.float64)
+    exact = srk.solve(
+        VP,
+        srk.Data(lambda x, t: linear(x.float()).double()),
+        "ddpm",
+        shape=(4, 2),
+        steps=3,
+        seed=0,
+        dtype=torch.float64,
+    )
     assert torch.allclose(sol.x, exact.x, atol=0.05) and not torch.equal(sol.x, exact.x)
     with pytest.raises(srk.errors.ArgumentTypeError, match="autocast"):
         srk.solve(VP, srk.Data(network), shape=(4, 2), autocast="bf16")  # type: ignore[arg-type]

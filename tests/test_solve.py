@@ -46,14 +46,18 @@ def test_nfe_is_what_the_network_ran(solver: str, denoise_final: bool) -> None:
     """Solution.nfe counts calls, and nfe=n never spends more than n."""
     for budget in (6, 7, 20):
         counting = Counting()
-        sol = srk.solve(VP, counting, solver, shape=(3, 2), nfe=budget, denoise_final=denoise_final, seed=0)
+        sol = srk.solve(
+            VP, counting, solver, shape=(3, 2), nfe=budget, denoise_final=denoise_final, seed=0
+        )
         assert sol.nfe == counting.calls <= budget
         assert budget - sol.nfe < srk.solvers()[solver].evaluations_per_step
         assert len(sol.times) == sol.steps + 1
         assert sol.times[0] == VP.t_max and sol.times[-1] == VP.t_min
 
 
-@pytest.mark.parametrize("process", [srk.Flow(), srk.VPCosine(), srk.VP(t_min=0.0), srk.Flow(t_min=0.0)])
+@pytest.mark.parametrize(
+    "process", [srk.Flow(), srk.VPCosine(), srk.VP(t_min=0.0), srk.Flow(t_min=0.0)]
+)
 @pytest.mark.parametrize("solver", ["srk2", "srk2m", "ddpm", "sra1"])
 def test_nfe_at_the_ends(process: srk.LinearProcess, solver: str) -> None:
     """Starts at alpha = 0 and ends at sigma = 0 cost one call where they are not steps of the method; the budget is still spent, not exceeded."""
@@ -76,9 +80,12 @@ def test_same_seed_same_samples() -> None:
 
 def test_names_objects_and_options_agree() -> None:
     by_name = srk.solve(VP, SCORE, "srk2m", shape=4, steps=6, seed=0).x
-    assert torch.equal(by_name, srk.solve(VP, SCORE, srk.integrators.SRK2M(), shape=4, steps=6, seed=0).x)
     assert torch.equal(
-        srk.solve(VP, SCORE, "sra1", shape=4, steps=6, seed=0).x, srk.solve(VP, SCORE, srk.tableaus()["sra1"], shape=4, steps=6, seed=0).x
+        by_name, srk.solve(VP, SCORE, srk.integrators.SRK2M(), shape=4, steps=6, seed=0).x
+    )
+    assert torch.equal(
+        srk.solve(VP, SCORE, "sra1", shape=4, steps=6, seed=0).x,
+        srk.solve(VP, SCORE, srk.tableaus()["sra1"], shape=4, steps=6, seed=0).x,
     )
     assert srk.solvers()["srk2"] is srk.solvers()["srk2s"]
 
@@ -92,14 +99,29 @@ def test_start_is_not_modified_and_sets_shape_dtype() -> None:
 
 def test_save_and_callback() -> None:
     seen: list[srk.StepInfo] = []
-    sol = srk.solve(VP, SCORE, "srk2", shape=4, steps=5, seed=0, save=("x", "denoised"), callback=lambda info: seen.append(info))
+    sol = srk.solve(
+        VP,
+        SCORE,
+        "srk2",
+        shape=4,
+        steps=5,
+        seed=0,
+        save=("x", "denoised"),
+        callback=lambda info: seen.append(info),
+    )
     assert sol.trajectory is not None and sol.denoised is not None
     assert sol.trajectory.values.shape == (6, 4, 1) and sol.trajectory.times == sol.times
     assert sol.denoised.values.shape == (6, 4, 1)  # five steps and the final one
     assert torch.equal(sol.denoised.values[-1], sol.x)
     first = SCORE.denoise(sol.trajectory.values[0], VP.level(1.0), VP)
     assert torch.allclose(sol.denoised.values[0], first)
-    assert [info.index for info in seen] == list(range(5)) and [info.nfe for info in seen] == [2, 4, 6, 8, 10]
+    assert [info.index for info in seen] == list(range(5)) and [info.nfe for info in seen] == [
+        2,
+        4,
+        6,
+        8,
+        10,
+    ]
     assert all(info.steps == 5 and info.denoised is not None for info in seen)
 
 
@@ -158,14 +180,23 @@ def broken(after: int, value: float = math.nan) -> Callable[[Tensor, Tensor], Te
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("solver", ["ddpm", "srk2", "srk2m"])
 def test_not_finite(value: float, solver: str) -> None:
-    sol = srk.solve(VP, broken(4, value), solver, shape=(5, 3), steps=8, seed=0, on_failure="return")
+    sol = srk.solve(
+        VP, broken(4, value), solver, shape=(5, 3), steps=8, seed=0, on_failure="return"
+    )
     step = 2 if solver == "srk2" else 4
-    assert sol.status.startswith(f"failed: the score returned NaN or inf at step {step} (t = ") and "in 2 of 5 samples" in sol.status
+    assert (
+        sol.status.startswith(f"failed: the score returned NaN or inf at step {step} (t = ")
+        and "in 2 of 5 samples" in sol.status
+    )
     assert not sol.success and sol.steps == step and torch.isfinite(sol.x).all()
-    good = srk.solve(VP, lambda x, t: -x, solver, shape=(5, 3), steps=8, seed=0, save="x", denoise_final=False)
+    good = srk.solve(
+        VP, lambda x, t: -x, solver, shape=(5, 3), steps=8, seed=0, save="x", denoise_final=False
+    )
     assert good.trajectory is not None
     assert torch.equal(sol.x, good.trajectory.values[step])  # the last finite state
-    with pytest.raises(srk.errors.SolveError, match=r"last finite state is in \.solution\.x") as failure:
+    with pytest.raises(
+        srk.errors.SolveError, match=r"last finite state is in \.solution\.x"
+    ) as failure:
         srk.solve(VP, broken(4, value), solver, shape=(5, 3), steps=8, seed=0)
     assert torch.equal(failure.value.solution.x, sol.x)
 
@@ -177,20 +208,44 @@ def test_large_finite_values_are_not_a_failure() -> None:
     def data(x: Tensor, t: Tensor) -> Tensor:
         return torch.full_like(x, 0.75 * big)
 
-    sol = srk.solve(srk.Flow(), srk.Data(data), "ddpm", x_init=torch.zeros(4, 2), grid=[0.5, 0.4], denoise_final=False, eta=0.0)
+    sol = srk.solve(
+        srk.Flow(),
+        srk.Data(data),
+        "ddpm",
+        x_init=torch.zeros(4, 2),
+        grid=[0.5, 0.4],
+        denoise_final=False,
+        eta=0.0,
+    )
     assert sol.status == "done"
 
 
 CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
-    ("there is no solver named 'srk3'. Did you mean 'srk", srk.errors.UnknownNameError, {"solver": "srk3"}),
-    ("there is no controller named 'karas'. Did you mean 'karras'", srk.errors.UnknownNameError, {"grid": "karas"}),
+    (
+        "there is no solver named 'srk3'. Did you mean 'srk",
+        srk.errors.UnknownNameError,
+        {"solver": "srk3"},
+    ),
+    (
+        "there is no controller named 'karas'. Did you mean 'karras'",
+        srk.errors.UnknownNameError,
+        {"grid": "karas"},
+    ),
     ("there is no noise source named 'brown", srk.errors.UnknownNameError, {"noise": "brownean"}),
     ("neither shape nor x_init is given", ValueError, {"shape": None}),
     ("steps=5 and nfe=10 are alternatives", ValueError, {"steps": 5, "nfe": 10}),
     ("steps must be a positive int, not 0", ValueError, {"steps": 0}),
     ("nfe must be a positive int, not 2.5", ValueError, {"nfe": 2.5}),
-    ("nfe=2 buys no step of srk2s, which needs 2 calls for the first and one for the final denoising", ValueError, {"nfe": 2}),
-    ("must decrease from noise to data, but entry 1 (0.5) is above entry 0 (0.1); reverse the list", ValueError, {"grid": [0.1, 0.5, 1.0]}),
+    (
+        "nfe=2 buys no step of srk2s, which needs 2 calls for the first and one for the final denoising",
+        ValueError,
+        {"nfe": 2},
+    ),
+    (
+        "must decrease from noise to data, but entry 1 (0.5) is above entry 0 (0.1); reverse the list",
+        ValueError,
+        {"grid": [0.1, 0.5, 1.0]},
+    ),
     ("must decrease from noise to data", ValueError, {"grid": [1.0, 0.5, 0.7]}),
     ("repeats 0.5 at positions 1 and 2", ValueError, {"grid": [1.0, 0.5, 0.5, 0.1]}),
     ("needs at least two entries", ValueError, {"grid": [1.0]}),
@@ -201,9 +256,21 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
     ("makes 2 steps, but steps=5", ValueError, {"grid": [1.0, 0.5, 0.1], "steps": 5}),
     ("eta must be a finite number >= 0", ValueError, {"eta": -1.0}),
     ("eta must be a finite number >= 0", ValueError, {"eta": math.nan}),
-    ("wcw is defined for eta = 1 only, not eta = 0; use ", ValueError, {"solver": "wcw", "eta": 0.0}),
-    ("srk2m is defined for 0 <= eta <= 1 only, not eta = 1.5", ValueError, {"solver": "srk2m", "eta": 1.5}),
-    ("save must be 'x', 'denoised', 'log_prob' or several of them, not ['y']", ValueError, {"save": "y"}),
+    (
+        "wcw is defined for eta = 1 only, not eta = 0; use ",
+        ValueError,
+        {"solver": "wcw", "eta": 0.0},
+    ),
+    (
+        "srk2m is defined for 0 <= eta <= 1 only, not eta = 1.5",
+        ValueError,
+        {"solver": "srk2m", "eta": 1.5},
+    ),
+    (
+        "save must be 'x', 'denoised', 'log_prob' or several of them, not ['y']",
+        ValueError,
+        {"save": "y"},
+    ),
     ("on_failure must be", ValueError, {"on_failure": "ignore"}),
     ("seed must be an int or None, not 0.5", TypeError, {"seed": 0.5}),
     ("a grid is a name, a decreasing list of times", TypeError, {"grid": 7}),
@@ -216,7 +283,9 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "kind", "arguments"), CASES, ids=[case[0][:50] for case in CASES])
+@pytest.mark.parametrize(
+    ("message", "kind", "arguments"), CASES, ids=[case[0][:50] for case in CASES]
+)
 def test_bad_input(message: str, kind: type[Exception], arguments: dict[str, object]) -> None:
     """Every error is an SRKError, also a ValueError or TypeError, and says what is wrong."""
     arguments = {"process": VP, "score": score, "shape": (2, 2), **arguments}
@@ -242,12 +311,19 @@ def test_a_score_that_is_none(network: Callable[..., Tensor], message: str) -> N
 
 
 def test_event_shape_of_the_score_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"the samples would have event shape \(2,\), but the score is for \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"the samples would have event shape \(2,\), but the score is for \(1,\)"
+    ):
         srk.solve(VP, SCORE, shape=(3, 2))
 
 
 def test_overshoot_by_rounding_is_clamped() -> None:
-    sol = srk.solve(VP, SCORE, x_init=torch.zeros(1, 1), grid=[math.nextafter(1.0, 2.0), 0.5, math.nextafter(1e-3, 0.0)])
+    sol = srk.solve(
+        VP,
+        SCORE,
+        x_init=torch.zeros(1, 1),
+        grid=[math.nextafter(1.0, 2.0), 0.5, math.nextafter(1e-3, 0.0)],
+    )
     assert sol.times[0] == 1.0 and sol.times[-1] == 1e-3
 
 
@@ -282,7 +358,9 @@ def test_own_parts_without_touching_ours() -> None:
             board = step.draft()
             D = board.evaluate(board.state, step.start).value
             keep = step.stop.sigma / step.start.sigma
-            return board.finish(keep * board.state + (step.stop.alpha - keep * step.start.alpha) * D)
+            return board.finish(
+                keep * board.state + (step.stop.alpha - keep * step.start.alpha) * D
+            )
 
     @srk.register_controller
     class Halves(srk.control.Grid):
@@ -295,7 +373,9 @@ def test_own_parts_without_touching_ours() -> None:
     process = srk.process("line")
     target = srk.targets.Gaussian(0.0, 1.0)
     sol = srk.solve(process, target.score(process), "slow", grid="halves", shape=3, seed=0)
-    ddim = srk.solve(process, target.score(process), "ddpm", grid="halves", eta=0.0, shape=3, seed=0)
+    ddim = srk.solve(
+        process, target.score(process), "ddpm", grid="halves", eta=0.0, shape=3, seed=0
+    )
     assert torch.allclose(sol.x, ddim.x, atol=1e-6) and sol.nfe == 3
 
 
@@ -340,7 +420,9 @@ def test_nonlinear_process_in_the_raw_frame() -> None:
         # E x^4 = 1/2 exactly (integration by parts); 4 standard errors plus the order-1 bias of the reference itself
         assert (y**4).mean().item() == pytest.approx(0.5, abs=0.03)
         assert (y**2).mean().item() == pytest.approx(moments[0], abs=0.02)
-    with pytest.raises(srk.errors.IncompatibleError, match=r"needs a linear process .* use a raw-frame solver"):
+    with pytest.raises(
+        srk.errors.IncompatibleError, match=r"needs a linear process .* use a raw-frame solver"
+    ):
         srk.solve(process, score, "srk2", shape=(2, 1))
     with pytest.raises(srk.errors.IncompatibleError, match="leave denoise_final out"):
         srk.solve(process, score, "sra1", shape=(2, 1), denoise_final=True)
@@ -358,11 +440,21 @@ def test_a_prior_of_its_own_shares_no_numbers_with_the_path() -> None:
             return torch.zeros_like(x)
 
     n = 4000
-    sol = srk.solve(Free(), lambda x, t: torch.zeros_like(x), "euler-maruyama", shape=(n, 1), steps=1, seed=0, save="x")
+    sol = srk.solve(
+        Free(),
+        lambda x, t: torch.zeros_like(x),
+        "euler-maruyama",
+        shape=(n, 1),
+        steps=1,
+        seed=0,
+        save="x",
+    )
     assert sol.trajectory is not None
     start, end = sol.trajectory.values
     assert abs(torch.corrcoef(torch.stack([start[:, 0], (end - start)[:, 0]]))[0, 1]) < 4 / n**0.5
-    again = srk.solve(Free(), lambda x, t: torch.zeros_like(x), "euler-maruyama", shape=(n, 1), steps=1, seed=0)
+    again = srk.solve(
+        Free(), lambda x, t: torch.zeros_like(x), "euler-maruyama", shape=(n, 1), steps=1, seed=0
+    )
     assert torch.equal(again.x, sol.x)
 
 

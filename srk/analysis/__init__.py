@@ -4,7 +4,14 @@ from srk.analysis.compare import compare
 from srk.analysis.comparison import Comparison
 from srk.analysis.laws import GaussianLaw, gaussian_kl, gaussian_law
 from srk.analysis.likelihood import LogLikelihood, log_likelihood
-from srk.analysis.metrics import chi_square_excess, energy_distance, frechet, mmd, moment_errors, sliced_w2
+from srk.analysis.metrics import (
+    chi_square_excess,
+    energy_distance,
+    frechet,
+    mmd,
+    moment_errors,
+    sliced_w2,
+)
 from srk.analysis.orders import Order, strong_order, strong_orders
 from srk.analysis.paths import GridPath
 from srk.analysis.slopes import Slopes, torchsde_slopes

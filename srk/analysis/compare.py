@@ -87,10 +87,16 @@ def compare(
     measures = _measures(metrics)
     variants = _variants(methods, grids)
     budgets = sorted(set(nfe))
-    for name, value, least in (("nfe", len(budgets), 1), ("repeats", repeats, 1), ("samples", samples, 2)):
+    for name, value, least in (
+        ("nfe", len(budgets), 1),
+        ("repeats", repeats, 1),
+        ("samples", samples, 2),
+    ):
         if value < least:
             raise ArgumentError(
-                f"{name} must be at least {least}, not {value!r}" if name != "nfe" else "nfe names no budget; e.g. nfe=[8, 16, 32]"
+                f"{name} must be at least {least}, not {value!r}"
+                if name != "nfe"
+                else "nfe names no budget; e.g. nfe=[8, 16, 32]"
             )
     if isinstance(reference, Tensor) and len(reference) < 2 * samples:
         raise ArgumentError(
@@ -126,18 +132,41 @@ def compare(
             known = len(floors) >= FLOORS * (repeat + 1)
             tick(f"floor, repeat {repeat + 1}", known)
             if not known:
-                sets = [_reference(reference, samples, size, (seed + repeat, i), kind, place) for i in range(FLOORS)]
+                sets = [
+                    _reference(reference, samples, size, (seed + repeat, i), kind, place)
+                    for i in range(FLOORS)
+                ]
                 exact = sets[0][1]
-                floors += [{name: metric(*pair) for name, metric in measures.items()} for pair in sets]
+                floors += [
+                    {name: metric(*pair) for name, metric in measures.items()} for pair in sets
+                ]
                 _write(resume, result())
             for budget in budgets:
                 for label, (method, grid) in variants.items():
-                    tick(f"{label}, NFE {budget}, repeat {repeat + 1}", (label, budget, repeat) in made)
+                    tick(
+                        f"{label}, NFE {budget}, repeat {repeat + 1}",
+                        (label, budget, repeat) in made,
+                    )
                     if (label, budget, repeat) in made:
                         continue
                     if exact is None:
-                        exact = _reference(reference, samples, size, (seed + repeat, 0), kind, place)[1]
-                    point = _point(label, method, grid, process, score, exact, budget, repeat, samples, eta, seed, measures)
+                        exact = _reference(
+                            reference, samples, size, (seed + repeat, 0), kind, place
+                        )[1]
+                    point = _point(
+                        label,
+                        method,
+                        grid,
+                        process,
+                        score,
+                        exact,
+                        budget,
+                        repeat,
+                        samples,
+                        eta,
+                        seed,
+                        measures,
+                    )
                     if point is not None:
                         points.append(point)
                         _write(resume, result())
@@ -177,15 +206,32 @@ def _point(
     if exact.is_cuda:
         torch.cuda.synchronize(exact.device)
     seconds = time.perf_counter() - began
-    values = {name: metric(sol.x, exact) for name, metric in measures.items()} if sol.success else {}
-    return Point(label, budget, sol.nfe, repeat, {k: v for k, v in values.items() if math.isfinite(v)}, seconds, sol.status)
+    values = (
+        {name: metric(sol.x, exact) for name, metric in measures.items()} if sol.success else {}
+    )
+    return Point(
+        label,
+        budget,
+        sol.nfe,
+        repeat,
+        {k: v for k, v in values.items() if math.isfinite(v)},
+        seconds,
+        sol.status,
+    )
 
 
 def _reference(
-    reference: Target | Tensor, samples: int, size: int, seed: tuple[int, int], dtype: torch.dtype, device: torch.device
+    reference: Target | Tensor,
+    samples: int,
+    size: int,
+    seed: tuple[int, int],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """(samples for the floor, reference), independent of the runs with the same seed."""
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+    generator = torch.Generator().manual_seed(
+        int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+    )
     if isinstance(reference, Target):
         drawn = reference.sample(samples + size, generator=generator, dtype=dtype)
     else:
@@ -198,14 +244,18 @@ def _labelled(solvers: Any) -> dict[str, Integrator]:
     if isinstance(solvers, Mapping):
         named = {str(label): integrator(solver) for label, solver in solvers.items()}
     elif isinstance(solvers, str) or not isinstance(solvers, Sequence):
-        raise ArgumentTypeError(f"solvers must be a list of solvers or a mapping label -> solver, not {solvers!r}; e.g. ['srk2m', 'ddpm']")
+        raise ArgumentTypeError(
+            f"solvers must be a list of solvers or a mapping label -> solver, not {solvers!r}; e.g. ['srk2m', 'ddpm']"
+        )
     else:
         named = {}
         for solver in solvers:
             method = integrator(solver)
             label = solver if isinstance(solver, str) else method.name
             if label in named:
-                raise ArgumentError(f"two solvers are labelled {label!r}; give a mapping label -> solver to tell them apart")
+                raise ArgumentError(
+                    f"two solvers are labelled {label!r}; give a mapping label -> solver to tell them apart"
+                )
             named[label] = method
     if not named:
         raise ArgumentError("solvers is empty; e.g. solvers=['srk2m', 'ddpm']")
@@ -216,37 +266,55 @@ def _variants(methods: Mapping[str, Integrator], grids: Any) -> dict[str, tuple[
     if grids is None:
         return {label: (method, None) for label, method in methods.items()}
     if isinstance(grids, str) or not isinstance(grids, Sequence) or not grids:
-        raise ArgumentTypeError(f"grids must be a list of grids, not {grids!r}; e.g. grids=['log-snr', 'karras']")
+        raise ArgumentTypeError(
+            f"grids must be a list of grids, not {grids!r}; e.g. grids=['log-snr', 'karras']"
+        )
     controls = [as_grid(grid) for grid in grids]
     if len(controls) == 1:
         return {label: (method, controls[0]) for label, method in methods.items()}
-    return {f"{label} [{control.name}]": (method, control) for label, method in methods.items() for control in controls}
+    return {
+        f"{label} [{control.name}]": (method, control)
+        for label, method in methods.items()
+        for control in controls
+    }
 
 
 def _measures(metrics: Any) -> dict[str, Metric]:
     if isinstance(metrics, Mapping):
         return dict(metrics)
     if isinstance(metrics, str) or not metrics:
-        raise ArgumentTypeError(f"metrics must be a list of names or a mapping, not {metrics!r}; e.g. metrics=['sliced-w2']")
+        raise ArgumentTypeError(
+            f"metrics must be a list of names or a mapping, not {metrics!r}; e.g. metrics=['sliced-w2']"
+        )
     for name in metrics:
         if name not in METRICS:
             raise UnknownNameError("metric", name, METRICS)
     return {name: METRICS[name] for name in metrics}
 
 
-def _resumed(path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> tuple[list[Point], list[dict[str, float]]]:
+def _resumed(
+    path: str | os.PathLike[str] | None, settings: Mapping[str, Any]
+) -> tuple[list[Point], list[dict[str, float]]]:
     if path is None or not Path(path).exists():
         return [], []
     try:
         earlier = Comparison.from_json(Path(path).read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError) as error:
-        raise ArgumentError(f"{os.fspath(path)!r} is not the JSON of a comparison ({error}); remove it or name another file") from error
+        raise ArgumentError(
+            f"{os.fspath(path)!r} is not the JSON of a comparison ({error}); remove it or name another file"
+        ) from error
     # More solvers, budgets or repeats than last time are welcome; everything else must agree
     differ = [k for k, v in settings.items() if k != "solvers" and earlier.settings.get(k) != v]
     known = {entry.partition(": ")[0]: entry for entry in earlier.settings.get("solvers", [])}
-    differ += [f"solver {e.partition(': ')[0]}" for e in settings["solvers"] if known.get(e.partition(": ")[0], e) != e]
+    differ += [
+        f"solver {e.partition(': ')[0]}"
+        for e in settings["solvers"]
+        if known.get(e.partition(": ")[0], e) != e
+    ]
     if differ:
-        raise ArgumentError(f"{os.fspath(path)!r} holds another comparison (other {', '.join(differ)}); remove it or name another file")
+        raise ArgumentError(
+            f"{os.fspath(path)!r} holds another comparison (other {', '.join(differ)}); remove it or name another file"
+        )
     labels = {entry.partition(": ")[0] for entry in settings["solvers"]}
     return [point for point in earlier.points if point.solver in labels], list(earlier.floors)
 
@@ -268,9 +336,22 @@ def _bar(show: bool, total: int) -> Iterator[Callable[[str, bool], None]]:
     if not show:
         yield lambda what, made: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("", total=total)
         started = False

@@ -16,7 +16,15 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from srk.analysis.plotting import FLOOR, MARKERS, PALETTE, draw_floor, house_style, pyplot, work_axes
+from srk.analysis.plotting import (
+    FLOOR,
+    MARKERS,
+    PALETTE,
+    draw_floor,
+    house_style,
+    pyplot,
+    work_axes,
+)
 
 
 @attrs.frozen(slots=True)
@@ -53,7 +61,9 @@ class Cell:
     def of(values: Sequence[float]) -> Cell:
         if not values:
             return Cell(math.nan, math.nan)
-        error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+        error = (
+            float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+        )
         return Cell(float(np.mean(values)), error)
 
     def __str__(self) -> str:
@@ -106,7 +116,9 @@ class Comparison:
         body = []
         for nfe in self.budgets:
             for solver in self.solvers:
-                runs = [point for point in self.points if point.solver == solver and point.nfe == nfe]
+                runs = [
+                    point for point in self.points if point.solver == solver and point.nfe == nfe
+                ]
                 if runs:
                     seconds = float(np.mean([point.seconds for point in runs]))
                     cells = [str(self.cell(solver, nfe, metric)) for metric in self.metrics]
@@ -117,7 +129,13 @@ class Comparison:
     def table(self) -> Table:
         """The table for a terminal, for `rich.print`."""
         header, body = self.rows()
-        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table = Table(
+            title=self.title,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left", no_wrap=True)
         for i, row in enumerate(body):
@@ -130,7 +148,9 @@ class Comparison:
     def title(self) -> str:
         """What was compared, in a line."""
         s, runs = self.settings, 1 + max((point.repeat for point in self.points), default=0)
-        return f"{s['process']}: {s['samples']} samples a run, {runs} runs each, mean ± standard error"
+        return (
+            f"{s['process']}: {s['samples']} samples a run, {runs} runs each, mean ± standard error"
+        )
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
@@ -145,9 +165,21 @@ class Comparison:
         writer.writerow(["solver", "nfe", "calls", "repeat", *self.metrics, "seconds", "status"])
         for point in self.points:
             values = [repr(point.values[m]) if m in point.values else "" for m in self.metrics]
-            writer.writerow([point.solver, point.nfe, point.calls, point.repeat, *values, f"{point.seconds:.4g}", point.status])
+            writer.writerow(
+                [
+                    point.solver,
+                    point.nfe,
+                    point.calls,
+                    point.repeat,
+                    *values,
+                    f"{point.seconds:.4g}",
+                    point.status,
+                ]
+            )
         for repeat, floor in enumerate(self.floors):
-            writer.writerow([FLOOR, "", "", repeat, *(repr(floor[m]) for m in self.metrics), "", ""])
+            writer.writerow(
+                [FLOOR, "", "", repeat, *(repr(floor[m]) for m in self.metrics), "", ""]
+            )
         return out.getvalue()
 
     def to_json(self) -> str:
@@ -166,7 +198,11 @@ class Comparison:
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         files = []
-        for suffix, text in (("json", self.to_json()), ("csv", self.to_csv()), ("md", self.to_markdown())):
+        for suffix, text in (
+            ("json", self.to_json()),
+            ("csv", self.to_csv()),
+            ("md", self.to_markdown()),
+        ):
             files.append(place / f"compare.{suffix}")
             files[-1].write_text(text, encoding="utf-8")
         figure = self.plot()
@@ -184,7 +220,9 @@ class Comparison:
         chosen = self.metrics[:3] if metrics is None else tuple(metrics)
         with house_style("Comparison.plot()") as plt:
             # Room on the right for the legend, so that no curve hides behind it; at README width (about 800 pixels) the text stays legible
-            figure, axes = plt.subplots(1, len(chosen), figsize=(2.0 + 3.0 * len(chosen), 3.4), squeeze=False)
+            figure, axes = plt.subplots(
+                1, len(chosen), figsize=(2.0 + 3.0 * len(chosen), 3.4), squeeze=False
+            )
             for axis, metric in zip(axes[0], chosen, strict=True):
                 for i, solver in enumerate(self.solvers):
                     cells = [(nfe, self.cell(solver, nfe, metric)) for nfe in self.budgets]
@@ -208,5 +246,8 @@ class Comparison:
     def __repr__(self) -> str:
         header, body = self.rows()
         widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (header, *body)
+        ]
         return "\n".join([self.title, *lines])

@@ -86,20 +86,30 @@ def gaussian_law(
         (2,)
     """
     if statistic(process) is None:
-        raise IncompatibleError(f"an exact Gaussian law needs a linear process or a phase-space process, not {process!r}")
+        raise IncompatibleError(
+            f"an exact Gaussian law needs a linear process or a phase-space process, not {process!r}"
+        )
     method = integrator(solver)
     eta = method.default_eta if eta is None else float(eta)
     method.check(process, eta)
     control = as_grid(grid)
     if not isinstance(control, Grid):
-        raise IncompatibleError(f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run depend on the draws")
+        raise IncompatibleError(
+            f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run depend on the draws"
+        )
     m, v = _axes(mean, covariance)
     plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
     if denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
-        plans.append(denoising_step(Step(process, last, Level(last.t, 1.0, 0.0, float("inf")), eta, len(plans))))
+        plans.append(
+            denoising_step(
+                Step(process, last, Level(last.t, 1.0, 0.0, float("inf")), eta, len(plans))
+            )
+        )
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
-    space = _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
+    space = (
+        _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
+    )
 
     def run(state: torch.Tensor, centred: bool, first_draw: int) -> torch.Tensor:
         noise = BasisNoise(first_draw, space.components)
@@ -117,8 +127,14 @@ def gaussian_law(
     state[: space.components] = factors
     variance = (run(state, True, space.components) ** 2).sum(0).numpy()
     # One row: the k-th draw lands outside of it, so that the noise is zero
-    out_mean = run(space.mean(first, start == "exact"), False, -1)[0].numpy() if np.any(m != 0) else np.zeros_like(m)
-    return GaussianLaw(out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans))
+    out_mean = (
+        run(space.mean(first, start == "exact"), False, -1)[0].numpy()
+        if np.any(m != 0)
+        else np.zeros_like(m)
+    )
+    return GaussianLaw(
+        out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans)
+    )
 
 
 class _Scalar:
@@ -137,7 +153,11 @@ class _Scalar:
 
     def factors(self, level: Level, exact: bool) -> torch.Tensor:
         """Initial states whose squares sum to the covariance that the run starts from, shape (components, *state)."""
-        std = torch.sqrt(level.alpha**2 * self.v + level.sigma**2) if exact else torch.full_like(self.v, self.process.prior_std)
+        std = (
+            torch.sqrt(level.alpha**2 * self.v + level.sigma**2)
+            if exact
+            else torch.full_like(self.v, self.process.prior_std)
+        )
         return std[None]
 
     def mean(self, level: Level, exact: bool) -> torch.Tensor:
@@ -170,15 +190,25 @@ class _PhaseSpace(PhasePrediction):
 
     def factors(self, level: Level, exact: bool) -> torch.Tensor:
         if not exact:
-            return torch.from_numpy(self.process.prior_factor).T[:, :, None].expand(-1, -1, len(self.v))
+            return (
+                torch.from_numpy(self.process.prior_factor)
+                .T[:, :, None]
+                .expand(-1, -1, len(self.v))
+            )
         kernel = self.process.kernel(level.t)
-        basis = torch.from_numpy(np.column_stack([kernel.mean, kernel.complement]))  # of (m, xi), which are independent
+        basis = torch.from_numpy(
+            np.column_stack([kernel.mean, kernel.complement])
+        )  # of (m, xi), which are independent
         out = basis.T[:, :, None].repeat(1, 1, len(self.v))
         out[0] *= torch.sqrt(self.v + level.sigma**2)
         return out
 
     def mean(self, level: Level, exact: bool) -> torch.Tensor:
-        a = torch.from_numpy(self.process.kernel(level.t).mean) if exact else torch.zeros(self.components, dtype=torch.float64)
+        a = (
+            torch.from_numpy(self.process.kernel(level.t).mean)
+            if exact
+            else torch.zeros(self.components, dtype=torch.float64)
+        )
         return a[None, :, None] * self.m
 
     def data(self, state: torch.Tensor) -> torch.Tensor:
@@ -186,7 +216,9 @@ class _PhaseSpace(PhasePrediction):
 
     def target(self, level: Level) -> tuple[np.ndarray, np.ndarray]:
         kernel = self.process.kernel(level.t)
-        return kernel.mean[0] * self.m.numpy(), kernel.mean[0] ** 2 * self.v.numpy() + kernel.covariance[0, 0]
+        return kernel.mean[0] * self.m.numpy(), kernel.mean[
+            0
+        ] ** 2 * self.v.numpy() + kernel.covariance[0, 0]
 
 
 def gaussian_kl(
@@ -217,19 +249,36 @@ def gaussian_kl(
         if steps is not None:
             raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives; give one")
         steps = method.steps(nfe)
-    return gaussian_law(method, process, mean, variance, steps=steps, grid=grid, eta=eta, start=start, denoise_final=denoise_final).kl
+    return gaussian_law(
+        method,
+        process,
+        mean,
+        variance,
+        steps=steps,
+        grid=grid,
+        eta=eta,
+        start=start,
+        denoise_final=denoise_final,
+    ).kl
 
 
 def _axes(mean: Any, covariance: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variances along the principal axes, both of shape (d,)."""
-    m, c = np.atleast_1d(np.asarray(mean, dtype=float)), np.atleast_1d(np.asarray(covariance, dtype=float))
+    m, c = (
+        np.atleast_1d(np.asarray(mean, dtype=float)),
+        np.atleast_1d(np.asarray(covariance, dtype=float)),
+    )
     if c.ndim == 2:
         if c.shape[0] != c.shape[1] or not np.allclose(c, c.T):
-            raise ArgumentError(f"a covariance matrix must be square and symmetric, not of shape {c.shape}")
+            raise ArgumentError(
+                f"a covariance matrix must be square and symmetric, not of shape {c.shape}"
+            )
         v, axes = np.linalg.eigh(c)
         m = axes.T @ np.broadcast_to(m, v.shape)
     else:
         m, v = (np.array(a) for a in np.broadcast_arrays(m, c))
     if m.ndim != 1 or np.any(v <= 0):
-        raise ArgumentError("the covariance must be positive definite, and the mean of the same dimension")
+        raise ArgumentError(
+            "the covariance must be positive definite, and the mean of the same dimension"
+        )
     return m, v

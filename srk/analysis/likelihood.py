@@ -66,12 +66,18 @@ class LogLikelihood:
                 discrete data (Theis, van den Oord and Bethge 2016).
         """
         if not (isinstance(bin_width, (int, float)) and 0.0 < bin_width < math.inf):
-            raise ArgumentError(f"bin_width is the width of one grey level in the units of x, positive, e.g. 2 / 256, not {bin_width!r}")
+            raise ArgumentError(
+                f"bin_width is the width of one grey level in the units of x, positive, e.g. 2 / 256, not {bin_width!r}"
+            )
         return -self.log_prob / (self.dimension * math.log(2.0)) - math.log2(bin_width)
 
     def __repr__(self) -> str:
         mean = float(self.log_prob.mean())
-        spread = "" if self.std_error is None else f" +- {float(self.std_error.square().mean().sqrt()):.2g} (a sample, from the probes)"
+        spread = (
+            ""
+            if self.std_error is None
+            else f" +- {float(self.std_error.square().mean().sqrt()):.2g} (a sample, from the probes)"
+        )
         return (
             f"LogLikelihood(t={self.t:g}, mean log_prob={mean:.6g}{spread} nats, {len(self.log_prob)} samples of dimension {self.dimension}, "
             f"nfe={self.nfe}, derivatives={self.derivatives}, steps={self.steps}, rejected={self.rejected})"
@@ -147,14 +153,20 @@ def log_likelihood(
         True
     """
     if not isinstance(process, ForwardProcess):
-        raise ArgumentTypeError(f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}")
+        raise ArgumentTypeError(
+            f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}"
+        )
     process.validate()
     prediction = as_prediction(score).bind(process)
     start = process.check_time(process.t_min if t is None else t)
     _check_state(x, prediction)
-    _check_options(divergence, probes, distribution, method, rtol, atol, steps, max_nfe, data_variance, chunk)
+    _check_options(
+        divergence, probes, distribution, method, rtol, atol, steps, max_nfe, data_variance, chunk
+    )
     if start == process.t_max:
-        raise ArgumentError(f"t = {start!r} is t_max, where the density is the prior itself; choose an earlier t")
+        raise ArgumentError(
+            f"t = {start!r} is t_max, where the density is the prior itself; choose an earlier t"
+        )
     with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
         if x.is_inference():
             x = x.clone()
@@ -165,16 +177,24 @@ def log_likelihood(
         trace = Divergence(prediction, vectors, chunk, differentiable)
         flow: Flow
         if isinstance(process, LinearProcess):
-            flow = LinearFlow(process, process.level(start), float(data_variance), prediction, trace)
+            flow = LinearFlow(
+                process, process.level(start), float(data_variance), prediction, trace
+            )
         else:
             flow = OwnTimeFlow(process, start, prediction, trace)
         density = _prior(process, prior)
-        state, change, accepted, rejected = integrate(flow, x, METHODS[method], rtol, atol, steps, max_nfe)
+        state, change, accepted, rejected = integrate(
+            flow, x, METHODS[method], rtol, atol, steps, max_nfe
+        )
         latent = state * flow.scale_stop
         end = density(latent)
         if not (isinstance(end, Tensor) and end.shape == x.shape[:1]):
-            raise ArgumentError(f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for each sample, not {_kind(end)}")
-        change = change + x[0].numel() * math.log(flow.scale_stop / flow.scale_start)  # the volume of the change of coordinates
+            raise ArgumentError(
+                f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for each sample, not {_kind(end)}"
+            )
+        change = change + x[0].numel() * math.log(
+            flow.scale_stop / flow.scale_start
+        )  # the volume of the change of coordinates
         log_det = change.mean(0)
         error = (change.std(0) / math.sqrt(probes)).to(x.dtype) if probes > 1 else None
         log_prob = (end.to(log_det.dtype) + log_det).to(x.dtype)
@@ -197,13 +217,17 @@ def _probes(source: GeneratorNoise, x: Tensor, probes: int, distribution: str) -
     vectors = torch.empty((probes, *x.shape), dtype=x.dtype, device=x.device)
     source.start(vectors.shape, vectors.dtype, vectors.device)
     source.prior(vectors)
-    return vectors if distribution == "gaussian" else torch.where(vectors < 0, -1.0, 1.0).to(x.dtype)
+    return (
+        vectors if distribution == "gaussian" else torch.where(vectors < 0, -1.0, 1.0).to(x.dtype)
+    )
 
 
 def _prior(process: ForwardProcess, prior: Prior | None) -> Prior:
     if prior is not None:
         if not callable(prior):
-            raise ArgumentTypeError(f"prior is a function (batch, *event) -> log-densities (batch,), not {prior!r}")
+            raise ArgumentTypeError(
+                f"prior is a function (batch, *event) -> log-densities (batch,), not {prior!r}"
+            )
         return prior
     if not isinstance(process, LinearProcess):
         raise IncompatibleError(
@@ -213,7 +237,9 @@ def _prior(process: ForwardProcess, prior: Prior | None) -> Prior:
 
     def normal(x: Tensor) -> Tensor:
         z = (x / std).reshape(len(x), -1).to(wide(x))
-        return -0.5 * z.square().sum(1) - z.shape[1] * (0.5 * math.log(2.0 * math.pi) + math.log(std))
+        return -0.5 * z.square().sum(1) - z.shape[1] * (
+            0.5 * math.log(2.0 * math.pi) + math.log(std)
+        )
 
     return normal
 
@@ -228,7 +254,9 @@ def _check_state(x: object, prediction: Prediction) -> None:
         raise ArgumentError(f"x has shape {tuple(x.shape)}, which holds no number")
     event = prediction.event_shape
     if event is not None and tuple(x.shape[1:]) != tuple(event):
-        raise ArgumentError(f"x has event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; x is (batch, *{tuple(event)})")
+        raise ArgumentError(
+            f"x has event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; x is (batch, *{tuple(event)})"
+        )
     if not bool(torch.isfinite(x).all()):
         raise ArgumentError("x contains NaN or infinity, which has no density")
 
@@ -252,15 +280,26 @@ def _check_options(
     ):
         if value not in known:
             raise ArgumentError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
-    for name, count in (("probes", probes), ("steps", 1 if steps is None else steps), ("max_nfe", max_nfe), ("chunk", chunk)):
+    for name, count in (
+        ("probes", probes),
+        ("steps", 1 if steps is None else steps),
+        ("max_nfe", max_nfe),
+        ("chunk", chunk),
+    ):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ArgumentError(f"{name} must be a positive int, not {count!r}")
     if divergence == "exact" and probes != 1:
-        raise ArgumentError(f"probes={probes} are for divergence='hutchinson'; an exact divergence has none")
+        raise ArgumentError(
+            f"probes={probes} are for divergence='hutchinson'; an exact divergence has none"
+        )
     for name, number in (("rtol", rtol), ("atol", atol), ("data_variance", data_variance)):
         if not (isinstance(number, (int, float)) and 0.0 < number < math.inf):
             raise ArgumentError(f"{name} must be a positive number, not {number!r}")
 
 
 def _kind(value: object) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"{value.dtype} of shape {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+    )

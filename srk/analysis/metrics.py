@@ -47,12 +47,16 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
     x, y = _pair(x, y)
     d = x.shape[1]
     if projections < 1:
-        raise ArgumentError(f"projections is a positive number of directions, not {projections!r}; e.g. projections=256")
+        raise ArgumentError(
+            f"projections is a positive number of directions, not {projections!r}; e.g. projections=256"
+        )
     if d == 1:
         directions = torch.ones(1, 1, dtype=x.dtype)
     else:
         # On the CPU, so that the directions are the same on every device
-        directions = torch.randn(d, projections, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        directions = torch.randn(
+            d, projections, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        )
         directions = directions / directions.norm(dim=0)
     directions = directions.to(x)
     total, count = 0.0, directions.shape[1]
@@ -95,7 +99,13 @@ def energy_distance(x: Tensor, y: Tensor, *, limit: int = PAIRED) -> float:
     return math.sqrt(max(squared, 0.0))
 
 
-def mmd(x: Tensor, y: Tensor, *, bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0), limit: int = PAIRED) -> float:
+def mmd(
+    x: Tensor,
+    y: Tensor,
+    *,
+    bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0),
+    limit: int = PAIRED,
+) -> float:
     """Maximum mean discrepancy with the mean of Gaussian kernels exp(-|x - y|^2/(2 b^2)) (unbiased estimate, 0 where that is negative).
 
     Arguments:
@@ -109,7 +119,9 @@ def mmd(x: Tensor, y: Tensor, *, bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0
     x, y = _pair(x[:limit], y[:limit], least=2)
     median = float(torch.pdist(y[:ROWS]).median())
     if median == 0.0:
-        raise ArgumentError("most of the reference samples coincide, so that their median distance, the unit of the bandwidths, is 0")
+        raise ArgumentError(
+            "most of the reference samples coincide, so that their median distance, the unit of the bandwidths, is 0"
+        )
 
     def mean(a: Tensor, b: Tensor, diagonal: int) -> float:
         total = 0.0
@@ -140,7 +152,9 @@ def moment_errors(x: Tensor, y: Tensor) -> dict[str, float]:
     cx, cy = a.T @ a / (len(x) - 1), b.T @ b / (len(y) - 1)
     spread = float(torch.trace(cy))
     if spread == 0.0:
-        raise ArgumentError("the reference samples are all equal; errors relative to their spread have no meaning")
+        raise ArgumentError(
+            "the reference samples are all equal; errors relative to their spread have no meaning"
+        )
     return {
         "mean": float((mean_x - mean_y).norm()) / math.sqrt(spread),
         "covariance": float((cx - cy).norm() / cy.norm()),
@@ -205,9 +219,13 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
         >>> chi_square_excess([10, 10, 10])
         -1.0
     """
-    values = np.asarray(counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64)
+    values = np.asarray(
+        counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64
+    )
     if values.ndim != 1 or len(values) < 2 or values.min() < 0 or values.sum() == 0:
-        raise ArgumentError(f"counts are at least two numbers >= 0, not all 0, of shape (k,), not an array of shape {values.shape}")
+        raise ArgumentError(
+            f"counts are at least two numbers >= 0, not all 0, of shape (k,), not an array of shape {values.shape}"
+        )
     expected = values.mean()
     return float(((values - expected) ** 2).sum() / expected / (len(values) - 1) - 1.0)
 
@@ -224,7 +242,9 @@ def floor(metric: Metric, x: Tensor, *, size: int | None = None, seed: int = 0) 
     n = len(x)
     size = n // 2 if size is None else size
     if not 0 < size < n:
-        raise ArgumentError(f"a floor needs a set of 1 to {n - 1} samples out of {n}, not size={size!r}")
+        raise ArgumentError(
+            f"a floor needs a set of 1 to {n - 1} samples out of {n}, not size={size!r}"
+        )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(x.device)
     return metric(x[order[:size]], x[order[size:]])
 
@@ -233,12 +253,20 @@ def _pair(x: object, y: object, *, least: int = 1) -> tuple[Tensor, Tensor]:
     """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y` (distances then cancel less)."""
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor) or not value.dtype.is_floating_point or value.ndim < 1:
-            raise ArgumentTypeError(f"{name} must be a floating-point tensor of samples, shape (n, *event), not {value!r}"[:400])
+            raise ArgumentTypeError(
+                f"{name} must be a floating-point tensor of samples, shape (n, *event), not {value!r}"[
+                    :400
+                ]
+            )
         if len(value) < least:
-            raise ArgumentError(f"{name} has {len(value)} samples; this distance needs at least {least}")
+            raise ArgumentError(
+                f"{name} has {len(value)} samples; this distance needs at least {least}"
+            )
     assert isinstance(x, Tensor) and isinstance(y, Tensor)
     if x.shape[1:] != y.shape[1:]:
-        raise ArgumentError(f"the samples have event shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; they must agree")
+        raise ArgumentError(
+            f"the samples have event shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; they must agree"
+        )
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     a = x.detach().to(dtype).reshape(len(x), -1)
     b = y.detach().to(device=x.device, dtype=dtype).reshape(len(y), -1)

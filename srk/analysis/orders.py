@@ -56,7 +56,9 @@ class Order:
     def __repr__(self) -> str:
         low, high = self.interval
         declared = "none declared" if self.declared is None else f"declared {self.declared:g}"
-        lines = [f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], {declared}; error against {self.reference}"]
+        lines = [
+            f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], {declared}; error against {self.reference}"
+        ]
         lines.append("  steps  error      local order")
         for i, (n, error) in enumerate(zip(self.steps, self.errors, strict=True)):
             local = "" if i == 0 else f"{local_slopes(self.steps, self.errors)[i - 1]:.2f}"
@@ -69,7 +71,13 @@ class Order:
             if ax is None:
                 _, ax = plt.subplots(figsize=(5, 3.6))
             bars = np.vstack([self.errors - self.low, self.high - self.errors]).clip(min=0.0)
-            ax.errorbar(self.steps, self.errors, yerr=bars, marker="o", label=f"{self.solver}: {self.slope:.2f}")
+            ax.errorbar(
+                self.steps,
+                self.errors,
+                yerr=bars,
+                marker="o",
+                label=f"{self.solver}: {self.slope:.2f}",
+            )
             if self.declared is not None:
                 ideal = self.errors[-1] * (self.steps / self.steps[-1]) ** -self.declared
                 ax.plot(self.steps, ideal, "--", color="0.5", label=f"order {self.declared:g}")
@@ -121,12 +129,22 @@ def strong_order(
         >>> 0.8 < order.slope < 1.2
         True
     """
-    options: dict[str, Any] = {"steps": steps, "grid": grid, "paths": paths, "seed": seed, "eta": eta, "reference_steps": reference_steps}
-    return next(iter(strong_orders([solver], process, target, reference=reference, **options).values()))
+    options: dict[str, Any] = {
+        "steps": steps,
+        "grid": grid,
+        "paths": paths,
+        "seed": seed,
+        "eta": eta,
+        "reference_steps": reference_steps,
+    }
+    return next(
+        iter(strong_orders([solver], process, target, reference=reference, **options).values())
+    )
 
 
 def strong_orders(
-    solvers: Sequence[str | Integrator | StochasticTableau] | Mapping[str, str | Integrator | StochasticTableau],
+    solvers: Sequence[str | Integrator | StochasticTableau]
+    | Mapping[str, str | Integrator | StochasticTableau],
     process: LinearProcess,
     target: Target,
     *,
@@ -143,12 +161,28 @@ def strong_orders(
     Returns:
         Label -> `Order`, in the order of `solvers`.
     """
-    named = dict(solvers) if isinstance(solvers, Mapping) else {s if isinstance(s, str) else integrator(s).name: s for s in solvers}
+    named = (
+        dict(solvers)
+        if isinstance(solvers, Mapping)
+        else {s if isinstance(s, str) else integrator(s).name: s for s in solvers}
+    )
     counts = step_counts(steps)
     control = the_fixed_grid(grid)
-    runs = {label: Runs.of(integrator(solver), process, control, counts, eta) for label, solver in named.items()}
-    fine = {label: integrator(reference) if reference is not None else _reference(run) for label, run in runs.items()}
-    begin = target.sample(paths, process, next(iter(runs.values())).plans[0][0].start.t, seed=seed, dtype=torch.float64)
+    runs = {
+        label: Runs.of(integrator(solver), process, control, counts, eta)
+        for label, solver in named.items()
+    }
+    fine = {
+        label: integrator(reference) if reference is not None else _reference(run)
+        for label, run in runs.items()
+    }
+    begin = target.sample(
+        paths,
+        process,
+        next(iter(runs.values())).plans[0][0].start.t,
+        seed=seed,
+        dtype=torch.float64,
+    )
     exact: dict[tuple[Integrator, str, float], tuple[torch.Tensor, GridPath, int]] = {}
     orders = {}
     for label, run in runs.items():
@@ -161,14 +195,26 @@ def strong_orders(
                 raise IncompatibleError(
                     f"the reference {other.name} draws on the clock {last.clock!r}, not on {run.clock!r} as {label} does"
                 )
-            alike = [plans for k, r in runs.items() if (fine[k], r.clock, r.eta) == key for plans in r.plans]
+            alike = [
+                plans
+                for k, r in runs.items()
+                if (fine[k], r.clock, r.eta) == key
+                for plans in r.plans
+            ]
             path = GridPath.of([*alike, *last.plans], seed)
             exact[key] = end_state(last.plans[0], target, begin, path), path, n
         end, path, n = exact[key]
         scale = float(end.square().mean().sqrt())
-        distances = np.stack([root_mean_squares(end_state(plans, target, begin, path) - end) / scale for plans in run.plans])
+        distances = np.stack(
+            [
+                root_mean_squares(end_state(plans, target, begin, path) - end) / scale
+                for plans in run.plans
+            ]
+        )
         where = "on the same path" if run.clock else "from the same starts"
-        orders[label] = strong_from_distances(label, run.method, counts, distances, f"{other.name} with {n} steps {where}", seed)
+        orders[label] = strong_from_distances(
+            label, run.method, counts, distances, f"{other.name} with {n} steps {where}", seed
+        )
     return orders
 
 
@@ -182,19 +228,35 @@ class Runs:
     eta: float
 
     @staticmethod
-    def of(method: Integrator, process: LinearProcess, control: Grid, counts: Sequence[int], eta: float | None) -> Runs:
+    def of(
+        method: Integrator,
+        process: LinearProcess,
+        control: Grid,
+        counts: Sequence[int],
+        eta: float | None,
+    ) -> Runs:
         eta = method.default_eta if eta is None else float(eta)
         method.check(process, eta)
-        plans = [plan_grid(process, method, control.times(Problem(process, method, n, eta)), eta) for n in counts]
+        plans = [
+            plan_grid(process, method, control.times(Problem(process, method, n, eta)), eta)
+            for n in counts
+        ]
         clocks = {plan.clock for run in plans for plan in run if plan.slots}
         if len(clocks) > 1:
             found = ", ".join(sorted(clocks))
-            raise IncompatibleError(f"{method.name} draws on the clocks {found}; an order is measured on one path, on one clock")
+            raise IncompatibleError(
+                f"{method.name} draws on the clocks {found}; an order is measured on one path, on one clock"
+            )
         return Runs(method, plans, clocks.pop() if clocks else "", eta)
 
 
 def strong_from_distances(
-    label: str, method: Integrator, counts: list[int], distances: NDArray[np.float64], reference: str, seed: int
+    label: str,
+    method: Integrator,
+    counts: list[int],
+    distances: NDArray[np.float64],
+    reference: str,
+    seed: int,
 ) -> Order:
     """The order from the distances (k, paths), with a bootstrap over paths."""
     paths = distances.shape[1]
@@ -207,10 +269,23 @@ def strong_from_distances(
     low, high = np.quantile(samples, [0.025, 0.975], axis=1)
     inner, outer = (float(q) for q in np.quantile(slopes, [0.025, 0.975]))
     slope = float(fit_slope(counts, errors))
-    return Order("strong", label, np.array(counts), errors, low, high, slope, (inner, outer), method.strong_order, reference)
+    return Order(
+        "strong",
+        label,
+        np.array(counts),
+        errors,
+        low,
+        high,
+        slope,
+        (inner, outer),
+        method.strong_order,
+        reference,
+    )
 
 
-def end_state(plans: Sequence[StepPlan], target: Target, begin: torch.Tensor, noise: GridPath) -> torch.Tensor:
+def end_state(
+    plans: Sequence[StepPlan], target: Target, begin: torch.Tensor, noise: GridPath
+) -> torch.Tensor:
     """Where the planned run ends that starts at `begin` (batch, *event), which is left as it is."""
 
     def denoiser(x: torch.Tensor, stage: Stage) -> torch.Tensor:
@@ -233,7 +308,9 @@ def _reference(run: Runs) -> Integrator:
         if run.clock == "time":
             return TableauSolver(TABLEAUS["sra1"])
         if run.clock.startswith("gauge(") and run.clock.endswith(",1)"):
-            return TableauSolver(TABLEAUS["sra1"], float(run.clock.removeprefix("gauge(").removesuffix(",1)")))
+            return TableauSolver(
+                TABLEAUS["sra1"], float(run.clock.removeprefix("gauge(").removesuffix(",1)"))
+            )
     return run.method
 
 
@@ -247,7 +324,9 @@ def the_fixed_grid(grid: Any) -> Grid:
 def step_counts(steps: Sequence[int]) -> list[int]:
     counts = [int(n) for n in steps]
     if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
-        raise ArgumentError(f"steps must be at least two increasing step counts, not {steps!r}; e.g. steps=(32, 64, 128)")
+        raise ArgumentError(
+            f"steps must be at least two increasing step counts, not {steps!r}; e.g. steps=(32, 64, 128)"
+        )
     return counts
 
 
@@ -263,5 +342,7 @@ def fit_slope(steps: Sequence[int], errors: NDArray[np.float64]) -> NDArray[np.f
     return np.asarray(-np.tensordot(x, np.log(errors), 1) / (x @ x))
 
 
-def local_slopes(steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+def local_slopes(
+    steps: Sequence[int] | NDArray[np.int64], errors: NDArray[np.float64]
+) -> NDArray[np.float64]:
     return np.asarray(-np.diff(np.log(errors)) / np.diff(np.log(np.asarray(steps, dtype=float))))

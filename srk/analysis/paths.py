@@ -40,7 +40,10 @@ class GridPath(NoiseSource):
     refines = True
 
     def __init__(self, points: Mapping[str, ArrayLike], seed: int = 0) -> None:
-        self.points = {clock: _distinct(np.asarray(values, dtype=np.float64), clock) for clock, values in points.items()}
+        self.points = {
+            clock: _distinct(np.asarray(values, dtype=np.float64), clock)
+            for clock, values in points.items()
+        }
         self._seed = seed
         self._steps: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._made: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
@@ -68,16 +71,24 @@ class GridPath(NoiseSource):
         self._made = made
         for number, (clock, points) in enumerate(self.points.items()):
             generator = torch.Generator(device).manual_seed(_mix(self._seed, number))
-            h = torch.from_numpy(np.diff(points)).to(device=device, dtype=dtype).reshape(-1, *[1] * len(shape))
+            h = (
+                torch.from_numpy(np.diff(points))
+                .to(device=device, dtype=dtype)
+                .reshape(-1, *[1] * len(shape))
+            )
             size = (len(points) - 1, *shape)
             w = torch.randn(size, generator=generator, dtype=dtype, device=device).mul_(h.sqrt())
-            levy = torch.randn(size, generator=generator, dtype=dtype, device=device).mul_((h / 12.0).sqrt())
+            levy = torch.randn(size, generator=generator, dtype=dtype, device=device).mul_(
+                (h / 12.0).sqrt()
+            )
             self._steps[clock] = w, levy
 
     def prior(self, out: torch.Tensor) -> None:
         out.normal_(generator=torch.Generator(out.device).manual_seed(_mix(self._seed, -1)))
 
-    def increments(self, start: float, stop: float, clock: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def increments(
+        self, start: float, stop: float, clock: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """(W, H) over [start, stop] of `clock`, both of the shape of the state; the ends must be points of the path."""
         i, j = self._index(start, clock), self._index(stop, clock)
         w, levy = (steps[i:j] for steps in self._steps[clock])
@@ -99,9 +110,17 @@ class GridPath(NoiseSource):
         points, (w, levy) = self.points[clock], self._steps[clock]
         at = np.array([self._index(node, clock) for node in sorted(nodes)])
         if at[0] != 0 or at[-1] != len(points) - 1:
-            raise ArgumentError(f"the nodes must include the ends of the path, {points[0]!r} and {points[-1]!r}")
-        inside = torch.from_numpy(np.searchsorted(at, np.arange(len(w)), side="right") - 1).to(w.device)
-        share = torch.from_numpy(np.diff(points) / np.diff(points[at])[inside.cpu().numpy()]).to(w).reshape(-1, *[1] * (w.ndim - 1))
+            raise ArgumentError(
+                f"the nodes must include the ends of the path, {points[0]!r} and {points[-1]!r}"
+            )
+        inside = torch.from_numpy(np.searchsorted(at, np.arange(len(w)), side="right") - 1).to(
+            w.device
+        )
+        share = (
+            torch.from_numpy(np.diff(points) / np.diff(points[at])[inside.cpu().numpy()])
+            .to(w)
+            .reshape(-1, *[1] * (w.ndim - 1))
+        )
         totals = w.new_zeros((len(at) - 1, *w.shape[1:])).index_add_(0, inside, w)
         image = copy(self)
         image._steps = {**self._steps, clock: (2.0 * share * totals[inside] - w, -levy)}
@@ -131,7 +150,9 @@ class GridPath(NoiseSource):
             for i in (at - 1, at):
                 if 0 <= i < len(points) and abs(points[i] - value) <= 2 * SAME * abs(value):
                     return i
-        raise ArgumentError(f"{value!r} is not one of the points of this path on the clock {clock!r}")
+        raise ArgumentError(
+            f"{value!r} is not one of the points of this path on the clock {clock!r}"
+        )
 
 
 def _distinct(values: NDArray[np.float64], clock: str) -> NDArray[np.float64]:
@@ -148,4 +169,7 @@ def _distinct(values: NDArray[np.float64], clock: str) -> NDArray[np.float64]:
 
 def _mix(seed: int, *numbers: int) -> int:
     """A seed for a stream of its own."""
-    return int(np.random.SeedSequence([seed, *(n + 1 for n in numbers)]).generate_state(1, np.uint64)[0] >> 1)
+    return int(
+        np.random.SeedSequence([seed, *(n + 1 for n in numbers)]).generate_state(1, np.uint64)[0]
+        >> 1
+    )

@@ -67,7 +67,12 @@ class Divergence:
             last = min(first + self.chunk, n)
             if self.vectors is None:
                 columns = torch.arange(first, last, device=x.device)
-                rows = torch.nn.functional.one_hot(columns, d).to(x.dtype)[:, None].expand(-1, len(x), -1).reshape(-1, *x.shape)
+                rows = (
+                    torch.nn.functional.one_hot(columns, d)
+                    .to(x.dtype)[:, None]
+                    .expand(-1, len(x), -1)
+                    .reshape(-1, *x.shape)
+                )
             else:
                 rows = self.vectors[first:last]
             products = self._products(out, x, rows, keep=last < n)
@@ -150,7 +155,14 @@ class LinearFlow(Flow):
 
     first_step = FIRST_STEP
 
-    def __init__(self, process: LinearProcess, start: Level, variance: float, prediction: Prediction, divergence: Divergence) -> None:
+    def __init__(
+        self,
+        process: LinearProcess,
+        start: Level,
+        variance: float,
+        prediction: Prediction,
+        divergence: Divergence,
+    ) -> None:
         super().__init__(prediction, divergence)
         if start.sigma == 0.0:
             raise IncompatibleError(
@@ -159,7 +171,9 @@ class LinearFlow(Flow):
             )
         self.process, self.root = process, math.sqrt(variance)
         self.first, self.last = start, process.level(process.t_max)
-        self.start, self.stop = (-math.asinh(level.alpha * self.root / level.sigma) for level in (self.first, self.last))
+        self.start, self.stop = (
+            -math.asinh(level.alpha * self.root / level.sigma) for level in (self.first, self.last)
+        )
         self.scale_start, self.scale_stop = self.scale(self.first), self.scale(self.last)
 
     def scale(self, level: Level) -> float:
@@ -177,18 +191,26 @@ class LinearFlow(Flow):
         cosine = level.alpha * self.root / scale  # -tanh(c)
         pair = self.prediction.coefficients(level)
         # The network's own output is what must be differentiable; D = a x + b output is so in any case
-        out = self.prediction.denoise(x, level, self.process) if pair is None else self.prediction.output(x, level, self.process)
+        out = (
+            self.prediction.denoise(x, level, self.process)
+            if pair is None
+            else self.prediction.output(x, level, self.process)
+        )
         a, b = pair or (0.0, 1.0)
         velocity = state * cosine - combine((a, b), x, out) / self.root
         if level.alpha == 0.0:  # where D is the mean of the data, whatever x
             return velocity, torch.zeros(1, len(x), dtype=wide(x), device=x.device)
-        return velocity, (cosine - a * scale / self.root) * d - self.divergence.trace(out, x) * (b * scale / self.root)
+        return velocity, (cosine - a * scale / self.root) * d - self.divergence.trace(out, x) * (
+            b * scale / self.root
+        )
 
 
 class OwnTimeFlow(Flow):
     """That of any other process: dx/dt = drift - g^2 score/2 in its own time."""
 
-    def __init__(self, process: ForwardProcess, start: float, prediction: Prediction, divergence: Divergence) -> None:
+    def __init__(
+        self, process: ForwardProcess, start: float, prediction: Prediction, divergence: Divergence
+    ) -> None:
         super().__init__(prediction, divergence)
         if np.ndim(process.diffusion(start)) > 0:
             raise IncompatibleError(
@@ -231,7 +253,11 @@ def integrate(
     A, B, C, E = (coefficients.tolist() for coefficients in (pair.A, pair.B, pair.C, pair.E))
     exponent = -1.0 / (pair.error_estimator_order + 1)
     span, d = flow.stop - flow.start, x[0].numel()
-    clock, state, change = flow.start, x / flow.scale_start, torch.zeros((), dtype=wide(x), device=x.device)
+    clock, state, change = (
+        flow.start,
+        x / flow.scale_start,
+        torch.zeros((), dtype=wide(x), device=x.device),
+    )
     h = min(flow.first_step, span)
     accepted, rejected, before = 0, 0, 1.0
     k, q = flow.rate(clock, state)
@@ -249,15 +275,21 @@ def integrate(
         new, total = state + h * _sum(B, ks), change + h * _sum(B, qs)
         if steps is not None and end == flow.stop:
             return _finite(flow, new, end), _finite(flow, total, end), steps, 0
-        k, q = flow.rate(end, new)  # the first stage of the next step, and part of the error estimate
+        k, q = flow.rate(
+            end, new
+        )  # the first stage of the next step, and part of the error estimate
         norm = 0.0
         if steps is None:
-            norm = _norm(h * _sum(E, [*ks, k]), state, new, h / d * _sum(E, [*qs, q]), change / d, rtol, atol)
+            norm = _norm(
+                h * _sum(E, [*ks, k]), state, new, h / d * _sum(E, [*qs, q]), change / d, rtol, atol
+            )
         if norm <= 1.0:
             accepted += 1
             clock, state, change = end, new, total
             norm = max(norm, 1e-6)
-            h *= max(0.2, min(3.0, 0.9 * norm ** (0.7 * exponent) * before ** (-0.4 * exponent)))  # PI control: fewer rejections
+            h *= max(
+                0.2, min(3.0, 0.9 * norm ** (0.7 * exponent) * before ** (-0.4 * exponent))
+            )  # PI control: fewer rejections
             before = norm
         else:
             rejected += 1
@@ -273,10 +305,18 @@ def integrate(
     return state, change, accepted, rejected
 
 
-def _norm(k: Tensor, old: Tensor, new: Tensor, q: Tensor, change: Tensor, rtol: float, atol: float) -> float:
+def _norm(
+    k: Tensor, old: Tensor, new: Tensor, q: Tensor, change: Tensor, rtol: float, atol: float
+) -> float:
     """The error in units of the tolerance, for the worst sample. Waits for the device."""
     with torch.no_grad():
-        states = (k / (atol + rtol * torch.maximum(old.abs(), new.abs()))).reshape(len(k), -1).square().mean(1).sqrt()
+        states = (
+            (k / (atol + rtol * torch.maximum(old.abs(), new.abs())))
+            .reshape(len(k), -1)
+            .square()
+            .mean(1)
+            .sqrt()
+        )
         divergences = (q / (atol + rtol * change.abs())).square().mean(0).sqrt()
         return float(torch.maximum(states.to(divergences.dtype), divergences).max())
 

@@ -8,7 +8,13 @@ import attrs
 import numpy as np
 import torch
 
-from srk.analysis.orders import Order, end_state, root_mean_squares, step_counts, strong_from_distances
+from srk.analysis.orders import (
+    Order,
+    end_state,
+    root_mean_squares,
+    step_counts,
+    strong_from_distances,
+)
 from srk.analysis.paths import GridPath
 from srk.analysis.validation import METHODS, Frame, follow, load_torchsde
 from srk.control import Problem, as_grid
@@ -21,7 +27,10 @@ from srk.processes.base import LinearProcess
 from srk.tableaus import TABLEAUS
 from srk.targets import GaussianMixture
 
-PROCESSES: Mapping[str, LinearProcess] = {"ou": OU(t_min=0.3, horizon=1.0), "vp": VP(t_min=0.25, t_max=0.5)}
+PROCESSES: Mapping[str, LinearProcess] = {
+    "ou": OU(t_min=0.3, horizon=1.0),
+    "vp": VP(t_min=0.25, t_max=0.5),
+}
 """Both start where a mixture is far from Gaussian, so that the terms of every order count."""
 
 TARGET = GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.4, 0.4])
@@ -64,7 +73,11 @@ class Slopes:
     @property
     def success(self) -> bool:
         """Whether in every row the slopes agree to `EQUAL` and are within `TOLERANCE` of the declared order."""
-        return all(row.difference <= EQUAL and abs(row.ours.slope - (row.ours.declared or 0.0)) <= TOLERANCE for row in self.rows)
+        return all(
+            row.difference <= EQUAL
+            and abs(row.ours.slope - (row.ours.declared or 0.0)) <= TOLERANCE
+            for row in self.rows
+        )
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the table: the declared order, both slopes, and the interval of ours."""
@@ -78,8 +91,14 @@ class Slopes:
     def __repr__(self) -> str:
         header, body = self.cells()
         widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
-        return f"strong orders of torchsde {self.version} and of srk on the same paths\n" + "\n".join(lines)
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (header, *body)
+        ]
+        return (
+            f"strong orders of torchsde {self.version} and of srk on the same paths\n"
+            + "\n".join(lines)
+        )
 
 
 def torchsde_slopes(
@@ -117,7 +136,9 @@ def torchsde_slopes(
     processes, names = list(processes), known if methods is None else list(methods)
     for given, choices in ((processes, list(PROCESSES)), (names, known)):
         if unknown := [name for name in given if name not in choices]:
-            raise ArgumentError(f"there is no {unknown[0]!r} here; choose out of {', '.join(choices)}")
+            raise ArgumentError(
+                f"there is no {unknown[0]!r} here; choose out of {', '.join(choices)}"
+            )
     chosen = [method for method in METHODS if method.name in names]
     fine = reference_steps or 8 * counts[-1]
     rows = []
@@ -125,23 +146,41 @@ def torchsde_slopes(
         process = PROCESSES[name]
         begin = TARGET.sample(paths, process, process.t_max, seed=seed, dtype=torch.float64)
         for frame in frames:
-            best = _plans(process, TableauSolver(TABLEAUS["sra1"], *((0.0,) if frame == "localization" else ())), fine)
-            planned = {method.name: [_plans(process, method.ours(frame), n) for n in counts] for method in chosen}
-            path = GridPath.of([best, *(plans for runs in planned.values() for plans in runs)], seed)
+            best = _plans(
+                process,
+                TableauSolver(TABLEAUS["sra1"], *((0.0,) if frame == "localization" else ())),
+                fine,
+            )
+            planned = {
+                method.name: [_plans(process, method.ours(frame), n) for n in counts]
+                for method in chosen
+            }
+            path = GridPath.of(
+                [best, *(plans for runs in planned.values() for plans in runs)], seed
+            )
             end = end_state(best, TARGET, begin, path)
             for method in chosen:
                 distances = []
                 for plans in planned[method.name]:
                     path.start(begin.shape, begin.dtype, begin.device)
-                    *_, (mine, theirs) = follow(torchsde, method, plans, process, TARGET, begin, frame, path)
+                    *_, (mine, theirs) = follow(
+                        torchsde, method, plans, process, TARGET, begin, frame, path
+                    )
                     level = plans[-1].stop
                     scale = 1.0 if frame == "raw" else level.sigma**2 / level.alpha
-                    distances.append([root_mean_squares(x * scale - end) / float(end.square().mean().sqrt()) for x in (mine, theirs)])
+                    distances.append(
+                        [
+                            root_mean_squares(x * scale - end) / float(end.square().mean().sqrt())
+                            for x in (mine, theirs)
+                        ]
+                    )
                 ours = method.ours(frame)
                 against = f"sra1 with {fine} steps on the same path"
                 pair = [
                     strong_from_distances(label, ours, counts, np.stack(run), against, seed)
-                    for label, run in zip((ours.name, method.name), zip(*distances, strict=True), strict=True)
+                    for label, run in zip(
+                        (ours.name, method.name), zip(*distances, strict=True), strict=True
+                    )
                 ]
                 rows.append(Slope(name, frame, method.name, *pair))
                 if watch is not None:

@@ -58,7 +58,17 @@ _MIDPOINT = StochasticTableau(
     weak_order=1,
 )
 _EULER_HEUN = StochasticTableau(
-    "torchsde-euler-heun", (1,), ((),), (0,), ((0, 0),), ((0, 0),), (0, 1), ("1/2", "1/2"), (0, 0), strong_order=1, weak_order=1
+    "torchsde-euler-heun",
+    (1,),
+    ((),),
+    (0,),
+    ((0, 0),),
+    ((0, 0),),
+    (0, 1),
+    ("1/2", "1/2"),
+    (0, 0),
+    strong_order=1,
+    weak_order=1,
 )
 
 
@@ -83,7 +93,9 @@ class Method:
 
 
 def _tableau(raw: str | StochasticTableau, clock: str) -> Callable[[Frame], Integrator]:
-    return lambda frame: TableauSolver(raw) if frame == "raw" else TableauSolver(TABLEAUS[clock], 0.0)
+    return lambda frame: (
+        TableauSolver(raw) if frame == "raw" else TableauSolver(TABLEAUS[clock], 0.0)
+    )
 
 
 def _euler(frame: Frame) -> Integrator:
@@ -129,7 +141,9 @@ class Agreement:
     @property
     def worst(self) -> Row:
         """The row with the largest difference."""
-        return max(self.rows, key=lambda row: row.difference if math.isfinite(row.difference) else math.inf)
+        return max(
+            self.rows, key=lambda row: row.difference if math.isfinite(row.difference) else math.inf
+        )
 
     @property
     def success(self) -> bool:
@@ -143,20 +157,31 @@ class Agreement:
         for row in self.rows:
             cell = worst.setdefault((row.process, row.frame), {})
             cell[row.method] = max(cell.get(row.method, 0.0), row.difference)
-        body = [[process, frame, *(f"{cell[m]:.0e}" if m in cell else "-" for m in methods)] for (process, frame), cell in worst.items()]
+        body = [
+            [process, frame, *(f"{cell[m]:.0e}" if m in cell else "-" for m in methods)]
+            for (process, frame), cell in worst.items()
+        ]
         return ["process", "frame", *methods], body
 
     def __repr__(self) -> str:
         header, body = self.cells()
         widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *body)]
-        return f"largest relative difference to torchsde {self.version} over {len(self.rows)} runs\n" + "\n".join(lines)
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (header, *body)
+        ]
+        return (
+            f"largest relative difference to torchsde {self.version} over {len(self.rows)} runs\n"
+            + "\n".join(lines)
+        )
 
 
 def mixture(dimension: int) -> GaussianMixture:
     """The target: three components, the means spread over all axes."""
     axes = torch.arange(dimension, dtype=torch.float64)
-    means = torch.stack([torch.cos(1.0 + axes), -0.7 * torch.cos(2.0 * axes), 1.2 * torch.sin(0.5 + axes)])
+    means = torch.stack(
+        [torch.cos(1.0 + axes), -0.7 * torch.cos(2.0 * axes), 1.2 * torch.sin(0.5 + axes)]
+    )
     return GaussianMixture([0.3, 0.5, 0.2], means, [0.3, 0.2, 0.4])
 
 
@@ -193,7 +218,9 @@ def torchsde_agreement(
     rows = []
     for name in processes:
         if name not in PROCESSES:
-            raise ArgumentError(f"there is no process {name!r} here; choose out of {', '.join(PROCESSES)}")
+            raise ArgumentError(
+                f"there is no process {name!r} here; choose out of {', '.join(PROCESSES)}"
+            )
         process = PROCESSES[name]
         for frame in frames:
             for dimension in dimensions:
@@ -203,8 +230,20 @@ def torchsde_agreement(
                     for method in chosen:
                         ours = method.ours(frame)
                         times = as_grid(grid).times(Problem(process, ours, steps))
-                        difference = _compare(torchsde, method, ours, plan_grid(process, ours, times), process, target, begin, frame, seed)
-                        rows.append(Row(name, frame, dimension, grid, method.name, ours.name, difference))
+                        difference = _compare(
+                            torchsde,
+                            method,
+                            ours,
+                            plan_grid(process, ours, times),
+                            process,
+                            target,
+                            begin,
+                            frame,
+                            seed,
+                        )
+                        rows.append(
+                            Row(name, frame, dimension, grid, method.name, ours.name, difference)
+                        )
                         if watch is not None:
                             watch(rows[-1])
     return Agreement(tuple(rows), str(torchsde.__version__))
@@ -231,7 +270,10 @@ def _compare(
 ) -> float:
     clock = plans[0].clock
     # The path is known at every end of a step, also where one of the two draws nothing beyond W
-    path = GridPath({clock: [end for plan in plans for slot in plan.slots for end in (slot.start, slot.stop)]}, seed)
+    path = GridPath(
+        {clock: [end for plan in plans for slot in plan.slots for end in (slot.start, slot.stop)]},
+        seed,
+    )
     path.start(begin.shape, begin.dtype, begin.device)
     worst = 0.0
     for mine, theirs in follow(torchsde, method, plans, process, target, begin, frame, path):
@@ -264,9 +306,18 @@ def follow(
     for plan in plans:
         state = executor.run(plan, state, []).state
         ends = torch.tensor([plan.slots[0].start, plan.slots[0].stop], dtype=torch.float64)
-        with torch.random.fork_rng(devices=[]):  # torchsde's argument check draws from the global generator
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torchsde's argument check draws from the global generator
             # dt beyond the interval: one step, whose end is the interval's
-            steps = torchsde.sdeint(sde, theirs, ends, bm=driver, method=method.name.partition(" ")[0], dt=float(2.0 * (ends[1] - ends[0])))
+            steps = torchsde.sdeint(
+                sde,
+                theirs,
+                ends,
+                bm=driver,
+                method=method.name.partition(" ")[0],
+                dt=float(2.0 * (ends[1] - ends[0])),
+            )
         theirs = steps[-1]
         yield sde.to_frame(state, plan.stop), theirs
 
@@ -294,7 +345,10 @@ class _SDE:
         if method.product:
             self.g_prod = lambda t, y, v: self.amplitude(float(t)) * v
         else:
-            self.g = lambda t, y: self.amplitude(float(t)) * torch.eye(y.shape[1], dtype=y.dtype).expand(y.shape[0], -1, -1)
+            self.g = lambda t, y: (
+                self.amplitude(float(t))
+                * torch.eye(y.shape[1], dtype=y.dtype).expand(y.shape[0], -1, -1)
+            )
 
     def amplitude(self, t: float) -> float:
         return 1.0

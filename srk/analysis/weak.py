@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srk.analysis.laws import gaussian_law
-from srk.analysis.orders import Order, Runs, end_state, fit_slope, local_slopes, step_counts, the_fixed_grid
+from srk.analysis.orders import (
+    Order,
+    Runs,
+    end_state,
+    fit_slope,
+    local_slopes,
+    step_counts,
+    the_fixed_grid,
+)
 from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError
 from srk.integrators import Integrator, integrator
@@ -108,26 +116,56 @@ def weak_order(
             mean, variance = target.mean.flatten().tolist(), _covariance(target)
         return _exact(method, process, mean, variance, counts, grid, eta)
     if target is None:
-        target = Gaussian(mean if isinstance(mean, Sequence) else [mean] * np.size(variance), variance)
-    return _from_means(method, process, target, _chosen(observables), counts, grid, eta, paths, seed)
+        target = Gaussian(
+            mean if isinstance(mean, Sequence) else [mean] * np.size(variance), variance
+        )
+    return _from_means(
+        method, process, target, _chosen(observables), counts, grid, eta, paths, seed
+    )
 
 
 def _covariance(target: Gaussian) -> Any:
     full = target.covariance.ndim == 2 and target.covariance.shape != target.mean.shape
-    return target.covariance.tolist() if full else target.covariance.expand(target.event_shape).flatten().tolist()
+    return (
+        target.covariance.tolist()
+        if full
+        else target.covariance.expand(target.event_shape).flatten().tolist()
+    )
 
 
-def _exact(method: Integrator, process: LinearProcess, mean: Any, variance: Any, counts: list[int], grid: Any, eta: float | None) -> Order:
+def _exact(
+    method: Integrator,
+    process: LinearProcess,
+    mean: Any,
+    variance: Any,
+    counts: list[int],
+    grid: Any,
+    eta: float | None,
+) -> Order:
     control = the_fixed_grid(grid)
-    laws = [gaussian_law(method, process, mean, variance, steps=n, grid=control, eta=eta) for n in counts]
+    laws = [
+        gaussian_law(method, process, mean, variance, steps=n, grid=control, eta=eta)
+        for n in counts
+    ]
     errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])
     if not (errors > 1e-13).all():
-        raise ArgumentError(f"{method.name} is exact to rounding on this target, which shows no order; choose another variance")
+        raise ArgumentError(
+            f"{method.name} is exact to rounding on this target, which shows no order; choose another variance"
+        )
     local = local_slopes(counts, errors)
     interval = float(local.min()), float(local.max())
     slope = float(fit_slope(counts, errors))
     return Order(
-        "weak", method.name, np.array(counts), errors, errors, errors, slope, interval, method.weak_order, "the exact Gaussian law"
+        "weak",
+        method.name,
+        np.array(counts),
+        errors,
+        errors,
+        errors,
+        slope,
+        interval,
+        method.weak_order,
+        "the exact Gaussian law",
     )
 
 
@@ -143,23 +181,33 @@ def _from_means(
     seed: int,
 ) -> Order:
     if paths < 64:
-        raise ArgumentError(f"paths must be at least 64, not {paths!r}: the noise of the means is estimated from them")
+        raise ArgumentError(
+            f"paths must be at least 64, not {paths!r}: the noise of the means is estimated from them"
+        )
     control = the_fixed_grid(grid)
     pairs = [Runs.of(method, process, control, (n, 2 * n), eta) for n in counts]
     pieces = []
-    for piece, size in enumerate([PIECE] * (paths // PIECE) + [paths % PIECE] * (paths % PIECE > 0)):
+    for piece, size in enumerate(
+        [PIECE] * (paths // PIECE) + [paths % PIECE] * (paths % PIECE > 0)
+    ):
         own = int(np.random.SeedSequence([seed, piece]).generate_state(1, np.uint64)[0] >> 1)
-        begin = target.sample(size, process, pairs[0].plans[0][0].start.t, seed=own, dtype=torch.float64)
+        begin = target.sample(
+            size, process, pairs[0].plans[0][0].start.t, seed=own, dtype=torch.float64
+        )
         pieces.append(np.stack([_ends(pair, target, begin, own, observables) for pair in pairs]))
     ends = np.concatenate(pieces, axis=3)  # (k, 2, observables, paths)
     scale = ends[-1, 1].std(1)
     if not (scale > 0).all():
-        raise ArgumentError(f"an observable of {', '.join(observables)} is constant, which shows no order; take it out")
+        raise ArgumentError(
+            f"an observable of {', '.join(observables)} is constant, which shows no order; take it out"
+        )
     differences = (ends[:, 0] - ends[:, 1]) / scale[:, None]
     coarse = differences[0].mean(1)
     length = float(np.linalg.norm(coarse))
     if not length > 1e-13:
-        raise ArgumentError(f"{method.name} is exact to rounding on this target, which shows no order; choose another")
+        raise ArgumentError(
+            f"{method.name} is exact to rounding on this target, which shows no order; choose another"
+        )
     projected = np.einsum("kop,o->kp", differences, coarse / (length * math.sqrt(len(scale))))
     errors = projected.mean(1)
     covariance = np.atleast_2d(np.cov(projected)) / paths  # of the means
@@ -172,22 +220,52 @@ def _from_means(
             f"too noisy for an order; take fewer steps, or more than paths={paths}"
         )
     slope = float(fit_slope(counts, errors))
-    gradient = fit_slope(counts, np.exp(np.eye(len(counts)))) / errors  # the slope is linear in the logarithms
+    gradient = (
+        fit_slope(counts, np.exp(np.eye(len(counts)))) / errors
+    )  # the slope is linear in the logarithms
     spread = NORMAL * float(np.sqrt(gradient @ covariance @ gradient))
-    reference = f"the means of {len(scale)} observables with twice the steps, {paths} pairs of paths"
-    low, high, interval = errors - NORMAL * noise, errors + NORMAL * noise, (slope - spread, slope + spread)
-    return Order("weak", method.name, np.array(counts), errors, low, high, slope, interval, method.weak_order, reference)
+    reference = (
+        f"the means of {len(scale)} observables with twice the steps, {paths} pairs of paths"
+    )
+    low, high, interval = (
+        errors - NORMAL * noise,
+        errors + NORMAL * noise,
+        (slope - spread, slope + spread),
+    )
+    return Order(
+        "weak",
+        method.name,
+        np.array(counts),
+        errors,
+        low,
+        high,
+        slope,
+        interval,
+        method.weak_order,
+        reference,
+    )
 
 
-def _ends(pair: Runs, target: Target, begin: Tensor, seed: int, observables: Mapping[str, Observable]) -> NDArray[np.float64]:
+def _ends(
+    pair: Runs, target: Target, begin: Tensor, seed: int, observables: Mapping[str, Observable]
+) -> NDArray[np.float64]:
     """What is observed at the ends of both runs, in the mean over a path and its mirror image; shape (2, observables, batch)."""
     path = GridPath.of(pair.plans, seed)
     path.start(begin.shape, begin.dtype, begin.device)
     images = [path]
     if pair.clock:
-        steps = [[end for slot in plan.slots for end in (slot.start, slot.stop)] for plan in pair.plans[0] if plan.slots]
-        images.append(path.mirrored([end for ends in steps for end in (min(ends), max(ends))], pair.clock))
-    ends = [[_values(observables, end_state(plans, target, begin, image)) for plans in pair.plans] for image in images]
+        steps = [
+            [end for slot in plan.slots for end in (slot.start, slot.stop)]
+            for plan in pair.plans[0]
+            if plan.slots
+        ]
+        images.append(
+            path.mirrored([end for ends in steps for end in (min(ends), max(ends))], pair.clock)
+        )
+    ends = [
+        [_values(observables, end_state(plans, target, begin, image)) for plans in pair.plans]
+        for image in images
+    ]
     return np.asarray(np.mean(ends, axis=0))
 
 
@@ -205,7 +283,9 @@ def _values(observables: Mapping[str, Observable], x: Tensor) -> NDArray[np.floa
     return np.asarray(torch.stack(rows).numpy())
 
 
-def _chosen(observables: Sequence[str] | Mapping[str, Observable] | None) -> Mapping[str, Observable]:
+def _chosen(
+    observables: Sequence[str] | Mapping[str, Observable] | None,
+) -> Mapping[str, Observable]:
     if observables is None:
         return OBSERVABLES
     if isinstance(observables, Mapping):

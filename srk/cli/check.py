@@ -10,7 +10,12 @@ from rich.console import Console
 from rich.text import Text
 
 
-def check(file: Annotated[Path, typer.Argument(help="TOML file with the tableau; its fields: StochasticTableau.from_dict.")]) -> None:
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(help="TOML file with the tableau; its fields: StochasticTableau.from_dict."),
+    ],
+) -> None:
     """Check the order conditions of a tableau; exit status 1 if they do not support the orders that it declares."""
     from srk.tableaus import StochasticTableau, check_tableau, require_order
 

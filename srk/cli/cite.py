@@ -7,7 +7,11 @@ from typing import Annotated
 import typer
 
 
-def cite(names: Annotated[list[str], typer.Argument(help="Solvers, tableaus, processes, or srk itself.")]) -> None:
+def cite(
+    names: Annotated[
+        list[str], typer.Argument(help="Solvers, tableaus, processes, or srk itself.")
+    ],
+) -> None:
     """Print the BibTeX entries to cite for solvers, tableaus and processes."""
     from srk.citations import cite as entries
 

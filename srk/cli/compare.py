@@ -12,13 +12,24 @@ from srk.errors import ArgumentError
 
 
 def compare(
-    out: Annotated[Path, typer.Option(help="Folder for table and plot; a stopped run continues.", file_okay=False)] = Path("compare"),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for table and plot; a stopped run continues.", file_okay=False),
+    ] = Path("compare"),
     process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
-    target: Annotated[str, typer.Option(help="digits, fashion or mixture: data whose score is exact.")] = "digits",
-    solvers: Annotated[str, typer.Option(help="Solvers of `srk solvers`, with commas.")] = "srk2m,srk2,ddpm",
+    target: Annotated[
+        str, typer.Option(help="digits, fashion or mixture: data whose score is exact.")
+    ] = "digits",
+    solvers: Annotated[
+        str, typer.Option(help="Solvers of `srk solvers`, with commas.")
+    ] = "srk2m,srk2,ddpm",
     nfe: Annotated[str, typer.Option(help="Budgets of network calls, with commas.")] = "8,16,32",
-    metrics: Annotated[str, typer.Option(help="Out of sliced-w2, energy, mmd, mean, covariance.")] = "sliced-w2,energy,covariance",
-    grids: Annotated[str, typer.Option(help="Grids of `srk controllers`, with commas; each with each solver.")] = "",
+    metrics: Annotated[
+        str, typer.Option(help="Out of sliced-w2, energy, mmd, mean, covariance.")
+    ] = "sliced-w2,energy,covariance",
+    grids: Annotated[
+        str, typer.Option(help="Grids of `srk controllers`, with commas; each with each solver.")
+    ] = "",
     samples: Annotated[int, typer.Option(help="Samples of each run.", min=2)] = 2000,
     repeats: Annotated[int, typer.Option(help="Runs of each solver and budget.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the first repeat.")] = 0,
@@ -54,7 +65,9 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
-        raise ArgumentError(f"{text!r} is not a list of whole numbers with commas; e.g. 8,16,32") from None
+        raise ArgumentError(
+            f"{text!r} is not a list of whole numbers with commas; e.g. 8,16,32"
+        ) from None
 
 
 def _names(text: str) -> list[str]:

@@ -47,14 +47,20 @@ def registry_lines(registry: Registry[Any]) -> Group:
     """The registry for a terminal of any width: a line of short cells per entry, its words indented below."""
     table = [["name", *registry.columns], *registry.rows()]
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    header, *rows = ([(cell, width) for cell, width in zip(row, widths, strict=True)] for row in table)
+    header, *rows = (
+        [(cell, width) for cell, width in zip(row, widths, strict=True)] for row in table
+    )
 
     def line(row: list[tuple[str, int]], style: str) -> Text:
-        return Text("  ".join(cell.ljust(width) for cell, width in row if width <= WORDS).rstrip(), style)
+        return Text(
+            "  ".join(cell.ljust(width) for cell, width in row if width <= WORDS).rstrip(), style
+        )
 
     # Text, not str: a cell may hold "[0, 1]", which rich takes for markup in a str.
     lines: list[RenderableType] = [line(header, "bold")]
     for row in rows:
         lines.append(line(row, "cyan"))
-        lines.extend(Padding(Text(cell), (0, 0, 0, 4)) for cell, width in row if width > WORDS and cell)
+        lines.extend(
+            Padding(Text(cell), (0, 0, 0, 4)) for cell, width in row if width > WORDS and cell
+        )
     return Group(*lines)

@@ -25,53 +25,129 @@ IMAGES = {"digits": (8, 8), "fashion": (28, 28)}
 NETWORK, OUTPUT = "The network", "The picture"
 """Headings of the help."""
 
-PREDICTIONS = {"noise": "Noise", "data": "Data", "v": "Velocity", "flow": "FlowVelocity", "score": "Score", "edm": "EDMDenoiser"}
+PREDICTIONS = {
+    "noise": "Noise",
+    "data": "Data",
+    "v": "Velocity",
+    "flow": "FlowVelocity",
+    "score": "Score",
+    "edm": "EDMDenoiser",
+}
 """What a network returns -> its adapter."""
 
 
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder of the samples: a new one, or that of an unfinished run of the same settings.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the samples: a new one, or that of an unfinished run of the same settings."
+        ),
+    ],
     n: Annotated[int, typer.Option("-n", "--samples", help="How many.", min=1)] = 64,
-    model: Annotated[str | None, typer.Option(help="The network: package.module:attribute, or a file of weights.")] = None,
-    target: Annotated[str | None, typer.Option(help="Instead of a network: digits, fashion or mixture, whose score is exact.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network: package.module:attribute, or a file of weights."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a network: digits, fashion or mixture, whose score is exact."
+        ),
+    ] = None,
     process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
-    process_args: Annotated[str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')] = None,
+    process_args: Annotated[
+        str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')
+    ] = None,
     solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "srk2m",
     nfe: Annotated[int | None, typer.Option(help="Network calls for each sample.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead; default 50.", min=1)] = None,
-    grid: Annotated[str | None, typer.Option(help="Where the steps go, of `srk controllers`.")] = None,
-    eta: Annotated[float | None, typer.Option(help="1: the reverse SDE, 0: the ODE; default the solver's.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Where the steps go, of `srk controllers`.")
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="1: the reverse SDE, 0: the ODE; default the solver's.")
+    ] = None,
     shape: Annotated[str | None, typer.Option(help="Shape of one sample, e.g. 3,32,32.")] = None,
     batch: Annotated[int, typer.Option(help="Samples drawn together.", min=1)] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the set.")] = 0,
     noise: Annotated[str, typer.Option(help="keyed or brownian.")] = "keyed",
-    device: Annotated[str, typer.Option(help="cpu, cuda (under torchrun: a GPU each), ...")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of the samples: float16, float32, float64.")] = "float32",
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the arithmetic between two network calls.")] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda (under torchrun: a GPU each), ...")
+    ] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Of the samples: float16, float32, float64.")
+    ] = "float32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the arithmetic between two network calls.")
+    ] = False,
     prediction: Annotated[
-        str | None, typer.Option(help="What the network returns: noise, data, v, flow, score, edm.", rich_help_panel=NETWORK)
+        str | None,
+        typer.Option(
+            help="What the network returns: noise, data, v, flow, score, edm.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Time that it wants: t, sigma, log-snr, half-log-snr, flow, index, index-rounded.", rich_help_panel=NETWORK),
+        typer.Option(
+            help="Time that it wants: t, sigma, log-snr, half-log-snr, flow, index, index-rounded.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
-    time_scale: Annotated[float | None, typer.Option(help="Factor of that time.", rich_help_panel=NETWORK)] = None,
-    num_timesteps: Annotated[int | None, typer.Option(help="Training steps, for the index units.", min=1, rich_help_panel=NETWORK)] = None,
-    input_scale: Annotated[str | None, typer.Option(help="Scale of its input: x, u, vp, flow.", rich_help_panel=NETWORK)] = None,
-    channels: Annotated[str | None, typer.Option(help="all, or first-half if it learns the variance too.", rich_help_panel=NETWORK)] = None,
-    network_dtype: Annotated[str | None, typer.Option(help="Of the network: bfloat16, float16, ...", rich_help_panel=NETWORK)] = None,
-    autocast: Annotated[str | None, typer.Option(help="dtype of torch.autocast around it.", rich_help_panel=NETWORK)] = None,
+    time_scale: Annotated[
+        float | None, typer.Option(help="Factor of that time.", rich_help_panel=NETWORK)
+    ] = None,
+    num_timesteps: Annotated[
+        int | None,
+        typer.Option(help="Training steps, for the index units.", min=1, rich_help_panel=NETWORK),
+    ] = None,
+    input_scale: Annotated[
+        str | None,
+        typer.Option(help="Scale of its input: x, u, vp, flow.", rich_help_panel=NETWORK),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="all, or first-half if it learns the variance too.", rich_help_panel=NETWORK
+        ),
+    ] = None,
+    network_dtype: Annotated[
+        str | None,
+        typer.Option(help="Of the network: bfloat16, float16, ...", rich_help_panel=NETWORK),
+    ] = None,
+    autocast: Annotated[
+        str | None, typer.Option(help="dtype of torch.autocast around it.", rich_help_panel=NETWORK)
+    ] = None,
     model_class: Annotated[
-        str | None, typer.Option(help="package.module:Class that a file of weights is for.", rich_help_panel=NETWORK)
+        str | None,
+        typer.Option(
+            help="package.module:Class that a file of weights is for.", rich_help_panel=NETWORK
+        ),
     ] = None,
-    model_args: Annotated[str | None, typer.Option(help='Its keyword arguments, JSON: {"width": 64}.', rich_help_panel=NETWORK)] = None,
+    model_args: Annotated[
+        str | None,
+        typer.Option(help='Its keyword arguments, JSON: {"width": 64}.', rich_help_panel=NETWORK),
+    ] = None,
     model_key: Annotated[
-        str | None, typer.Option(help="Entry of the file that holds the weights, e.g. ema.", rich_help_panel=NETWORK)
+        str | None,
+        typer.Option(
+            help="Entry of the file that holds the weights, e.g. ema.", rich_help_panel=NETWORK
+        ),
     ] = None,
     trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Run the code in a pickled file. Only if you trust it.", rich_help_panel=NETWORK)
+        bool,
+        typer.Option(
+            "--trust-pickle",
+            help="Run the code in a pickled file. Only if you trust it.",
+            rich_help_panel=NETWORK,
+        ),
     ] = False,
-    picture: Annotated[bool | None, typer.Option(help="Write grid.png; default: if samples are images.", rich_help_panel=OUTPUT)] = None,
+    picture: Annotated[
+        bool | None,
+        typer.Option(
+            help="Write grid.png; default: if samples are images.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     low: Annotated[float, typer.Option(help="Value shown black.", rich_help_panel=OUTPUT)] = -1.0,
     high: Annotated[float, typer.Option(help="Value shown white.", rich_help_panel=OUTPUT)] = 1.0,
 ) -> None:
@@ -103,11 +179,23 @@ def sample(
     place = process_device(device)
     event = _shape(shape)
     if target is not None:
-        network = {"model": model, "shape": event, "model_class": model_class, "model_args": model_args, "model_key": model_key}
-        score = _exact(target, chosen, [name for name, value in {**network, **options}.items() if value is not None])
+        network = {
+            "model": model,
+            "shape": event,
+            "model_class": model_class,
+            "model_args": model_args,
+            "model_key": model_key,
+        }
+        score = _exact(
+            target,
+            chosen,
+            [name for name, value in {**network, **options}.items() if value is not None],
+        )
     else:
         arguments = None if model_args is None else _json("--model-args", model_args)
-        score = _network(model, options, event, place, model_class, arguments, model_key, trust_pickle)
+        score = _network(
+            model, options, event, place, model_class, arguments, model_key, trust_pickle
+        )
     phase = isinstance(chosen, PhaseProcess)  # whose samples have further components after the data
     whole = event or score.bind(chosen).event_shape
     seen = IMAGES.get(target or "", whole[1:] if phase and whole else whole)
@@ -148,12 +236,21 @@ def sample(
         return
     console = Console(soft_wrap=True)
     state = f"{samples.drawn} drawn now" if samples.drawn else "complete already"
-    console.print(f"{samples.shape[0]} samples of shape {samples.shape[1:]} in {samples.path} ({state})", markup=False, highlight=False)
+    console.print(
+        f"{samples.shape[0]} samples of shape {samples.shape[1:]} in {samples.path} ({state})",
+        markup=False,
+        highlight=False,
+    )
     if picture is False or (picture is None and not is_image(seen or ())):
         return
     try:
         x = samples.load(LARGEST)
-        image_grid((x[:, 0] if phase else x).reshape(-1, *(seen or ())), out / "grid.png", low=low, high=high)
+        image_grid(
+            (x[:, 0] if phase else x).reshape(-1, *(seen or ())),
+            out / "grid.png",
+            low=low,
+            high=high,
+        )
     except SRKError as error:
         if picture:
             raise
@@ -165,7 +262,9 @@ def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Predict
     from srk.problems import named_problem
 
     if unwanted:
-        raise ArgumentError(f"--target {target} has an exact score and a shape of its own; leave out {', '.join(map(_option, unwanted))}")
+        raise ArgumentError(
+            f"--target {target} has an exact score and a shape of its own; leave out {', '.join(map(_option, unwanted))}"
+        )
     score: Prediction = named_problem("vp", target)[1].score(process)  # type: ignore[call-overload]  # it refuses what is not linear or of phase space
     return score
 
@@ -197,7 +296,9 @@ def _network(
     network = load_network(model, cls=cls, arguments=arguments, key=key, trust_pickle=trust_pickle)
     if isinstance(network, Prediction):
         if options:
-            raise ArgumentError(f"{model!r} is {network!r}, which says what it returns; leave out {', '.join(map(_option, options))}")
+            raise ArgumentError(
+                f"{model!r} is {network!r}, which says what it returns; leave out {', '.join(map(_option, options))}"
+            )
         inner = getattr(network, "network", None)
         if isinstance(inner, nn.Module):
             inner.to(place).eval()
@@ -205,7 +306,9 @@ def _network(
     kind = options.pop("prediction", None)
     if kind not in PREDICTIONS:
         said = "" if kind is None else f", not {kind!r}"
-        raise ArgumentError(f"say what the network returns: --prediction {', '.join(PREDICTIONS)}{said}")
+        raise ArgumentError(
+            f"say what the network returns: --prediction {', '.join(PREDICTIONS)}{said}"
+        )
     if isinstance(network, nn.Module):
         network.to(place, options.get("network_dtype"))
     made: Prediction = getattr(srk, PREDICTIONS[kind])(network, event_shape=event, **options)
@@ -220,9 +323,13 @@ def _json(option: str, text: str | None) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
     except ValueError as error:
-        raise ArgumentError(f"{option} is not JSON ({error}); e.g. {option} '{{\"width\": 64}}'") from None
+        raise ArgumentError(
+            f"{option} is not JSON ({error}); e.g. {option} '{{\"width\": 64}}'"
+        ) from None
     if not isinstance(found, dict):
-        raise ArgumentTypeError(f"{option} is a JSON object, name -> value, not {text}; e.g. {option} '{{\"width\": 64}}'")
+        raise ArgumentTypeError(
+            f"{option} is a JSON object, name -> value, not {text}; e.g. {option} '{{\"width\": 64}}'"
+        )
     return found
 
 
@@ -233,7 +340,9 @@ def _dtype(option: str, text: str | None) -> torch.dtype | None:
         return None
     found = getattr(torch, text, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ArgumentError(f"{option} {text} is not a floating-point dtype; e.g. float32, float64, bfloat16")
+        raise ArgumentError(
+            f"{option} {text} is not a floating-point dtype; e.g. float32, float64, bfloat16"
+        )
     return found
 
 
@@ -245,5 +354,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise ArgumentError(f"--shape {text} is not positive whole numbers with commas; e.g. --shape 3,32,32")
+        raise ArgumentError(
+            f"--shape {text} is not positive whole numbers with commas; e.g. --shape 3,32,32"
+        )
     return shape

@@ -13,7 +13,11 @@ from srk.registry import Registry
 
 CONTROLLERS: Registry[type[StepController]] = Registry(
     "controller",
-    {"what": lambda name, controller: (controller.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]},
+    {
+        "what": lambda name, controller: (
+            (controller.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]
+        )
+    },
 )
 
 
@@ -25,7 +29,9 @@ def register_controller(controller: Any, name: str | None = None) -> Any:
         ArgumentTypeError: not a subclass of `StepController`.
     """
     if not (isinstance(controller, type) and issubclass(controller, StepController)):
-        raise ArgumentTypeError(f"a controller is a subclass of srk.StepController, not {controller!r}")
+        raise ArgumentTypeError(
+            f"a controller is a subclass of srk.StepController, not {controller!r}"
+        )
     CONTROLLERS.register(name or controller.name, controller)
     return controller
 

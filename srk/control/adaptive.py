@@ -65,16 +65,28 @@ class Adaptive(StepController):
 
     rtol: float = attrs.field(default=1e-2, validator=attrs.validators.ge(0.0))
     atol: float = attrs.field(default=1e-2, validator=_positive)
-    norm: Literal["batch", "worst", "sample"] = attrs.field(default="batch", validator=attrs.validators.in_(("batch", "worst", "sample")))
-    estimate: Literal["embedded", "doubling"] = attrs.field(default="embedded", validator=attrs.validators.in_(("embedded", "doubling")))
+    norm: Literal["batch", "worst", "sample"] = attrs.field(
+        default="batch", validator=attrs.validators.in_(("batch", "worst", "sample"))
+    )
+    estimate: Literal["embedded", "doubling"] = attrs.field(
+        default="embedded", validator=attrs.validators.in_(("embedded", "doubling"))
+    )
     proportional: float = 0.2
     integral: float = attrs.field(default=0.7, validator=_positive)
     derivative: float = 0.0
-    safety: float = attrs.field(default=0.9, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)])
-    min_factor: float = attrs.field(default=0.2, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)])
+    safety: float = attrs.field(
+        default=0.9, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
+    )
+    min_factor: float = attrs.field(
+        default=0.2, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
+    )
     max_factor: float = attrs.field(default=2.0, validator=attrs.validators.gt(1.0))
-    first_step: float | None = attrs.field(default=None, validator=attrs.validators.optional(_positive))
-    max_nfe: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    first_step: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive)
+    )
+    max_nfe: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
+    )
 
     # the run that `first` began
     _axis: _Axis = attrs.field(init=False, repr=False, eq=False)
@@ -82,7 +94,9 @@ class Adaptive(StepController):
     _length: float = attrs.field(init=False, default=0.0, repr=False, eq=False)
     _norms: tuple[float, float] = attrs.field(init=False, default=(1.0, 1.0), repr=False, eq=False)
     _before: int = attrs.field(init=False, default=0, repr=False, eq=False)
-    _short: float = attrs.field(init=False, default=0.0, repr=False, eq=False)  # first length of those that go the same way again
+    _short: float = attrs.field(
+        init=False, default=0.0, repr=False, eq=False
+    )  # first length of those that go the same way again
 
     @property
     def doubling(self) -> bool:
@@ -115,7 +129,9 @@ class Adaptive(StepController):
         """Raise if the solver has no error estimate, or the noise cannot be retried."""
         process, solver, axis = problem.process, problem.solver, self._axis
         start, stop = axis.time(axis.start), self._target(axis.start)
-        plan = solver.plan_step(Step(process, process.level(start), process.level(stop), problem.eta, error=True))
+        plan = solver.plan_step(
+            Step(process, process.level(start), process.level(stop), problem.eta, error=True)
+        )
         if plan.error is None and not self.doubling:
             raise IncompatibleError(
                 f"controller='adaptive' needs a solver with an error estimate, which {solver.name} has not; use solver={_SOLVERS}, "
@@ -149,7 +165,11 @@ class Adaptive(StepController):
             else:
                 norm = math.sqrt(float(squares.mean() if self.norm == "batch" else squares.max()))
             if not math.isfinite(norm):
-                return Decision(False, None, f"stopped: the error estimate is not finite at t = {report.start:.6g}")
+                return Decision(
+                    False,
+                    None,
+                    f"stopped: the error estimate is not finite at t = {report.start:.6g}",
+                )
             accept = norm <= 1.0
             if passed is not None:
                 failed = math.sqrt(float(squares[~passed].max()))
@@ -159,9 +179,19 @@ class Adaptive(StepController):
         if accept and passed is None and report.stop == self._axis.process.t_min:
             return Decision(True, None)
         if self.max_nfe is not None and report.nfe + used > self.max_nfe:
-            return Decision(accept, None, f"stopped: {report.nfe} of max_nfe={self.max_nfe} network calls reached at t = {t:.6g}")
-        if min(self._length, math.inf if passed is None else self._short) < 1e-9 * (self._axis.stop - self._axis.start):
-            return Decision(accept, None, f"stopped: no step meets the tolerance at t = {t:.6g}; is the score smooth there?")
+            return Decision(
+                accept,
+                None,
+                f"stopped: {report.nfe} of max_nfe={self.max_nfe} network calls reached at t = {t:.6g}",
+            )
+        if min(self._length, math.inf if passed is None else self._short) < 1e-9 * (
+            self._axis.stop - self._axis.start
+        ):
+            return Decision(
+                accept,
+                None,
+                f"stopped: no step meets the tolerance at t = {t:.6g}; is the score smooth there?",
+            )
         after = None if report.stop == self._axis.process.t_min and accept else self._target(at)
         if passed is None:
             return Decision(accept, after)
@@ -171,7 +201,9 @@ class Adaptive(StepController):
         """Own time at which the next step from `at` ends; the last two share what is left, so that no sliver remains."""
         process, left = self._axis.process, self._axis.stop - at
         length = self._length if length is None else length
-        if left <= 1e-9 * abs(self._axis.stop - self._axis.start):  # beyond it only the step to sigma = 0
+        if left <= 1e-9 * abs(
+            self._axis.stop - self._axis.start
+        ):  # beyond it only the step to sigma = 0
             return float(process.t_min)
         if left <= 1.01 * length:
             return self._axis.time(self._axis.stop)
@@ -239,7 +271,9 @@ class _Axis:
         """Own time of a point, the ends exactly."""
         if value == self.start and not self.infinite:
             return float(self.process.t_max)
-        if value == self.stop and (not self.linear or self.process.level(self.process.t_min).sigma > 0.0):
+        if value == self.stop and (
+            not self.linear or self.process.level(self.process.t_min).sigma > 0.0
+        ):
             return float(self.process.t_min)
         return float(self.process.time(value)) if self.linear else -value
 

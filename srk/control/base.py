@@ -136,7 +136,9 @@ def steps_of(problem: Problem) -> int:
     """The number of steps of a fixed grid; raise if it is not a positive int."""
     n = problem.steps
     if n is None or isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ArgumentError(f"a fixed grid needs a positive number of steps, not {n!r}; use solve(..., steps=20) or solve(..., nfe=20)")
+        raise ArgumentError(
+            f"a fixed grid needs a positive number of steps, not {n!r}; use solve(..., steps=20) or solve(..., nfe=20)"
+        )
     return n
 
 

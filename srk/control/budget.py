@@ -69,7 +69,10 @@ class Profile:
         True
     """
 
-    lam: tuple[float, ...] = attrs.field(converter=_numbers, repr=lambda lam: f"<{len(lam)} edges from {lam[0]:.3g} to {lam[-1]:.3g}>")
+    lam: tuple[float, ...] = attrs.field(
+        converter=_numbers,
+        repr=lambda lam: f"<{len(lam)} edges from {lam[0]:.3g} to {lam[-1]:.3g}>",
+    )
     q: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
     process: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     calls: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))
@@ -77,11 +80,17 @@ class Profile:
     def __attrs_post_init__(self) -> None:
         lam, q = np.array(self.lam), np.array(self.q)
         if len(lam) != len(q) + 1 or len(q) < 2:
-            raise ArgumentError(f"a profile has n + 1 edges of half log-SNR and n >= 2 values of q, not {len(lam)} and {len(q)}")
+            raise ArgumentError(
+                f"a profile has n + 1 edges of half log-SNR and n >= 2 values of q, not {len(lam)} and {len(q)}"
+            )
         if not (np.isfinite(lam).all() and (np.diff(lam) > 0).all()):
-            raise ArgumentError("the edges of a profile, half log-SNRs, must be finite and increase from noise to data")
+            raise ArgumentError(
+                "the edges of a profile, half log-SNRs, must be finite and increase from noise to data"
+            )
         if not (np.isfinite(q).all() and (q >= 0).all() and q.max() > 0):
-            raise ArgumentError("the q of a profile must be finite, not negative, and not zero everywhere: does the network use its input?")
+            raise ArgumentError(
+                "the q of a profile must be finite, not negative, and not zero everywhere: does the network use its input?"
+            )
 
     # -- where it comes from --------------------------------------------------------------------------------------------
 
@@ -123,25 +132,40 @@ class Profile:
 
         Source: I-MMSE, D. Guo, S. Shamai, S. Verdu, IEEE Trans. Inf. Theory 51 (2005) 1261.
         """
-        from srk.noise import KeyedNoise  # the pilot is a run: the one place where a controller looks up to solve
+        from srk.noise import (
+            KeyedNoise,
+        )  # the pilot is a run: the one place where a controller looks up to solve
         from srk.scores import as_prediction
         from srk.solve import solve
 
         phase = isinstance(process, PhaseProcess)
         if statistic(process) is None:
-            raise IncompatibleError(f"a profile needs a log-SNR, but {process!r} is not a linear process; use grid='uniform'")
+            raise IncompatibleError(
+                f"a profile needs a log-SNR, but {process!r} is not a linear process; use grid='uniform'"
+            )
         prediction = as_prediction(score).bind(process)
         event = prediction.event_shape if shape is None else tuple(int(n) for n in shape)
         if event is None:
-            raise ArgumentError("the score does not know its event shape; say it: Profile.pilot(process, score, shape=(3, 32, 32))")
+            raise ArgumentError(
+                "the score does not know its event shape; say it: Profile.pilot(process, score, shape=(3, 32, 32))"
+            )
         count = max(16, -(-1024 // max(1, math.prod(event)))) if samples is None else samples
-        for name, value, least in (("samples", count, 1), ("steps", steps, 4), ("batch", batch or count, 1)):
+        for name, value, least in (
+            ("samples", count, 1),
+            ("steps", steps, 4),
+            ("batch", batch or count, 1),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(f"{name} of a pilot must be an int of at least {least}, not {value!r}")
+                raise ArgumentError(
+                    f"{name} of a pilot must be an int of at least {least}, not {value!r}"
+                )
         width = batch or count
         piece = prediction.select(slice(0, 1), width)
         # Conditions belong to the samples of the run's batch; without any, small states need not come in small batches
-        size = min(count, width if piece is not prediction else max(width, 1024 // max(1, math.prod(event))))
+        size = min(
+            count,
+            width if piece is not prediction else max(width, 1024 // max(1, math.prod(event))),
+        )
         total: Tensor | None = None
         times: tuple[float, ...] = ()
         calls = 0
@@ -170,7 +194,9 @@ class Profile:
         lam = np.array([process.level(t).lam for t in times])[: len(total) + 1]
         finite = np.isfinite(lam)
         coordinates = count * math.prod(event[1:] if phase else event)
-        q = total.cpu().double().numpy()[finite[1:] & finite[:-1]] / (coordinates * np.diff(lam[finite]))
+        q = total.cpu().double().numpy()[finite[1:] & finite[:-1]] / (
+            coordinates * np.diff(lam[finite])
+        )
         return Profile(lam[finite], q, repr(process), calls)
 
     @staticmethod
@@ -192,15 +218,25 @@ class Profile:
 
         r, error = np.array(_numbers(sigma)), np.array(_numbers(mmse))
         if r.ndim != 1 or r.shape != error.shape or len(r) < 3:
-            raise ArgumentError(f"a loss curve has as many errors as noise levels, at least 3, not {error.size} and {r.size}")
+            raise ArgumentError(
+                f"a loss curve has as many errors as noise levels, at least 3, not {error.size} and {r.size}"
+            )
         if not (np.isfinite(r).all() and (r > 0).all() and len(np.unique(r)) == len(r)):
-            raise ArgumentError("the noise levels sigma/alpha of a loss curve must be finite, positive and all different")
+            raise ArgumentError(
+                "the noise levels sigma/alpha of a loss curve must be finite, positive and all different"
+            )
         if not (np.isfinite(error).all() and (error >= 0).all()):
-            raise ArgumentError("the mean squared errors of a loss curve must be finite and not negative")
+            raise ArgumentError(
+                "the mean squared errors of a loss curve must be finite and not negative"
+            )
         order = np.argsort(-r)
         lam, error = np.log(1.0 / r[order]), error[order]
         # weighted in units of r^2, of which the error at small noise is a fraction
-        falling = isotonic_regression(error, weights=1.0 / np.maximum(error, LEAST * error.max() or 1.0) ** 2, increasing=False).x
+        falling = isotonic_regression(
+            error,
+            weights=1.0 / np.maximum(error, LEAST * error.max() or 1.0) ** 2,
+            increasing=False,
+        ).x
         profile = Profile(lam, -np.diff(falling) / np.diff(lam), repr(process))
         profile.check(process)
         return profile
@@ -222,10 +258,15 @@ class Profile:
         x = np.asarray(lam, dtype=float)
         edges = np.array(self.lam)
         tail = self.density(edges[[0, -1]]) / 2.0
-        left = np.concatenate([np.cumsum((np.array(self.q) * np.diff(edges))[::-1])[::-1], [0.0]]) + tail[1]
+        left = (
+            np.concatenate([np.cumsum((np.array(self.q) * np.diff(edges))[::-1])[::-1], [0.0]])
+            + tail[1]
+        )
         inside = np.exp(np.interp(x, edges, np.log(left)))
         beyond = self.density(x) / 2.0
-        error: Array = np.where(x > edges[-1], beyond, np.where(x < edges[0], left[0] + tail[0] - beyond, inside))
+        error: Array = np.where(
+            x > edges[-1], beyond, np.where(x < edges[0], left[0] + tail[0] - beyond, inside)
+        )
         return error
 
     def check(self, process: Any) -> None:
@@ -243,7 +284,13 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a small JSON file (replaced if it is there); returns its path."""
         place = Path(path)
-        data = {"srk-profile": VERSION, "process": self.process, "calls": self.calls, "lam": self.lam, "q": self.q}
+        data = {
+            "srk-profile": VERSION,
+            "process": self.process,
+            "calls": self.calls,
+            "lam": self.lam,
+            "q": self.q,
+        }
         place.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         return place
 
@@ -259,11 +306,17 @@ class Profile:
         try:
             data = json.loads(place.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ArgumentError(f"{place} is not JSON ({error}); a profile is written by Profile.save or srk grid") from None
+            raise ArgumentError(
+                f"{place} is not JSON ({error}); a profile is written by Profile.save or srk grid"
+            ) from None
         if not isinstance(data, dict) or "srk-profile" not in data:
-            raise ArgumentError(f"{place} holds no profile; one is written by Profile.save or srk grid")
+            raise ArgumentError(
+                f"{place} holds no profile; one is written by Profile.save or srk grid"
+            )
         if data["srk-profile"] != VERSION:
-            raise ArgumentError(f"{place} is a profile of version {data['srk-profile']!r}, and this srk reads {VERSION}; measure it again")
+            raise ArgumentError(
+                f"{place} is a profile of version {data['srk-profile']!r}, and this srk reads {VERSION}; measure it again"
+            )
         try:
             return Profile(data["lam"], data["q"], data["process"], data["calls"])
         except (KeyError, TypeError, ArgumentError) as error:
@@ -308,18 +361,34 @@ class Criterion:
     """
 
     power: float = attrs.field(validator=attrs.validators.ge(0.0))
-    slope: float = attrs.field(validator=attrs.validators.and_(attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf)))
-    residual: float = attrs.field(
-        default=0.0, validator=attrs.validators.and_(attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf))
+    slope: float = attrs.field(
+        validator=attrs.validators.and_(
+            attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf)
+        )
     )
-    uniform: float = attrs.field(default=0.1, validator=attrs.validators.and_(attrs.validators.ge(0.0), attrs.validators.le(1.0)))
+    residual: float = attrs.field(
+        default=0.0,
+        validator=attrs.validators.and_(
+            attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf)
+        ),
+    )
+    uniform: float = attrs.field(
+        default=0.1,
+        validator=attrs.validators.and_(attrs.validators.ge(0.0), attrs.validators.le(1.0)),
+    )
 
     def density(self, profile: Profile, x: Array) -> Array:
         """Steps per half log-SNR, of integral 1 over the equidistant points `x`, shape (n,)."""
         residual = np.clip(1.0 - profile.mmse(x) * np.exp(2.0 * x), LEAST_RESIDUAL, 1.0)
-        log = self.power * np.log(profile.density(x)) + self.slope * x + self.residual * np.log(residual)
+        log = (
+            self.power * np.log(profile.density(x))
+            + self.slope * x
+            + self.residual * np.log(residual)
+        )
         shape = np.exp(log - log.max())
-        density: Array = (1.0 - self.uniform) * shape / np.trapezoid(shape, x) + self.uniform / (x[-1] - x[0])
+        density: Array = (1.0 - self.uniform) * shape / np.trapezoid(shape, x) + self.uniform / (
+            x[-1] - x[0]
+        )
         return density
 
     def points(self, profile: Profile, n: int, noisy: float, clean: float) -> Array:
@@ -347,7 +416,9 @@ def _criterion(value: Any) -> Criterion | None:
     if value is None or isinstance(value, Criterion):
         return value
     if value not in CRITERIA:
-        raise ArgumentError(f"criterion is one of {', '.join(map(repr, CRITERIA))} or an srk.control.Criterion, not {value!r}")
+        raise ArgumentError(
+            f"criterion is one of {', '.join(map(repr, CRITERIA))} or an srk.control.Criterion, not {value!r}"
+        )
     return CRITERIA[value]
 
 
@@ -384,8 +455,12 @@ class Budget(Grid):
 
     name = "budget"
 
-    profile: Profile | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Profile)))
-    criterion: Criterion | Literal["concentrated", "broad", "kl", "l2"] | None = attrs.field(default=None, converter=_criterion)
+    profile: Profile | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Profile))
+    )
+    criterion: Criterion | Literal["concentrated", "broad", "kl", "l2"] | None = attrs.field(
+        default=None, converter=_criterion
+    )
     samples: int | None = None
     steps: int = 32
     seed: int = PILOT_SEED

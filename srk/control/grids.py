@@ -19,17 +19,28 @@ from srk.processes.phase import statistic
 
 def _need_linear(grid: Grid, process: Any) -> None:
     if statistic(process) is None:
-        raise IncompatibleError(f"the grid {grid.name!r} needs a log-SNR, but {process!r} is not a linear process; use grid='uniform'")
+        raise IncompatibleError(
+            f"the grid {grid.name!r} needs a log-SNR, but {process!r} is not a linear process; use grid='uniform'"
+        )
 
 
-def _from_log_snr(process: LinearProcess, points: Callable[[int, float, float], np.ndarray], n: int) -> list[float]:
+def _from_log_snr(
+    process: LinearProcess, points: Callable[[int, float, float], np.ndarray], n: int
+) -> list[float]:
     """Own times of n + 1 half log-SNRs points(n, noisy, clean), the ends exactly t_max and t_min."""
     ends = Range.of(process)
     lams = points(n, ends.noisy, ends.clean)
     inner = [process.time(float(lam)) for lam in lams[1:-1]]
-    last = [process.t_min] if ends.stop.sigma > 0 else [process.time(float(lams[-1])), process.t_min]
+    last = (
+        [process.t_min] if ends.stop.sigma > 0 else [process.time(float(lams[-1])), process.t_min]
+    )
     if len(last) == 2:  # t_min is noise-free: the last step is the denoiser
-        inner, last = [process.time(float(lam)) for lam in points(n - 1, ends.noisy, ends.clean)[1:]] if n > 1 else [], [process.t_min]
+        inner, last = (
+            [process.time(float(lam)) for lam in points(n - 1, ends.noisy, ends.clean)[1:]]
+            if n > 1
+            else [],
+            [process.t_min],
+        )
     return [process.t_max, *inner, *last]
 
 
@@ -70,7 +81,9 @@ class LogSNR(Grid):
 
     def times(self, problem: Problem) -> list[float]:
         _need_linear(self, problem.process)
-        return _from_log_snr(problem.process, lambda n, a, b: a + (b - a) * (np.arange(n + 1) / n), steps_of(problem))
+        return _from_log_snr(
+            problem.process, lambda n, a, b: a + (b - a) * (np.arange(n + 1) / n), steps_of(problem)
+        )
 
 
 @attrs.define
@@ -134,7 +147,10 @@ class Gauge(Grid):
             def cumulative(lam: float) -> float:
                 return 0.85 * (mass(lam) - lo) / total + 0.15 * (lam - noisy) / width
 
-            inner = [brentq(lambda x, i=i: cumulative(x) - i / n, noisy, clean, xtol=1e-13) for i in range(1, n)]
+            inner = [
+                brentq(lambda x, i=i: cumulative(x) - i / n, noisy, clean, xtol=1e-13)
+                for i in range(1, n)
+            ]
             return np.array([noisy, *inner, clean])
 
         return _from_log_snr(problem.process, points, steps_of(problem))
@@ -158,14 +174,18 @@ class Times(Grid):
     def times(self, problem: Problem) -> list[float]:
         values = [problem.process.check_time(t) for t in self.values]
         if len(values) < 2:
-            raise TimeError(f"a list of times needs at least two entries, not {values!r}; for example [process.t_max, ..., process.t_min]")
+            raise TimeError(
+                f"a list of times needs at least two entries, not {values!r}; for example [process.t_max, ..., process.t_min]"
+            )
         if problem.steps is not None and problem.steps != len(values) - 1:
             raise ArgumentError(
                 f"the list of {len(values)} times makes {len(values) - 1} steps, but steps={problem.steps}; leave steps out"
             )
         for i, (a, b) in enumerate(pairwise(values)):
             if a == b:
-                raise TimeError(f"the list of times repeats {a!r} at positions {i} and {i + 1}; every step must have a length")
+                raise TimeError(
+                    f"the list of times repeats {a!r} at positions {i} and {i + 1}; every step must have a length"
+                )
             if b > a:
                 raise TimeError(
                     f"the list of times must decrease from noise to data, but entry {i + 1} ({b!r}) is above entry {i} ({a!r})"
@@ -184,4 +204,6 @@ def as_grid(grid: Any) -> Any:
         return CONTROLLERS[grid]()
     if isinstance(grid, Sequence) or hasattr(grid, "tolist"):
         return Times(grid.tolist() if hasattr(grid, "tolist") else grid)
-    raise ArgumentTypeError(f"a grid is a name, a decreasing list of times or an srk.StepController, not {grid!r}")
+    raise ArgumentTypeError(
+        f"a grid is a name, a decreasing list of times or an srk.StepController, not {grid!r}"
+    )

@@ -80,7 +80,9 @@ def sampler(solver: str | Integrator | StochasticTableau, *, frame: Frame = "edm
     """
     method = integrator(solver)
     if frame not in get_args(Frame):
-        raise ArgumentError(f"frame is 'edm' (x0 + sigma eps) or 'flow' ((1 - sigma) x0 + sigma eps), not {frame!r}")
+        raise ArgumentError(
+            f"frame is 'edm' (x0 + sigma eps) or 'flow' ((1 - sigma) x0 + sigma eps), not {frame!r}"
+        )
     eta_default = method.default_eta
 
     def stochastic(
@@ -94,7 +96,19 @@ def sampler(solver: str | Integrator | StochasticTableau, *, frame: Frame = "edm
         s_noise: float = 1.0,
         noise_sampler: NoiseSampler | None = None,
     ) -> Tensor:
-        return _sample(method, frame, model, x, sigmas, extra_args, callback, disable, eta, s_noise, noise_sampler)
+        return _sample(
+            method,
+            frame,
+            model,
+            x,
+            sigmas,
+            extra_args,
+            callback,
+            disable,
+            eta,
+            s_noise,
+            noise_sampler,
+        )
 
     def deterministic(
         model: Model,
@@ -104,7 +118,9 @@ def sampler(solver: str | Integrator | StochasticTableau, *, frame: Frame = "edm
         callback: Callable[[dict[str, Any]], Any] | None = None,
         disable: bool | None = None,
     ) -> Tensor:
-        return _sample(method, frame, model, x, sigmas, extra_args, callback, disable, 0.0, 1.0, None)
+        return _sample(
+            method, frame, model, x, sigmas, extra_args, callback, disable, 0.0, 1.0, None
+        )
 
     sample: Sampler = stochastic if method.eta_range[1] > 0.0 else deterministic
     name = solver if isinstance(solver, str) else method.name
@@ -129,7 +145,9 @@ def _sample(
     times = _times(sigmas, frame)
     if len(times) < 2:
         return x
-    process: LinearProcess = EDM(times[-1], times[0]) if frame == "edm" else Flow(times[-1], times[0])
+    process: LinearProcess = (
+        EDM(times[-1], times[0]) if frame == "edm" else Flow(times[-1], times[0])
+    )
     step, told = 0, -1
 
     def network(state: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
@@ -137,7 +155,15 @@ def _sample(
         denoised = model(state, sigma, **kwargs)
         if callback is not None and told < step:
             told = step
-            callback({"x": state.clone(), "i": step, "sigma": sigmas[step], "sigma_hat": sigma[0], "denoised": denoised})
+            callback(
+                {
+                    "x": state.clone(),
+                    "i": step,
+                    "sigma": sigmas[step],
+                    "sigma_hat": sigma[0],
+                    "denoised": denoised,
+                }
+            )
         return denoised
 
     def count(info: StepInfo) -> None:
@@ -162,7 +188,9 @@ def _times(sigmas: Tensor, frame: Frame) -> list[float]:
     """The sigmas as floats, in one transfer from their device."""
     if not isinstance(sigmas, Tensor) or sigmas.ndim != 1:
         raise ArgumentTypeError(f"sigmas must be a tensor of shape (steps + 1,), not {sigmas!r}")
-    times: list[float] = sigmas.detach().cpu().double().tolist()  # not at once: some devices lack float64
+    times: list[float] = (
+        sigmas.detach().cpu().double().tolist()
+    )  # not at once: some devices lack float64
     for i, (a, b) in enumerate(pairwise(times)):
         if not a > b >= 0.0 or math.isinf(a):
             raise TimeError(
@@ -170,7 +198,9 @@ def _times(sigmas: Tensor, frame: Frame) -> list[float]:
                 "drop repeated ones, e.g. torch.unique_consecutive(sigmas)"
             )
     if frame == "flow" and times and times[0] > 1.0:
-        raise TimeError(f"in the frame 'flow' sigmas run from 1 to 0, but the first is {times[0]!r}; frame='edm' has no such bound")
+        raise TimeError(
+            f"in the frame 'flow' sigmas run from 1 to 0, but the first is {times[0]!r}; frame='edm' has no such bound"
+        )
     return times
 
 
@@ -179,8 +209,15 @@ class _HostNoise(NoiseSource):
 
     name = "k-diffusion"
 
-    def __init__(self, function: NoiseSampler | None, sigmas: Tensor, process: LinearProcess, scale: float) -> None:
-        self._function, self._sigmas, self._process, self._scale = function, sigmas, process, float(scale)
+    def __init__(
+        self, function: NoiseSampler | None, sigmas: Tensor, process: LinearProcess, scale: float
+    ) -> None:
+        self._function, self._sigmas, self._process, self._scale = (
+            function,
+            sigmas,
+            process,
+            float(scale),
+        )
         self._intervals: dict[int, tuple[Tensor, Tensor]] = {}
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
@@ -190,12 +227,17 @@ class _HostNoise(NoiseSource):
         for plan, ends in zip(plans, pairwise(self._sigmas), strict=True):
             cuts = [*map(self._sigmas.new_tensor, self._cuts(plan))]
             pieces = pairwise([ends[0], *cuts, ends[1]])
-            self._intervals.update((id(slot), piece) for slot, piece in zip(plan.slots, pieces, strict=bool(plan.slots)))
+            self._intervals.update(
+                (id(slot), piece)
+                for slot, piece in zip(plan.slots, pieces, strict=bool(plan.slots))
+            )
 
     def _cuts(self, plan: StepPlan) -> list[float]:
         """Where the step is cut so that each of its draws has a piece of its own."""
         pieces, start, stop = len(plan.slots), plan.start.t, plan.stop.t
-        if plan.clock == "-sigma/alpha":  # the path in sigma itself, of which `dpmpp-sde` asks two pieces
+        if (
+            plan.clock == "-sigma/alpha"
+        ):  # the path in sigma itself, of which `dpmpp-sde` asks two pieces
             return [self._process.time(-math.log(-slot.stop)) for slot in plan.slots[:-1]]
         return [start + (stop - start) * i / pieces for i in range(1, pieces)]
 
@@ -208,8 +250,14 @@ class _HostNoise(NoiseSource):
         else:
             result = self._function(*self._intervals[id(slot)])
             if not isinstance(result, Tensor) or result.shape != out.shape:
-                got = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
-                raise ArgumentError(f"noise_sampler(sigma, sigma_next) must return unit normals of shape {tuple(out.shape)}, not {got}")
+                got = (
+                    f"a tensor of shape {tuple(result.shape)}"
+                    if isinstance(result, Tensor)
+                    else repr(result)
+                )
+                raise ArgumentError(
+                    f"noise_sampler(sigma, sigma_next) must return unit normals of shape {tuple(out.shape)}, not {got}"
+                )
             out.copy_(result)
         if self._scale != 1.0:
             out.mul_(self._scale)

@@ -40,7 +40,9 @@ from srk.tableaus import register_tableau as _register_tableau
 @cache
 def _measured() -> dict[str, dict[str, float]]:
     """Orders as benchmarks/orders.py measured them, by solver."""
-    values: dict[str, dict[str, float]] = json.loads(files(__package__).joinpath("measured.json").read_text(encoding="utf-8"))
+    values: dict[str, dict[str, float]] = json.loads(
+        files(__package__).joinpath("measured.json").read_text(encoding="utf-8")
+    )
     return values
 
 
@@ -54,7 +56,9 @@ def _order(name: str, kind: str, value: float | None) -> str:
 
 def _eta(solver: Integrator) -> str:
     low, high = solver.eta_range
-    return f"{low:g}" if low == high else f"{low:g}.." + ("" if high == float("inf") else f"{high:g}")
+    return (
+        f"{low:g}" if low == high else f"{low:g}.." + ("" if high == float("inf") else f"{high:g}")
+    )
 
 
 SOLVERS: Registry[Integrator] = Registry(
@@ -108,7 +112,9 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
     """
     key = name or tableau.name
     if key in SOLVERS:
-        raise DuplicateNameError(f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau")
+        raise DuplicateNameError(
+            f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau"
+        )
     tableau = _register_tableau(tableau, name)
     SOLVERS.register(key, TableauSolver(tableau))
     return tableau
@@ -122,7 +128,9 @@ def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
         return TableauSolver(solver)
     if isinstance(solver, str):
         return SOLVERS[solver]
-    raise ArgumentTypeError(f"solver must be a name, an srk.Integrator or an srk.StochasticTableau, not {solver!r}")
+    raise ArgumentTypeError(
+        f"solver must be a name, an srk.Integrator or an srk.StochasticTableau, not {solver!r}"
+    )
 
 
 _solver: type[Integrator]
@@ -152,7 +160,21 @@ for _solver in (
 ):
     register_solver(_solver)
 # Multistep and single-step methods of the papers and of diffusers
-for _solver in (SASolver, SEEDS2, SEEDS3, ERSDE1, ERSDE2, ERSDE3, DDRaM, AcceleratedDDPM, UniPC2, UniPC3, DEIS2, DEIS3, GDDIM):
+for _solver in (
+    SASolver,
+    SEEDS2,
+    SEEDS3,
+    ERSDE1,
+    ERSDE2,
+    ERSDE3,
+    DDRaM,
+    AcceleratedDDPM,
+    UniPC2,
+    UniPC3,
+    DEIS2,
+    DEIS3,
+    GDDIM,
+):
     register_solver(_solver)
 for _name, _tableau in TABLEAUS.items():
     SOLVERS.register(_name, TableauSolver(_tableau))

@@ -66,7 +66,9 @@ class ExponentialAdams(Integrator):
             if c:
                 carried: Carried = step.memory[0]
                 places = [lam - carried.lam for lam in lams[:c]]
-                x = board.memory(0) + start.alpha * _dot(self._corrector(places, places[0], carried.rate), values)
+                x = board.memory(0) + start.alpha * _dot(
+                    self._corrector(places, places[0], carried.rate), values
+                )
         places = [lam - start.lam for lam in lams[:p]]
         base = x * (stop.alpha / start.alpha * math.exp(-rate * h))
         if tau > 0.0:

@@ -66,8 +66,12 @@ class EulerAncestral(Integrator):
         node = board.evaluate(board.state, start)
         H, up = ancestral_step(step.h, step.eta)
         down = math.sqrt(max(0.0, 1.0 - up**2)) if math.isinf(step.h) else math.exp(step.h - H)
-        carried = board.state * (stop.sigma * down / start.sigma)  # e^{-H} alpha'/alpha, finite at alpha = 0
-        return board.finish(carried - node.value * (stop.alpha * math.expm1(-H)) + ancestral_noise(board, gauge, up))
+        carried = board.state * (
+            stop.sigma * down / start.sigma
+        )  # e^{-H} alpha'/alpha, finite at alpha = 0
+        return board.finish(
+            carried - node.value * (stop.alpha * math.expm1(-H)) + ancestral_noise(board, gauge, up)
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -149,7 +153,9 @@ def _ancestral_midpoint(step: Step, *, data: bool) -> StepPlan:
     first = board.evaluate(board.state, start)
     level = stop if step.eta == 1.0 else step.process.level_at(start.lam + 0.5 * H)
     u = board.state / start.alpha
-    node = board.evaluate((u * math.exp(-0.5 * H) - first.value * math.expm1(-0.5 * H)) * level.alpha, level)
+    node = board.evaluate(
+        (u * math.exp(-0.5 * H) - first.value * math.expm1(-0.5 * H)) * level.alpha, level
+    )
     if data:
         down = u * math.exp(-H) - node.value * math.expm1(-H)
     else:

@@ -65,7 +65,10 @@ class Auto(Integrator):
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
         chosen = self.choose(process, eta, steps)
         extras = (
-            [] if not isinstance(chosen, SRK2M) else ["local"] * math.isfinite(chosen.local) + ["matched"] * (chosen.weights == "matched")
+            []
+            if not isinstance(chosen, SRK2M)
+            else ["local"] * math.isfinite(chosen.local)
+            + ["matched"] * (chosen.weights == "matched")
         )
         return f"{self.name}: {chosen.name}" + (f" ({', '.join(extras)})" if extras else "")
 

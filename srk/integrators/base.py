@@ -95,7 +95,9 @@ class Integrator(ABC):
         an exponential Euler step, unless the method has a step of its own there. A phase-space process is reversed through its statistic by
         methods that do not mix its components themselves.
         """
-        if isinstance(step.process, PhaseProcess) and (step.stop.sigma == 0.0 or (self.linear_only and not self.phase)):
+        if isinstance(step.process, PhaseProcess) and (
+            step.stop.sigma == 0.0 or (self.linear_only and not self.phase)
+        ):
             from srk.integrators.phase import lift
 
             return lift(step, self.plan_step(attrs.evolve(step, process=step.process.statistic)))
@@ -132,10 +134,18 @@ class Integrator(ABC):
         """Raise `IncompatibleError` if the method cannot reverse `process` with `eta`; the message names one that can."""
         low, high = self.eta_range
         if not (math.isfinite(eta) and eta >= 0):
-            raise ArgumentError(f"eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE), not {eta!r}")
+            raise ArgumentError(
+                f"eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE), not {eta!r}"
+            )
         if not low <= eta <= high:
             allowed = f"eta = {low:g}" if low == high else f"{low:g} <= eta <= {high:g}"
-            cure = "'dpmpp-2m' or 'ddim'" if eta == 0 else "'srk2m' or 'ddpm'" if eta <= 1 else "'ddpm' or 'dpmpp-2m-sde'"
+            cure = (
+                "'dpmpp-2m' or 'ddim'"
+                if eta == 0
+                else "'srk2m' or 'ddpm'"
+                if eta <= 1
+                else "'ddpm' or 'dpmpp-2m-sde'"
+            )
             raise IncompatibleError(
                 f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; "
                 f"use eta={self.default_eta:g}, or solver={cure}"

@@ -19,17 +19,23 @@ from srk.processes.base import Level
 
 def ou_step(start: Level, stop: Level) -> float:
     """The step in Ornstein-Uhlenbeck time, (1/2) log((1 + r^2)/(1 + r'^2)), without cancellation."""
-    return 0.5 * math.log1p(stop.sigma**2 * math.expm1(2.0 * (stop.lam - start.lam)) / (stop.alpha**2 + stop.sigma**2))
+    return 0.5 * math.log1p(
+        stop.sigma**2 * math.expm1(2.0 * (stop.lam - start.lam)) / (stop.alpha**2 + stop.sigma**2)
+    )
 
 
 def preserving_score(node: Node, level: Level) -> LinearForm:
     """The score of Y = x/sqrt(alpha^2 + sigma^2) from an evaluation at `level`."""
-    return (node.value * level.alpha - node.x) * (math.hypot(level.alpha, level.sigma) / level.sigma**2)
+    return (node.value * level.alpha - node.x) * (
+        math.hypot(level.alpha, level.sigma) / level.sigma**2
+    )
 
 
 def _seed(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ArgumentTypeError(f"seed must be an int >= 0, or None for a midpoint that is not random, not {value!r}")
+        raise ArgumentTypeError(
+            f"seed must be an int >= 0, or None for a midpoint that is not random, not {value!r}"
+        )
     return value
 
 
@@ -63,7 +69,9 @@ class DDRaM(Integrator):
     reference = "Zhang, Huan, Huang, Boffi, Chen, Chewi 2025, Sublinear iterations can suffice even for DDPMs (arXiv 2511.04844)"
     advice = "two calls; for its theory: seeds-2 and srk2s are more accurate"
 
-    frame: Literal["score", "data"] = attrs.field(default="score", validator=attrs.validators.in_(("score", "data")))
+    frame: Literal["score", "data"] = attrs.field(
+        default="score", validator=attrs.validators.in_(("score", "data"))
+    )
     seed: int | None = attrs.field(default=0, converter=_seed)
 
     def _fraction(self, index: int, x: float) -> float:
@@ -80,19 +88,32 @@ class DDRaM(Integrator):
         start, stop, eta = step.start, step.stop, step.eta
         d = ou_step(start, stop)
         tau = self._fraction(step.index, d) * d
-        r1 = stop.r**2  # 1 + r^2 = e^{2 t} in Ornstein-Uhlenbeck time t; the stage is d - tau before the end
-        middle: Level = step.process.level_at(-0.5 * math.log(r1 + (1.0 + r1) * math.expm1(2.0 * (d - tau))))
+        r1 = (
+            stop.r**2
+        )  # 1 + r^2 = e^{2 t} in Ornstein-Uhlenbeck time t; the stage is d - tau before the end
+        middle: Level = step.process.level_at(
+            -0.5 * math.log(r1 + (1.0 + r1) * math.expm1(2.0 * (d - tau)))
+        )
         board = step.draft("gauge(inf,1)")
         first = board.evaluate(board.state, start)
         # In u = x/alpha = e^t Y nothing decays: the growth is that of Y alone, and noise keeps its size
         u = board.state / start.alpha
-        z1, z2 = board.normal(-(start.r**2), -(middle.r**2)), board.normal(-(middle.r**2), -(stop.r**2))
+        z1, z2 = (
+            board.normal(-(start.r**2), -(middle.r**2)),
+            board.normal(-(middle.r**2), -(stop.r**2)),
+        )
         before = z1 * (eta * middle.r * math.sqrt(math.expm1(2.0 * (middle.lam - start.lam))))
         after = z2 * (eta * stop.r * math.sqrt(math.expm1(2.0 * (stop.lam - middle.lam))))
-        rise = (1.0 + eta**2) / middle.alpha * math.hypot(middle.alpha, middle.sigma) * math.expm1(tau)
-        node = board.evaluate((u + preserving_score(first, start) * rise + before) * middle.alpha, middle)
+        rise = (
+            (1.0 + eta**2) / middle.alpha * math.hypot(middle.alpha, middle.sigma) * math.expm1(tau)
+        )
+        node = board.evaluate(
+            (u + preserving_score(first, start) * rise + before) * middle.alpha, middle
+        )
         rise = (1.0 + eta**2) / stop.alpha * math.hypot(stop.alpha, stop.sigma) * math.expm1(d)
-        return board.finish((u + preserving_score(node, middle) * rise + before + after) * stop.alpha)
+        return board.finish(
+            (u + preserving_score(node, middle) * rise + before + after) * stop.alpha
+        )
 
     def _data(self, step: Step) -> StepPlan:
         start, stop = step.start, step.stop
@@ -103,5 +124,7 @@ class DDRaM(Integrator):
         noise = noise_path(board, step)
         first = board.evaluate(board.state, start)
         u = board.state / start.alpha
-        node = board.evaluate((u * math.exp(-part) + first.value * psi(0, part) + noise(level)) * level.alpha, level)
+        node = board.evaluate(
+            (u * math.exp(-part) + first.value * psi(0, part) + noise(level)) * level.alpha, level
+        )
         return board.finish((u * math.exp(-x) + node.value * psi(0, x) + noise(stop)) * stop.alpha)

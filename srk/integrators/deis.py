@@ -26,7 +26,9 @@ class DEIS2(Integrator):
     name = "deis-2"
     weak_order = 2.0
     eta_range = (0.0, 0.0)
-    reference = "Zhang and Chen 2022, DEIS (arXiv 2204.13902), eq. 14-15, log-rho form as in diffusers"
+    reference = (
+        "Zhang and Chen 2022, DEIS (arXiv 2204.13902), eq. 14-15, log-rho form as in diffusers"
+    )
     advice = "ODE, one call, order 2, noise prediction"
 
     order: ClassVar[int] = 2
@@ -36,11 +38,17 @@ class DEIS2(Integrator):
         board = step.draft()
         node = board.evaluate(board.state, start)
         lams: list[float] = [start.lam, *step.memory]
-        eps = [(node.x - node.value * start.alpha) / start.sigma] + [board.memory(i) for i in range(len(step.memory))]
+        eps = [(node.x - node.value * start.alpha) / start.sigma] + [
+            board.memory(i) for i in range(len(step.memory))
+        ]
         # d rho = -rho dlam, heaviest at the start of the step: the integral of the step reversed
         weights = exponential_weights([start.lam + h - lam for lam in lams], h)
-        u = board.state / start.alpha - start.r * sum((e * w for e, w in zip(eps, weights, strict=True)), ZERO)
-        return board.finish(u * stop.alpha, keep=list(zip(eps, lams, strict=True))[: self.order - 1])
+        u = board.state / start.alpha - start.r * sum(
+            (e * w for e, w in zip(eps, weights, strict=True)), ZERO
+        )
+        return board.finish(
+            u * stop.alpha, keep=list(zip(eps, lams, strict=True))[: self.order - 1]
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -44,7 +44,9 @@ class DPMSolver2(Integrator):
     reference = "Lu et al. 2022 (arXiv 2206.00927), algorithm 1"
     advice = "ODE, two calls, order 2, noise form; for unguided models"
 
-    node: float = attrs.field(default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
+    node: float = attrs.field(
+        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
+    )
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node
@@ -53,7 +55,9 @@ class DPMSolver2(Integrator):
         u = board.state / start.alpha
         eps = _noise_at(board, u, start)
         eps_s = _noise_at(board, u - eps * (level.r * math.expm1(c * h)), level)
-        return board.finish((u - (eps + (eps_s - eps) * (0.5 / c)) * (stop.r * math.expm1(h))) * stop.alpha)
+        return board.finish(
+            (u - (eps + (eps_s - eps) * (0.5 / c)) * (stop.r * math.expm1(h))) * stop.alpha
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +87,9 @@ class DPMSolver3(Integrator):
     nodes: tuple[float, float] = attrs.field(default=(1.0 / 3.0, 2.0 / 3.0))
 
     @nodes.validator
-    def _check_nodes(self, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
+    def _check_nodes(
+        self, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]
+    ) -> None:
         if len(value) != 2 or not 0.0 < value[0] < value[1] <= 1.0:
             raise ArgumentError(
                 f"the nodes of dpm-solver-3 are two fractions of the step, 0 < c1 < c2 <= 1, not {value!r}; the usual ones are (1/3, 2/3)"
@@ -98,7 +104,11 @@ class DPMSolver3(Integrator):
         u = board.state / start.alpha
         eps = _noise_at(board, u, start)
         eps1 = _noise_at(board, u - eps * (level1.r * math.expm1(c1 * h)), level1)
-        u2 = u - eps * (level2.r * math.expm1(c2 * h)) + (eps1 - eps) * (level2.r * (c2 / c1) * psi(1, -c2 * h))
+        u2 = (
+            u
+            - eps * (level2.r * math.expm1(c2 * h))
+            + (eps1 - eps) * (level2.r * (c2 / c1) * psi(1, -c2 * h))
+        )
         eps2 = _noise_at(board, u2, level2)
         new = u - eps * (stop.r * math.expm1(h)) + (eps2 - eps) * (stop.r / c2 * psi(1, -h))
         return board.finish(new * stop.alpha)

@@ -34,7 +34,9 @@ class DPMppSDE(Integrator):
     reference = "k-diffusion 0.1.1, sample_dpmpp_sde, after Lu et al. 2022 (arXiv 2211.01095)"
     advice = "two calls, order 2, single step; dpmpp-2m-sde is more accurate at the same cost"
 
-    node: float = attrs.field(default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
+    node: float = attrs.field(
+        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
+    )
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node
@@ -47,7 +49,12 @@ class DPMppSDE(Integrator):
         n2 = n1 * math.sqrt(f) + rest * math.sqrt(max(0.0, 1.0 - f))
 
         H, up = ancestral_step(c * h, step.eta)
-        node = board.evaluate((u * math.exp(-H) - first.value * math.expm1(-H) + n1 * (level.r * up)) * level.alpha, level)
+        node = board.evaluate(
+            (u * math.exp(-H) - first.value * math.expm1(-H) + n1 * (level.r * up)) * level.alpha,
+            level,
+        )
         H, up = ancestral_step(h, step.eta)
         denoised = first.value * (1.0 - 0.5 / c) + node.value * (0.5 / c)
-        return board.finish((u * math.exp(-H) - denoised * math.expm1(-H) + n2 * (stop.r * up)) * stop.alpha)
+        return board.finish(
+            (u * math.exp(-H) - denoised * math.expm1(-H) + n2 * (stop.r * up)) * stop.alpha
+        )

@@ -83,7 +83,9 @@ class Heun(Integrator):
 
     def plan(self, step: Step) -> StepPlan:
         board = step.draft()
-        return board.finish(_heun(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha)
+        return board.finish(
+            _heun(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +108,10 @@ class DPM2(Integrator):
 
     def plan(self, step: Step) -> StepPlan:
         board = step.draft()
-        return board.finish(_midpoint(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha)
+        return board.finish(
+            _midpoint(board, board.state / step.start.alpha, step.start, step.stop)
+            * step.stop.alpha
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -119,7 +124,9 @@ class _Churned(Integrator):
 
     noise_free = True
 
-    s_churn: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0.0)))
+    s_churn: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(0.0))
+    )
     s_min: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
     s_max: float = attrs.field(default=math.inf, validator=attrs.validators.ge(0.0))
     s_noise: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
@@ -133,7 +140,9 @@ class _Churned(Integrator):
         u = board.state / start.alpha
         hat = self._raised(step)
         if hat is not start:
-            u = u + board.normal(start.lam, stop.lam) * (self.s_noise * math.sqrt((hat.r - start.r) * (hat.r + start.r)))
+            u = u + board.normal(start.lam, stop.lam) * (
+                self.s_noise * math.sqrt((hat.r - start.r) * (hat.r + start.r))
+            )
         return board.finish(self._down(board, u, hat, stop) * stop.alpha)
 
     def _raised(self, step: Step) -> Level:

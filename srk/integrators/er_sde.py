@@ -41,7 +41,9 @@ class ERSDE1(Integrator):
     name = "er-sde-1"
     strong_order = 1.0
     weak_order = 1.0
-    reference = "Cui et al. 2023, ER-SDE-Solver (arXiv 2309.06169), eq. 12-16; the authors' vp_1_order"
+    reference = (
+        "Cui et al. 2023, ER-SDE-Solver (arXiv 2309.06169), eq. 12-16; the authors' vp_1_order"
+    )
     advice = "one call, order 1, with noise that fades towards the end"
 
     order: ClassVar[int] = 1
@@ -72,8 +74,12 @@ class ERSDE1(Integrator):
                 before = (values[1] - values[2]) / (places[1] - places[2])
                 u = u + (slope - before) * (2.0 / (places[0] - places[2]) * moments[1])
         if ratio < 0.0:
-            u = u + board.normal(math.exp(-2.0 * g0), math.exp(-2.0 * (g0 + ratio))) * (r1 * math.sqrt(-math.expm1(2.0 * ratio)))
-        return board.finish(u * stop.alpha, keep=list(zip(values, places, strict=True))[: self.order - 1])
+            u = u + board.normal(math.exp(-2.0 * g0), math.exp(-2.0 * (g0 + ratio))) * (
+                r1 * math.sqrt(-math.expm1(2.0 * ratio))
+            )
+        return board.finish(
+            u * stop.alpha, keep=list(zip(values, places, strict=True))[: self.order - 1]
+        )
 
     def _growth(self, r: float, e: float) -> float:
         """eta^2 log(phi(r)/r)."""

@@ -36,10 +36,14 @@ class DDPM(Integrator):
     strong_order = 1.0
     weak_order = 1.0
     infinite_noise = True
-    reference = "Ho et al. 2020 (arXiv 2006.11239), eq. 7; Song et al. 2021 (arXiv 2010.02502) for eta"
+    reference = (
+        "Ho et al. 2020 (arXiv 2006.11239), eq. 7; Song et al. 2021 (arXiv 2010.02502) for eta"
+    )
     advice = "the baseline: robust, one call, order 1"
 
-    frame: Literal["data", "noise", "score"] = attrs.field(default="data", validator=attrs.validators.in_(("data", "noise", "score")))
+    frame: Literal["data", "noise", "score"] = attrs.field(
+        default="data", validator=attrs.validators.in_(("data", "noise", "score"))
+    )
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, eta = step.start, step.stop, step.eta
@@ -49,7 +53,9 @@ class DDPM(Integrator):
         r0, r1 = start.r, stop.r
         board = step.draft("gauge(inf,1)")
         node = board.evaluate(board.state, start)
-        noise = board.normal(-(r0**2), -(r1**2)) * (stop.alpha * eta * r1 * math.sqrt(math.expm1(2.0 * step.h)))
+        noise = board.normal(-(r0**2), -(r1**2)) * (
+            stop.alpha * eta * r1 * math.sqrt(math.expm1(2.0 * step.h))
+        )
         carried = node.x * (stop.alpha / start.alpha)
         if self.frame == "noise":
             eps = (node.x - node.value * start.alpha) / start.sigma
@@ -81,7 +87,9 @@ class ETDSRA1(Integrator):
     reference = "Roessler 2010, SRA1, in exponential (Lawson/ETD) form; srk docs: The mathematics"
     advice = "two calls, strong order 1.5 without a gauge; srk2s is more accurate"
 
-    node: float = attrs.field(default=0.75, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
+    node: float = attrs.field(
+        default=0.75, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
+    )
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, eta, h, c = step.start, step.stop, step.eta, step.h, self.node
@@ -107,7 +115,10 @@ class ETDSRA1(Integrator):
         else:
             m = z = board.state * 0.0
         u = board.state / start.alpha
-        node = board.evaluate((u * math.exp(-a * c * h) - first.value * math.expm1(-a * c * h) + z / b) * level.alpha, level)
+        node = board.evaluate(
+            (u * math.exp(-a * c * h) - first.value * math.expm1(-a * c * h) + z / b) * level.alpha,
+            level,
+        )
         new = u * math.exp(-a * h) + first.value * p1 + (node.value - first.value) * b + m
         return board.finish(new * stop.alpha)
 

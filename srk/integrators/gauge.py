@@ -117,7 +117,11 @@ class GaugeStep:
         if e == 0.0:
             return 0.0
         n = self.v * at.alpha**2 + at.sigma**2
-        return math.sqrt(n) * math.exp(0.5 * e * (self.to_stop(c) if c != 1.0 else 0.0)) * math.sqrt(-math.expm1(-e * self.L))
+        return (
+            math.sqrt(n)
+            * math.exp(0.5 * e * (self.to_stop(c) if c != 1.0 else 0.0))
+            * math.sqrt(-math.expm1(-e * self.L))
+        )
 
 
 def _clock(level: Level, v: float, eta: float) -> float:
@@ -128,7 +132,9 @@ def _clock(level: Level, v: float, eta: float) -> float:
     return float((level.alpha**2 / n) ** e / e)
 
 
-def exponential_coefficients(start: Level, stop: Level, v: float, eta: float) -> tuple[float, float, float, tuple[float, float]]:
+def exponential_coefficients(
+    start: Level, stop: Level, v: float, eta: float
+) -> tuple[float, float, float, tuple[float, float]]:
     """One step with R frozen, x' = cx x + cd D + cz z: returns (cx, cd, cz, interval of the draw on the clock)."""
     step = GaugeStep(start, stop, v, eta)
     from srk.integrators.plan import STATE, Column
@@ -168,19 +174,28 @@ class GaugeClock:
 
     def value(self, level: Level) -> float:
         """tau at a level."""
-        return (-(level.sigma**2) if math.isinf(self.data_variance) else level.alpha**2) / self.n(level)
+        return (-(level.sigma**2) if math.isinf(self.data_variance) else level.alpha**2) / self.n(
+            level
+        )
 
     def length(self, start: Level, stop: Level) -> float:
         """tau(stop) - tau(start), accurate for short steps."""
         h = stop.lam - start.lam
-        return -(start.sigma**2) * stop.alpha**2 * math.expm1(-2.0 * h) / (self.n(start) * self.n(stop))
+        return (
+            -(start.sigma**2)
+            * stop.alpha**2
+            * math.expm1(-2.0 * h)
+            / (self.n(start) * self.n(stop))
+        )
 
     def node(self, process: LinearProcess, start: Level, stop: Level, c: float) -> Level:
         """The level at the fraction `c` of the step on this clock (the ends themselves for c = 0 and 1)."""
         if c in (0, 1):
             return stop if c else start
         n0, n1 = self.n(start), self.n(stop)
-        s = ((1 - c) * start.sigma**2 / n0 + c * stop.sigma**2 / n1) / ((1 - c) * start.alpha**2 / n0 + c * stop.alpha**2 / n1)
+        s = ((1 - c) * start.sigma**2 / n0 + c * stop.sigma**2 / n1) / (
+            (1 - c) * start.alpha**2 / n0 + c * stop.alpha**2 / n1
+        )
         return process.level_at(-0.5 * math.log(s))
 
     def to_clock(self, level: Level, x: LinearForm) -> LinearForm:

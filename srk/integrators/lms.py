@@ -32,7 +32,14 @@ class LMS(Integrator):
     reference = "k-diffusion 0.1.1, sample_lms (K. Crowson)"
     advice = "ODE, one call, order 2 to 4; for many steps, dpmpp-2m is more accurate below some 50"
 
-    order: int = attrs.field(default=4, validator=[attrs.validators.instance_of(int), attrs.validators.ge(1), attrs.validators.le(8)])
+    order: int = attrs.field(
+        default=4,
+        validator=[
+            attrs.validators.instance_of(int),
+            attrs.validators.ge(1),
+            attrs.validators.le(8),
+        ],
+    )
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "weak_order", float(min(self.order, 2)))
@@ -45,7 +52,9 @@ class LMS(Integrator):
         history = [(slope, start.r)] + [(board.memory(i), r) for i, r in enumerate(step.memory)]
         weights = _lagrange_integrals([r for _, r in history], stop.r)
         total = sum(((d * c) for (d, _), c in zip(history, weights, strict=True)), ZERO)
-        return board.finish((board.state / start.alpha + total) * stop.alpha, keep=history[: self.order - 1])
+        return board.finish(
+            (board.state / start.alpha + total) * stop.alpha, keep=history[: self.order - 1]
+        )
 
 
 def _lagrange_integrals(nodes: list[float], end: float) -> list[float]:

@@ -73,15 +73,24 @@ class GaussianStep:
     @property
     def _longest(self) -> float:
         """The longest step so far but for the first, which may start at infinite noise."""
-        return max(self.before.longest, self.gauge.stop.lam - self.gauge.start.lam) if self.nodes else 0.0
+        return (
+            max(self.before.longest, self.gauge.stop.lam - self.gauge.start.lam)
+            if self.nodes
+            else 0.0
+        )
 
     def _slope(self, level: Level) -> np.ndarray:
         """g in R = g x at a level: (n D - v alpha x)/sigma^2 with D = alpha w/(alpha^2 w + sigma^2) x."""
         w = self.before.variances
         return level.alpha * (w - self.gauge.v) / (level.alpha**2 * w + level.sigma**2)
 
-    def _maps(self) -> tuple[float, float, float, float, float, float, np.ndarray, float, np.ndarray]:
-        node, step = self.gauge.carry(_x, _R, self.level, self.c), self.gauge.carry(_x, _R, self.gauge.stop)
+    def _maps(
+        self,
+    ) -> tuple[float, float, float, float, float, float, np.ndarray, float, np.ndarray]:
+        node, step = (
+            self.gauge.carry(_x, _R, self.level, self.c),
+            self.gauge.carry(_x, _R, self.gauge.stop),
+        )
         noise, area = self.gauge.noise_std(self.level, self.c), math.sqrt(max(self.c - 0.25, 0.0))
         get = STATE, Column("E")
         return (
@@ -118,7 +127,14 @@ class GaussianStep:
             mu = ridge * float(np.trace(normal))
             if not (math.isfinite(mu) and mu > 0.0):
                 break  # nothing depends on the weights
-            t = np.clip(t + np.linalg.solve(normal + mu * np.eye(n - 1), -jacobian.T @ (root * error) - mu * t), -LARGEST, LARGEST)
+            t = np.clip(
+                t
+                + np.linalg.solve(
+                    normal + mu * np.eye(n - 1), -jacobian.T @ (root * error) - mu * t
+                ),
+                -LARGEST,
+                LARGEST,
+            )
         return [float(a) for a in np.asarray(start) + change @ t]
 
     def after(self, weights: Sequence[float], depth: int) -> Moments:

@@ -44,12 +44,22 @@ class Matrix:
         return Matrix.of(np.matmul(self.rows, other.rows))
 
     def __format__(self, spec: str) -> str:
-        return "[" + ", ".join("[" + ", ".join(format(value, spec) for value in row) + "]" for row in self.rows) + "]"
+        return (
+            "["
+            + ", ".join(
+                "[" + ", ".join(format(value, spec) for value in row) + "]" for row in self.rows
+            )
+            + "]"
+        )
 
     def simplify(self) -> Matrix | float:
         """The number c if this is c times the identity."""
         diagonal = self.rows[0][0]
-        same = all(value == (diagonal if i == j else 0.0) for i, row in enumerate(self.rows) for j, value in enumerate(row))
+        same = all(
+            value == (diagonal if i == j else 0.0)
+            for i, row in enumerate(self.rows)
+            for j, value in enumerate(row)
+        )
         return diagonal if same else self
 
 

@@ -29,12 +29,19 @@ class _Multistep(Integrator):
         board = step.draft(gauge.clock)
         node = board.evaluate(board.state, step.start)
         # what the steps before kept is the denoiser at their start; the note is the half log-SNR there
-        history = [(node.value, step.start.lam)] + [(board.memory(i), lam) for i, lam in enumerate(step.memory)]
+        history = [(node.value, step.start.lam)] + [
+            (board.memory(i), lam) for i, lam in enumerate(step.memory)
+        ]
         ah = (1.0 + step.eta**2) * step.h
-        new = gauge.carry(board.state, node.value, step.stop) + self._correction(history, step.h, ah) * step.stop.alpha
+        new = (
+            gauge.carry(board.state, node.value, step.stop)
+            + self._correction(history, step.h, ah) * step.stop.alpha
+        )
         return board.finish(new + _noise(board, gauge), keep=history[: self._depth - 1])
 
-    def _correction(self, history: list[tuple[LinearForm, float]], h: float, ah: float) -> LinearForm:
+    def _correction(
+        self, history: list[tuple[LinearForm, float]], h: float, ah: float
+    ) -> LinearForm:
         raise NotImplementedError
 
 
@@ -46,9 +53,13 @@ def _noise(board: Draft, gauge: GaugeStep) -> LinearForm:
 class _Line(_Multistep):
     """The line through two denoisers, in the two ways of the DPM-Solver++ code."""
 
-    variant: Literal["midpoint", "heun"] = attrs.field(default="midpoint", validator=attrs.validators.in_(("midpoint", "heun")))
+    variant: Literal["midpoint", "heun"] = attrs.field(
+        default="midpoint", validator=attrs.validators.in_(("midpoint", "heun"))
+    )
 
-    def _correction(self, history: list[tuple[LinearForm, float]], h: float, ah: float) -> LinearForm:
+    def _correction(
+        self, history: list[tuple[LinearForm, float]], h: float, ah: float
+    ) -> LinearForm:
         if len(history) < 2:
             return ZERO
         (d, lam), (d1, lam1) = history
@@ -104,7 +115,9 @@ class _Quadratic(_Multistep):
     _depth = 3
     _curvature: ClassVar[float] = 1.0
 
-    def _correction(self, history: list[tuple[LinearForm, float]], h: float, ah: float) -> LinearForm:
+    def _correction(
+        self, history: list[tuple[LinearForm, float]], h: float, ah: float
+    ) -> LinearForm:
         if len(history) < 2:
             return ZERO
         (d, lam), (d1, lam1) = history[:2]
@@ -114,7 +127,9 @@ class _Quadratic(_Multistep):
         d2, lam2 = history[2]
         before = (d1 - d2) * (h / (lam1 - lam2))
         bend = (slope - before) * (h / (lam - lam2))  # h^2 times the second divided difference
-        return (slope + bend * ((lam - lam1) / h)) * psi(1, ah) + bend * (self._curvature * psi(2, ah))
+        return (slope + bend * ((lam - lam1) / h)) * psi(1, ah) + bend * (
+            self._curvature * psi(2, ah)
+        )
 
 
 @attrs.frozen(kw_only=True)

@@ -57,7 +57,9 @@ class WCW(Integrator):
         start, stop = step.start, step.stop
         t0 = ou_time(start)
         # For a short step the difference of the two times cancels: log1p of the relative change of 1 + r^2 does not
-        d = 0.5 * math.log1p(stop.sigma**2 * math.expm1(2.0 * step.h) / (stop.alpha**2 + stop.sigma**2))
+        d = 0.5 * math.log1p(
+            stop.sigma**2 * math.expm1(2.0 * step.h) / (stop.alpha**2 + stop.sigma**2)
+        )
         kappa = 1.5 / d if self.kappa == "no-amplification" else float(self.kappa)
         y0, y1 = math.hypot(start.alpha, start.sigma), math.hypot(stop.alpha, stop.sigma)
         a0, s0 = start.alpha / y0, start.sigma / y0
@@ -71,11 +73,18 @@ class WCW(Integrator):
             return np.asarray(np.sinh(left) * np.exp(-left))
 
         n, g = board.functionals(-r0, -r1, [lambda clock: np.ones_like(clock), probe])
-        unit = math.exp(-(t0 - d))  # d(r^2) = 2 e^{2t} dt turns sqrt2 e^{d-u} dB into e^{-t1} dB(r^2)
+        unit = math.exp(
+            -(t0 - d)
+        )  # d(r^2) = 2 e^{2t} dt turns sqrt2 e^{d-u} dB into e^{-t1} dB(r^2)
         noise, g = n * unit, g * unit
         first = board.evaluate(board.state, start)
         score = (first.value * a0 - first.x / y0) / s0**2
         moved = board.evaluate(first.x + g * (kappa * y0), start)
         other = (moved.value * a0 - moved.x / y0) / s0**2
-        new = first.x * (math.exp(d) / y0) + score * (2.0 * math.sinh(d)) + (other - score) * (2.0 / kappa) + noise
+        new = (
+            first.x * (math.exp(d) / y0)
+            + score * (2.0 * math.sinh(d))
+            + (other - score) * (2.0 / kappa)
+            + noise
+        )
         return board.finish(new * y1)

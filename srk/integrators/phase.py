@@ -44,7 +44,9 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
         """target times the number that `row` makes of m and of what stands in first components."""
         terms: dict[Column, Coefficient] = {}
         for column, value in row:
-            kernel = start if column == STATE else inputs[column.number] if column.kind == "X" else None
+            kernel = (
+                start if column == STATE else inputs[column.number] if column.kind == "X" else None
+            )
             reading = first[0] if kernel is None else kernel.reading
             terms[column] = Matrix.of(np.outer(target, reading)) * float(value)  # type: ignore[arg-type]  # a scalar plan holds numbers
         return LinearForm(terms)
@@ -53,14 +55,20 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
         if row == ((STATE, 1.0),) and level.t == step.start.t:
             return row
         kernel = process.kernel(level.t)
-        return row_of(onto(row, kernel.mean) + LinearForm({STATE: Matrix.of(kernel.complement @ start.rest)}))
+        return row_of(
+            onto(row, kernel.mean) + LinearForm({STATE: Matrix.of(kernel.complement @ start.rest)})
+        )
 
     return attrs.evolve(
         plan,
-        stages=tuple(attrs.evolve(stage, row=state(stage.row, stage.level)) for stage in plan.stages),
+        stages=tuple(
+            attrs.evolve(stage, row=state(stage.row, stage.level)) for stage in plan.stages
+        ),
         update=state(plan.update, plan.stop),
         keep=tuple(row_of(onto(row, first[0])) for row in plan.keep),
-        error=None if plan.error is None else row_of(onto(plan.error, process.kernel(plan.stop.t).mean)),
+        error=None
+        if plan.error is None
+        else row_of(onto(plan.error, process.kernel(plan.stop.t).mean)),
     )
 
 
@@ -136,10 +144,14 @@ class SSCS(Integrator):
         z = self._half(board, process, board.state, middle.t, start.t)
         node = board.evaluate(z, middle)
         kick = np.linalg.inv(process.equilibrium) - precision
-        z = node.x * (np.eye(2) + square @ kick) + node.value * _data(square @ precision @ kernel.mean)
+        z = node.x * (np.eye(2) + square @ kick) + node.value * _data(
+            square @ precision @ kernel.mean
+        )
         return board.finish(self._half(board, process, z, stop.t, middle.t))
 
-    def _half(self, board: Draft, process: CLD, z: LinearForm, low: float, high: float) -> LinearForm:
+    def _half(
+        self, board: Draft, process: CLD, z: LinearForm, low: float, high: float
+    ) -> LinearForm:
         """The reverse of the equilibrium process over [low, high]: the forward transition with the velocity's sign turned."""
         turn = np.diag([1.0, -1.0])
         psi, q = process.transition(low, high)
@@ -149,7 +161,9 @@ class SSCS(Integrator):
 _SCALAR: dict[int, Integrator] = {1: DDPM(), 2: DPMpp2MSDE(variant="heun")}
 
 
-def conditional_flow(process: PhaseProcess, start: Level, stop: Level, eta: float) -> tuple[Array, Array, Array]:
+def conditional_flow(
+    process: PhaseProcess, start: Level, stop: Level, eta: float
+) -> tuple[Array, Array, Array]:
     """(Phi, N, q) of the step from `start` down to `stop` > 0 with the data known: z' = Phi z + (a' - Phi a) D + q D' + N(0, N).
 
     D' is the slope of the denoiser in the half log-SNR, D + D' (lam - lam_start).
@@ -159,7 +173,11 @@ def conditional_flow(process: PhaseProcess, start: Level, stop: Level, eta: floa
         kernel, g = process.kernel(t), process.diffusion(t)
         square = g @ g.T
         pull = 0.5 * (1.0 + eta**2) * square @ np.linalg.inv(kernel.covariance)
-        return process.drift_matrix(t) + pull, eta**2 * square, -pull @ kernel.mean * (-np.log(kernel.rho) - start.lam)
+        return (
+            process.drift_matrix(t) + pull,
+            eta**2 * square,
+            -pull @ kernel.mean * (-np.log(kernel.rho) - start.lam),
+        )
 
     return linear_flow(blocks, process.components, start.t, stop.t)
 

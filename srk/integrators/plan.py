@@ -65,9 +65,13 @@ class LinearForm:
 
     def __mul__(self, scale: float | Matrix | np.ndarray) -> LinearForm:
         if isinstance(scale, _MATRICES):
-            return LinearForm({column: compose(scale, value) for column, value in self.terms.items()})
+            return LinearForm(
+                {column: compose(scale, value) for column, value in self.terms.items()}
+            )
         # A zero coefficient removes the term, so that an infinite factor elsewhere cannot make 0 * inf of it.
-        return LinearForm({column: value * scale for column, value in self.terms.items()} if scale != 0 else {})
+        return LinearForm(
+            {column: value * scale for column, value in self.terms.items()} if scale != 0 else {}
+        )
 
     __rmul__ = __mul__
 
@@ -87,7 +91,12 @@ class LinearForm:
         return value
 
     def __repr__(self) -> str:
-        return " + ".join(f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()) or "0"
+        return (
+            " + ".join(
+                f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()
+            )
+            or "0"
+        )
 
 
 ZERO = LinearForm({})
@@ -144,7 +153,9 @@ class StepPlan:
     slots: tuple[Slot, ...] = ()
     error: Row | None = None
     clock: str = ""
-    programs: dict[Any, Any] = attrs.field(factory=dict, init=False, eq=False, repr=False)  # the executor's own, by how it runs
+    programs: dict[Any, Any] = attrs.field(
+        factory=dict, init=False, eq=False, repr=False
+    )  # the executor's own, by how it runs
 
     @property
     def evaluations(self) -> int:
@@ -172,7 +183,10 @@ def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
             terms[column] = terms.get(column, 0.0) + value
         return tuple(terms.items())
 
-    inputs = [STATE if stage.row == ((STATE, 1.0),) else Column("X", i) for i, stage in enumerate(plan.stages)]
+    inputs = [
+        STATE if stage.row == ((STATE, 1.0),) else Column("X", i)
+        for i, stage in enumerate(plan.stages)
+    ]
     return attrs.evolve(
         plan,
         stages=tuple(attrs.evolve(stage, row=rewrite(stage.row)) for stage in plan.stages),
@@ -231,7 +245,9 @@ class Draft:
             return self.evaluate(x, level, "drift").value
         f, g2 = float(process.log_alpha_rate(level.t)), float(process.diffusion(level.t)) ** 2
         node = self.evaluate(x, level)
-        return node.x * (-f - half * g2 / level.sigma**2) + node.value * (half * g2 * level.alpha / level.sigma**2)
+        return node.x * (-f - half * g2 / level.sigma**2) + node.value * (
+            half * g2 * level.alpha / level.sigma**2
+        )
 
     def normal(self, start: float, stop: float, weights: tuple[float, ...] = (1.0,)) -> LinearForm:
         """A unit Gaussian draw on the interval [start, stop] of the clock (see `Slot`)."""
@@ -246,16 +262,26 @@ class Draft:
         """The space-time Levy area H over [start, stop], variance (stop - start)/12."""
         return self.normal(start, stop, (0.0, 1.0)) * math.sqrt((stop - start) / 12.0)
 
-    def functionals(self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[LinearForm]:
+    def functionals(
+        self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
+    ) -> list[LinearForm]:
         """The jointly Gaussian integrals int k_i(u) dB_u over [start, stop], for kernels given as functions of the clock.
 
         Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels, Gauss-Legendre quadrature, 64 points), with as few
         draws as their covariance needs.
         """
         draws, coefficients = self._span(start, stop, kernels)
-        return [sum((draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0), start=ZERO) for column in coefficients.T]
+        return [
+            sum(
+                (draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0),
+                start=ZERO,
+            )
+            for column in coefficients.T
+        ]
 
-    def orthonormal(self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]) -> list[LinearForm]:
+    def orthonormal(
+        self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
+    ) -> list[LinearForm]:
         """The integrals of `functionals` made independent unit normals in their order: each with those before taken off, and scaled."""
         return self._span(start, stop, kernels)[0]
 
@@ -265,7 +291,9 @@ class Draft:
         """Independent unit draws, and the coefficients of the kernels' integrals in them, a column each."""
         h = stop - start
         times = start + h * _GAUSS_NODES
-        values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels]) * (math.sqrt(h) * _GAUSS_ROOTS)
+        values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels]) * (
+            math.sqrt(h) * _GAUSS_ROOTS
+        )
         scales = np.linalg.norm(values, axis=1)
         # Coordinates over W, H and what the kernels add to them ...
         on_path = values @ _PATH.T
@@ -296,21 +324,30 @@ class Draft:
         """
         kept = list(keep)
         error = error if self.step.error else None
-        rows = [stage.row for stage in self._stages] + [row_of(state), *(row_of(form) for form, _ in kept)]
+        rows = [stage.row for stage in self._stages] + [
+            row_of(state),
+            *(row_of(form) for form, _ in kept),
+        ]
         if error is not None:
             rows.append(row_of(error))
         used = sorted({column.number for row in rows for column, _ in row if column.kind == "z"})
         if len(used) != len(self._slots):
             number = {old: new for new, old in enumerate(used)}
             rows = [
-                tuple((Column("z", number[column.number]) if column.kind == "z" else column, value) for column, value in row)
+                tuple(
+                    (Column("z", number[column.number]) if column.kind == "z" else column, value)
+                    for column, value in row
+                )
                 for row in rows
             ]
         n = len(self._stages)
         return StepPlan(
             start=self.step.start,
             stop=self.step.stop,
-            stages=tuple(attrs.evolve(stage, row=row) for stage, row in zip(self._stages, rows[:n], strict=True)),
+            stages=tuple(
+                attrs.evolve(stage, row=row)
+                for stage, row in zip(self._stages, rows[:n], strict=True)
+            ),
             update=rows[n],
             keep=tuple(rows[n + 1 : n + 1 + len(kept)]),
             notes=tuple(note for _, note in kept),
@@ -322,7 +359,10 @@ class Draft:
 
 def row_of(form: LinearForm) -> Row:
     """The terms of a form that are not zero."""
-    terms = ((column, value.simplify() if isinstance(value, Matrix) else float(value)) for column, value in form.terms.items())
+    terms = (
+        (column, value.simplify() if isinstance(value, Matrix) else float(value))
+        for column, value in form.terms.items()
+    )
     return tuple(term for term in terms if term[1] != 0.0)
 
 

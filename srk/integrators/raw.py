@@ -28,4 +28,6 @@ class EulerMaruyama(Integrator):
         board = step.draft("time")
         drift = board.drift(board.state, step.start)
         g = step.process.diffusion(step.start.t)
-        return board.finish(board.state + drift * dt + board.increment(-step.start.t, -step.stop.t) * (step.eta * g))
+        return board.finish(
+            board.state + drift * dt + board.increment(-step.start.t, -step.stop.t) * (step.eta * g)
+        )

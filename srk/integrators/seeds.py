@@ -30,7 +30,9 @@ def noise_path(board: Draft, step: Step) -> Callable[[Level], LinearForm]:
         if eta > 0.0:
             h = level.lam - place.lam
             fresh = board.normal(*GaugeStep(place, level, 0.0, eta).interval)
-            noise = noise * math.exp(-rate * h) + fresh * (level.r * math.sqrt(-math.expm1(-2.0 * eta**2 * h)))
+            noise = noise * math.exp(-rate * h) + fresh * (
+                level.r * math.sqrt(-math.expm1(-2.0 * eta**2 * h))
+            )
         place = level
         return noise
 
@@ -63,8 +65,12 @@ class SEEDS2(Integrator):
     reference = "Gonzalez et al. 2023, SEEDS (arXiv 2305.14267), algorithm 2, in data prediction"
     advice = "two calls, order 2 without a gauge"
 
-    node: float = attrs.field(default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)])
-    weights: Literal["phi1", "phi2"] = attrs.field(default="phi1", validator=attrs.validators.in_(("phi1", "phi2")))
+    node: float = attrs.field(
+        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
+    )
+    weights: Literal["phi1", "phi2"] = attrs.field(
+        default="phi1", validator=attrs.validators.in_(("phi1", "phi2"))
+    )
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node
@@ -75,10 +81,15 @@ class SEEDS2(Integrator):
         first = board.evaluate(board.state, start)
         u = board.state / start.alpha
         inner = noise(level)
-        node = board.evaluate((u * math.exp(-c * x) + first.value * psi(0, c * x) + inner) * level.alpha, level)
+        node = board.evaluate(
+            (u * math.exp(-c * x) + first.value * psi(0, c * x) + inner) * level.alpha, level
+        )
         slope = 0.5 * psi(0, x) / c if self.weights == "phi1" else psi(1, x) / c
         end = inner if c == 1.0 else noise(stop)
-        return board.finish((u * math.exp(-x) + first.value * psi(0, x) + (node.value - first.value) * slope + end) * stop.alpha)
+        return board.finish(
+            (u * math.exp(-x) + first.value * psi(0, x) + (node.value - first.value) * slope + end)
+            * stop.alpha
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -128,4 +139,6 @@ class SEEDS3(Integrator):
         second = board.evaluate((carried(r1 * x) + noise(one)) * one.alpha, one)
         rise = (second.value - first.value) * (r2 / r1 * psi(1, r2 * x))
         third = board.evaluate((carried(r2 * x) + rise + noise(two)) * two.alpha, two)
-        return board.finish((carried(x) + (third.value - first.value) * (psi(1, x) / r2) + noise(stop)) * stop.alpha)
+        return board.finish(
+            (carried(x) + (third.value - first.value) * (psi(1, x) / r2) + noise(stop)) * stop.alpha
+        )

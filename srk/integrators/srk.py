@@ -42,7 +42,9 @@ class SRK1(Integrator):
     data_variance: float = attrs.field(default=DATA_VARIANCE, converter=check_variance)
 
     def plan(self, step: Step) -> StepPlan:
-        cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, self.data_variance, step.eta)
+        cx, cd, cz, interval = exponential_coefficients(
+            step.start, step.stop, self.data_variance, step.eta
+        )
         board = step.draft(GaugeStep(step.start, step.stop, self.data_variance, step.eta).clock)
         node = board.evaluate(board.state, step.start)
         return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
@@ -53,7 +55,9 @@ def _fraction(value: Any) -> float | None:
         return None
     c = float(value)
     if not 0.25 <= c < 1:
-        raise ArgumentError(f"the node must lie in [1/4, 1) of the step (Cauchy-Schwarz: Var J = c H, Cov(J, B) = H/2), not at {value!r}")
+        raise ArgumentError(
+            f"the node must lie in [1/4, 1) of the step (Cauchy-Schwarz: Var J = c H, Cov(J, B) = H/2), not at {value!r}"
+        )
     return c
 
 
@@ -61,7 +65,9 @@ def check_slope(value: Any) -> float:
     """`local` as a float > 0; raise `ArgumentError` otherwise."""
     slope = float(value)
     if not slope > 0.0:
-        raise ArgumentError(f"local must be a positive number (inf: the gauge does not depend on the noise level), not {value!r}")
+        raise ArgumentError(
+            f"local must be a positive number (inf: the gauge does not depend on the noise level), not {value!r}"
+        )
     return slope
 
 
@@ -123,11 +129,19 @@ class _GaugeNode(Integrator):
 
         start, stop = gauge.interval
         length = stop - start
-        first, *rest = board.orthonormal(*path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel])
+        first, *rest = board.orthonormal(
+            *path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel]
+        )
         return board, first, rest[0] if rest else ZERO
 
     def _stage(
-        self, step: Step, board: Draft, gauge: GaugeStep, level: Level, draws: Sequence[LinearForm], predicted: LinearForm
+        self,
+        step: Step,
+        board: Draft,
+        gauge: GaugeStep,
+        level: Level,
+        draws: Sequence[LinearForm],
+        predicted: LinearForm,
     ) -> tuple[LinearForm, Node, LinearForm]:
         """The new state, the evaluation at the node (noise level `level`) and its R, from the R predicted for the way there."""
         c = self._c(step.eta)
@@ -166,14 +180,21 @@ class SRK2S(_GaugeNode):
 
     def plan(self, step: Step) -> StepPlan:
         if step.start.alpha == 0.0 and step.eta == 0.0:
-            return exponential_step(step)  # the midpoint of an infinite step on log(s + v) is at infinity itself
+            return exponential_step(
+                step
+            )  # the midpoint of an infinite step on log(s + v) is at infinity itself
         gauge = self._gauge(step)
         board, *draws = self._draws(step, gauge)
         first = board.evaluate(board.state, step.start)
         R0 = remainder(step.start, gauge.v, first.x, first.value)
-        new, _, R = self._stage(step, board, gauge, gauge.node(step.process, self._c(step.eta)), draws, R0)
+        new, _, R = self._stage(
+            step, board, gauge, gauge.node(step.process, self._c(step.eta)), draws, R0
+        )
         # what srk1 would have made of the first evaluation, with the same noise
-        return board.finish(new, error=gauge.carry(board.state, R, step.stop) - gauge.carry(board.state, R0, step.stop))
+        return board.finish(
+            new,
+            error=gauge.carry(board.state, R, step.stop) - gauge.carry(board.state, R0, step.stop),
+        )
 
 
 @attrs.frozen(slots=True)
@@ -220,8 +241,12 @@ class SRK2M(_GaugeNode):
     advice = "one call, order 2; the first choice at any budget"
 
     beta: float | None = None
-    first: Literal["mean", "evaluate"] = attrs.field(default="mean", validator=attrs.validators.in_(("mean", "evaluate")))
-    weights: Literal["beta", "matched", "q1"] = attrs.field(default="beta", validator=attrs.validators.in_(("beta", "matched", "q1")))
+    first: Literal["mean", "evaluate"] = attrs.field(
+        default="mean", validator=attrs.validators.in_(("mean", "evaluate"))
+    )
+    weights: Literal["beta", "matched", "q1"] = attrs.field(
+        default="beta", validator=attrs.validators.in_(("beta", "matched", "q1"))
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -238,7 +263,10 @@ class SRK2M(_GaugeNode):
         if rows == 1:
             R = [board.memory(i) for i in range(len(kept))]
         else:
-            R = [remainder(note.level, gauge.v, board.memory(2 * i + 1), board.memory(2 * i)) for i, note in enumerate(kept)]
+            R = [
+                remainder(note.level, gauge.v, board.memory(2 * i + 1), board.memory(2 * i))
+                for i, note in enumerate(kept)
+            ]
         matched = self.weights == "matched" and step.eta == 1.0 and gauge.v > 0.0
         moments: Moments | None = None
         if matched:
@@ -255,17 +283,33 @@ class SRK2M(_GaugeNode):
         new, node, last = self._stage(step, board, gauge, level, draws, predicted)
         note = _Kept(step.start, step.stop, level, moments)
         depth = DEPTH if matched else 3 if self.weights == "q1" else 2
-        keep: list[tuple[LinearForm, Any]] = [(last, note)] if rows == 1 else [(node.value, note), (node.x, None)]
-        keep += [(board.memory(i), step.memory[i]) for i in range(min(len(step.memory), (depth - 1) * rows))]
+        keep: list[tuple[LinearForm, Any]] = (
+            [(last, note)] if rows == 1 else [(node.value, note), (node.x, None)]
+        )
+        keep += [
+            (board.memory(i), step.memory[i])
+            for i in range(min(len(step.memory), (depth - 1) * rows))
+        ]
         return board.finish(new, keep=keep)
 
-    def _match(self, step: Step, gauge: GaugeStep, level: Level, kept: tuple[_Kept, ...]) -> tuple[list[float], Moments]:
+    def _match(
+        self, step: Step, gauge: GaugeStep, level: Level, kept: tuple[_Kept, ...]
+    ) -> tuple[list[float], Moments]:
         """Matched weights, and the moments after the step."""
         before = kept[0].moments if kept else None
         if before is None:
             # with `local`, v stands above the variances of the data
-            before, kept = Moments.at(step.start, self.data_variance / (4.0 if math.isfinite(self.local) else 1.0), step.stop), ()
-        law = GaussianStep(gauge, level, self._c(step.eta), before, tuple(note.level for note in kept))
+            before, kept = (
+                Moments.at(
+                    step.start,
+                    self.data_variance / (4.0 if math.isfinite(self.local) else 1.0),
+                    step.stop,
+                ),
+                (),
+            )
+        law = GaussianStep(
+            gauge, level, self._c(step.eta), before, tuple(note.level for note in kept)
+        )
         end = step.process.level(step.process.t_min)
         weights = law.weights(self._rule(gauge, kept), (end.sigma / end.alpha) ** 2)
         return weights, law.after(weights, DEPTH)
@@ -293,8 +337,13 @@ class SRK2M(_GaugeNode):
             # R at the middle of [start, node], extrapolated in Q = (s + v)^(-(1 + eta^2)/2) through the two stages
             a = 1.0 + e
             s1 = (gauge.stop.sigma / gauge.stop.alpha) ** 2 + gauge.v
-            q_node, q_start = ((s1 * math.exp(way)) ** (-0.5 * a) for way in (gauge.to_stop(c), gauge.L))
-            q1, q2 = (((note.level.sigma / note.level.alpha) ** 2 + gauge.v) ** (-0.5 * a) for note in kept[:2])
+            q_node, q_start = (
+                (s1 * math.exp(way)) ** (-0.5 * a) for way in (gauge.to_stop(c), gauge.L)
+            )
+            q1, q2 = (
+                ((note.level.sigma / note.level.alpha) ** 2 + gauge.v) ** (-0.5 * a)
+                for note in kept[:2]
+            )
             slope = -e * weights[1] + (1.0 - e) * (0.5 * (q_start + q_node) - q1) / (q1 - q2)
             weights = [1.0 + slope, -slope]
         return weights
@@ -324,4 +373,6 @@ class SRK2MLocal(SRK2M):
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
     local: float = attrs.field(default=0.1, converter=check_slope)
     strong: bool = True
-    weights: Literal["beta", "matched", "q1"] = attrs.field(default="matched", validator=attrs.validators.in_(("beta", "matched", "q1")))
+    weights: Literal["beta", "matched", "q1"] = attrs.field(
+        default="matched", validator=attrs.validators.in_(("beta", "matched", "q1"))
+    )

@@ -20,7 +20,9 @@ def _tableau(value: Any) -> StochasticTableau:
         return value
     if isinstance(value, str):
         return TABLEAUS[value]
-    raise ArgumentTypeError(f"a tableau is a StochasticTableau or the name of a registered one, not {value!r}")
+    raise ArgumentTypeError(
+        f"a tableau is a StochasticTableau or the name of a registered one, not {value!r}"
+    )
 
 
 @attrs.frozen
@@ -63,7 +65,9 @@ class TableauSolver(Integrator):
             )
 
     def plan(self, step: Step) -> StepPlan:
-        return self._raw(step) if self.data_variance is None else self._gauge(step, self.data_variance)
+        return (
+            self._raw(step) if self.data_variance is None else self._gauge(step, self.data_variance)
+        )
 
     def _raw(self, step: Step) -> StepPlan:
         t, process = self.tableau, step.process
@@ -88,7 +92,9 @@ class TableauSolver(Integrator):
             error = self._drift_error(drifts, h)
             if t.bw_error is not None and t.bk_error is not None:
                 error += _noise(t.bw_error, t.bk_error, g, W, H)
-        return board.finish(board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H), error=error)
+        return board.finish(
+            board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H), error=error
+        )
 
     def _gauge(self, step: Step, v: float) -> StepPlan:
         t, clock = self.tableau, GaugeClock(v)
@@ -106,8 +112,17 @@ class TableauSolver(Integrator):
             node = board.evaluate(x, level)
             rates.append(clock.rate(level, node.x, node.value))
         # g is constant on this clock: the noise error vanishes
-        error = None if t.alpha_hat is None else clock.from_clock(step.stop, self._drift_error(rates, h))
-        return board.finish(clock.from_clock(step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)), error=error)
+        error = (
+            None
+            if t.alpha_hat is None
+            else clock.from_clock(step.stop, self._drift_error(rates, h))
+        )
+        return board.finish(
+            clock.from_clock(
+                step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)
+            ),
+            error=error,
+        )
 
     def _drift_error(self, forms: list[LinearForm], h: float) -> LinearForm:
         """h sum (alpha - alpha_hat) f."""

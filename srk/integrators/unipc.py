@@ -36,7 +36,9 @@ class UniPC2(ExponentialAdams):
     advice = "ODE, one call, order 3: for few deterministic steps"
 
     order: ClassVar[int] = 2
-    variant: Literal["bh1", "bh2"] = attrs.field(default="bh2", validator=attrs.validators.in_(("bh1", "bh2")))
+    variant: Literal["bh1", "bh2"] = attrs.field(
+        default="bh2", validator=attrs.validators.in_(("bh1", "bh2"))
+    )
     corrector: bool = True
 
     def __attrs_post_init__(self) -> None:

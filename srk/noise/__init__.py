@@ -16,19 +16,27 @@ from srk.registry import Registry
 
 NOISES: Registry[type[NoiseSource]] = Registry(
     "noise source",
-    {"what": lambda name, source: (source.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]},
+    {
+        "what": lambda name, source: (
+            (source.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]
+        )
+    },
 )
 for _source in (GeneratorNoise, KeyedNoise, BrownianNoise, ZeroNoise):
     NOISES.register(_source.name, _source)
 
 
-def noise_source(noise: str | NoiseSource | Callable[..., Any] | None, seed: int | None) -> NoiseSource:
+def noise_source(
+    noise: str | NoiseSource | Callable[..., Any] | None, seed: int | None
+) -> NoiseSource:
     """The source that a user means: a registered name with `seed`, a `NoiseSource` (with a seed of its own), or a function that draws."""
     if noise is None:
         noise = "generator"
     if isinstance(noise, NoiseSource):
         if seed is not None:
-            raise ArgumentError("give the seed to the noise source or to solve(), not to both: noise='generator', seed=0")
+            raise ArgumentError(
+                "give the seed to the noise source or to solve(), not to both: noise='generator', seed=0"
+            )
         return noise
     if isinstance(noise, str):
         source: Any = NOISES[noise]
@@ -36,7 +44,9 @@ def noise_source(noise: str | NoiseSource | Callable[..., Any] | None, seed: int
         return made
     if callable(noise) and not isinstance(noise, type):
         if seed is not None:
-            raise ArgumentError("a noise function has no seed that solve() could set; seed it yourself and leave seed out")
+            raise ArgumentError(
+                "a noise function has no seed that solve() could set; seed it yourself and leave seed out"
+            )
         return CallableNoise(noise)
     raise ArgumentTypeError(
         f"noise must be the name of a noise source, an srk.noise.NoiseSource or a function of (slot, clock, out), not {noise!r}; "

@@ -46,7 +46,9 @@ class BasisNoise(NoiseSource):
             out.zero_()
             return
         if self._next + self.components > out.shape[0]:
-            raise ArgumentError(f"the basis source needs a batch of at least one row per draw; {out.shape[0]} rows are used up")
+            raise ArgumentError(
+                f"the basis source needs a batch of at least one row per draw; {out.shape[0]} rows are used up"
+            )
         out.zero_()
         if self.components == 1:
             out[self._next] = 1.0

@@ -106,7 +106,9 @@ class _Path:
         if size < 2.0**_SMALLEST or (size == 2.0**_SMALLEST and not outward):
             ends = (0.0, 2.0**_SMALLEST)
         else:
-            mantissa, exponent = math.frexp(size)  # size = mantissa 2^exponent, mantissa in [1/2, 1)
+            mantissa, exponent = math.frexp(
+                size
+            )  # size = mantissa 2^exponent, mantissa in [1/2, 1)
             if mantissa == 0.5 and not outward:
                 exponent -= 1
             ends = (2.0 ** (exponent - 1), 2.0**exponent)
@@ -231,7 +233,9 @@ class _Path:
         self._drop(node)
         self._live.remove(node)
 
-    def unit(self, start: float, stop: float, area: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def unit(
+        self, start: float, stop: float, area: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(w, n) of [start, stop]; n only with `area`. The tensors are ours: read them, do not keep them."""
         self.forget(start)
         cover = self.cover(start, stop)
@@ -260,7 +264,10 @@ class _Path:
             if joined is not None:
                 assert node.n is not None
                 joined.add_(node.n, alpha=l**1.5)
-                joined.add_(node.w, alpha=_SQRT3 * math.sqrt(l) * ((stop - node.stop) - (node.start - start)) / h)
+                joined.add_(
+                    node.w,
+                    alpha=_SQRT3 * math.sqrt(l) * ((stop - node.stop) - (node.start - start)) / h,
+                )
         return total, joined
 
 
@@ -325,7 +332,9 @@ class BrownianNoise(NoiseSource):
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.normals.start(shape)
         # bridges in half precision would lose the path; draws are cast at the end
-        self._like = torch.empty(tuple(shape), dtype=dtype if dtype == torch.float64 else torch.float32, device=device)
+        self._like = torch.empty(
+            tuple(shape), dtype=dtype if dtype == torch.float64 else torch.float32, device=device
+        )
         self._paths = {}
 
     def path(self, clock: str) -> _Path:
@@ -342,7 +351,10 @@ class BrownianNoise(NoiseSource):
                 continue
             ends = {slot.start for slot in slots} | {slot.stop for slot in slots}
             first, last = min(ends), max(ends)
-            points += [(-coarseness[i], i, plan.clock, first), (-coarseness[i + 1], i + 1, plan.clock, last)]
+            points += [
+                (-coarseness[i], i, plan.clock, first),
+                (-coarseness[i + 1], i + 1, plan.clock, last),
+            ]
             points += [(1, i, plan.clock, t) for t in sorted(ends - {first, last})]
         for _, _, clock, t in sorted(points, key=lambda point: point[:2]):
             self.path(clock).insert(t)
@@ -381,7 +393,9 @@ class BrownianNoise(NoiseSource):
     def increment(self, clock: str, start: float, stop: float) -> tuple[torch.Tensor, torch.Tensor]:
         """W and H of the path over [start, stop] of a clock, each (batch, *event); after `start`."""
         if not (math.isfinite(start) and math.isfinite(stop) and start <= stop):
-            raise ArgumentError(f"a path is asked for start <= stop, both finite, not for [{start!r}, {stop!r}]")
+            raise ArgumentError(
+                f"a path is asked for start <= stop, both finite, not for [{start!r}, {stop!r}]"
+            )
         if _same(start, stop):
             return torch.zeros_like(self._like), torch.zeros_like(self._like)
         w, n = self.path(clock).unit(start, stop, True)
@@ -395,7 +409,12 @@ class BrownianNoise(NoiseSource):
 
 
 def _on_path(slot: Slot) -> bool:
-    return math.isfinite(slot.start) and math.isfinite(slot.stop) and slot.start < slot.stop and not _same(slot.start, slot.stop)
+    return (
+        math.isfinite(slot.start)
+        and math.isfinite(slot.stop)
+        and slot.start < slot.stop
+        and not _same(slot.start, slot.stop)
+    )
 
 
 class TorchSDEPath:
@@ -434,10 +453,16 @@ class TorchSDEPath:
         return min(max(t, self.start), self.stop)
 
     def __call__(
-        self, ta: float | torch.Tensor, tb: float | torch.Tensor | None = None, return_U: bool = False, return_A: bool = False
+        self,
+        ta: float | torch.Tensor,
+        tb: float | torch.Tensor | None = None,
+        return_U: bool = False,
+        return_A: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         if return_A:
-            raise ArgumentError("this path has the space-time Levy area (return_U), not the space-space one (return_A)")
+            raise ArgumentError(
+                "this path has the space-time Levy area (return_U), not the space-space one (return_A)"
+            )
         a, b = (self.start, float(ta)) if tb is None else (float(ta), float(tb))
         a, b = self._clamp(a), self._clamp(b)
         w, h = self.noise.increment(self.clock, a, b)

@@ -38,7 +38,11 @@ def draw_key(seed: int, *name: str | float) -> bytes:
     h = hashlib.blake2b(b"%d" % seed, digest_size=16, person=b"srk noise")
     for part in name:
         # + 0.0 makes -0.0 and 0.0 one
-        h.update(b"\0s" + part.encode() if isinstance(part, str) else b"\0f" + struct.pack("<d", part + 0.0))
+        h.update(
+            b"\0s" + part.encode()
+            if isinstance(part, str)
+            else b"\0f" + struct.pack("<d", part + 0.0)
+        )
     return h.digest()
 
 
@@ -61,16 +65,24 @@ class SampleNormals:
     """
 
     def __init__(
-        self, seed: int | None, first_index: int = 0, indices: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+        self,
+        seed: int | None,
+        first_index: int = 0,
+        indices: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         if (first_index != 0) + (indices is not None) + (seeds is not None) > 1:
-            raise ArgumentError("first_index, indices and seeds are three ways to say which samples these are; give one of them")
+            raise ArgumentError(
+                "first_index, indices and seeds are three ways to say which samples these are; give one of them"
+            )
         if seeds is not None and seed is not None:
             raise ArgumentError("seeds gives every sample a seed of its own; leave seed out")
         self.seeds = None if seeds is None else [check_seed(s) for s in _list(seeds)]
         self.seed = None if self.seeds is not None else check_seed(seed)
         self.first_index = _index(first_index, "first_index")
-        self.indices = None if indices is None else [_index(i, "an entry of indices") for i in _list(indices)]
+        self.indices = (
+            None if indices is None else [_index(i, "an entry of indices") for i in _list(indices)]
+        )
         self._reference = philox.Reference()
         self._runs: list[tuple[int, int]] = []  # consecutive samples: index of the first, how many
         self._shape: tuple[int, ...] = ()
@@ -82,7 +94,9 @@ class SampleNormals:
         given = self.indices if self.indices is not None else self.seeds
         if given is not None and len(given) != batch:
             what = "indices" if self.indices is not None else "seeds"
-            raise ArgumentError(f"{what} has {len(given)} entries, but the batch has {batch} samples; give one entry per sample")
+            raise ArgumentError(
+                f"{what} has {len(given)} entries, but the batch has {batch} samples; give one entry per sample"
+            )
         self._shape = tuple(shape)
         self._runs = []
         for index in self.indices or ():
@@ -115,7 +129,11 @@ class SampleNormals:
         bits = self._words(out, name, self._reference)
         half = (n + 1) // 2  # pairs that are needed
         direct = out.dtype == torch.float32 and out.is_contiguous() and n % 2 == 0
-        flat = out.view(batch, n) if direct else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
+        flat = (
+            out.view(batch, n)
+            if direct
+            else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
+        )
         # radius sqrt(-2 log u), u = (k + 1)/2^31 in (0, 1], from the first half of a sample's words; the angle from the second
         radius, angle, cosine = self._buffers((batch, half), out.device)
         torch.mul(bits[:, :half].bitwise_and_(0x7FFFFFFF), 2.0**-31, out=radius)
@@ -127,12 +145,19 @@ class SampleNormals:
             out.copy_(flat[:, :n].reshape(out.shape))
 
     def _buffers(self, shape: tuple[int, int], device: torch.device) -> torch.Tensor:
-        if self._scratch is None or self._scratch.shape[1:] != shape or self._scratch.device != device:
+        if (
+            self._scratch is None
+            or self._scratch.shape[1:] != shape
+            or self._scratch.device != device
+        ):
             self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
         return self._scratch
 
     def _words(
-        self, like: torch.Tensor, name: Sequence[str | float], make: Callable[[Sequence[philox.Stretch]], torch.Tensor]
+        self,
+        like: torch.Tensor,
+        name: Sequence[str | float],
+        make: Callable[[Sequence[philox.Stretch]], torch.Tensor],
     ) -> torch.Tensor:
         blocks = -(-math.prod(self._shape[1:]) // 8)
         if self.seed is not None:
@@ -151,9 +176,15 @@ def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> to
     """Unit normals of shape (batch, *event) from `SampleNormals.words`: a pure function, for kernels to swallow."""
     n = math.prod(shape[1:])
     half, second = (n + 1) // 2, 4 * -(-n // 8)
-    radius = torch.sqrt(-2.0 * torch.log((words[:, :half] & 0x7FFFFFFF).to(torch.float32) * 2.0**-31 + 2.0**-31))
+    radius = torch.sqrt(
+        -2.0 * torch.log((words[:, :half] & 0x7FFFFFFF).to(torch.float32) * 2.0**-31 + 2.0**-31)
+    )
     angle = words[:, second : second + half].to(torch.float32) * (math.pi * 2.0**-31)
-    return torch.cat([torch.cos(angle) * radius, torch.sin(angle) * radius], 1)[:, :n].reshape(tuple(shape)).to(dtype)
+    return (
+        torch.cat([torch.cos(angle) * radius, torch.sin(angle) * radius], 1)[:, :n]
+        .reshape(tuple(shape))
+        .to(dtype)
+    )
 
 
 def _list(values: Sequence[int]) -> list[int]:

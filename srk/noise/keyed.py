@@ -42,7 +42,12 @@ class KeyedNoise(NoiseSource):
     name = "keyed"
 
     def __init__(
-        self, seed: int | None = None, *, first_index: int = 0, indices: Sequence[int] | None = None, seeds: Sequence[int] | None = None
+        self,
+        seed: int | None = None,
+        *,
+        first_index: int = 0,
+        indices: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         self.normals = SampleNormals(seed, first_index, indices, seeds)
 

@@ -25,13 +25,17 @@ class Reference:
 
     def __call__(self, stretches: Sequence[Stretch]) -> torch.Tensor:
         words = [self._words(*stretch) for stretch in stretches]
-        return torch.from_numpy((words[0] if len(words) == 1 else np.concatenate(words)).view(np.int32))
+        return torch.from_numpy(
+            (words[0] if len(words) == 1 else np.concatenate(words)).view(np.int32)
+        )
 
     def _words(self, key: bytes, counter: int, blocks: int) -> np.ndarray:
         self._generator.state = {
             "bit_generator": "Philox",
             "state": {
-                "counter": np.array([(counter >> 64 * i) & _WORD for i in range(4)], dtype=np.uint64),
+                "counter": np.array(
+                    [(counter >> 64 * i) & _WORD for i in range(4)], dtype=np.uint64
+                ),
                 "key": np.frombuffer(key, dtype="<u8").astype(np.uint64),
             },
             "buffer": np.zeros(4, dtype=np.uint64),
@@ -49,14 +53,22 @@ def compiled() -> Callable[[Sequence[Stretch]], torch.Tensor] | None:
     try:
         from torch._inductor.codecache import CppCodeCache  # seconds to import
 
-        function = CppCodeCache.load((Path(__file__).parent / "philox.cpp").read_text(encoding="utf-8")).philox
+        function = CppCodeCache.load(
+            (Path(__file__).parent / "philox.cpp").read_text(encoding="utf-8")
+        ).philox
     except Exception:  # whatever is missing, NumPy has the same words
         return None
 
     def loop(stretches: Sequence[Stretch]) -> torch.Tensor:
         out = torch.empty(8 * sum(blocks for _, _, blocks in stretches), dtype=torch.int32)
         table = b"".join(
-            struct.pack("=5Q", *struct.unpack("<2Q", key), (counter + 1) & _WORD, (counter + 1) >> 64, blocks)
+            struct.pack(
+                "=5Q",
+                *struct.unpack("<2Q", key),
+                (counter + 1) & _WORD,
+                (counter + 1) >> 64,
+                blocks,
+            )
             for key, counter, blocks in stretches
         )
         function(c_int64(len(stretches)), table, c_void_p(out.data_ptr()), torch.get_num_threads())

@@ -36,7 +36,12 @@ class CallableNoise(NoiseSource):
 
     name = "callable"
 
-    def __init__(self, function: Callable[[Slot | None, str, torch.Tensor], torch.Tensor | None], *, refines: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[[Slot | None, str, torch.Tensor], torch.Tensor | None],
+        *,
+        refines: bool = False,
+    ) -> None:
         self.function = function
         self.refines = refines  # type: ignore[misc]  # known per object here
 
@@ -54,8 +59,14 @@ class CallableNoise(NoiseSource):
         if result is None or result is out:
             return
         if not isinstance(result, torch.Tensor) or result.shape != out.shape:
-            got = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, torch.Tensor) else repr(result)
-            raise ArgumentError(f"the noise function returned {got}; it must fill `out`, or return a tensor, of shape {tuple(out.shape)}")
+            got = (
+                f"a tensor of shape {tuple(result.shape)}"
+                if isinstance(result, torch.Tensor)
+                else repr(result)
+            )
+            raise ArgumentError(
+                f"the noise function returned {got}; it must fill `out`, or return a tensor, of shape {tuple(out.shape)}"
+            )
         out.copy_(result)
 
 

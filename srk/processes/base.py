@@ -116,7 +116,9 @@ class ForwardProcess(ABC):
                 )
             ends.append(float(value))
         if not (-math.inf < ends[0] < ends[1] < math.inf):
-            raise ArgumentError(f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = {ends[1]!r}")
+            raise ArgumentError(
+                f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = {ends[1]!r}"
+            )
 
 
 class LinearProcess(ForwardProcess):
@@ -177,7 +179,9 @@ class LinearProcess(ForwardProcess):
             return float(self.t_min)
         if lam <= last and _same(lam, last):
             return float(self.t_max)
-        raise TimeError(f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, {first!r}]")
+        raise TimeError(
+            f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, {first!r}]"
+        )
 
     def _inverse(self, lam: float) -> float:
         """`time` strictly inside the range; here by root finding, in the built-in processes in closed form."""
@@ -192,7 +196,9 @@ class LinearProcess(ForwardProcess):
         alpha = float(self.alpha(t))
         if alpha == 0.0:
             return -math.inf
-        return self._derivative(lambda s: float(self.alpha(s)), t) / alpha  # alpha is smooth where its logarithm is not
+        return (
+            self._derivative(lambda s: float(self.alpha(s)), t) / alpha
+        )  # alpha is smooth where its logarithm is not
 
     def lam_rate(self, t: float) -> float:
         """d lam/dt, negative; -inf where alpha = 0 or sigma = 0."""
@@ -251,7 +257,9 @@ class LinearProcess(ForwardProcess):
         noise = torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
         return noise.mul_(self.prior_std)
 
-    def perturb(self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    def perturb(
+        self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Draw x_t = alpha x_0 + sigma eps given data `x0` of shape (batch, *event), at own time `t`."""
         level = self.level(t)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
@@ -264,7 +272,9 @@ class LinearProcess(ForwardProcess):
         """
         super().validate()
         points = 64
-        times = [self.t_min + (self.t_max - self.t_min) * i / points for i in range(points)] + [float(self.t_max)]
+        times = [self.t_min + (self.t_max - self.t_min) * i / points for i in range(points)] + [
+            float(self.t_max)
+        ]
         previous: Level | None = None
         for t in times:
             alpha, sigma = self._number("alpha", t), self._number("sigma", t)
@@ -296,9 +306,13 @@ class LinearProcess(ForwardProcess):
     def _check_scales(self, t: float, alpha: float, sigma: float) -> None:
         for scale, value in (("alpha", alpha), ("sigma", sigma)):
             if not 0.0 <= value < math.inf:
-                raise ArgumentError(f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative on [t_min, t_max]")
+                raise ArgumentError(
+                    f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative on [t_min, t_max]"
+                )
         if alpha == 0.0 == sigma:
-            raise ArgumentError(f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry neither data nor noise")
+            raise ArgumentError(
+                f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry neither data nor noise"
+            )
 
     def _check_lam(self, level: Level) -> None:
         if level.alpha == 0.0 or level.sigma == 0.0:
@@ -306,7 +320,9 @@ class LinearProcess(ForwardProcess):
         else:
             expected = math.log(level.alpha) - math.log(level.sigma)
         # Loose: an override of lam is there because alpha or sigma is inexact. It shall catch a factor of two, not rounding.
-        if not (level.lam == expected or abs(level.lam - expected) <= 1e-3 * max(1.0, abs(expected))):
+        if not (
+            level.lam == expected or abs(level.lam - expected) <= 1e-3 * max(1.0, abs(expected))
+        ):
             raise ArgumentError(
                 f"lam({level.t!r}) of {self!r} is {level.lam!r}, but log(alpha/sigma) is {expected!r} there: "
                 "`lam` must be the HALF log-SNR; correct it, or drop the override"
@@ -320,7 +336,9 @@ def _same(lam: float, end: float) -> bool:
 def check_range(t_min: float, t_max: float) -> None:
     """Raise unless 0 <= t_min < t_max, both finite."""
     if not (0 <= t_min < t_max < math.inf):
-        raise ArgumentError(f"a process needs 0 <= t_min < t_max < inf, not t_min = {t_min!r}, t_max = {t_max!r}")
+        raise ArgumentError(
+            f"a process needs 0 <= t_min < t_max < inf, not t_min = {t_min!r}, t_max = {t_max!r}"
+        )
 
 
 def _float(value: Any) -> Any:

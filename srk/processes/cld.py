@@ -83,6 +83,12 @@ class CLD(PhaseProcess):
         y, decay = kappa * b, math.exp(-kappa * b)
         psi = decay * np.array([[1.0 + y, b / M], [-b, 1.0 - y]])
         # 2 Gamma int_0^b u u^T with u = e^{-kappa s} (s/M, 1 - kappa s); in s = y/kappa the integrals are incomplete gamma functions
-        i0, i1, i2 = (math.factorial(n) / 2.0 ** (n + 1) * float(gammainc(n + 1, 2.0 * y)) for n in range(3))
-        xx, xv, vv = 4.0 * i2, 2.0 * y * y * decay * decay * math.sqrt(M), 4.0 * M * (i0 - 2.0 * i1 + i2)
+        i0, i1, i2 = (
+            math.factorial(n) / 2.0 ** (n + 1) * float(gammainc(n + 1, 2.0 * y)) for n in range(3)
+        )
+        xx, xv, vv = (
+            4.0 * i2,
+            2.0 * y * y * decay * decay * math.sqrt(M),
+            4.0 * M * (i0 - 2.0 * i1 + i2),
+        )
         return psi, np.array([[xx, xv], [xv, vv]])

@@ -43,9 +43,13 @@ class VPCosine(VariancePreserving):
     def __attrs_post_init__(self) -> None:
         check_range(self.t_min, self.t_max)
         if self.t_max > 1.0:
-            raise ArgumentError(f"VPCosine needs t_max <= 1, where alpha reaches 0, not t_max = {self.t_max!r}")
+            raise ArgumentError(
+                f"VPCosine needs t_max <= 1, where alpha reaches 0, not t_max = {self.t_max!r}"
+            )
         if self.s < 0.0:
-            raise ArgumentError(f"VPCosine needs an offset s >= 0, not s = {self.s!r}; the usual value is 0.008")
+            raise ArgumentError(
+                f"VPCosine needs an offset s >= 0, not s = {self.s!r}; the usual value is 0.008"
+            )
 
     @property
     def _k(self) -> float:
@@ -58,7 +62,9 @@ class VPCosine(VariancePreserving):
     def sigma(self, t: Any) -> Any:
         # sin(k) sin(k (1 + 2s)) is cos^2(phi0), written so that sigma(1) is 1 exactly
         k, m, s2 = self._k, library(t), 2.0 * self.s
-        return m.sqrt((m.sin(k * t) / math.sin(k)) * (m.sin(k * (t + s2)) / math.sin(k * (1.0 + s2))))
+        return m.sqrt(
+            (m.sin(k * t) / math.sin(k)) * (m.sin(k * (t + s2)) / math.sin(k * (1.0 + s2)))
+        )
 
     def lam(self, t: Any) -> Any:
         return log(self.alpha(t)) - log(self.sigma(t))

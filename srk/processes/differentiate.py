@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-_NODES = 0.5 - 0.5 * np.cos(np.pi * np.arange(15) / 14)  # Chebyshev-Lobatto on [0, 1]: stable at the ends too
+_NODES = 0.5 - 0.5 * np.cos(
+    np.pi * np.arange(15) / 14
+)  # Chebyshev-Lobatto on [0, 1]: stable at the ends too
 
 
 def derivative(function: Callable[[float], float], t: float, low: float, high: float) -> float:
@@ -53,7 +55,9 @@ def derivative(function: Callable[[float], float], t: float, low: float, high: f
     return best
 
 
-def _window(function: Callable[[float], float], t: float, low: float, high: float) -> tuple[float, float]:
+def _window(
+    function: Callable[[float], float], t: float, low: float, high: float
+) -> tuple[float, float]:
     """The derivative at `t` of the interpolant on [low, high], and the rounding error that it has at least."""
     nodes = low + (high - low) * _NODES
     nodes[0], nodes[-1] = low, high

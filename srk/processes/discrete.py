@@ -59,7 +59,9 @@ class VPDiscrete(VariancePreserving):
 
     def __init__(self, betas: Any = None, alphas_cumprod: Any = None) -> None:
         if betas is not None and alphas_cumprod is not None:
-            raise ArgumentError("VPDiscrete takes betas or alphas_cumprod, not both; they say the same")
+            raise ArgumentError(
+                "VPDiscrete takes betas or alphas_cumprod, not both; they say the same"
+            )
         if alphas_cumprod is not None:
             products = _sequence("alphas_cumprod", alphas_cumprod)
             _check_products(products)
@@ -68,10 +70,15 @@ class VPDiscrete(VariancePreserving):
             noise = _sequence("betas", np.linspace(1e-4, 0.02, 1000) if betas is None else betas)
             _check_betas(noise)
             products, variances = _accumulate(noise)
-        lams = tuple(0.5 * (math.log(p) - math.log(v)) if p > 0.0 else -math.inf for p, v in zip(products, variances, strict=True))
+        lams = tuple(
+            0.5 * (math.log(p) - math.log(v)) if p > 0.0 else -math.inf
+            for p, v in zip(products, variances, strict=True)
+        )
         i = next((i for i in range(1, len(lams)) if not lams[i] < lams[i - 1]), None)
         if i is not None:
-            raise ArgumentError(f"the half log-SNR does not decrease in float64 from index {i - 1} to {i}: {lams[i - 1]!r}, {lams[i]!r}")
+            raise ArgumentError(
+                f"the half log-SNR does not decrease in float64 from index {i - 1} to {i}: {lams[i - 1]!r}, {lams[i]!r}"
+            )
         store = object.__setattr__  # frozen
         store(self, "alphas_cumprod", tuple(products))
         store(self, "variances", tuple(variances))
@@ -112,7 +119,9 @@ class VPDiscrete(VariancePreserving):
         return lam0 + (t - i) * (lam1 - lam0)
 
     def _inverse(self, lam: float) -> float:
-        i = bisect_left(self._descending, -lam)  # lams[i - 1] > lam >= lams[i], and i >= 1 inside the range
+        i = bisect_left(
+            self._descending, -lam
+        )  # lams[i - 1] > lam >= lams[i], and i >= 1 inside the range
         lam0, lam1 = self._lams[i - 1], self._lams[i]
         if lam1 == -math.inf:
             return i - math.exp(lam - lam0)
@@ -137,9 +146,13 @@ def _sequence(name: str, values: Any) -> list[float]:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"{name} must be a tensor, array or list of numbers, not {values!r}") from error
+        raise ArgumentTypeError(
+            f"{name} must be a tensor, array or list of numbers, not {values!r}"
+        ) from error
     if array.ndim != 1 or array.size < 2:
-        raise ArgumentError(f"{name} must be one-dimensional with at least 2 entries, not of shape {array.shape}")
+        raise ArgumentError(
+            f"{name} must be one-dimensional with at least 2 entries, not of shape {array.shape}"
+        )
     return [float(value) for value in array]
 
 
@@ -160,7 +173,9 @@ def _check_products(products: list[float]) -> None:
                 if product == 1.0 and i == 0
                 else "are these betas? Then write VPDiscrete(betas=...)"
             )
-            raise ArgumentError(f"alphas_cumprod must lie in (0, 1), the last may be 0, but alphas_cumprod[{i}] = {product!r}; {cure}")
+            raise ArgumentError(
+                f"alphas_cumprod must lie in (0, 1), the last may be 0, but alphas_cumprod[{i}] = {product!r}; {cure}"
+            )
         if i > 0 and not product < products[i - 1]:
             raise ArgumentError(
                 f"alphas_cumprod must decrease strictly, but alphas_cumprod[{i - 1}] = {products[i - 1]!r} "

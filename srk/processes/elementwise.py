@@ -42,7 +42,11 @@ def log(x: Any) -> Any:
         return np.log(x)
 
 
-def elementwise(function: Callable[[float], float], t: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def elementwise(
+    function: Callable[[float], float], t: Any
+) -> np.ndarray[Any, np.dtype[np.float64]]:
     """`function` of every number in the array `t`, in its shape."""
     t = np.asarray(t, dtype=np.float64)
-    return np.array([float(function(float(s))) for s in t.ravel()], dtype=np.float64).reshape(t.shape)
+    return np.array([float(function(float(s))) for s in t.ravel()], dtype=np.float64).reshape(
+        t.shape
+    )

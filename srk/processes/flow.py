@@ -42,7 +42,9 @@ class Flow(LinearProcess):
     def __attrs_post_init__(self) -> None:
         check_range(self.t_min, self.t_max)
         if self.t_max > 1.0:
-            raise ArgumentError(f"Flow needs t_max <= 1, where alpha reaches 0, not t_max = {self.t_max!r}")
+            raise ArgumentError(
+                f"Flow needs t_max <= 1, where alpha reaches 0, not t_max = {self.t_max!r}"
+            )
 
     def alpha(self, t: Any) -> Any:
         return 1.0 - t

@@ -86,7 +86,10 @@ class PhaseProcess(ForwardProcess):
         """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward from own time `start` to `stop` >= `start`; here by collocation to about 1e-13."""
         if start == 0.0 and stop > 0.0:  # as every kernel asks: from the last anchor on
             anchor = int(_ANCHORS * stop / self.t_max)
-            (psi, q), (psi1, q1) = _anchored(self, anchor), _transition(self, self.t_max * anchor / _ANCHORS, stop)
+            (psi, q), (psi1, q1) = (
+                _anchored(self, anchor),
+                _transition(self, self.t_max * anchor / _ANCHORS, stop),
+            )
             return psi1 @ psi, psi1 @ q @ psi1.T + q1
         return _transition(self, start, stop)
 
@@ -135,12 +138,22 @@ class PhaseProcess(ForwardProcess):
     ) -> torch.Tensor:
         """Draw states of shape `shape` = (batch, k, *event) from N(0, C(t_max))."""
         self.check_shape(shape)
-        return mix(self.prior_factor, torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype))
+        return mix(
+            self.prior_factor,
+            torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype),
+        )
 
-    def perturb(self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    def perturb(
+        self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Draw z_t, shape (batch, k, *event), given data `x0` of shape (batch, *event), at own time `t`."""
         kernel = self.kernel(self.check_time(t))
-        eps = torch.randn((x0.shape[0], self.components, *x0.shape[1:]), generator=generator, device=x0.device, dtype=x0.dtype)
+        eps = torch.randn(
+            (x0.shape[0], self.components, *x0.shape[1:]),
+            generator=generator,
+            device=x0.device,
+            dtype=x0.dtype,
+        )
         basis = np.column_stack([kernel.rho * kernel.mean, kernel.complement])
         z = mix(basis, eps)
         for i, a in enumerate(kernel.mean):
@@ -166,16 +179,27 @@ class PhaseProcess(ForwardProcess):
                 f"the kernels of {self!r} are remembered, so it must be hashable; make {type(self).__name__} an attrs.frozen class"
             ) from None
         if k < 2:
-            raise ArgumentError(f"{self!r} needs at least two components, not {k!r}; a process of the data alone is an srk.LinearProcess")
+            raise ArgumentError(
+                f"{self!r} needs at least two components, not {k!r}; a process of the data alone is an srk.LinearProcess"
+            )
         if len(self.auxiliary_variance) != k - 1 or min(self.auxiliary_variance) < 0.0:
-            raise ArgumentError(f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not {self.auxiliary_variance!r}")
+            raise ArgumentError(
+                f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not {self.auxiliary_variance!r}"
+            )
         if self.t_min < 0.0:
-            raise ArgumentError(f"{self!r} starts at t = 0, so t_min must be >= 0, not {self.t_min!r}")
+            raise ArgumentError(
+                f"{self!r} starts at t = 0, so t_min must be >= 0, not {self.t_min!r}"
+            )
         for i in range(17):
             t = self.t_min + (self.t_max - self.t_min) * i / 16
-            for name, value in (("drift_matrix", self.drift_matrix(t)), ("diffusion", self.diffusion(t))):
+            for name, value in (
+                ("drift_matrix", self.drift_matrix(t)),
+                ("diffusion", self.diffusion(t)),
+            ):
                 if np.shape(value) != (k, k) or not np.all(np.isfinite(value)):
-                    raise ArgumentError(f"{name}({t!r}) of {self!r} must be a finite {k} x {k} array, not {value!r}")
+                    raise ArgumentError(
+                        f"{name}({t!r}) of {self!r} must be a finite {k} x {k} array, not {value!r}"
+                    )
             rho = self.kernel(t).rho
             if not (rho > previous or i == 0):
                 raise ArgumentError(
@@ -269,7 +293,15 @@ def _kernel(process: PhaseProcess, t: float) -> Kernel:
         )
     complement = np.vstack([np.linalg.solve(factor, rest[1:, 0]), factor])
     auxiliary = variances[:, None] * psi[:, 1:].T @ inverse
-    return Kernel(a, c, information**-0.5, complement, informed / information, complement.T @ inverse, auxiliary)
+    return Kernel(
+        a,
+        c,
+        information**-0.5,
+        complement,
+        informed / information,
+        complement.T @ inverse,
+        auxiliary,
+    )
 
 
 def _law(process: PhaseProcess, t: float) -> tuple[Array, Array, Array]:
@@ -287,7 +319,9 @@ def _anchored(process: PhaseProcess, anchor: int) -> tuple[Array, Array]:
     if anchor == 0:
         return np.eye(process.components), np.zeros((process.components, process.components))
     psi, q = _anchored(process, anchor - 1)
-    psi1, q1 = _transition(process, process.t_max * (anchor - 1) / _ANCHORS, process.t_max * anchor / _ANCHORS)
+    psi1, q1 = _transition(
+        process, process.t_max * (anchor - 1) / _ANCHORS, process.t_max * anchor / _ANCHORS
+    )
     return psi1 @ psi, psi1 @ q @ psi1.T + q1
 
 
@@ -317,7 +351,9 @@ def _gauss() -> tuple[Array, Array, Array]:
 _C, _B, _A = _gauss()
 
 
-def linear_flow(blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float) -> tuple[Array, Array, Array]:
+def linear_flow(
+    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
+) -> tuple[Array, Array, Array]:
     """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt, from `start` to `stop` (in either direction).
 
     Arguments:
@@ -339,21 +375,35 @@ def linear_flow(blocks: Callable[[float], tuple[Array, Array, Array]], k: int, s
             size = min(size, 0.25 * t) if stop > 0.0 else size
         end = stop if size >= 0.999 * abs(stop - t) else t + sign * size
         phi1, noise1, response1 = _collocate(blocks, k, t, end)
-        phi, noise, response = phi1 @ phi, phi1 @ noise @ phi1.T + noise1, phi1 @ response + response1
+        phi, noise, response = (
+            phi1 @ phi,
+            phi1 @ noise @ phi1.T + noise1,
+            phi1 @ response + response1,
+        )
         t = end
     return phi, noise, response
 
 
-def _collocate(blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float) -> tuple[Array, Array, Array]:
+def _collocate(
+    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
+) -> tuple[Array, Array, Array]:
     # One homogeneous system: [[M, S, b], [0, -M^T, 0], [0, 0, 0]] has the flow [[Phi, N Phi^-T, q], [0, Phi^-T, 0], [0, 0, 1]]
     h, size = stop - start, 2 * k + 1
     system = np.zeros((_NODES, size, size))
     for i, c in enumerate(_C):
         m, s, b = blocks(start + c * h)
-        system[i, :k, :k], system[i, :k, k : 2 * k], system[i, :k, -1] = m, math.copysign(1.0, h) * s, b
+        system[i, :k, :k], system[i, :k, k : 2 * k], system[i, :k, -1] = (
+            m,
+            math.copysign(1.0, h) * s,
+            b,
+        )
         system[i, k : 2 * k, k : 2 * k] = -m.T
-    matrix = np.eye(_NODES * size) - h * np.einsum("ij,iab->iajb", _A, system).reshape(_NODES * size, -1)
-    slopes = np.linalg.solve(matrix, system.reshape(_NODES * size, size)).reshape(_NODES, size, size)
+    matrix = np.eye(_NODES * size) - h * np.einsum("ij,iab->iajb", _A, system).reshape(
+        _NODES * size, -1
+    )
+    slopes = np.linalg.solve(matrix, system.reshape(_NODES * size, size)).reshape(
+        _NODES, size, size
+    )
     flow = np.eye(size) + h * np.einsum("i,iab->ab", _B, slopes)
     phi, noise = flow[:k, :k], flow[:k, k : 2 * k] @ flow[:k, :k].T
     return phi, 0.5 * (noise + noise.T), flow[:k, -1]

@@ -52,7 +52,8 @@ def _what(_name: str, entry: type[ForwardProcess]) -> str:
 
 
 PROCESSES: Registry[type[ForwardProcess]] = Registry(
-    "process", columns={"own time": _own_time, "half log-SNR": _half_log_snr, "what and when": _what}
+    "process",
+    columns={"own time": _own_time, "half log-SNR": _half_log_snr, "what and when": _what},
 )
 
 
@@ -60,7 +61,9 @@ PROCESSES: Registry[type[ForwardProcess]] = Registry(
 def register_process(cls: type[P], name: str | None = None) -> type[P]: ...
 @overload
 def register_process(cls: None = None, name: str | None = None) -> Callable[[type[P]], type[P]]: ...
-def register_process(cls: type[P] | None = None, name: str | None = None) -> type[P] | Callable[[type[P]], type[P]]:
+def register_process(
+    cls: type[P] | None = None, name: str | None = None
+) -> type[P] | Callable[[type[P]], type[P]]:
     """Make a forward process available by name; usable as a decorator.
 
     Arguments:
@@ -95,10 +98,18 @@ def register_process(cls: type[P] | None = None, name: str | None = None) -> typ
         return lambda decorated: register_process(decorated, name)
     given: Any = cls  # the annotation is a promise that callers may break
     if not (isinstance(given, type) and issubclass(given, ForwardProcess)):
-        hint = "; register its class, parameters are given to process(name, ...)" if isinstance(given, ForwardProcess) else ""
-        raise ArgumentTypeError(f"a process must be a subclass of ForwardProcess (usually of LinearProcess), not {cls!r}{hint}")
+        hint = (
+            "; register its class, parameters are given to process(name, ...)"
+            if isinstance(given, ForwardProcess)
+            else ""
+        )
+        raise ArgumentTypeError(
+            f"a process must be a subclass of ForwardProcess (usually of LinearProcess), not {cls!r}{hint}"
+        )
     if inspect.isabstract(cls):
-        raise ArgumentTypeError(f"{cls.__name__} cannot be registered: it does not define {', '.join(sorted(cls.__abstractmethods__))}")
+        raise ArgumentTypeError(
+            f"{cls.__name__} cannot be registered: it does not define {', '.join(sorted(cls.__abstractmethods__))}"
+        )
     name = cls.name if name is None else name
     if name == "":
         raise ArgumentError(
@@ -128,12 +139,21 @@ def process(name: str, **parameters: Any) -> ForwardProcess:
     try:
         signature.bind(**parameters)
     except TypeError as error:
-        shown = [str(p.replace(annotation=inspect.Parameter.empty)) for p in signature.parameters.values()]
+        shown = [
+            str(p.replace(annotation=inspect.Parameter.empty))
+            for p in signature.parameters.values()
+        ]
         takes = f"it takes {', '.join(shown)}" if shown else "it takes no parameters"
         unknown = [p for p in parameters if p not in signature.parameters]
-        close = difflib.get_close_matches(unknown[0], list(signature.parameters), n=1) if unknown else []
+        close = (
+            difflib.get_close_matches(unknown[0], list(signature.parameters), n=1)
+            if unknown
+            else []
+        )
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ArgumentTypeError(f"wrong parameters for the process {name!r}: {error}; {takes}.{hint}") from None
+        raise ArgumentTypeError(
+            f"wrong parameters for the process {name!r}: {error}; {takes}.{hint}"
+        ) from None
     return cls(**parameters)
 
 

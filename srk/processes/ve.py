@@ -62,7 +62,9 @@ class VE(VarianceExploding):
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 < self.sigma_min < self.sigma_max:
-            raise ArgumentError(f"VE needs 0 < sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, sigma_max = {self.sigma_max!r}")
+            raise ArgumentError(
+                f"VE needs 0 < sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, sigma_max = {self.sigma_max!r}"
+            )
 
     def sigma(self, t: Any) -> Any:
         return self.sigma_min ** (1.0 - t) * self.sigma_max**t  # exact at both ends

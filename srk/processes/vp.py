@@ -41,7 +41,11 @@ class LinearBeta(LinearProcess):
     def time_at_depth(self, depth: float) -> float:
         """The inverse of `depth`: the positive root of a quadratic, in the form that does not cancel."""
         slope = self.beta_max - self.beta_min
-        return 4.0 * depth / (self.beta_min + math.sqrt(self.beta_min**2 + 4.0 * slope * depth)) if depth > 0.0 else 0.0
+        return (
+            4.0 * depth / (self.beta_min + math.sqrt(self.beta_min**2 + 4.0 * slope * depth))
+            if depth > 0.0
+            else 0.0
+        )
 
     def alpha(self, t: Any) -> Any:
         return library(t).exp(-self.depth(t))

@@ -1,7 +1,16 @@
 """Scores: what the network says, turned into the denoiser."""
 
 from srk.scores import networks
-from srk.scores.adapters import Data, EDMDenoiser, FlowVelocity, NetworkPrediction, Noise, Score, Velocity, as_prediction
+from srk.scores.adapters import (
+    Data,
+    EDMDenoiser,
+    FlowVelocity,
+    NetworkPrediction,
+    Noise,
+    Score,
+    Velocity,
+    as_prediction,
+)
 from srk.scores.base import Prediction
 from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
 from srk.scores.guidance import ClassifierGuided, Guided, limited

@@ -49,12 +49,16 @@ def _check_network(instance: object, attribute: attrs.Attribute[Any], value: obj
 
 def _check_steps(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and (not isinstance(value, int) or value < 1):
-        raise ArgumentError(f"num_timesteps is the number of training steps, an integer >= 1, not {value!r}; e.g. num_timesteps=1000")
+        raise ArgumentError(
+            f"num_timesteps is the number of training steps, an integer >= 1, not {value!r}; e.g. num_timesteps=1000"
+        )
 
 
 def _check_dtype(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
-        raise ArgumentTypeError(f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. network_dtype=torch.bfloat16")
+        raise ArgumentTypeError(
+            f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. network_dtype=torch.bfloat16"
+        )
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -85,13 +89,19 @@ class NetworkPrediction(Prediction):
     """
 
     network: Network = attrs.field(validator=_check_network)
-    time: str | LevelFunction = attrs.field(default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
+    time: str | LevelFunction = attrs.field(
+        default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
+    )
     time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
     num_timesteps: int | None = attrs.field(default=None, kw_only=True, validator=_check_steps)
-    input_scale: str | LevelFunction = attrs.field(default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+    input_scale: str | LevelFunction = attrs.field(
+        default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
+    )
     event_shape: tuple[int, ...] | None = attrs.field(default=None, kw_only=True, converter=_shape)
     model_kwargs: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
-    network_dtype: torch.dtype | None = attrs.field(default=None, kw_only=True, validator=_check_dtype)
+    network_dtype: torch.dtype | None = attrs.field(
+        default=None, kw_only=True, validator=_check_dtype
+    )
     channels: Literal["all", "first-half"] = attrs.field(default="all", kw_only=True)
 
     @channels.validator
@@ -133,13 +143,17 @@ class NetworkPrediction(Prediction):
         return time_tensor(value, x, time_dtype(x.dtype, self.network_dtype))
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        pair = self.coefficients(level)  # first: it says in a clear message where no output can help
+        pair = self.coefficients(
+            level
+        )  # first: it says in a clear message where no output can help
         return convert.combine(pair, x, self.output(x, level, process))
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
         """The same network with the conditions of these samples: tensors in `model_kwargs` whose first axis is the batch are cut."""
         cut = {
-            name: value[rows] if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch else value
+            name: value[rows]
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+            else value
             for name, value in self.model_kwargs.items()
         }
         return attrs.evolve(self, model_kwargs=cut) if self.model_kwargs else self
@@ -150,8 +164,18 @@ class NetworkPrediction(Prediction):
 
     def _checked(self, out: object, x: Tensor) -> Tensor:
         if not isinstance(out, Tensor):
-            hint = ".sample" if isinstance(getattr(out, "sample", None), Tensor) else "[0]" if isinstance(out, (tuple, list)) else ""
-            cure = f"; e.g. srk.{type(self).__name__}(lambda x, t: network(x, t){hint})" if hint else ""
+            hint = (
+                ".sample"
+                if isinstance(getattr(out, "sample", None), Tensor)
+                else "[0]"
+                if isinstance(out, (tuple, list))
+                else ""
+            )
+            cure = (
+                f"; e.g. srk.{type(self).__name__}(lambda x, t: network(x, t){hint})"
+                if hint
+                else ""
+            )
             raise ScoreError(
                 f"the network of {self!r} returned {type(out).__name__}, not a tensor of the state's shape {tuple(x.shape)}{cure}"
             )
@@ -193,12 +217,20 @@ class NetworkPrediction(Prediction):
 
     def __repr__(self) -> str:
         network = getattr(self.network, "__name__", type(self.network).__name__)
-        options = [f"{f.name}={getattr(self, f.name)!r}" for f in attrs.fields(type(self))[1:] if not self._is_default(f)]
+        options = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in attrs.fields(type(self))[1:]
+            if not self._is_default(f)
+        ]
         return f"{type(self).__name__}({', '.join([network, *options])})"
 
     def _is_default(self, field: attrs.Attribute[Any]) -> bool:
         value = getattr(self, field.name)
-        return field.name == "model_kwargs" or value is field.default or (isinstance(value, (str, float)) and value == field.default)
+        return (
+            field.name == "model_kwargs"
+            or value is field.default
+            or (isinstance(value, (str, float)) and value == field.default)
+        )
 
 
 class Score(NetworkPrediction):
@@ -230,7 +262,9 @@ class Score(NetworkPrediction):
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score at `x`, straight from the network: needs neither alpha nor sigma, so it serves nonlinear processes too."""
-        return convert.combine((0.0, scale_value(self.input_scale, level)), x, self.output(x, level, process))
+        return convert.combine(
+            (0.0, scale_value(self.input_scale, level)), x, self.output(x, level, process)
+        )
 
 
 class Noise(NetworkPrediction):
@@ -312,8 +346,12 @@ class EDMDenoiser(NetworkPrediction):
         tensor([[2.]])
     """
 
-    time: str | LevelFunction = attrs.field(default="sigma", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
-    input_scale: str | LevelFunction = attrs.field(default="u", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+    time: str | LevelFunction = attrs.field(
+        default="sigma", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
+    )
+    input_scale: str | LevelFunction = attrs.field(
+        default="u", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
+    )
 
     def coefficients(self, level: Level) -> convert.Pair:
         return 0.0, 1.0
@@ -335,11 +373,15 @@ def as_prediction(obj: object) -> Prediction:
     if isinstance(obj, Prediction):
         return obj
     if isinstance(obj, type) and issubclass(obj, Prediction):
-        raise ArgumentTypeError(f"{obj.__name__} is an adapter without its network; pass srk.{obj.__name__}(network)")
+        raise ArgumentTypeError(
+            f"{obj.__name__} is an adapter without its network; pass srk.{obj.__name__}(network)"
+        )
     if callable(obj) and not isinstance(obj, type):
         return Score(obj)
     if callable(getattr(obj, "score", None)) and not isinstance(obj, type):
-        raise ArgumentTypeError(f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)")
+        raise ArgumentTypeError(
+            f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)"
+        )
     raise ArgumentTypeError(
         f"a score is a callable (x, t) -> score, an adapter such as srk.Noise(network), or a target's exact score, not {type(obj).__name__}"
     )

@@ -72,7 +72,9 @@ class Prediction(ABC):
 def check_state(x: object) -> None:
     """Raise `ArgumentTypeError` unless `x` is a real floating-point tensor with a batch axis."""
     if not isinstance(x, Tensor):
-        raise ArgumentTypeError(f"the state must be a torch.Tensor of shape (batch, *event), not {type(x).__name__}")
+        raise ArgumentTypeError(
+            f"the state must be a torch.Tensor of shape (batch, *event), not {type(x).__name__}"
+        )
     if x.ndim == 0 or not x.dtype.is_floating_point:
         raise ArgumentTypeError(
             f"the state must be a floating-point tensor of shape (batch, *event), not {x.dtype} of shape {tuple(x.shape)}; "

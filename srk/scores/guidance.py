@@ -48,7 +48,9 @@ _QUANTITIES: Mapping[str, Callable[[Level], convert.Pair]] = {
 }
 
 
-def limited(scale: Scale, low: float, high: float, *, unit: str = "sigma", outside: float = 1.0) -> LevelFunction:
+def limited(
+    scale: Scale, low: float, high: float, *, unit: str = "sigma", outside: float = 1.0
+) -> LevelFunction:
     """A guidance scale that holds in an interval of noise levels only.
 
     Guidance at high noise costs diversity and at low noise changes nothing, so that an interval in between is better and cheaper: with `outside` = 1 a
@@ -76,9 +78,13 @@ def limited(scale: Scale, low: float, high: float, *, unit: str = "sigma", outsi
         [1.0, 2.0, 1.0]
     """
     if unit not in TIMES:
-        raise ArgumentError(f"the unit of an interval is one of {', '.join(map(repr, TIMES))}, not {unit!r}")
+        raise ArgumentError(
+            f"the unit of an interval is one of {', '.join(map(repr, TIMES))}, not {unit!r}"
+        )
     if not low <= high:
-        raise ArgumentError(f"an interval has low <= high, not low = {low!r}, high = {high!r}; in the unit {unit!r}")
+        raise ArgumentError(
+            f"an interval has low <= high, not low = {low!r}, high = {high!r}; in the unit {unit!r}"
+        )
     value, measure, rest = _scale(scale), TIMES[unit], float(outside)
 
     def function(level: Level) -> float:
@@ -97,7 +103,9 @@ def _scale(value: Any) -> Scale:
         return float(value)
     if callable(value):
         return value  # type: ignore[no-any-return]
-    raise ArgumentTypeError(f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. scale=2.0")
+    raise ArgumentTypeError(
+        f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. scale=2.0"
+    )
 
 
 def _scales(value: Any) -> tuple[Scale, ...]:
@@ -105,7 +113,9 @@ def _scales(value: Any) -> tuple[Scale, ...]:
 
 
 def _conditions(value: Any) -> tuple[Prediction, ...]:
-    return tuple(map(as_prediction, value if isinstance(value, list | tuple) else [value]))  # a network, too, may be iterable
+    return tuple(
+        map(as_prediction, value if isinstance(value, list | tuple) else [value])
+    )  # a network, too, may be iterable
 
 
 def _weight(scale: Scale, level: Level) -> float:
@@ -113,7 +123,9 @@ def _weight(scale: Scale, level: Level) -> float:
         return scale
     weight = float(scale(level))
     if not math.isfinite(weight):
-        raise ArgumentError(f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a finite number at every level")
+        raise ArgumentError(
+            f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a finite number at every level"
+        )
     return weight
 
 
@@ -166,7 +178,9 @@ class Guided(Prediction):
     reference: Prediction = attrs.field(converter=as_prediction)
     scales: tuple[Scale, ...] = attrs.field(converter=_scales, alias="scale")
     rescale: float = attrs.field(default=0.0, kw_only=True, converter=float)
-    rescale_in: Literal["denoised", "noise", "velocity"] = attrs.field(default="denoised", kw_only=True)
+    rescale_in: Literal["denoised", "noise", "velocity"] = attrs.field(
+        default="denoised", kw_only=True
+    )
     batched: bool = attrs.field(default=False, kw_only=True)
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
     _process: ForwardProcess | None = attrs.field(default=None, init=False, repr=False)
@@ -181,11 +195,17 @@ class Guided(Prediction):
                 f"{len(self.conditions)} conditions and {len(self.scales)} scales: give each condition its scale, e.g. Guided([a, b], reference, [2.0, 1.5])"
             )
         if not 0.0 <= self.rescale <= 1.0:
-            raise ArgumentError(f"rescale is a fraction between 0 (off) and 1, not {self.rescale!r}; e.g. rescale=0.7")
+            raise ArgumentError(
+                f"rescale is a fraction between 0 (off) and 1, not {self.rescale!r}; e.g. rescale=0.7"
+            )
         if self.rescale and len(self.conditions) > 1:
-            raise ArgumentError(f"rescale={self.rescale!r} refers to THE condition, but there are {len(self.conditions)}; leave it out")
+            raise ArgumentError(
+                f"rescale={self.rescale!r} refers to THE condition, but there are {len(self.conditions)}; leave it out"
+            )
         if self.rescale_in not in _QUANTITIES:
-            raise ArgumentError(f"rescale_in is one of {', '.join(map(repr, _QUANTITIES))}, not {self.rescale_in!r}")
+            raise ArgumentError(
+                f"rescale_in is one of {', '.join(map(repr, _QUANTITIES))}, not {self.rescale_in!r}"
+            )
         if self.batched:
             _check_alike(self._all)
 
@@ -193,7 +213,9 @@ class Guided(Prediction):
     def _all(self) -> tuple[Prediction, ...]:
         return (self.reference, *self.conditions)
 
-    def _with(self, change: Callable[[Prediction], Prediction], process: ForwardProcess | None) -> Guided:
+    def _with(
+        self, change: Callable[[Prediction], Prediction], process: ForwardProcess | None
+    ) -> Guided:
         reference, *conditions = map(change, self._all)
         made = attrs.evolve(self, condition=conditions, reference=reference)
         object.__setattr__(made, "_process", process)
@@ -202,7 +224,9 @@ class Guided(Prediction):
     def bind(self, process: ForwardProcess) -> Guided:
         """The same with all its predictions bound to `process`."""
         if self.rescale and not isinstance(process, LinearProcess):
-            raise IncompatibleError(f"rescale={self.rescale!r} acts on the denoiser, which {process!r} has not; leave it out")
+            raise IncompatibleError(
+                f"rescale={self.rescale!r} acts on the denoiser, which {process!r} has not; leave it out"
+            )
         return self._with(lambda prediction: prediction.bind(process), process)
 
     def select(self, rows: slice | Tensor, batch: int) -> Guided:
@@ -232,7 +256,9 @@ class Guided(Prediction):
         a, b = _QUANTITIES[self.rescale_in](level)
         q = convert.combine((a, b), x, guided)
         ratio = _spread(convert.combine((a, b), x, terms[-1][1])) / _spread(q)
-        factor = torch.where(torch.isfinite(ratio), self.rescale * ratio + (1.0 - self.rescale), 1.0)
+        factor = torch.where(
+            torch.isfinite(ratio), self.rescale * ratio + (1.0 - self.rescale), 1.0
+        )
         return convert.combine((-a / b, 1.0 / b), x, q * factor)
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
@@ -241,13 +267,21 @@ class Guided(Prediction):
             return _sum(self._evaluate("score", x, level, process))
         return convert.to_score(self.denoise(x, level, process), x, level)
 
-    def _evaluate(self, what: str, x: Tensor, level: Level, process: ForwardProcess) -> list[tuple[float, Tensor]]:
+    def _evaluate(
+        self, what: str, x: Tensor, level: Level, process: ForwardProcess
+    ) -> list[tuple[float, Tensor]]:
         """(weight, value) of each prediction that has a weight, the reference first."""
-        weighted = [(weight, p) for p, weight in zip(self._all, self._weights(level), strict=True) if weight != 0.0]
+        weighted = [
+            (weight, p)
+            for p, weight in zip(self._all, self._weights(level), strict=True)
+            if weight != 0.0
+        ]
         if not self.batched or len(weighted) < 2:
             return [(weight, getattr(p, what)(x, level, process)) for weight, p in weighted]
         together = _together([p for _, p in weighted], len(x))
-        values = getattr(together, what)(x.repeat(len(weighted), *[1] * (x.ndim - 1)), level, process).chunk(len(weighted))
+        values = getattr(together, what)(
+            x.repeat(len(weighted), *[1] * (x.ndim - 1)), level, process
+        ).chunk(len(weighted))
         return [(weight, value) for (weight, _), value in zip(weighted, values, strict=True)]
 
 
@@ -276,7 +310,9 @@ def _check_alike(predictions: tuple[Prediction, ...]) -> None:
     first = predictions[0]
     for other in predictions:
         same = isinstance(first, NetworkPrediction) and type(other) is type(first)
-        names = [field.name for field in attrs.fields(NetworkPrediction) if field.name != "model_kwargs"]
+        names = [
+            field.name for field in attrs.fields(NetworkPrediction) if field.name != "model_kwargs"
+        ]
         if not same or any(getattr(other, name) != getattr(first, name) for name in names):
             raise ArgumentError(
                 f"batched=True needs adapters of one network that differ in model_kwargs only, not {first!r} and {other!r}; leave it out to call each by itself"
@@ -336,12 +372,18 @@ class ClassifierGuided(Prediction):
     """
 
     prediction: Prediction = attrs.field(converter=as_prediction)
-    log_prob: Callable[[Tensor, Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
+    log_prob: Callable[[Tensor, Tensor], Tensor] = attrs.field(
+        validator=attrs.validators.is_callable()
+    )
     scale: Scale = attrs.field(default=1.0, converter=_scale)
-    time: str | LevelFunction = attrs.field(default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value))
+    time: str | LevelFunction = attrs.field(
+        default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
+    )
     time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
     num_timesteps: int | None = attrs.field(default=None, kw_only=True)
-    input_scale: str | LevelFunction = attrs.field(default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value))
+    input_scale: str | LevelFunction = attrs.field(
+        default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
+    )
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
 
     @event_shape.default
@@ -372,7 +414,10 @@ class ClassifierGuided(Prediction):
                 f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | x_t) is 0 and does not determine the denoiser; "
                 "start a little below the end, e.g. srk.Flow(t_max=0.999)"
             )
-        return denoised.add(self.gradient(x, level, process), alpha=weight * level.sigma * (level.sigma / level.alpha))
+        return denoised.add(
+            self.gradient(x, level, process),
+            alpha=weight * level.sigma * (level.sigma / level.alpha),
+        )
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         score, weight = self.prediction.score(x, level, process), _weight(self.scale, level)
@@ -392,10 +437,19 @@ class ClassifierGuided(Prediction):
             )
             out = self.log_prob(at * scale_value(self.input_scale, level), time)
             if not isinstance(out, Tensor) or out.shape != x.shape[:1] or not out.requires_grad:
-                got = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else repr(out)
+                got = (
+                    f"a tensor of shape {tuple(out.shape)}"
+                    if isinstance(out, Tensor)
+                    else repr(out)
+                )
                 raise ScoreError(
                     f"log_prob must return a tensor of shape ({x.shape[0]},), one log-probability for each sample, that depends on x by differentiable "
-                    f"operations; it returned {got}" + ("" if not isinstance(out, Tensor) or out.requires_grad else ", which does not")
+                    f"operations; it returned {got}"
+                    + (
+                        ""
+                        if not isinstance(out, Tensor) or out.requires_grad
+                        else ", which does not"
+                    )
                 )
             (gradient,) = torch.autograd.grad(out.sum(), at, create_graph=again)
         return gradient

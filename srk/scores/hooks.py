@@ -75,7 +75,9 @@ class Hooked(Prediction):
         return Hooked(self.prediction.bind(process), *self.hooks)
 
     def select(self, rows: slice | Tensor, batch: int) -> Hooked:
-        hooks = (hook.select(rows, batch) if hasattr(hook, "select") else hook for hook in self.hooks)
+        hooks = (
+            hook.select(rows, batch) if hasattr(hook, "select") else hook for hook in self.hooks
+        )
         return Hooked(self.prediction.select(rows, batch), *hooks)
 
     def calls(self, t: float | None = None) -> int:
@@ -85,8 +87,16 @@ class Hooked(Prediction):
         denoised = self.prediction.denoise(x, level, process)
         for hook in self.hooks:
             out = hook(denoised, level)
-            if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (x.shape, x.dtype, x.device):
-                got = f"{tuple(out.shape)}, {out.dtype}, {out.device}" if isinstance(out, Tensor) else repr(out)
+            if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (
+                x.shape,
+                x.dtype,
+                x.device,
+            ):
+                got = (
+                    f"{tuple(out.shape)}, {out.dtype}, {out.device}"
+                    if isinstance(out, Tensor)
+                    else repr(out)
+                )
                 raise ScoreError(
                     f"the hook {hook!r} returned {got}; it must return a tensor like the denoised prediction: {tuple(x.shape)}, {x.dtype}, {x.device}"
                 )
@@ -117,7 +127,9 @@ class Clip:
 
     def __attrs_post_init__(self) -> None:
         if not self.low < self.high:
-            raise ArgumentError(f"Clip needs low < high, not low = {self.low!r}, high = {self.high!r}")
+            raise ArgumentError(
+                f"Clip needs low < high, not low = {self.low!r}, high = {self.high!r}"
+            )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         return denoised.clamp(self.low, self.high)
@@ -152,11 +164,17 @@ class DynamicThreshold:
 
     def __attrs_post_init__(self) -> None:
         if not 0.0 < self.quantile <= 1.0:
-            raise ArgumentError(f"the quantile lies in (0, 1], not {self.quantile!r}; e.g. DynamicThreshold(0.995)")
+            raise ArgumentError(
+                f"the quantile lies in (0, 1], not {self.quantile!r}; e.g. DynamicThreshold(0.995)"
+            )
         if not self.bound > 0.0:
-            raise ArgumentError(f"bound is positive, the largest absolute value of the data, not {self.bound!r}")
+            raise ArgumentError(
+                f"bound is positive, the largest absolute value of the data, not {self.bound!r}"
+            )
         if self.largest is not None and not self.largest >= self.bound:
-            raise ArgumentError(f"largest is at least the bound {self.bound!r}, not {self.largest!r}")
+            raise ArgumentError(
+                f"largest is at least the bound {self.bound!r}, not {self.largest!r}"
+            )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         values = denoised.reshape(len(denoised), -1).abs()
@@ -165,7 +183,11 @@ class DynamicThreshold:
         place = self.quantile * (ordered.shape[1] - 1)
         low = int(place)
         high = min(low + 1, ordered.shape[1] - 1)
-        s = torch.lerp(ordered[:, low], ordered[:, high], place - low).clamp(self.bound, self.largest).to(denoised.dtype)
+        s = (
+            torch.lerp(ordered[:, low], ordered[:, high], place - low)
+            .clamp(self.bound, self.largest)
+            .to(denoised.dtype)
+        )
         s = s.reshape(-1, *[1] * (denoised.ndim - 1))
         return torch.minimum(torch.maximum(denoised, -s), s) * (self.bound / s)
 
@@ -209,13 +231,17 @@ class Replace:
 
     @mask.validator
     def _check_mask(self, attribute: attrs.Attribute[Tensor], value: object) -> None:
-        if not isinstance(value, Tensor) or not (value.dtype == torch.bool or value.dtype.is_floating_point):
+        if not isinstance(value, Tensor) or not (
+            value.dtype == torch.bool or value.dtype.is_floating_point
+        ):
             raise ArgumentTypeError(
                 "the mask is a tensor of booleans, true where the data are known, or of weights in [0, 1]; e.g. mask.bool()"
             )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
-        known, mask = (_cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask))
+        known, mask = (
+            _cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask)
+        )
         known, mask = known.to(denoised), mask.to(denoised.device)
         if mask.dtype == torch.bool:
             return torch.where(mask, known, denoised)
@@ -251,7 +277,9 @@ class Project:
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         predicted = self.forward(denoised)
-        return denoised - self.inverse(predicted - _cut(self.measured, predicted.ndim, self._windows).to(denoised))
+        return denoised - self.inverse(
+            predicted - _cut(self.measured, predicted.ndim, self._windows).to(denoised)
+        )
 
     def select(self, rows: slice | Tensor, batch: int) -> Project:
         """The hook for some of the samples of a batch: measurements whose first axis is the batch are cut."""

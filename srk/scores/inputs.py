@@ -56,7 +56,9 @@ def check_input_scale(scale: object) -> None:
         _check_name("input scale", scale, tuple(SCALES))
 
 
-def time_value(unit: str | LevelFunction, level: Level, process: ForwardProcess, num_timesteps: int | None) -> float:
+def time_value(
+    unit: str | LevelFunction, level: Level, process: ForwardProcess, num_timesteps: int | None
+) -> float:
     """The noise level in `unit`, a finite float.
 
     Raises:
@@ -68,7 +70,12 @@ def time_value(unit: str | LevelFunction, level: Level, process: ForwardProcess,
         return _number(unit(level), f"time={unit!r}", level)
     if unit in INDICES:
         return training_index(level, process, num_timesteps)
-    return _finite(TIMES[unit](level), f"time={unit!r}", level, "time='t' or a function of the level that stays finite")
+    return _finite(
+        TIMES[unit](level),
+        f"time={unit!r}",
+        level,
+        "time='t' or a function of the level that stays finite",
+    )
 
 
 def training_index(level: Level, process: ForwardProcess, num_timesteps: int | None) -> float:
@@ -80,10 +87,16 @@ def training_index(level: Level, process: ForwardProcess, num_timesteps: int | N
         IncompatibleError: no `num_timesteps`, and the process is not discrete.
     """
     check_process("index", process, num_timesteps)
-    return level.t if num_timesteps is None else (num_timesteps - 1) * level.t / max(process.t_max, 1.0)
+    return (
+        level.t
+        if num_timesteps is None
+        else (num_timesteps - 1) * level.t / max(process.t_max, 1.0)
+    )
 
 
-def check_process(unit: str | LevelFunction, process: ForwardProcess, num_timesteps: int | None) -> None:
+def check_process(
+    unit: str | LevelFunction, process: ForwardProcess, num_timesteps: int | None
+) -> None:
     """Raise `IncompatibleError` if `unit` is an index and neither `num_timesteps` nor `process` gives it a meaning."""
     if unit in INDICES and num_timesteps is None and not isinstance(process, VPDiscrete):
         raise IncompatibleError(
@@ -100,8 +113,15 @@ def scale_value(scale: str | LevelFunction, level: Level) -> float:
         value = _number(scale(level), f"input_scale={scale!r}", level)
         if value > 0.0:
             return value
-        raise ArgumentError(f"input_scale={scale!r} gave {value!r} at {level!r}; the factor of the input must be positive")
-    return _finite(SCALES[scale](level), f"input_scale={scale!r}", level, "input_scale='x' or 'vp' with a network trained in that scale")
+        raise ArgumentError(
+            f"input_scale={scale!r} gave {value!r} at {level!r}; the factor of the input must be positive"
+        )
+    return _finite(
+        SCALES[scale](level),
+        f"input_scale={scale!r}",
+        level,
+        "input_scale='x' or 'vp' with a network trained in that scale",
+    )
 
 
 def time_dtype(state: torch.dtype, network: torch.dtype | None) -> torch.dtype:
@@ -116,7 +136,9 @@ def time_tensor(value: float, x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"a {kind} is one of {', '.join(map(repr, known))} or a function of the level, not {name!r}")
+        raise ArgumentTypeError(
+            f"a {kind} is one of {', '.join(map(repr, known))} or a function of the level, not {name!r}"
+        )
     if name not in known:
         raise UnknownNameError(kind, name, known)
 
@@ -132,5 +154,11 @@ def _number(value: object, what: str, level: Level) -> float:
 def _finite(value: float, what: str, level: Level, cure: str) -> float:
     if math.isfinite(value):
         return value
-    end, bound = ("alpha = 0", "t_max below the end, e.g. srk.Flow(t_max=0.999)") if level.alpha == 0.0 else ("sigma = 0", "t_min > 0")
-    raise IncompatibleError(f"{what} is {value!r} at t = {level.t!r}, where {end}; use {cure}, or build the process with {bound}")
+    end, bound = (
+        ("alpha = 0", "t_max below the end, e.g. srk.Flow(t_max=0.999)")
+        if level.alpha == 0.0
+        else ("sigma = 0", "t_min > 0")
+    )
+    raise IncompatibleError(
+        f"{what} is {value!r} at t = {level.t!r}, where {end}; use {cure}, or build the process with {bound}"
+    )

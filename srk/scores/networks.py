@@ -65,7 +65,9 @@ def guided_diffusion(
         25
     """
     if predict not in ("noise", "data"):
-        raise ArgumentError(f"predict is 'noise' (epsilon) or 'data' (predict_xstart=True), not {predict!r}")
+        raise ArgumentError(
+            f"predict is 'noise' (epsilon) or 'data' (predict_xstart=True), not {predict!r}"
+        )
     home = VPDiscrete() if process is None else process
     if not isinstance(home, VPDiscrete):
         raise ArgumentTypeError(
@@ -82,11 +84,19 @@ def guided_diffusion(
 
     def time(level: Level) -> float:
         index = home.time(level.lam)
-        return factor * (index if timestep_map is None else float(np.interp(index, steps, timestep_map)))
+        return factor * (
+            index if timestep_map is None else float(np.interp(index, steps, timestep_map))
+        )
 
     network = _rounded(model) if rounded else model
     adapter = Noise if predict == "noise" else Data
-    return adapter(network, time=time, input_scale="vp", channels="first-half" if learn_sigma else "all", **options)
+    return adapter(
+        network,
+        time=time,
+        input_scale="vp",
+        channels="first-half" if learn_sigma else "all",
+        **options,
+    )
 
 
 def respaced_timesteps(num_timesteps: int, sections: str | int | Sequence[int]) -> list[int]:
@@ -115,13 +125,21 @@ def respaced_timesteps(num_timesteps: int, sections: str | int | Sequence[int]) 
     """
     if isinstance(sections, str) and sections.startswith("ddim"):
         wanted = _count(sections.removeprefix("ddim"))
-        stride = next((i for i in range(1, num_timesteps) if len(range(0, num_timesteps, i)) == wanted), None)
+        stride = next(
+            (i for i in range(1, num_timesteps) if len(range(0, num_timesteps, i)) == wanted), None
+        )
         if stride is None:
             raise ArgumentError(
                 f"no integer stride visits exactly {wanted} of {num_timesteps} steps; use {str(wanted)!r} for a stride that is rounded"
             )
         return list(range(0, num_timesteps, stride))[::-1]
-    parts = sections.split(",") if isinstance(sections, str) else [sections] if isinstance(sections, int) else sections
+    parts = (
+        sections.split(",")
+        if isinstance(sections, str)
+        else [sections]
+        if isinstance(sections, int)
+        else sections
+    )
     counts = [_count(part) for part in parts]
     size, extra = divmod(num_timesteps, len(counts))
     steps: list[int] = []
@@ -142,7 +160,9 @@ def respaced_timesteps(num_timesteps: int, sections: str | int | Sequence[int]) 
     return steps[::-1]
 
 
-def score_sde(model: Network, process: LinearProcess, *, num_scales: int | None = None, **options: Any) -> NetworkPrediction:
+def score_sde(
+    model: Network, process: LinearProcess, *, num_scales: int | None = None, **options: Any
+) -> NetworkPrediction:
     """A network of score_sde (NCSN++, DDPM++): `model(x, labels)`, whose labels and output depend on the process of the training.
 
     =====================  ==============================  ========================
@@ -185,15 +205,24 @@ def score_sde(model: Network, process: LinearProcess, *, num_scales: int | None 
         if num_scales is None:
             return Score(model, time="sigma", input_scale="u", **options)
         last = num_scales - 1
-        return Score(_rounded(model), time=lambda level: last * (1.0 - process.time(level.lam)), input_scale="u", **options)
+        return Score(
+            _rounded(model),
+            time=lambda level: last * (1.0 - process.time(level.lam)),
+            input_scale="u",
+            **options,
+        )
     if num_scales is not None:
         raise ArgumentError(
             f"num_scales is for srk.VE; a network trained on a finite list of betas has the process srk.VPDiscrete, not {process!r}"
         )
     if isinstance(process, (VP, SubVP)):
-        return Noise(model, time=lambda level: 999.0 * process.time(level.lam), input_scale=scale, **options)
+        return Noise(
+            model, time=lambda level: 999.0 * process.time(level.lam), input_scale=scale, **options
+        )
     if isinstance(process, VPDiscrete):
-        return Noise(model, time=lambda level: process.time(level.lam), input_scale=scale, **options)
+        return Noise(
+            model, time=lambda level: process.time(level.lam), input_scale=scale, **options
+        )
     raise IncompatibleError(
         f"score_sde trains with VP, SubVP, VE or VPDiscrete, not {process!r}; use an adapter, e.g. srk.Noise(model, time=...)"
     )
@@ -230,7 +259,11 @@ def edm(
         >>> srk.solve(srk.EDM(), edm(net), "edm-heun", eta=0.0, shape=(2, 3, 8, 8), grid="karras", steps=18, seed=0).nfe
         37
     """
-    if options.get("event_shape") is None and hasattr(net, "img_channels") and hasattr(net, "img_resolution"):
+    if (
+        options.get("event_shape") is None
+        and hasattr(net, "img_channels")
+        and hasattr(net, "img_resolution")
+    ):
         options["event_shape"] = (net.img_channels, net.img_resolution, net.img_resolution)
     options.setdefault("network_dtype", torch.float32)
 
@@ -241,7 +274,9 @@ def edm(
     return EDMDenoiser(network, model_kwargs={**labels, **(model_kwargs or {})}, **options)
 
 
-def k_diffusion(model: Network, extra_args: Mapping[str, Any] | None = None, **options: Any) -> EDMDenoiser:
+def k_diffusion(
+    model: Network, extra_args: Mapping[str, Any] | None = None, **options: Any
+) -> EDMDenoiser:
     """A model of k-diffusion: `model(x, sigma, **extra_args)`, the denoiser at x0 + sigma eps; their wrappers of other networks included.
 
     Arguments:
@@ -287,7 +322,9 @@ def _count(value: Any) -> int:
     except (TypeError, ValueError):
         count = 0
     if count < 1:
-        raise ArgumentError(f"a number of steps is a positive integer, not {value!r}; e.g. respaced_timesteps(1000, '25') or '10,15,20'")
+        raise ArgumentError(
+            f"a number of steps is a positive integer, not {value!r}; e.g. respaced_timesteps(1000, '25') or '10,15,20'"
+        )
     return count
 
 

@@ -75,12 +75,16 @@ class Reduced(PhasePrediction):
         inner = self.prediction.bind(process.statistic)
         bound = type(self)(inner)
         event = inner.event_shape
-        object.__setattr__(bound, "event_shape", None if event is None else (process.components, *event))
+        object.__setattr__(
+            bound, "event_shape", None if event is None else (process.components, *event)
+        )
         return bound
 
     def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
         check_phase_state(z, process)
-        return self.prediction.denoise(read(process.kernel(level.t).reading, z), level, process.statistic)
+        return self.prediction.denoise(
+            read(process.kernel(level.t).reading, z), level, process.statistic
+        )
 
     def calls(self, t: float | None = None) -> int:
         return self.prediction.calls(t)

@@ -54,7 +54,9 @@ class SampleSet:
 
     def load(self, stop: int | None = None) -> Tensor:
         """The samples, (n, *event), on the CPU; with `stop` the first ones alone, without reading the others."""
-        return torch.from_numpy(np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[:stop]))
+        return torch.from_numpy(
+            np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[:stop])
+        )
 
 
 def sample_to(
@@ -171,7 +173,10 @@ def sample_to(
     }
     store = Store(Path(folder), settings, whole, np.dtype(DTYPES[dtype]), batch)
     calls: int | None = None
-    with together() as group, nullcontext() if group.rank or store.finished else alone(store.folder):
+    with (
+        together() as group,
+        nullcontext() if group.rank or store.finished else alone(store.folder),
+    ):
         missing: list[int] = group.share(store.open() if group.rank == 0 else None)
         mine = missing[group.rank :: group.size]
         with _bar(progress and group.rank == 0, len(mine)) as tick:
@@ -180,10 +185,16 @@ def sample_to(
                 piece = copy.copy(sampler)
                 piece.prediction = sampler.prediction.select(slice(first, first + count), whole[0])
                 try:
-                    solution = piece((count, *whole[1:]), noise=source.part(first, count), device=place, dtype=dtype)
+                    solution = piece(
+                        (count, *whole[1:]),
+                        noise=source.part(first, count),
+                        device=place,
+                        dtype=dtype,
+                    )
                 except SolveError as error:
                     raise SolveError(
-                        f"samples {first} to {first + count - 1}: {error.solution.status}; finished shards are kept", error.solution
+                        f"samples {first} to {first + count - 1}: {error.solution.status}; finished shards are kept",
+                        error.solution,
                     ) from error
                 store.write(first, solution.x)
                 calls = max(calls or 0, solution.nfe)
@@ -192,7 +203,9 @@ def sample_to(
         if group.rank == 0:
             store.merge()
         group.wait()
-    return SampleSet(store.folder, whole, sum(min(batch, whole[0] - first) for first in missing), calls)
+    return SampleSet(
+        store.folder, whole, sum(min(batch, whole[0] - first) for first in missing), calls
+    )
 
 
 @contextmanager
@@ -201,6 +214,8 @@ def _bar(show: bool, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     console = Console()
-    with Progress(console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
+    with Progress(
+        console=console, transient=True, disable=not (show and console.is_terminal)
+    ) as bar:
         task = bar.add_task("shards", total=total)
         yield lambda: bar.advance(task)

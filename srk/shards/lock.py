@@ -31,7 +31,9 @@ def alone(folder: Path) -> Iterator[None]:
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                (folder / LOCK).unlink()  # still held: who opens the file now finds that it is not the one in the folder, see _lock
+                (
+                    folder / LOCK
+                ).unlink()  # still held: who opens the file now finds that it is not the one in the folder, see _lock
             os.close(descriptor)
 
 
@@ -42,7 +44,9 @@ def _lock(path: Path) -> int | None:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:  # a folder that cannot be written; the run will say so if it has something to write
+        except (
+            OSError
+        ):  # a folder that cannot be written; the run will say so if it has something to write
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,7 +56,11 @@ class Group:
             return value
         values = [value]
         with _peers():
-            dist.broadcast_object_list(values, src=0 if self.handle is None else dist.get_global_rank(self.handle, 0), group=self.handle)
+            dist.broadcast_object_list(
+                values,
+                src=0 if self.handle is None else dist.get_global_rank(self.handle, 0),
+                group=self.handle,
+            )
         return values[0]
 
     def wait(self) -> None:
@@ -78,8 +82,12 @@ def together() -> Iterator[Group]:
             yield Group(dist.get_rank(), dist.get_world_size(), handle)
         finally:
             dist.destroy_process_group(handle)
-    elif dist.is_available() and os.environ.keys() >= TORCHRUN and int(os.environ["WORLD_SIZE"]) > 1:
-        with _peers("the processes of this run do not find each other; check MASTER_ADDR and MASTER_PORT, which torchrun sets"):
+    elif (
+        dist.is_available() and os.environ.keys() >= TORCHRUN and int(os.environ["WORLD_SIZE"]) > 1
+    ):
+        with _peers(
+            "the processes of this run do not find each other; check MASTER_ADDR and MASTER_PORT, which torchrun sets"
+        ):
             dist.init_process_group("gloo", timeout=PATIENCE)
         try:
             yield Group(dist.get_rank(), dist.get_world_size())

@@ -42,13 +42,20 @@ class Store:
         if file.exists():
             self._compare(file)
         else:
-            others = sorted(path.name for path in self.folder.iterdir() if not (path.name == LOCK or _temporary(path)))
+            others = sorted(
+                path.name
+                for path in self.folder.iterdir()
+                if not (path.name == LOCK or _temporary(path))
+            )
             if others:
                 raise ArgumentError(
                     f"the folder {str(self.folder)!r} holds other files ({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}) and no {SETTINGS}; "
                     "give a new or an empty folder"
                 )
-            text = json.dumps({"fingerprint": self._fingerprint(self.settings), "settings": self.settings}, indent=1)
+            text = json.dumps(
+                {"fingerprint": self._fingerprint(self.settings), "settings": self.settings},
+                indent=1,
+            )
             _write(file, lambda out: out.write(text.encode()))
         shards = self.folder / SHARDS
         for place in (self.folder, shards):
@@ -57,16 +64,25 @@ class Store:
         samples = self.folder / SAMPLES
         if samples.exists():
             if not _sound(samples, self.shape, self.dtype):
-                raise ArgumentError(f"{str(samples)!r} is damaged or was changed after the run; move it away to draw the set again")
+                raise ArgumentError(
+                    f"{str(samples)!r} is damaged or was changed after the run; move it away to draw the set again"
+                )
             shutil.rmtree(shards, ignore_errors=True)
             return []
         shards.mkdir(exist_ok=True)
-        return [first for first in range(0, self.shape[0], self.batch) if not _sound(self._shard(first), self._shape(first), self.dtype)]
+        return [
+            first
+            for first in range(0, self.shape[0], self.batch)
+            if not _sound(self._shard(first), self._shape(first), self.dtype)
+        ]
 
     def write(self, first: int, x: Tensor) -> None:
         """Write the shard of the samples from index `first` on, whole or not at all."""
         array = x.detach().cpu().numpy()
-        _write(self._shard(first), lambda out: np.lib.format.write_array(out, array, allow_pickle=False))
+        _write(
+            self._shard(first),
+            lambda out: np.lib.format.write_array(out, array, allow_pickle=False),
+        )
 
     def merge(self) -> None:
         """Join the shards into one file, and remove them."""
@@ -82,10 +98,17 @@ class Store:
 
         def join(out: BinaryIO) -> None:
             np.lib.format.write_array_header_1_0(
-                out, {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
+                out,
+                {
+                    "descr": np.lib.format.dtype_to_descr(self.dtype),
+                    "fortran_order": False,
+                    "shape": self.shape,
+                },
             )
             for first in starts:
-                out.write(np.ascontiguousarray(np.load(self._shard(first), allow_pickle=False)).data)
+                out.write(
+                    np.ascontiguousarray(np.load(self._shard(first), allow_pickle=False)).data
+                )
 
         _write(target, join)
         shutil.rmtree(self.folder / SHARDS, ignore_errors=True)
@@ -93,14 +116,26 @@ class Store:
     def _compare(self, file: Path) -> None:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-            settings, intact = found["settings"], found["fingerprint"] == self._fingerprint(found["settings"])
+            settings, intact = (
+                found["settings"],
+                found["fingerprint"] == self._fingerprint(found["settings"]),
+            )
         except (ValueError, KeyError, TypeError):
             settings, intact = None, False
         if not intact or not isinstance(settings, dict):
-            raise ArgumentError(f"{str(file)!r} is not as a run of srk wrote it; give another folder")
+            raise ArgumentError(
+                f"{str(file)!r} is not as a run of srk wrote it; give another folder"
+            )
         if settings != self.settings:
-            names = [name for name in {**settings, **self.settings} if settings.get(name) != self.settings.get(name)]
-            shown = "; ".join(f"{name} was {settings.get(name)!r}, is {self.settings.get(name)!r}" for name in names)
+            names = [
+                name
+                for name in {**settings, **self.settings}
+                if settings.get(name) != self.settings.get(name)
+            ]
+            shown = "; ".join(
+                f"{name} was {settings.get(name)!r}, is {self.settings.get(name)!r}"
+                for name in names
+            )
             raise ArgumentError(
                 f"the folder {str(self.folder)!r} holds a run with other settings ({shown}); give another folder, or the settings of that run"
             )
@@ -145,4 +180,9 @@ def _sound(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return False
-    return isinstance(array, np.ndarray) and array.shape == shape and array.dtype == dtype and math.prod(shape) == array.size
+    return (
+        isinstance(array, np.ndarray)
+        and array.shape == shape
+        and array.dtype == dtype
+        and math.prod(shape) == array.size
+    )

@@ -15,7 +15,20 @@ from srk.tableaus.base import StochasticTableau
 from srk.tableaus.check import TableauReport, check_tableau, require_order
 from srk.tableaus.conditions import ORDER_CONDITIONS, Condition
 from srk.tableaus.entries import Entry
-from srk.tableaus.named import AWR3, EULER, HEUN, MIDPOINT, SEA, SHARK, SOSRA, SOSRA2, SPARK, SRA1, SRA2, SRA3
+from srk.tableaus.named import (
+    AWR3,
+    EULER,
+    HEUN,
+    MIDPOINT,
+    SEA,
+    SHARK,
+    SOSRA,
+    SOSRA2,
+    SPARK,
+    SRA1,
+    SRA2,
+    SRA3,
+)
 from srk.tableaus.registry import TABLEAUS, register_tableau
 
 __all__ = [

@@ -43,10 +43,15 @@ class TableauArrays:
     @classmethod
     def of(cls, tableau: StochasticTableau) -> TableauArrays:
         """The arrays of `tableau`, which `tableau.arrays` keeps."""
-        return cls(**{field.name: _array(getattr(tableau, field.name)) for field in attrs.fields(cls)})
+        return cls(
+            **{field.name: _array(getattr(tableau, field.name)) for field in attrs.fields(cls)}
+        )
 
 
 def _array(value: Vector | Matrix) -> NDArray[np.float64]:
-    array = np.array([[float(x) for x in row] if isinstance(row, tuple) else float(row) for row in value], dtype=np.float64)
+    array = np.array(
+        [[float(x) for x in row] if isinstance(row, tuple) else float(row) for row in value],
+        dtype=np.float64,
+    )
     array.setflags(write=False)
     return array

@@ -23,7 +23,16 @@ import attrs
 
 from srk.errors import ArgumentTypeError, TableauError
 from srk.tableaus.arrays import TableauArrays
-from srk.tableaus.entries import Entry, Matrix, Vector, add_once, to_matrix, to_optional_vector, to_order, to_vector
+from srk.tableaus.entries import (
+    Entry,
+    Matrix,
+    Vector,
+    add_once,
+    to_matrix,
+    to_optional_vector,
+    to_order,
+    to_vector,
+)
 from srk.tableaus.forms import HALF, sra_weights, wh_weights
 from srk.tableaus.plain import form_of, read_toml, to_plain
 from srk.tableaus.shape import check_shape
@@ -226,7 +235,11 @@ class StochasticTableau:
             >>> StochasticTableau.from_dict({"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}).stages
             1
         """
-        forms: dict[str, Callable[..., StochasticTableau]] = {"SRA": cls.from_sra, "full": cls, "(W, H)": cls.from_wh}
+        forms: dict[str, Callable[..., StochasticTableau]] = {
+            "SRA": cls.from_sra,
+            "full": cls,
+            "(W, H)": cls.from_wh,
+        }
         return forms[form_of(data)](**data)
 
     @classmethod
@@ -301,7 +314,9 @@ class StochasticTableau:
     def reads_varying_g(self) -> bool:
         """Whether g is read at more than one time: such a tableau claims its order for time-dependent g too, and is checked for it."""
         weights = (*self.w, *self.k, self.bw, self.bk)
-        return len({node for i, node in enumerate(self.c1) if any(row[i] != 0 for row in weights)}) > 1
+        return (
+            len({node for i, node in enumerate(self.c1) if any(row[i] != 0 for row in weights)}) > 1
+        )
 
     @property
     def exact(self) -> bool:
@@ -312,7 +327,9 @@ class StochasticTableau:
     @property
     def noise(self) -> str:
         """'additive, time-dependent g' if the coefficients support the declared orders for g(t), else 'additive, constant g'."""
-        from srk.tableaus.check import check_tableau  # the checker reads tableaus; only this convenience looks back
+        from srk.tableaus.check import (
+            check_tableau,
+        )  # the checker reads tableaus; only this convenience looks back
 
         return check_tableau(self).noise
 
@@ -331,7 +348,11 @@ class StochasticTableau:
     @property
     def is_sra(self) -> bool:
         """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has Roessler's SRA form."""
-        return all(x == y * HALF for row_w, row_k in zip(self.w, self.k, strict=True) for x, y in zip(row_w, row_k, strict=True))
+        return all(
+            x == y * HALF
+            for row_w, row_k in zip(self.w, self.k, strict=True)
+            for x, y in zip(row_w, row_k, strict=True)
+        )
 
     def _require_sra(self) -> None:
         if not self.is_sra:

@@ -53,7 +53,10 @@ class TableauReport:
     noise_levels: tuple[float, ...]
 
     def failed(
-        self, strong_order: float | None = None, weak_order: float | None = None, varying_g: bool | None = None
+        self,
+        strong_order: float | None = None,
+        weak_order: float | None = None,
+        varying_g: bool | None = None,
     ) -> dict[str, Number]:
         """The residuals that contradict a claimed order; empty if the claim holds.
 
@@ -73,17 +76,32 @@ class TableauReport:
         strong = self.tableau.strong_order if strong_order is None else strong_order
         weak = self.tableau.weak_order if weak_order is None else weak_order
         varying = self.tableau.reads_varying_g if varying_g is None else varying_g
-        for kind, claim, known in (("strong", strong, _STRONG_ORDERS), ("weak", weak, _WEAK_ORDERS)):
+        for kind, claim, known in (
+            ("strong", strong, _STRONG_ORDERS),
+            ("weak", weak, _WEAK_ORDERS),
+        ):
             if claim > known[-1]:
                 raise TableauError(
                     f"tableau {self.tableau.name!r} claims {kind} order {claim:g}; srk has order conditions up to {known[-1]:g} only, "
                     f"so the claim cannot be checked: declare {kind}_order={known[-1]:g} or less"
                 )
         # an order between two levels needs the conditions of the level above it
-        strong = min((order for order in _STRONG_ORDERS if order >= strong), default=strong) if strong > 0 else 0.0
-        weak = min((order for order in _WEAK_ORDERS if order >= weak), default=weak) if weak > 0 else 0.0
+        strong = (
+            min((order for order in _STRONG_ORDERS if order >= strong), default=strong)
+            if strong > 0
+            else 0.0
+        )
+        weak = (
+            min((order for order in _WEAK_ORDERS if order >= weak), default=weak)
+            if weak > 0
+            else 0.0
+        )
         violated = set(self.violated)
-        return {c.name: self.residuals[c.name] for c in ORDER_CONDITIONS if c.name in violated and c.needed(strong, weak, varying)}
+        return {
+            c.name: self.residuals[c.name]
+            for c in ORDER_CONDITIONS
+            if c.name in violated and c.needed(strong, weak, varying)
+        }
 
     @property
     def ok(self) -> bool:
@@ -98,17 +116,32 @@ class TableauReport:
     @property
     def noise(self) -> str:
         """'additive, time-dependent g' if the declared orders hold for g(t), else 'additive, constant g'."""
-        supported = self.strong_order_varying >= self.tableau.strong_order and self.weak_order_varying >= self.tableau.weak_order
+        supported = (
+            self.strong_order_varying >= self.tableau.strong_order
+            and self.weak_order_varying >= self.tableau.weak_order
+        )
         return "additive, time-dependent g" if supported else "additive, constant g"
 
     def rows(self) -> list[list[str]]:
         """A table of all conditions: the equation, the value, the residual, what needs it, whether it holds."""
         table = []
         for c in ORDER_CONDITIONS:
-            needs = [f"{kind} {order:g}" for kind, order in (("strong", c.strong), ("weak", c.weak)) if order is not None]
+            needs = [
+                f"{kind} {order:g}"
+                for kind, order in (("strong", c.strong), ("weak", c.weak))
+                if order is not None
+            ]
             value, residual = self.values[c.name], self.residuals[c.name]
             holds = "fails" if c.name in self.violated else "holds"
-            table.append([c.name, _show(value), _show(residual), ", ".join(needs) + " for g(t)" * c.varying_g, holds])
+            table.append(
+                [
+                    c.name,
+                    _show(value),
+                    _show(residual),
+                    ", ".join(needs) + " for g(t)" * c.varying_g,
+                    holds,
+                ]
+            )
         return table
 
     def __repr__(self) -> str:
@@ -123,7 +156,11 @@ class TableauReport:
         ]
         rows = self.rows()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        body = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        body = [
+            "  "
+            + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
         return "\n".join([*head, *body])
 
 
@@ -160,7 +197,9 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
         Fraction(1, 2)
     """
     if not isinstance(tableau, StochasticTableau):
-        raise ArgumentTypeError(f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data")
+        raise ArgumentTypeError(
+            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data"
+        )
     coefficients, magnitudes = Coefficients.of(tableau), Coefficients.of(tableau, absolute=True)
     values = {c.name: c.value(coefficients) for c in ORDER_CONDITIONS}
     residuals = {c.name: values[c.name] - c.target for c in ORDER_CONDITIONS}
@@ -183,7 +222,11 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
         return best
 
     drift_order = 0
-    for names in (("alpha.e = 1",), ("alpha.c = 1/2", "alpha.(A e) = 1/2"), ("c = A e", "alpha.c^2 = 1/3", "alpha.(A c) = 1/6")):
+    for names in (
+        ("alpha.e = 1",),
+        ("alpha.c = 1/2", "alpha.(A e) = 1/2"),
+        ("c = A e", "alpha.c^2 = 1/3", "alpha.(A c) = 1/6"),
+    ):
         if any(name in violated for name in names):
             break
         drift_order += 1
@@ -197,7 +240,10 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
         supported("strong", True),
         supported("weak", True),
         drift_order,
-        tuple(_noise_level(w, k, c) for w, k, c in zip(coefficients.w, coefficients.k, coefficients.c, strict=True)),
+        tuple(
+            _noise_level(w, k, c)
+            for w, k, c in zip(coefficients.w, coefficients.k, coefficients.c, strict=True)
+        ),
     )
 
 
@@ -229,7 +275,10 @@ def require_order(tableau: StochasticTableau) -> TableauReport:
     report = check_tableau(tableau)
     failed = report.failed()
     if failed:
-        lines = [f"  {name}: value {_show(report.values[name])}, residual {_show(residual)}" for name, residual in failed.items()]
+        lines = [
+            f"  {name}: value {_show(report.values[name])}, residual {_show(residual)}"
+            for name, residual in failed.items()
+        ]
         varying = any(c.varying_g for c in ORDER_CONDITIONS if c.name in failed)
         raise TableauError(
             f"tableau {tableau.name!r} declares strong order {tableau.strong_order:g} and weak order {tableau.weak_order:g}"
@@ -254,6 +303,12 @@ def _require_embedded(tableau: StochasticTableau) -> None:
         if weights is None:
             continue
         defect = dot(weights) - target
-        bound = 0.0 if isinstance(defect, Fraction) else TOLERANCE * max(1.0, float(dot(sizes(weights))))
+        bound = (
+            0.0
+            if isinstance(defect, Fraction)
+            else TOLERANCE * max(1.0, float(dot(sizes(weights))))
+        )
         if size(defect) > bound:
-            raise TableauError(f"tableau {tableau.name!r}: {field} sums to {_show(defect + target)}, it must sum to {target}: {why}")
+            raise TableauError(
+                f"tableau {tableau.name!r}: {field} sums to {_show(defect + target)}, it must sum to {target}: {why}"
+            )

@@ -112,7 +112,9 @@ class Coefficients:
     def through_covariance(self) -> Vector:
         """sum_j A_ij C_ij."""
         aw, ak = self.through(self.w), self.through(self.k)
-        return tuple(w * x + k * y * _TWELFTH for w, x, k, y in zip(self.w, aw, self.k, ak, strict=True))
+        return tuple(
+            w * x + k * y * _TWELFTH for w, x, k, y in zip(self.w, aw, self.k, ak, strict=True)
+        )
 
 
 @attrs.frozen
@@ -139,7 +141,9 @@ class Condition:
         """Whether a tableau of these orders has to satisfy it."""
         if self.varying_g and not varying_g:
             return False
-        return (self.strong is not None and self.strong <= strong) or (self.weak is not None and self.weak <= weak)
+        return (self.strong is not None and self.strong <= strong) or (
+            self.weak is not None and self.weak <= weak
+        )
 
 
 def _conditions() -> Iterator[Condition]:
@@ -154,38 +158,64 @@ def _conditions() -> Iterator[Condition]:
     yield Condition("alpha.w = 1/2", half, lambda t: dot(t.alpha, t.w), 1.5, 2)
     yield Condition("alpha.k = 1", Fraction(1), lambda t: dot(t.alpha, t.k), 1.5, None)
     yield Condition("alpha.(w^2 + k^2/12) = 1/2", half, lambda t: dot(t.alpha, t.Q), 1.5, 2)
-    yield Condition("bw.c1 = 1/2 (beta1.c1 + beta2.c1/2 = 1/2)", half, lambda t: dot(t.bw, t.c1), 1.5, 2, True)
-    yield Condition("bk.c1 = -1 (beta2.c1 = -1)", Fraction(-1), lambda t: dot(t.bk, t.c1), 1.5, None, True)
+    yield Condition(
+        "bw.c1 = 1/2 (beta1.c1 + beta2.c1/2 = 1/2)", half, lambda t: dot(t.bw, t.c1), 1.5, 2, True
+    )
+    yield Condition(
+        "bk.c1 = -1 (beta2.c1 = -1)", Fraction(-1), lambda t: dot(t.bk, t.c1), 1.5, None, True
+    )
     # weak 3: row sums, two f nodes and more, one f node with two pairs
     yield Condition("c = A e", Fraction(0), _row_sum_defect, None, 3)
     yield Condition("alpha.c^2 = 1/3", third, lambda t: dot(t.alpha, t.c, t.c), None, 3)
     yield Condition("alpha.(A c) = 1/6", sixth, lambda t: dot(t.alpha, t.through(t.c)), None, 3)
     yield Condition("alpha.(A Q) = 1/6", sixth, lambda t: dot(t.alpha, t.through(t.Q)), None, 3)
-    yield Condition("sum alpha_i A_ij C_ij = 1/6", sixth, lambda t: dot(t.alpha, t.through_covariance()), None, 3)
+    yield Condition(
+        "sum alpha_i A_ij C_ij = 1/6",
+        sixth,
+        lambda t: dot(t.alpha, t.through_covariance()),
+        None,
+        3,
+    )
     yield Condition("alpha.(c Q) = 1/3", third, lambda t: dot(t.alpha, t.c, t.Q), None, 3)
     yield Condition("alpha.(A w) = 1/6", sixth, lambda t: dot(t.alpha, t.through(t.w)), None, 3)
     yield Condition("alpha.(c w) = 1/3", third, lambda t: dot(t.alpha, t.c, t.w), None, 3)
     yield Condition(
-        "(alpha.w)^2 + (alpha.k)^2/12 = 1/3", third, lambda t: dot(t.alpha, t.w) ** 2 + dot(t.alpha, t.k) ** 2 * _TWELFTH, None, 3
+        "(alpha.w)^2 + (alpha.k)^2/12 = 1/3",
+        third,
+        lambda t: dot(t.alpha, t.w) ** 2 + dot(t.alpha, t.k) ** 2 * _TWELFTH,
+        None,
+        3,
     )
     yield Condition("alpha.Q^2 = 1/3", third, lambda t: dot(t.alpha, t.Q, t.Q), None, 3)
     yield Condition("alpha.(Q w) = 1/3", third, lambda t: dot(t.alpha, t.Q, t.w), None, 3)
     yield Condition("alpha.w^2 = 1/3", third, lambda t: dot(t.alpha, t.w, t.w), None, 3)
     yield Condition("bw.c1^2 = 1/3", third, lambda t: dot(t.bw, t.c1, t.c1), None, 3, True)
     yield Condition(
-        "(bw.c1)^2 + (bk.c1)^2/12 = 1/3", third, lambda t: dot(t.bw, t.c1) ** 2 + dot(t.bk, t.c1) ** 2 * _TWELFTH, None, 3, True
+        "(bw.c1)^2 + (bk.c1)^2/12 = 1/3",
+        third,
+        lambda t: dot(t.bw, t.c1) ** 2 + dot(t.bk, t.c1) ** 2 * _TWELFTH,
+        None,
+        3,
+        True,
     )
     yield Condition("alpha.w1 = 1/6, w1 = w c1", sixth, lambda t: dot(t.alpha, t.w1), None, 3, True)
     yield Condition(
         "(alpha.w)(bw.c1) + (alpha.k)(bk.c1)/12 = 1/6",
         sixth,
-        lambda t: dot(t.alpha, t.w) * dot(t.bw, t.c1) + dot(t.alpha, t.k) * dot(t.bk, t.c1) * _TWELFTH,
+        lambda t: (
+            dot(t.alpha, t.w) * dot(t.bw, t.c1) + dot(t.alpha, t.k) * dot(t.bk, t.c1) * _TWELFTH
+        ),
         None,
         3,
         True,
     )
     yield Condition(
-        "alpha.(w w1 + k k1/12) = 1/6", sixth, lambda t: dot(t.alpha, t.w, t.w1) + dot(t.alpha, t.k, t.k1) * _TWELFTH, None, 3, True
+        "alpha.(w w1 + k k1/12) = 1/6",
+        sixth,
+        lambda t: dot(t.alpha, t.w, t.w1) + dot(t.alpha, t.k, t.k1) * _TWELFTH,
+        None,
+        3,
+        True,
     )
 
 

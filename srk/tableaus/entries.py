@@ -50,7 +50,11 @@ def to_vector(value: Any) -> Vector:
     """A tuple of numbers."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    return tuple(to_number(x) for x in value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+    return (
+        tuple(to_number(x) for x in value)
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        else value
+    )
 
 
 def to_matrix(value: Any) -> Matrix:
@@ -77,7 +81,9 @@ def check_entries(value: Any, where: str, depth: int = 0) -> None:
     """Refuse what is not a finite number, or a tuple of them nested `depth` deep, by its place."""
     if depth:
         if not isinstance(value, tuple):
-            raise ArgumentTypeError(f"{where} is {value!r}: give a list or tuple{' of rows' * (depth - 1)}")
+            raise ArgumentTypeError(
+                f"{where} is {value!r}: give a list or tuple{' of rows' * (depth - 1)}"
+            )
         for i, x in enumerate(value):
             check_entries(x, f"{where}[{i}]", depth - 1)
     elif isinstance(value, str):
@@ -89,7 +95,9 @@ def check_entries(value: Any, where: str, depth: int = 0) -> None:
             f"{where} is {value!r} of type {type(value).__name__}: give an int, a float, a Fraction or a string such as '3/4'"
         )
     elif not -sys.float_info.max <= value <= sys.float_info.max:  # NaN fails too
-        raise TableauError(f"{where} is {float('inf') if isinstance(value, Fraction) else value!r}: every coefficient must be finite")
+        raise TableauError(
+            f"{where} is {float('inf') if isinstance(value, Fraction) else value!r}: every coefficient must be finite"
+        )
 
 
 def add_once(a: Number, b: Number) -> Number:

@@ -14,7 +14,9 @@ __all__ = ["HALF", "sra_weights", "wh_weights"]
 HALF = Fraction(1, 2)
 
 
-def sra_weights(name: str, B: Sequence[Sequence[Entry]], beta1: Sequence[Entry], beta2: Sequence[Entry]) -> dict[str, Any]:
+def sra_weights(
+    name: str, B: Sequence[Sequence[Entry]], beta1: Sequence[Entry], beta2: Sequence[Entry]
+) -> dict[str, Any]:
     """Field name -> noise weights of a tableau that is written with `I10/h = W/2 + H`; see `StochasticTableau.from_sra`."""
     matrix, first, second = to_matrix(B), to_vector(beta1), to_vector(beta2)
     check_entries(matrix, "B", 2)

@@ -8,7 +8,20 @@ from fractions import Fraction
 from srk.tableaus.base import StochasticTableau
 from srk.tableaus.registry import register_tableau
 
-__all__ = ["AWR3", "EULER", "HEUN", "MIDPOINT", "SEA", "SHARK", "SOSRA", "SOSRA2", "SPARK", "SRA1", "SRA2", "SRA3"]
+__all__ = [
+    "AWR3",
+    "EULER",
+    "HEUN",
+    "MIDPOINT",
+    "SEA",
+    "SHARK",
+    "SOSRA",
+    "SOSRA2",
+    "SPARK",
+    "SRA1",
+    "SRA2",
+    "SRA3",
+]
 
 _ROESSLER = "Roessler 2010: Runge-Kutta methods for the strong approximation of solutions of SDEs, SIAM J. Numer. Anal. 48, 922"
 _RACKAUCKAS = "Rackauckas, Nie 2020: Stability-optimized high order methods for pathwise stiff SDEs, IEEE HPEC, arXiv 1804.04344"
@@ -160,7 +173,12 @@ AWR3 = register_tableau(
     StochasticTableau(
         "awr3",
         alpha=(0.16731248881953122, 0.3101034346175182, 0.34671867856922724, 0.17586539799372333),
-        A=((), ("5/12",), (-0.06061020058277775, 0.6439435339161111), (0.2405248321257579, 0, 0.7178085012075754)),
+        A=(
+            (),
+            ("5/12",),
+            (-0.06061020058277775, 0.6439435339161111),
+            (0.2405248321257579, 0, 0.7178085012075754),
+        ),
         c=_AWR3_C,
         w=tuple((c * (1 - c), c * c, 0) for c in _AWR3_C),
         k=tuple((k * (1 - c), k * c, 0) for k, c in zip(_AWR3_K, _AWR3_C, strict=True)),

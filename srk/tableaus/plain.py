@@ -36,12 +36,21 @@ def form_of(data: Mapping[str, Any]) -> str:
         TableauError: a field is missing or unknown.
     """
     if not isinstance(data, Mapping):
-        raise ArgumentTypeError(f"a tableau is read from a mapping of field names to values, not from {type(data).__name__}")
+        raise ArgumentTypeError(
+            f"a tableau is read from a mapping of field names to values, not from {type(data).__name__}"
+        )
     form = "SRA" if "B" in data else "full" if data.keys() & {"bw", "bk", "c1"} else "(W, H)"
     needed, optional = _FORMS[form]
-    missing, unknown = (sorted(needed - data.keys()), sorted(map(str, data.keys() - needed - optional)))
+    missing, unknown = (
+        sorted(needed - data.keys()),
+        sorted(map(str, data.keys() - needed - optional)),
+    )
     if missing or unknown:
-        faults = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+        faults = [
+            f"{what}: {', '.join(names)}"
+            for what, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
         raise TableauError(
             f"tableau {data.get('name', '?')!r} (read in {form} form) has fields {'; '.join(faults)}. It needs {', '.join(sorted(needed))} "
             f"and may have {', '.join(sorted(optional))}"
@@ -59,7 +68,9 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"the tableau file {os.fspath(path)!r} cannot be read: {error}") from error
+        raise ArgumentError(
+            f"the tableau file {os.fspath(path)!r} cannot be read: {error}"
+        ) from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

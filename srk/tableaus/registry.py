@@ -22,7 +22,9 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
         "weak": lambda name, tableau: f"{tableau.weak_order:g}",
         "draws": lambda name, tableau: "W, H" if tableau.uses_levy_area else "W",
         "noise": lambda name, tableau: tableau.noise,
-        "reference": lambda name, tableau: textwrap.shorten(tableau.reference.split(":")[0], 40, placeholder=" ..."),
+        "reference": lambda name, tableau: textwrap.shorten(
+            tableau.reference.split(":")[0], 40, placeholder=" ..."
+        ),
         "advice": lambda name, tableau: tableau.advice,
     },
 )
@@ -54,10 +56,14 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
         >>> TABLEAUS.unregister("my-ralston")
     """
     if not isinstance(tableau, StochasticTableau):
-        raise ArgumentTypeError(f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data")
+        raise ArgumentTypeError(
+            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data"
+        )
     if name is not None and name != tableau.name:
         tableau = attrs.evolve(tableau, name=name)
-    if tableau.name in TABLEAUS:  # a taken name is the simpler fault: say so before the coefficients are looked at
+    if (
+        tableau.name in TABLEAUS
+    ):  # a taken name is the simpler fault: say so before the coefficients are looked at
         raise DuplicateNameError(
             f"a tableau named {tableau.name!r} is registered already ({TABLEAUS[tableau.name]!r}); choose another name: "
             f"register_tableau(tableau, 'my-{tableau.name}')"

@@ -36,11 +36,15 @@ def check_shape(tableau: StochasticTableau) -> None:
     for field in ("strong_order", "weak_order"):
         check_entries(getattr(tableau, field), field)
         if getattr(tableau, field) < 0:
-            raise TableauError(f"{field} is {getattr(tableau, field):g}: an order is not negative (0: nothing is claimed)")
+            raise TableauError(
+                f"{field} is {getattr(tableau, field):g}: an order is not negative (0: nothing is claimed)"
+            )
     _check_lengths(tableau)
     _check_explicit(tableau)
     if (tableau.bw_error is None) != (tableau.bk_error is None):
-        raise TableauError(f"tableau {tableau.name!r}: give bw_error and bk_error together, or neither")
+        raise TableauError(
+            f"tableau {tableau.name!r}: give bw_error and bk_error together, or neither"
+        )
 
 
 def _check_lengths(tableau: StochasticTableau) -> None:
@@ -59,12 +63,16 @@ def _check_lengths(tableau: StochasticTableau) -> None:
     ):
         value = getattr(tableau, field)
         if value is not None and len(value) != length:
-            raise TableauError(f"tableau {tableau.name!r}: {field} has {len(value)} entries, it needs {length} ({why})")
+            raise TableauError(
+                f"tableau {tableau.name!r}: {field} has {len(value)} entries, it needs {length} ({why})"
+            )
     for field, width in (("A", s), ("w", m), ("k", m)):
         rows = getattr(tableau, field)
         if len(rows) != s or any(len(row) != width for row in rows):
             found = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
-            raise TableauError(f"tableau {tableau.name!r}: {field} has {found}, it needs {s} rows (stages) of {width} entries")
+            raise TableauError(
+                f"tableau {tableau.name!r}: {field} has {found}, it needs {s} rows (stages) of {width} entries"
+            )
 
 
 def _check_explicit(tableau: StochasticTableau) -> None:

@@ -52,14 +52,18 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def draw(self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         """`n` independent samples of the data, shape (n, *event); `sample` is the friendly form."""
 
     def score_at(self, x: Tensor, level: Level) -> Tensor:
         """The score grad log p(x) of the law at `level` with sigma > 0; shapes as in `denoise`."""
         return to_score(self.denoise(x, level), x, level)
 
-    def log_density(self, x: Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+    def log_density(
+        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
         """Log-density of the smoothed law at own time `t` of `process` (of the data without them), differentiable in `x`.
 
         Arguments:
@@ -115,7 +119,13 @@ class Target(ABC):
         if generator is not None and seed is not None:
             raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
         level = level_of(process, t)
-        place = torch.device(device) if device is not None else generator.device if generator is not None else torch.get_default_device()
+        place = (
+            torch.device(device)
+            if device is not None
+            else generator.device
+            if generator is not None
+            else torch.get_default_device()
+        )
         if seed is not None:
             generator = torch.Generator(place).manual_seed(seed)
         kind = dtype or torch.get_default_dtype()
@@ -140,7 +150,10 @@ class Target(ABC):
         dtype = dtype or (torch.float32 if like.device.type == "mps" else torch.float64)
         key = name, like.device, dtype
         if key not in self._moved:
-            with torch.inference_mode(False), torch.no_grad():  # what is kept must serve autograd later
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+            ):  # what is kept must serve autograd later
                 self._moved[key] = self._make(name, like.device, dtype)
         return self._moved[key]
 
@@ -209,7 +222,9 @@ class ExactScore(Prediction):
                 f"t has shape {tuple(t.shape)}; for a state of shape {tuple(x.shape)} it is a number or has shape ({x.shape[0]},)"
             )
         slack = 4 * torch.finfo(t.dtype).eps if t.dtype.is_floating_point else 0.0
-        times, which = torch.unique(t.detach().reshape(-1).to("cpu", torch.float64), return_inverse=True)
+        times, which = torch.unique(
+            t.detach().reshape(-1).to("cpu", torch.float64), return_inverse=True
+        )
         levels = [self.process.level(self._clamped(float(time), slack)) for time in times]
         if len(levels) == 1:
             return self.target.score_at(x, levels[0])
@@ -241,7 +256,9 @@ def level_of(process: LinearProcess | None, t: float | None) -> Level:
         return DATA
     if process is None or t is None:
         given, missing = ("t", "process") if process is None else ("process", "t")
-        raise ArgumentError(f"{given} is given without {missing}; give both for the law at time t, or neither for the data")
+        raise ArgumentError(
+            f"{given} is given without {missing}; give both for the law at time t, or neither for the data"
+        )
     return need_linear(process).level(t)
 
 

@@ -62,7 +62,9 @@ class Empirical(Target):
         tensor([0, 1])
     """
 
-    def __init__(self, data: object, *, chunk: int = 4096, precision: torch.dtype | None = None) -> None:
+    def __init__(
+        self, data: object, *, chunk: int = 4096, precision: torch.dtype | None = None
+    ) -> None:
         points = torch.as_tensor(data).detach()
         if not points.dtype.is_floating_point:
             points = points.to(torch.get_default_dtype())
@@ -90,7 +92,9 @@ class Empirical(Target):
         out = torch.cat([sums.weighted / sums.total[:, None] for sums in parts])
         return (out.reshape(x.shape) + mean).to(x.dtype)
 
-    def log_density(self, x: Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+    def log_density(
+        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
         level = level_of(process, t)
         if level.sigma == 0.0:
             raise IncompatibleError(
@@ -104,7 +108,9 @@ class Empirical(Target):
             # The distance to the nearest point directly: the expanded square would cancel.
             nearest = (block - level.alpha * points[sums.where]).square().sum(1)
             parts.append(torch.log(sums.total) - nearest / (2.0 * level.sigma**2))
-        volume = math.log(len(self)) + self.dimension * (0.5 * math.log(2.0 * math.pi) + math.log(level.sigma))
+        volume = math.log(len(self)) + self.dimension * (
+            0.5 * math.log(2.0 * math.pi) + math.log(level.sigma)
+        )
         return (torch.cat(parts) - volume).to(x.dtype)
 
     def nearest(self, x: Tensor) -> Tensor:
@@ -118,13 +124,19 @@ class Empirical(Target):
             best, index = None, None
             for start, _, q in self._exponents(block, 1.0):
                 top, where = q.max(1)
-                index = where + start if best is None or index is None else torch.where(top > best, where + start, index)
+                index = (
+                    where + start
+                    if best is None or index is None
+                    else torch.where(top > best, where + start, index)
+                )
                 best = top if best is None else torch.maximum(best, top)
             assert index is not None
             found.append(index)
         return torch.cat(found)
 
-    def draw(self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         index = torch.randint(len(self), (n,), generator=generator, device=device)
         return self.data[index.to(self.data.device)].to(device=device, dtype=dtype)
 
@@ -144,7 +156,13 @@ class Empirical(Target):
         norms = self._on("_half_norms", states, states.dtype)
         for start in range(0, len(self), self.chunk):
             y = points[start : start + self.chunk]
-            yield start, y, torch.addmm(norms[start : start + self.chunk], states, y.mT, beta=-(alpha**2), alpha=alpha)
+            yield (
+                start,
+                y,
+                torch.addmm(
+                    norms[start : start + self.chunk], states, y.mT, beta=-(alpha**2), alpha=alpha
+                ),
+            )
 
     def _sums(self, states: Tensor, level: Level) -> Sums:
         # The maximum is subtracted before the division by sigma^2, so that no sigma overflows; sigma = 0 picks the nearest.
@@ -159,7 +177,10 @@ class Empirical(Target):
             total, weighted, index = p.sum(1), p @ y, index + start
             if sums is not None:
                 keep = torch.exp((sums.best - best) * rate)
-                total, weighted = total + keep * sums.total, weighted + keep[:, None] * sums.weighted
+                total, weighted = (
+                    total + keep * sums.total,
+                    weighted + keep[:, None] * sums.weighted,
+                )
                 index = torch.where(top > sums.best, index, sums.where)
             sums = Sums(best, index, total, weighted)
         assert sums is not None
@@ -167,9 +188,15 @@ class Empirical(Target):
 
     def _make(self, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
         if name == "_centred":
-            return self.data.to(device=device, dtype=dtype).sub(self.mean.to(device=device, dtype=dtype)).flatten(1)
+            return (
+                self.data.to(device=device, dtype=dtype)
+                .sub(self.mean.to(device=device, dtype=dtype))
+                .flatten(1)
+            )
         if name == "_half_norms":
-            return self._on("_centred", torch.empty(0, device=device), dtype).square().sum(1).mul(0.5)
+            return (
+                self._on("_centred", torch.empty(0, device=device), dtype).square().sum(1).mul(0.5)
+            )
         return super()._make(name, device, dtype)
 
     def __repr__(self) -> str:

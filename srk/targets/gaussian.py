@@ -38,7 +38,11 @@ class Gaussian(Target):
     """
 
     def __init__(
-        self, mean: float | Sequence[float] | Tensor, covariance: object = 1.0, *, event_shape: Sequence[int] | None = None
+        self,
+        mean: float | Sequence[float] | Tensor,
+        covariance: object = 1.0,
+        *,
+        event_shape: Sequence[int] | None = None,
     ) -> None:
         m, c = parameter(mean, "the mean"), parameter(covariance, "the covariance")
         if m.ndim == 0:
@@ -55,20 +59,28 @@ class Gaussian(Target):
             self._variances = c
         elif tuple(c.shape) == (d, d):
             if not torch.allclose(c, c.mT, rtol=1e-8, atol=1e-12 * float(c.abs().max())):
-                raise ArgumentError(f"the covariance must be symmetric; it differs from its transpose by {float((c - c.mT).abs().max())!r}")
+                raise ArgumentError(
+                    f"the covariance must be symmetric; it differs from its transpose by {float((c - c.mT).abs().max())!r}"
+                )
             self._variances, self._basis = torch.linalg.eigh((c + c.mT) / 2)
             # Rounding leaves a singular matrix with eigenvalues a little below zero.
             floor = -1e-10 * float(self._variances.abs().max())
-            self._variances = torch.where(self._variances >= floor, self._variances.clamp_min(0.0), self._variances)
+            self._variances = torch.where(
+                self._variances >= floor, self._variances.clamp_min(0.0), self._variances
+            )
         else:
             raise ArgumentError(
                 f"the covariance has shape {tuple(c.shape)}; for samples of shape {self.event_shape} it is a number, variances of shape "
                 f"{self.event_shape}, or a matrix of shape {(d, d)}"
             )
         if float(self._variances.min()) < 0.0:
-            raise ArgumentError(f"the covariance has the negative variance {float(self._variances.min())!r}; every variance must be >= 0")
+            raise ArgumentError(
+                f"the covariance has the negative variance {float(self._variances.min())!r}; every variance must be >= 0"
+            )
 
-    def moments(self, process: LinearProcess | None = None, t: float | None = None) -> tuple[Tensor, Tensor]:
+    def moments(
+        self, process: LinearProcess | None = None, t: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Mean alpha m and covariance alpha^2 C + sigma^2 of the law at own time `t`, float64 on the CPU.
 
         Arguments:
@@ -95,7 +107,9 @@ class Gaussian(Target):
         self._need_density(level)
         return self._apply(-1.0 / total, z).to(x.dtype)
 
-    def log_density(self, x: Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+    def log_density(
+        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
         level = level_of(process, t)
         z, total, _ = self._residual(x, level)
         self._need_density(level)
@@ -103,16 +117,26 @@ class Gaussian(Target):
         volume = torch.log(2.0 * math.pi * total).sum() * (self.dimension / total.numel())
         return (-0.5 * (whitened.square().sum(1) + volume.to(z.dtype))).to(x.dtype)
 
-    def draw(self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=dtype, device=device)
         work = z.to(torch.promote_types(dtype, torch.float32))
-        return self._apply(self._on("_variances", work).sqrt(), work).add(self._on("mean", work, work.dtype)).to(dtype)
+        return (
+            self._apply(self._on("_variances", work).sqrt(), work)
+            .add(self._on("mean", work, work.dtype))
+            .to(dtype)
+        )
 
     def _residual(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """x - alpha m; the variances of the law at `level` and those of the data, along the axes of the covariance."""
         z = self._checked(x)
         variances = self._on("_variances", x)
-        return z.sub(self._on("mean", x, z.dtype), alpha=level.alpha), level.alpha**2 * variances + level.sigma**2, variances
+        return (
+            z.sub(self._on("mean", x, z.dtype), alpha=level.alpha),
+            level.alpha**2 * variances + level.sigma**2,
+            variances,
+        )
 
     def _apply(self, diagonal: Tensor, z: Tensor) -> Tensor:
         """The function of the covariance with eigenvalues `diagonal`, times `z` of shape (batch, *event)."""
@@ -124,8 +148,16 @@ class Gaussian(Target):
 
     def _need_density(self, level: Level) -> None:
         if level.sigma == 0.0 and float(self._variances.min()) == 0.0:
-            raise IncompatibleError(f"{self!r} has a variance of 0, so its law has no density without noise; choose t with sigma(t) > 0")
+            raise IncompatibleError(
+                f"{self!r} has a variance of 0, so its law has no density without noise; choose t with sigma(t) > 0"
+            )
 
     def __repr__(self) -> str:
-        kind = "full" if self._basis is not None else "isotropic" if self.covariance.ndim == 0 else "diagonal"
+        kind = (
+            "full"
+            if self._basis is not None
+            else "isotropic"
+            if self.covariance.ndim == 0
+            else "diagonal"
+        )
         return f"Gaussian(event_shape={self.event_shape}, {kind} covariance)"

@@ -48,20 +48,30 @@ class GaussianMixture(Target):
     """
 
     def __init__(self, weights: Sequence[float] | Tensor, means: object, stds: object) -> None:
-        w, m, s = parameter(weights, "the weights"), parameter(means, "the means"), parameter(stds, "the standard deviations")
+        w, m, s = (
+            parameter(weights, "the weights"),
+            parameter(means, "the means"),
+            parameter(stds, "the standard deviations"),
+        )
         if w.ndim != 1 or w.numel() == 0 or float(w.min()) <= 0.0:
-            raise ArgumentError(f"the weights are K positive numbers, not {weights!r}; leave out components of weight 0")
+            raise ArgumentError(
+                f"the weights are K positive numbers, not {weights!r}; leave out components of weight 0"
+            )
         k = w.numel()
         if m.ndim == 1:
             m = m[:, None]
         if m.ndim != 2 or m.shape[0] != k:
-            raise ArgumentError(f"the means have shape {tuple(m.shape)}; for {k} weights it is ({k}, d)")
+            raise ArgumentError(
+                f"the means have shape {tuple(m.shape)}; for {k} weights it is ({k}, d)"
+            )
         if tuple(s.shape) not in ((k,), tuple(m.shape)):
             raise ArgumentError(
                 f"the standard deviations have shape {tuple(s.shape)}; for means of shape {tuple(m.shape)} it is ({k},) or that"
             )
         if float(s.min()) <= 0.0:
-            raise ArgumentError(f"the standard deviations must be positive, not {stds!r}; for points of no width use srk.targets.Empirical")
+            raise ArgumentError(
+                f"the standard deviations must be positive, not {stds!r}; for points of no width use srk.targets.Empirical"
+            )
         super().__init__((m.shape[1],))
         self.weights, self.means, self.stds = w / w.sum(), m, s
         self._variances = (s if s.ndim == 2 else s[:, None]).square()
@@ -70,19 +80,31 @@ class GaussianMixture(Target):
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         means = self._on("means", x, self._checked(x).dtype)
         gains = (level.alpha * self._on("_variances", x) / self._totals(x, level)).to(means.dtype)
-        parts = [p @ means + (p[:, :, None] * gains * z).sum(1) for p, z in self._responsibilities(x, level)]
+        parts = [
+            p @ means + (p[:, :, None] * gains * z).sum(1)
+            for p, z in self._responsibilities(x, level)
+        ]
         return torch.cat(parts).to(x.dtype)
 
     def score_at(self, x: Tensor, level: Level) -> Tensor:
         """The score -sum_k p_k (x - alpha m_k)/S_k, without cancellation at small sigma."""
         rates = self._totals(x, level).reciprocal().to(self._checked(x).dtype)
-        return torch.cat([-(p[:, :, None] * rates * z).sum(1) for p, z in self._responsibilities(x, level)]).to(x.dtype)
+        return torch.cat(
+            [-(p[:, :, None] * rates * z).sum(1) for p, z in self._responsibilities(x, level)]
+        ).to(x.dtype)
 
-    def log_density(self, x: Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
-        parts = [torch.logsumexp(logits, 1) + shift for logits, shift, _ in self._logits(x, level_of(process, t))]
+    def log_density(
+        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
+        parts = [
+            torch.logsumexp(logits, 1) + shift
+            for logits, shift, _ in self._logits(x, level_of(process, t))
+        ]
         return torch.cat(parts).to(x.dtype)
 
-    def cdf(self, x: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+    def cdf(
+        self, x: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
         """Distribution function in one dimension, at own time `t` of `process` (of the data without them).
 
         Arguments:
@@ -99,7 +121,9 @@ class GaussianMixture(Target):
         points = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
         return torch.as_tensor(ndtr((points[..., None] - centres) / widths) @ self.weights.numpy())
 
-    def quantile(self, q: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None) -> Tensor:
+    def quantile(
+        self, q: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None
+    ) -> Tensor:
         """Inverse of `cdf`, for exact Wasserstein distances to samples; infinite at 0 and 1.
 
         Arguments:
@@ -120,7 +144,9 @@ class GaussianMixture(Target):
         weights = self.weights.numpy()
 
         def excess(x: Any, q: Any) -> Any:
-            z = (x[..., None] - centres) / widths  # from the nearer tail, where the probability has all its digits
+            z = (
+                x[..., None] - centres
+            ) / widths  # from the nearer tail, where the probability has all its digits
             return np.where(q < 0.5, ndtr(z) @ weights - q, (1.0 - q) - ndtr(-z) @ weights)
 
         inside = q[(q > 0.0) & (q < 1.0)]
@@ -130,15 +156,29 @@ class GaussianMixture(Target):
             ends = centres + widths * ndtri(inside)[..., None]
             room = 1e-6 * float(widths.max())
             out[(q > 0.0) & (q < 1.0)] = find_root(
-                excess, (ends.min(-1) - room, ends.max(-1) + room), args=(inside,), tolerances={"fatol": 0.0}
+                excess,
+                (ends.min(-1) - room, ends.max(-1) + room),
+                args=(inside,),
+                tolerances={"fatol": 0.0},
             ).x
         return torch.as_tensor(out)
 
-    def draw(self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        self, n: int, *, generator: torch.Generator | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
         z = torch.randn((n, *self.event_shape), generator=generator, dtype=dtype, device=device)
-        u = torch.rand((n,), generator=generator, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
-        k = torch.searchsorted(self._on("weights", u).cumsum(0), u, right=True).clamp_max(self.weights.numel() - 1)
-        return torch.addcmul(self._on("means", z, dtype)[k], self._on("_variances", z).sqrt().to(dtype)[k], z)
+        u = torch.rand(
+            (n,),
+            generator=generator,
+            dtype=torch.float64 if device.type != "mps" else torch.float32,
+            device=device,
+        )
+        k = torch.searchsorted(self._on("weights", u).cumsum(0), u, right=True).clamp_max(
+            self.weights.numel() - 1
+        )
+        return torch.addcmul(
+            self._on("means", z, dtype)[k], self._on("_variances", z).sqrt().to(dtype)[k], z
+        )
 
     def _totals(self, x: Tensor, level: Level) -> Tensor:
         return level.alpha**2 * self._on("_variances", x) + level.sigma**2
@@ -151,7 +191,9 @@ class GaussianMixture(Target):
         """Pieces of the batch: log(w_k N(x; alpha m_k, S_k)) less a shift, (batch, K); the shift; x - alpha m_k, (batch, K, d)."""
         x = self._checked(x)
         totals = self._totals(x, level)
-        constants = self._on("_log_weights", x) - 0.5 * torch.log(2.0 * math.pi * totals).sum(1) * (self.dimension / totals.shape[1])
+        constants = self._on("_log_weights", x) - 0.5 * torch.log(2.0 * math.pi * totals).sum(1) * (
+            self.dimension / totals.shape[1]
+        )
         shift = constants.max()
         constants, shift = (constants - shift).to(x.dtype), shift.to(x.dtype)
         rates = totals.reciprocal().to(x.dtype)
@@ -163,8 +205,13 @@ class GaussianMixture(Target):
     def _components(self, level: Level) -> tuple[Any, Any]:
         """Means and standard deviations of the components at `level`, in one dimension."""
         if self.event_shape != (1,):
-            raise IncompatibleError(f"{self!r} has {self.dimension} dimensions; cdf and quantile exist in one dimension only")
-        centres, totals = level.alpha * self.means[:, 0], level.alpha**2 * self._variances[:, 0] + level.sigma**2
+            raise IncompatibleError(
+                f"{self!r} has {self.dimension} dimensions; cdf and quantile exist in one dimension only"
+            )
+        centres, totals = (
+            level.alpha * self.means[:, 0],
+            level.alpha**2 * self._variances[:, 0] + level.sigma**2,
+        )
         return centres.numpy(), totals.sqrt().numpy()
 
     def __repr__(self) -> str:

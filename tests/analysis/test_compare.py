@@ -63,7 +63,9 @@ def test_the_plot_shows_curves_floor_and_labels(result: Comparison) -> None:
     matplotlib.pyplot.close(figure)
 
 
-def test_a_stopped_comparison_continues(result: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_comparison_continues(
+    result: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stop after three runs; the next call makes the rest, and the result is that of one uninterrupted run."""
     place = tmp_path / "run" / "compare.json"
     module = pytest.importorskip("srk.analysis.compare")
@@ -100,7 +102,16 @@ def test_a_stopped_comparison_continues(result: Comparison, tmp_path: Path, monk
 
 def test_samples_as_reference_are_split_for_the_floor() -> None:
     data = TARGET.sample(3000, seed=0)
-    result = compare({"mine": "srk2m"}, VP, TARGET.score(VP), data, nfe=[12], samples=1000, repeats=2, metrics=["energy"])
+    result = compare(
+        {"mine": "srk2m"},
+        VP,
+        TARGET.score(VP),
+        data,
+        nfe=[12],
+        samples=1000,
+        repeats=2,
+        metrics=["energy"],
+    )
     assert result.solvers == ("mine",)
     assert result.floor("energy").mean < 0.1
     with pytest.raises(ArgumentError, match="held out"):
@@ -112,14 +123,24 @@ def test_grids_and_metrics_of_ones_own() -> None:
         return float((x.std() - y.std()).abs())
 
     result = compare(
-        ["ddpm"], VP, TARGET.score(VP), TARGET, nfe=[5], samples=200, repeats=1, metrics={"spread": spread}, grids=["log-snr", "karras"]
+        ["ddpm"],
+        VP,
+        TARGET.score(VP),
+        TARGET,
+        nfe=[5],
+        samples=200,
+        repeats=1,
+        metrics={"spread": spread},
+        grids=["log-snr", "karras"],
     )
     assert result.solvers == ("ddpm [log-snr]", "ddpm [karras]")
     assert result.metrics == ("spread",)
 
 
 def test_a_budget_too_small_is_left_out_and_a_failure_is_kept() -> None:
-    result = compare(["ddpm", "srk2"], VP, TARGET.score(VP), TARGET, nfe=[2, 5], samples=50, repeats=1)
+    result = compare(
+        ["ddpm", "srk2"], VP, TARGET.score(VP), TARGET, nfe=[2, 5], samples=50, repeats=1
+    )
     assert [(p.solver, p.nfe) for p in result.points] == [("ddpm", 2), ("ddpm", 5), ("srk2", 5)]
 
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -148,7 +169,13 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("values", "shown"),
-    [([0.0123, 0.0131], "0.0127 ± 0.0004"), ([0.5], "0.5"), ([], "-"), ([0.0, 0.0], "0"), ([2.0, 2.0], "2.00 ± 0.00")],
+    [
+        ([0.0123, 0.0131], "0.0127 ± 0.0004"),
+        ([0.5], "0.5"),
+        ([], "-"),
+        ([0.0, 0.0], "0"),
+        ([2.0, 2.0], "2.00 ± 0.00"),
+    ],
 )
 def test_cells_show_the_digits_that_the_error_supports(values: list[float], shown: str) -> None:
     assert str(Cell.of(values)) == shown

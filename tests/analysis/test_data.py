@@ -38,7 +38,15 @@ def test_fashion_mnist_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(MissingDataError, match=r"apt-get install dataset-fashion-mnist.*dpkg -x"):
         data.fashion_mnist()
     images = np.arange(3 * 28 * 28, dtype=np.uint64).astype(np.uint8).reshape(3, 28, 28)
-    place = tmp_path / "fashion-mnist" / "usr" / "share" / "datasets" / "fashion-mnist" / "train-images-idx3-ubyte.gz"
+    place = (
+        tmp_path
+        / "fashion-mnist"
+        / "usr"
+        / "share"
+        / "datasets"
+        / "fashion-mnist"
+        / "train-images-idx3-ubyte.gz"
+    )
     write_idx(place, images)
     x = data.fashion_mnist(2)
     assert tuple(x.shape) == (2, 28, 28)
@@ -53,7 +61,9 @@ def test_fashion_mnist_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
         data.fashion_mnist()
 
 
-def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SRK_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert data.cache_folder() == tmp_path / "srk"

@@ -13,10 +13,21 @@ from torch import Tensor
 
 import srk
 from srk.analysis import log_likelihood
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, SolveError, TimeError
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IncompatibleError,
+    ScoreError,
+    SolveError,
+    TimeError,
+)
 
-RING = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.0], [0.3, 0.5], [1.2, -1.0]], [0.15, 0.3, 0.2])
-CORRELATED = srk.targets.Gaussian([0.5, -1.0, 0.2], [[1.0, 0.6, 0.0], [0.6, 0.5, 0.1], [0.0, 0.1, 0.2]])
+RING = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.0], [0.3, 0.5], [1.2, -1.0]], [0.15, 0.3, 0.2]
+)
+CORRELATED = srk.targets.Gaussian(
+    [0.5, -1.0, 0.2], [[1.0, 0.6, 0.0], [0.6, 0.5, 0.1], [0.0, 0.1, 0.2]]
+)
 PROCESSES: dict[str, srk.LinearProcess] = {
     "vp": srk.VP(),
     "edm": srk.EDM(),
@@ -34,7 +45,9 @@ def exact_prior(target: srk.targets.Target, process: srk.LinearProcess) -> Any:
     return lambda x: target.log_density(x, process, process.t_max)
 
 
-def double(target: srk.targets.Target, process: srk.LinearProcess, n: int, t: float | None = None) -> Tensor:
+def double(
+    target: srk.targets.Target, process: srk.LinearProcess, n: int, t: float | None = None
+) -> Tensor:
     return target.sample(n, process, process.t_min if t is None else t, seed=1, dtype=torch.float64)
 
 
@@ -44,7 +57,9 @@ def test_mixtures_in_every_process(name: str) -> None:
     process = PROCESSES[name]
     x = double(RING, process, 12)
     result = log_likelihood(process, RING.score(process), x, prior=exact_prior(RING, process))
-    torch.testing.assert_close(result.log_prob, RING.log_density(x, process, process.t_min), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        result.log_prob, RING.log_density(x, process, process.t_min), rtol=0, atol=1e-3
+    )
     assert result.nfe == 1 + 6 * (result.steps + result.rejected) < 300
     if process.level(process.t_max).alpha > 0.0:  # where there is nothing to differentiate
         assert result.derivatives == 2 * result.nfe
@@ -56,16 +71,26 @@ def test_mixtures_in_one_and_sixteen_dimensions(dimension: int, bound: float) ->
     target = srk.targets.GaussianMixture([0.3, 0.5, 0.2], centres, [0.2, 0.1, 0.3])
     process = srk.VP()
     x = double(target, process, 8)
-    result = log_likelihood(process, target.score(process), x, prior=exact_prior(target, process), chunk=5)
-    assert float((result.log_prob - target.log_density(x, process, process.t_min)).abs().max()) < bound
+    result = log_likelihood(
+        process, target.score(process), x, prior=exact_prior(target, process), chunk=5
+    )
+    assert (
+        float((result.log_prob - target.log_density(x, process, process.t_min)).abs().max()) < bound
+    )
 
 
-@pytest.mark.parametrize("process", [srk.VP(), srk.EDM(), srk.SubVP()], ids=lambda process: process.name)
-def test_gaussian_data_under_the_prior_that_sampling_starts_from(process: srk.LinearProcess) -> None:
+@pytest.mark.parametrize(
+    "process", [srk.VP(), srk.EDM(), srk.SubVP()], ids=lambda process: process.name
+)
+def test_gaussian_data_under_the_prior_that_sampling_starts_from(
+    process: srk.LinearProcess,
+) -> None:
     """On N(m, C) the ODE is an affine map, known in closed form: the latent, its density under N(0, sigma_max^2), the determinant."""
     t = 2.0 * process.t_min
     x = double(CORRELATED, process, 5, t)
-    result = log_likelihood(process, CORRELATED.score(process), x, t=t, rtol=1e-9, atol=1e-9, data_variance=0.3)
+    result = log_likelihood(
+        process, CORRELATED.score(process), x, t=t, rtol=1e-9, atol=1e-9, data_variance=0.3
+    )
     (m0, c0), (m1, c1) = CORRELATED.moments(process, t), CORRELATED.moments(process, process.t_max)
     _, axes = torch.linalg.eigh(CORRELATED.covariance)
     ratio = torch.diagonal(axes.T @ c1 @ axes) / torch.diagonal(axes.T @ c0 @ axes)
@@ -74,7 +99,9 @@ def test_gaussian_data_under_the_prior_that_sampling_starts_from(process: srk.Li
     std = process.prior_std
     prior = -0.5 * (latent / std).square().sum(1) - 3 * math.log(std * math.sqrt(2 * math.pi))
     torch.testing.assert_close(result.prior, prior, rtol=0, atol=1e-6)
-    torch.testing.assert_close(result.log_det, (0.5 * ratio.log().sum()).expand(5), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        result.log_det, (0.5 * ratio.log().sum()).expand(5), rtol=0, atol=1e-6
+    )
     torch.testing.assert_close(result.log_prob, result.prior + result.log_det, rtol=0, atol=1e-12)
     assert result.t == t
 
@@ -83,8 +110,12 @@ def test_the_reference_gaussian_costs_the_fewest_steps_and_is_exact() -> None:
     """N(0, v) data do not move in the coordinates used: steps only grow, and the result is exact to rounding."""
     process, target = srk.VP(), srk.targets.Gaussian(0.0, 0.25, event_shape=(2, 3))
     x = double(target, process, 4)
-    result = log_likelihood(process, target.score(process), x, prior=exact_prior(target, process), data_variance=0.25)
-    torch.testing.assert_close(result.log_prob, target.log_density(x, process, process.t_min), rtol=0, atol=1e-11)
+    result = log_likelihood(
+        process, target.score(process), x, prior=exact_prior(target, process), data_variance=0.25
+    )
+    torch.testing.assert_close(
+        result.log_prob, target.log_density(x, process, process.t_min), rtol=0, atol=1e-11
+    )
     assert result.steps < 8 and result.rejected == 0 and result.dimension == 6
 
 
@@ -101,8 +132,12 @@ def test_points_have_a_density_with_noise() -> None:
     process = srk.EDM()
     points = srk.targets.Empirical([[0.0, 0.0], [1.0, 0.5], [0.0, 1.0]], precision=torch.float64)
     x = double(points, process, 8, 0.2)
-    result = log_likelihood(process, points.score(process), x, t=0.2, prior=exact_prior(points, process))
-    torch.testing.assert_close(result.log_prob, points.log_density(x, process, 0.2), rtol=0, atol=1e-3)
+    result = log_likelihood(
+        process, points.score(process), x, t=0.2, prior=exact_prior(points, process)
+    )
+    torch.testing.assert_close(
+        result.log_prob, points.log_density(x, process, 0.2), rtol=0, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
@@ -112,7 +147,16 @@ def test_hutchinson_is_unbiased_within_its_standard_error(distribution: Any) -> 
     x = double(CORRELATED, process, 200)
     score = CORRELATED.score(process)
     exact = log_likelihood(process, score, x, steps=12)
-    guess = log_likelihood(process, score, x, steps=12, divergence="hutchinson", probes=16, distribution=distribution, seed=0)
+    guess = log_likelihood(
+        process,
+        score,
+        x,
+        steps=12,
+        divergence="hutchinson",
+        probes=16,
+        distribution=distribution,
+        seed=0,
+    )
     assert guess.std_error is not None and bool((guess.std_error > 1e-3).all())
     z = (guess.log_prob - exact.log_prob) / guess.std_error
     assert abs(float(z.mean())) < 4.0 * math.sqrt(15 / 13 / 200)
@@ -126,7 +170,9 @@ def test_signs_have_no_variance_where_the_jacobian_is_diagonal() -> None:
     x = double(target, process, 3)
     exact = log_likelihood(process, target.score(process), x, steps=8).log_prob
     options: dict[str, Any] = {"steps": 8, "divergence": "hutchinson", "seed": 1}
-    torch.testing.assert_close(log_likelihood(process, target.score(process), x, **options).log_prob, exact)
+    torch.testing.assert_close(
+        log_likelihood(process, target.score(process), x, **options).log_prob, exact
+    )
     normal = log_likelihood(process, target.score(process), x, distribution="gaussian", **options)
     assert bool(((normal.log_prob - exact).abs() > 1e-2).any()) and normal.std_error is None
 
@@ -135,7 +181,10 @@ def test_probes_repeat_with_their_seed(global_rng_untouched: None) -> None:
     process = srk.VP()
     x = double(RING, process, 3)
     options: dict[str, Any] = {"steps": 4, "divergence": "hutchinson", "probes": 2}
-    a, b, c, d = (log_likelihood(process, RING.score(process), x, seed=seed, **options) for seed in (1, 1, 2, None))
+    a, b, c, d = (
+        log_likelihood(process, RING.score(process), x, seed=seed, **options)
+        for seed in (1, 1, 2, None)
+    )
     assert torch.equal(a.log_prob, b.log_prob) and not torch.equal(a.log_prob, c.log_prob)
     assert a.seed == 1
     again = log_likelihood(process, RING.score(process), x, seed=d.seed, **options)
@@ -143,13 +192,22 @@ def test_probes_repeat_with_their_seed(global_rng_untouched: None) -> None:
 
 
 @pytest.mark.parametrize(("method", "order", "stages"), [("rk23", 3, 3), ("rk45", 5, 6)])
-def test_fixed_steps_converge_with_the_order_of_the_method(method: Any, order: int, stages: int) -> None:
+def test_fixed_steps_converge_with_the_order_of_the_method(
+    method: Any, order: int, stages: int
+) -> None:
     process = srk.VP(t_min=0.3)
     x = double(RING, process, 6)
     exact = RING.log_density(x, process, process.t_min)
     errors = []
     for steps in (16, 32):
-        result = log_likelihood(process, RING.score(process), x, steps=steps, method=method, prior=exact_prior(RING, process))
+        result = log_likelihood(
+            process,
+            RING.score(process),
+            x,
+            steps=steps,
+            method=method,
+            prior=exact_prior(RING, process),
+        )
         assert (result.steps, result.nfe, result.rejected) == (steps, stages * steps, 0)
         errors.append(float((result.log_prob - exact).square().mean().sqrt()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1), errors
@@ -192,7 +250,9 @@ def test_a_nonlinear_process_against_the_flow_map_by_scipy() -> None:
     expected = -0.5 * end(x) ** 2 - 0.5 * math.log(2 * math.pi) + np.log(slope)
     normal = srk.targets.Gaussian(0.0, 1.0)
     score = srk.Score(lambda x, t: -torch.tanh(2.0 * x) - t[:, None] * x)
-    result = log_likelihood(Wells(), score, torch.from_numpy(x)[:, None], prior=normal.log_density, rtol=1e-8, atol=1e-8)
+    result = log_likelihood(
+        Wells(), score, torch.from_numpy(x)[:, None], prior=normal.log_density, rtol=1e-8, atol=1e-8
+    )
     np.testing.assert_allclose(result.log_prob.numpy(), expected, atol=1e-6)
     assert result.derivatives == 2 * result.nfe  # of the drift and of the score
     with pytest.raises(IncompatibleError, match="prior="):
@@ -226,12 +286,18 @@ def test_a_network_under_no_grad_and_inference_mode() -> None:
     one = log_likelihood(srk.VP(), noise_prediction(body), x, steps=8, chunk=1)
     torch.testing.assert_close(one.log_prob, plain.log_prob)
     with torch.no_grad():
-        assert torch.equal(log_likelihood(srk.VP(), noise_prediction(body), x, steps=8).log_prob, plain.log_prob)
+        assert torch.equal(
+            log_likelihood(srk.VP(), noise_prediction(body), x, steps=8).log_prob, plain.log_prob
+        )
         assert not torch.is_grad_enabled()
     with torch.inference_mode():
         inside = log_likelihood(srk.VP(), noise_prediction(body), x * 1.0, steps=8).log_prob
     assert torch.equal(inside, plain.log_prob)
-    assert plain.log_prob.dtype == torch.float32 and not plain.log_prob.requires_grad and not x.requires_grad
+    assert (
+        plain.log_prob.dtype == torch.float32
+        and not plain.log_prob.requires_grad
+        and not x.requires_grad
+    )
     assert all(parameter.grad is None for parameter in body.parameters())
 
 
@@ -246,9 +312,18 @@ def test_float32_agrees_with_float64() -> None:
 def test_the_gradient_in_the_states_is_the_score() -> None:
     process = srk.VP()
     x = double(RING, process, 5, 0.05).requires_grad_()
-    result = log_likelihood(process, RING.score(process), x, t=0.05, prior=exact_prior(RING, process), differentiable=True)
+    result = log_likelihood(
+        process,
+        RING.score(process),
+        x,
+        t=0.05,
+        prior=exact_prior(RING, process),
+        differentiable=True,
+    )
     (gradient,) = torch.autograd.grad(result.log_prob.sum(), x)
-    torch.testing.assert_close(gradient, RING.score(process)(x.detach(), 0.05), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        gradient, RING.score(process)(x.detach(), 0.05), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_gradient_in_a_parameter_is_that_of_finite_differences() -> None:
@@ -256,7 +331,12 @@ def test_the_gradient_in_a_parameter_is_that_of_finite_differences() -> None:
 
     def total(theta: Tensor, differentiable: bool = False) -> Tensor:
         score = srk.Score(lambda x, t: -theta * torch.tanh(x) - x * t[:, None])
-        options: dict[str, Any] = {"divergence": "hutchinson", "seed": 0, "steps": 5, "differentiable": differentiable}
+        options: dict[str, Any] = {
+            "divergence": "hutchinson",
+            "seed": 0,
+            "steps": 5,
+            "differentiable": differentiable,
+        }
         return log_likelihood(srk.VP(t_min=0.1), score, x, **options).log_prob.sum()
 
     theta = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
@@ -269,9 +349,16 @@ def test_the_gradient_in_a_parameter_is_that_of_finite_differences() -> None:
 def test_bits_per_dimension() -> None:
     """N(0, 1) in 2 dimensions at its mean: log2(sqrt(2 pi)) bits a coordinate; grey levels of 2/256 add 7 bits."""
     process, target = srk.VP(), srk.targets.Gaussian(0.0, 1.0, event_shape=(2,))
-    result = log_likelihood(process, target.score(process), torch.zeros(1, 2, dtype=torch.float64), prior=exact_prior(target, process))
+    result = log_likelihood(
+        process,
+        target.score(process),
+        torch.zeros(1, 2, dtype=torch.float64),
+        prior=exact_prior(target, process),
+    )
     assert float(result.bits_per_dim()) == pytest.approx(0.5 * math.log2(2.0 * math.pi), abs=1e-9)
-    assert float(result.bits_per_dim(2 / 256)) == pytest.approx(0.5 * math.log2(2.0 * math.pi) + 7.0, abs=1e-9)
+    assert float(result.bits_per_dim(2 / 256)) == pytest.approx(
+        0.5 * math.log2(2.0 * math.pi) + 7.0, abs=1e-9
+    )
     assert "dimension 2" in repr(result) and "mean log_prob=-1.83788" in repr(result)
     with pytest.raises(ArgumentError, match="bin_width"):
         result.bits_per_dim(0.0)
@@ -298,7 +385,11 @@ def test_a_prediction_that_autograd_cannot_see_is_refused() -> None:
     def hidden(x: Tensor, t: Tensor) -> Tensor:
         return 0.5 * x
 
-    for prediction in (srk.Noise(hidden), srk.Data(hidden), srk.Noise(lambda x, t: torch.ones(3, requires_grad=True) * x.detach())):
+    for prediction in (
+        srk.Noise(hidden),
+        srk.Data(hidden),
+        srk.Noise(lambda x, t: torch.ones(3, requires_grad=True) * x.detach()),
+    ):
         with pytest.raises(IncompatibleError, match=r"no_grad\(\)"):
             log_likelihood(srk.VP(), prediction, x, steps=2)
     with pytest.raises(IncompatibleError, match=r"no_grad\(\)"):
@@ -318,8 +409,12 @@ def test_a_network_without_batched_derivatives_names_chunk() -> None:
     x = torch.ones(2, 3, dtype=torch.float64)
     with pytest.raises(IncompatibleError, match="chunk=1"):
         log_likelihood(srk.VP(), srk.Noise(lambda x, t: Plain.apply(x)), x, steps=2)
-    value = log_likelihood(srk.VP(), srk.Noise(lambda x, t: Plain.apply(x)), x, steps=2, chunk=1).log_prob
-    torch.testing.assert_close(value, log_likelihood(srk.VP(), srk.Noise(lambda x, t: 0.5 * x), x, steps=2).log_prob)
+    value = log_likelihood(
+        srk.VP(), srk.Noise(lambda x, t: Plain.apply(x)), x, steps=2, chunk=1
+    ).log_prob
+    torch.testing.assert_close(
+        value, log_likelihood(srk.VP(), srk.Noise(lambda x, t: 0.5 * x), x, steps=2).log_prob
+    )
 
 
 def test_failures_of_the_network_and_of_the_tolerance() -> None:
@@ -360,7 +455,9 @@ def test_failures_of_the_network_and_of_the_tolerance() -> None:
         ({"prior": lambda x: x, "steps": 1}, ArgumentError, r"shape \(2,\)"),
     ],
 )
-def test_what_is_wrong_is_said(options: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_is_wrong_is_said(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
     given: dict[str, Any] = {"process": srk.VP(), "x": torch.zeros(2, 2), **options}
     process, x = given.pop("process"), given.pop("x")
     with pytest.raises(error, match=message):
@@ -371,4 +468,6 @@ def test_at_infinite_noise_a_score_cannot_be_read() -> None:
     score = srk.Score(lambda x, t: -x)
     with pytest.raises(IncompatibleError, match="alpha is 0"):
         log_likelihood(srk.Flow(), score, torch.zeros(1, 1), steps=1)
-    assert math.isfinite(float(log_likelihood(srk.Flow(t_max=0.99), score, torch.zeros(1, 1), steps=1).log_prob))
+    assert math.isfinite(
+        float(log_likelihood(srk.Flow(t_max=0.99), score, torch.zeros(1, 1), steps=1).log_prob)
+    )

@@ -9,7 +9,15 @@ import pytest
 import scipy.stats
 import torch
 
-from srk.analysis.metrics import METRICS, chi_square_excess, energy_distance, floor, mmd, moment_errors, sliced_w2
+from srk.analysis.metrics import (
+    METRICS,
+    chi_square_excess,
+    energy_distance,
+    floor,
+    mmd,
+    moment_errors,
+    sliced_w2,
+)
 from srk.errors import ArgumentError, ArgumentTypeError
 
 
@@ -29,21 +37,29 @@ def test_sliced_w2_equals_pot_on_the_same_directions() -> None:
     ot = pytest.importorskip("ot")
     x, y = normals(300, 5, 0), normals(200, 5, 1) + 0.2
     directions = torch.randn(5, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    expected = ot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=(directions / directions.norm(dim=0)).numpy(), p=2)
+    expected = ot.sliced_wasserstein_distance(
+        x.numpy(), y.numpy(), projections=(directions / directions.norm(dim=0)).numpy(), p=2
+    )
     assert sliced_w2(x, y, projections=64, seed=3) == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_sliced_w2_of_a_shift_is_its_length_over_sqrt_d() -> None:
     """E cos^2 = 1/d over directions; 4000 of them give the mean to a few percent."""
     x = normals(400, 4, 0)
-    assert sliced_w2(x, x + torch.tensor([2.0, 0.0, 0.0, 0.0]), projections=4000) == pytest.approx(1.0, rel=0.04)
+    assert sliced_w2(x, x + torch.tensor([2.0, 0.0, 0.0, 0.0]), projections=4000) == pytest.approx(
+        1.0, rel=0.04
+    )
 
 
 def test_energy_distance_is_scipys_without_its_bias() -> None:
     x, y = normals(300, 1, 0), normals(250, 1, 1) * 1.3 + 0.5
     a, b = x.numpy().ravel(), y.numpy().ravel()
-    within = np.abs(a[:, None] - a).sum() / 300**2 / 299 + np.abs(b[:, None] - b).sum() / 250**2 / 249
-    assert energy_distance(x, y) ** 2 == pytest.approx(scipy.stats.energy_distance(a, b) ** 2 - within, rel=1e-10)
+    within = (
+        np.abs(a[:, None] - a).sum() / 300**2 / 299 + np.abs(b[:, None] - b).sum() / 250**2 / 249
+    )
+    assert energy_distance(x, y) ** 2 == pytest.approx(
+        scipy.stats.energy_distance(a, b) ** 2 - within, rel=1e-10
+    )
 
 
 def test_mmd_of_two_gaussians_is_the_closed_form() -> None:

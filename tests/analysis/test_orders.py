@@ -48,7 +48,9 @@ def registered() -> dict[str, srk.Integrator]:
     return dict(srk.solvers())
 
 
-@pytest.mark.parametrize("name", [name for name, solver in srk.solvers().items() if solver.weak_order is not None])
+@pytest.mark.parametrize(
+    "name", [name for name, solver in srk.solvers().items() if solver.weak_order is not None]
+)
 def test_weak_order_on_gaussian_targets(name: str) -> None:
     order = weak_order(name, VP, steps=(24, 96) if name in MATCHED else (128, 256))
     declared = order.declared
@@ -69,33 +71,62 @@ def test_matched_weights_keep_the_declared_order_in_the_long_run(name: str) -> N
 
 def test_strong_orders_on_a_mixture() -> None:
     """One path and one fine run for all solvers of a clock; hence one test."""
-    noisy = {name: solver for name, solver in registered().items() if solver.strong_order is not None}
-    chosen: dict[str, srk.Integrator] = {**noisy, "srk2s strong": SRK2S(strong=True), "srk2m strong": SRK2M(strong=True)}
-    measured = strong_orders(chosen, SHORT, MIXTURE, steps=(40, 80, 160), paths=256, reference_steps=960)
+    noisy = {
+        name: solver for name, solver in registered().items() if solver.strong_order is not None
+    }
+    chosen: dict[str, srk.Integrator] = {
+        **noisy,
+        "srk2s strong": SRK2S(strong=True),
+        "srk2m strong": SRK2M(strong=True),
+    }
+    measured = strong_orders(
+        chosen, SHORT, MIXTURE, steps=(40, 80, 160), paths=256, reference_steps=960
+    )
     declared = {name: order.declared for name, order in measured.items()}
     off = [order for name, order in measured.items() if abs(order.slope - declared[name]) > 0.25]  # type: ignore[operator]
     assert not off, "\n".join(map(repr, off))
     # The house methods to the tighter tolerance that their docstrings deserve
     for name in ("srk2s", "srk2m", "srk2s strong", "srk2m strong"):
-        assert measured[name].slope == pytest.approx(measured[name].declared, abs=0.15), measured[name]
+        assert measured[name].slope == pytest.approx(measured[name].declared, abs=0.15), measured[
+            name
+        ]
     # What the higher order is worth at 160 steps
     assert measured["srk2s strong"].errors[-1] < 0.1 * measured["srk2s"].errors[-1]
 
 
 def test_an_ode_method_has_its_order_on_a_mixture() -> None:
-    chosen = {name: solver for name, solver in registered().items() if solver.default_eta == 0.0 and solver.weak_order is not None}
+    chosen = {
+        name: solver
+        for name, solver in registered().items()
+        if solver.default_eta == 0.0 and solver.weak_order is not None
+    }
     orders = strong_orders(chosen, SHORT, MIXTURE, steps=(24, 48, 96), paths=64)
-    off = [order for name, order in orders.items() if abs(order.slope - START.get(name, chosen[name].weak_order)) > 0.25]
+    off = [
+        order
+        for name, order in orders.items()
+        if abs(order.slope - START.get(name, chosen[name].weak_order)) > 0.25
+    ]
     assert not off, "\n".join(map(repr, off))
 
 
 @pytest.mark.parametrize(
     ("solver", "slope"),
-    [("ddpm", -2), ("euler-maruyama", -2), ("srk1", -2), ("wcw", -4), ("etd-sra1", -4), ("sra1", -4), ("dpmpp-2m-sde", -4), ("srk2s", -6)],
+    [
+        ("ddpm", -2),
+        ("euler-maruyama", -2),
+        ("srk1", -2),
+        ("wcw", -4),
+        ("etd-sra1", -4),
+        ("sra1", -4),
+        ("dpmpp-2m-sde", -4),
+        ("srk2s", -6),
+    ],
 )
 def test_slope_of_the_kl(solver: str, slope: float) -> None:
     """KL of the output law ~ steps^(-2 weak order): order 1 -> -2, weak order 2 -> -4, srk2s -> -6 on linear problems."""
-    assert -2.0 * weak_order(solver, VP, steps=(64, 128, 256)).slope == pytest.approx(slope, abs=0.3)
+    assert -2.0 * weak_order(solver, VP, steps=(64, 128, 256)).slope == pytest.approx(
+        slope, abs=0.3
+    )
 
 
 def test_the_result_is_readable_and_plots() -> None:
@@ -118,8 +149,13 @@ def test_strong_order_repeats_with_its_seed(global_rng_untouched: None) -> None:
 
 def test_plans_of_solvers_with_other_options_are_not_mixed_up() -> None:
     """Planned grids are remembered: the gauge variance, held in a slot of an attrs class, must be part of what is remembered."""
-    values = {srk.analysis.gaussian_kl(SRK2M(data_variance=v), VP, steps=12) for v in (0.1, 0.5, 2.0)}
-    values |= {srk.analysis.gaussian_kl("ddpm", srk.OU(horizon=h), grid=[0.9, 0.5, 0.1]) for h in (1.0, 2.0)}
+    values = {
+        srk.analysis.gaussian_kl(SRK2M(data_variance=v), VP, steps=12) for v in (0.1, 0.5, 2.0)
+    }
+    values |= {
+        srk.analysis.gaussian_kl("ddpm", srk.OU(horizon=h), grid=[0.9, 0.5, 0.1])
+        for h in (1.0, 2.0)
+    }
     assert len(values) == 4  # two OU processes agree on these times
 
 
@@ -129,8 +165,12 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ArgumentError, match="exact to rounding"):
         weak_order(srk.solvers()["srk1"].__class__(data_variance=1.0), VP, mean=0.0, variance=1.0)
     with pytest.raises(IncompatibleError, match="one clock"):
-        strong_order("wcw", srk.Flow(), MIXTURE, steps=(4, 8))  # its clock is infinite at alpha = 0, where it takes a DDPM step
+        strong_order(
+            "wcw", srk.Flow(), MIXTURE, steps=(4, 8)
+        )  # its clock is infinite at alpha = 0, where it takes a DDPM step
     with pytest.raises(IncompatibleError, match="clock"):
         strong_order("ddpm", SHORT, MIXTURE, steps=(4, 8), reference="euler-maruyama")
-    assert math.isfinite(strong_order("ddpm", SHORT, MIXTURE, steps=(4, 8), paths=8, reference="ddpm").slope)
+    assert math.isfinite(
+        strong_order("ddpm", SHORT, MIXTURE, steps=(4, 8), paths=8, reference="ddpm").slope
+    )
     assert torch.is_grad_enabled()

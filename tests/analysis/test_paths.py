@@ -20,7 +20,9 @@ def path(paths: int = 4, seed: int = 0) -> GridPath:
     return made
 
 
-def drawn(source: GridPath, start: float, stop: float, weights: tuple[float, ...], paths: int) -> torch.Tensor:
+def drawn(
+    source: GridPath, start: float, stop: float, weights: tuple[float, ...], paths: int
+) -> torch.Tensor:
     out = torch.empty(paths, dtype=torch.float64)
     source.draw(Slot(start, stop, weights), "clock", out)
     return out
@@ -30,18 +32,31 @@ def test_two_intervals_join_as_the_formula_says() -> None:
     """numerics.md: H = [(t - u)(H2 + W1/2) + (u - s)(H1 - W2/2)]/(t - s) over [s, u, t]."""
     p = path()
     s, u, t = 0.1, 0.5, 0.8
-    (w1, h1), (w2, h2), (w, h) = p.increments(s, u, "clock"), p.increments(u, t, "clock"), p.increments(s, t, "clock")
+    (w1, h1), (w2, h2), (w, h) = (
+        p.increments(s, u, "clock"),
+        p.increments(u, t, "clock"),
+        p.increments(s, t, "clock"),
+    )
     torch.testing.assert_close(w, w1 + w2, rtol=0, atol=1e-14)
-    torch.testing.assert_close(h, ((t - u) * (h2 + 0.5 * w1) + (u - s) * (h1 - 0.5 * w2)) / (t - s), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        h, ((t - u) * (h2 + 0.5 * w1) + (u - s) * (h1 - 0.5 * w2)) / (t - s), rtol=0, atol=1e-14
+    )
 
 
 def test_draws_are_unit_normals_jointly() -> None:
     """W, H and a further coordinate of a joined interval: identity covariance within 5 standard errors of 40,000 paths."""
     n = 40_000
     p = path(n)
-    draws = torch.stack([drawn(p, 0.0, 2.0, weights, n) for weights in ((1.0,), (0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0))])
+    draws = torch.stack(
+        [
+            drawn(p, 0.0, 2.0, weights, n)
+            for weights in ((1.0,), (0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0))
+        ]
+    )
     covariance = draws @ draws.T / n
-    torch.testing.assert_close(covariance, torch.eye(4, dtype=torch.float64), rtol=0, atol=5.0 * math.sqrt(2.0 / n))
+    torch.testing.assert_close(
+        covariance, torch.eye(4, dtype=torch.float64), rtol=0, atol=5.0 * math.sqrt(2.0 / n)
+    )
 
 
 def test_coordinates_beyond_w_and_h_are_shared_within_an_interval() -> None:

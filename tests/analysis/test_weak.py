@@ -48,7 +48,9 @@ def test_means_agree_with_the_exact_law_of_a_gaussian_target() -> None:
     """The differences of the means of x and x^2 are known there: every error is within four standard errors of its exact value."""
     mean, variance, steps = 0.7, 0.3, (8, 16)
     target = srk.targets.Gaussian(mean, variance)
-    order = weak_order("ddpm", SHORT, target, observables=["mean", "square"], steps=steps, paths=8192)
+    order = weak_order(
+        "ddpm", SHORT, target, observables=["mean", "square"], steps=steps, paths=8192
+    )
     moments = {}
     for n in (8, 16, 32):
         law = gaussian_law("ddpm", SHORT, mean, variance, steps=n)
@@ -58,17 +60,26 @@ def test_means_agree_with_the_exact_law_of_a_gaussian_target() -> None:
     exact = [(moments[n] - moments[2 * n]) / scale for n in steps]
     along = exact[0] / np.linalg.norm(exact[0]) / math.sqrt(2)
     errors = np.array([difference @ along for difference in exact])
-    assert (np.abs(order.errors - errors) < 4.0 / 1.96 * (order.high - order.errors)).all(), (order, errors)
+    assert (np.abs(order.errors - errors) < 4.0 / 1.96 * (order.high - order.errors)).all(), (
+        order,
+        errors,
+    )
     assert ((order.high - order.errors) < 0.1 * errors).all()
 
 
 def test_the_type_of_the_target_chooses_the_route() -> None:
     process = srk.VP()
     by_numbers = weak_order("ddpm", process, mean=[0.5, -0.2], variance=[0.1, 0.4], steps=(16, 32))
-    by_target = weak_order("ddpm", process, srk.targets.Gaussian([0.5, -0.2], [0.1, 0.4]), steps=(16, 32))
+    by_target = weak_order(
+        "ddpm", process, srk.targets.Gaussian([0.5, -0.2], [0.1, 0.4]), steps=(16, 32)
+    )
     np.testing.assert_allclose(by_target.errors, by_numbers.errors, rtol=1e-9)
-    full = torch.tensor([[0.25, 0.15], [0.15, 0.25]])  # of the variances 0.1 and 0.4 along the diagonals
-    turned = weak_order("ddpm", process, srk.targets.Gaussian([0.15 * 2**0.5, 0.35 * 2**0.5], full), steps=(16, 32))
+    full = torch.tensor(
+        [[0.25, 0.15], [0.15, 0.25]]
+    )  # of the variances 0.1 and 0.4 along the diagonals
+    turned = weak_order(
+        "ddpm", process, srk.targets.Gaussian([0.15 * 2**0.5, 0.35 * 2**0.5], full), steps=(16, 32)
+    )
     np.testing.assert_allclose(turned.errors, by_numbers.errors, rtol=1e-9)
     assert by_target.reference == "the exact Gaussian law"
     assert "observables" in weak_order("ddpm", SHORT, SKEW, steps=(4, 8), paths=512).reference
@@ -108,9 +119,24 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ArgumentError, match=r"'x' must return one number for each state"):
         weak_order("ddpm", SHORT, SKEW, observables={"x": lambda x: x}, steps=(4, 8), paths=64)
     with pytest.raises(ArgumentError, match="constant"):
-        weak_order("ddpm", SHORT, SKEW, observables={"one": lambda x: torch.ones(len(x))}, steps=(4, 8), paths=64)
+        weak_order(
+            "ddpm",
+            SHORT,
+            SKEW,
+            observables={"one": lambda x: torch.ones(len(x))},
+            steps=(4, 8),
+            paths=64,
+        )
     with pytest.raises(ArgumentError, match="exact to rounding"):
-        weak_order(srk.integrators.SRK1(data_variance=0.3), SHORT, variance=0.3, mean=0.0, observables="square", steps=(4, 8), paths=64)
+        weak_order(
+            srk.integrators.SRK1(data_variance=0.3),
+            SHORT,
+            variance=0.3,
+            mean=0.0,
+            observables="square",
+            steps=(4, 8),
+            paths=64,
+        )
 
 
 def started(n: int = 3) -> GridPath:
@@ -123,14 +149,21 @@ def test_the_mirror_image_keeps_increments_between_nodes_and_turns_areas() -> No
     path = started()
     image = path.mirrored([0.0, 0.8, 2.0], "clock")
     for start, stop in ((0.0, 0.8), (0.8, 2.0)):
-        (w, h), (w2, h2) = path.increments(start, stop, "clock"), image.increments(start, stop, "clock")
+        (w, h), (w2, h2) = (
+            path.increments(start, stop, "clock"),
+            image.increments(start, stop, "clock"),
+        )
         torch.testing.assert_close(w2, w, rtol=0, atol=1e-14)
         torch.testing.assert_close(h2, -h, rtol=0, atol=1e-14)
     # the deviation from the chord at 0.5 changes sign
-    w, v, v2 = (p.increments(0.0, end, "clock")[0] for p, end in ((path, 0.8), (path, 0.5), (image, 0.5)))
+    w, v, v2 = (
+        p.increments(0.0, end, "clock")[0] for p, end in ((path, 0.8), (path, 0.5), (image, 0.5))
+    )
     torch.testing.assert_close(v2 - 0.625 * w, 0.625 * w - v, rtol=0, atol=1e-14)
     back = image.mirrored([0.0, 0.8, 2.0], "clock")
-    torch.testing.assert_close(back.increments(0.1, 0.5, "clock"), path.increments(0.1, 0.5, "clock"), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        back.increments(0.1, 0.5, "clock"), path.increments(0.1, 0.5, "clock"), rtol=0, atol=1e-14
+    )
     with pytest.raises(ArgumentError, match="ends of the path"):
         path.mirrored([0.0, 0.8], "clock")
 
@@ -139,7 +172,14 @@ def test_the_mirror_image_is_a_brownian_path() -> None:
     """W and H of two neighbouring intervals between nodes: covariance diag(h, h/12) within five standard errors."""
     n = 40_000
     image = started(n).mirrored([0.0, 2.0], "clock")
-    draws = torch.cat([torch.stack(image.increments(start, stop, "clock")) for start, stop in ((0.1, 0.5), (0.5, 0.8))])
+    draws = torch.cat(
+        [
+            torch.stack(image.increments(start, stop, "clock"))
+            for start, stop in ((0.1, 0.5), (0.5, 0.8))
+        ]
+    )
     scale = torch.tensor([0.4, 0.4 / 12, 0.3, 0.3 / 12], dtype=torch.float64).sqrt()[:, None]
     unit = draws / scale
-    torch.testing.assert_close(unit @ unit.T / n, torch.eye(4, dtype=torch.float64), rtol=0, atol=5.0 * math.sqrt(2.0 / n))
+    torch.testing.assert_close(
+        unit @ unit.T / n, torch.eye(4, dtype=torch.float64), rtol=0, atol=5.0 * math.sqrt(2.0 / n)
+    )

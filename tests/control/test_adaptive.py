@@ -40,11 +40,21 @@ def two_coordinates(variance: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def run(**options: Any) -> srk.Solution:
-    adaptive = {key: options.pop(key) for key in list(options) if key in {field.name for field in attrs.fields(Adaptive)}}
+    adaptive = {
+        key: options.pop(key)
+        for key in list(options)
+        if key in {field.name for field in attrs.fields(Adaptive)}
+    }
     options = {"shape": 64, "noise": "brownian", "seed": 0, "dtype": torch.float64} | options
     target = options.pop("target", NARROW)
     process = options.pop("process", VP)
-    return srk.solve(process, target.score(process), options.pop("solver", "srk2"), controller=Adaptive(**adaptive), **options)
+    return srk.solve(
+        process,
+        target.score(process),
+        options.pop("solver", "srk2"),
+        controller=Adaptive(**adaptive),
+        **options,
+    )
 
 
 # -- the law ------------------------------------------------------------------------------------------------------------------------------
@@ -57,7 +67,15 @@ def test_the_path_of_a_run_with_many_rejections_is_gaussian() -> None:
         two_coordinates(0.5),
         SRK2S(data_variance=0.5),
         shape=(100_000, 2),
-        controller=Adaptive(rtol=0.05, atol=0.05, safety=0.99, max_factor=10.0, proportional=0.0, integral=1.5, first_step=3.0),
+        controller=Adaptive(
+            rtol=0.05,
+            atol=0.05,
+            safety=0.99,
+            max_factor=10.0,
+            proportional=0.0,
+            integral=1.5,
+            first_step=3.0,
+        ),
         noise="brownian",
         seed=3,
         denoise_final=False,
@@ -82,7 +100,9 @@ class Prejudiced(StepController):
 
     def next(self, report: Report) -> Decision:
         a, b = self.process.lam(report.start), self.process.lam(report.stop)
-        carried = report.state * (self.process.level(report.stop).alpha / self.process.level(report.start).alpha)
+        carried = report.state * (
+            self.process.level(report.stop).alpha / self.process.level(report.start).alpha
+        )
         if float((report.candidate - carried).sum()) > 0 and self.tries < 3:
             self.tries += 1
             return Decision(False, self._at(a + 0.6 * (b - a)))
@@ -143,7 +163,13 @@ def test_a_retried_step_is_on_the_same_path() -> None:
 def test_exact_kl_falls_with_the_tolerance(solver: Any, loosest: float) -> None:
     kl = []
     for tol in (loosest, loosest / 4, loosest / 16):
-        sol = run(target=srk.targets.Gaussian(torch.zeros(1), 0.04), solver=solver, rtol=tol, atol=tol, shape=(256, 1))
+        sol = run(
+            target=srk.targets.Gaussian(torch.zeros(1), 0.04),
+            solver=solver,
+            rtol=tol,
+            atol=tol,
+            shape=(256, 1),
+        )
         kl.append(srk.analysis.gaussian_kl(solver, VP, variance=0.04, grid=list(sol.times)))
     assert kl[1] < 0.5 * kl[0] and kl[2] < 0.5 * kl[1]
 
@@ -158,7 +184,17 @@ def test_ode_error_falls_with_the_tolerance(solver: str) -> None:
     errors = []
     for tol in (1e-1, 1e-2, 1e-3):
         target = srk.targets.Gaussian(torch.zeros(1), v)
-        sol = run(target=target, solver=solver, eta=0.0, rtol=tol, atol=tol, noise="generator", x_init=x, shape=None, denoise_final=False)
+        sol = run(
+            target=target,
+            solver=solver,
+            eta=0.0,
+            rtol=tol,
+            atol=tol,
+            noise="generator",
+            x_init=x,
+            shape=None,
+            denoise_final=False,
+        )
         errors.append(float((sol.x - exact).abs().max()))
     assert errors[1] < 0.5 * errors[0] and errors[2] < 0.5 * errors[1] and errors[2] < 2e-3
 
@@ -172,16 +208,29 @@ def test_worst_norm_spends_more_than_batch_norm_on_one_hard_sample() -> None:
         return out
 
     def calls(norm: Any, batch: int) -> int:
-        return srk.solve(VP, score, shape=(batch, 1), controller=Adaptive(norm=norm), noise="brownian", seed=0, dtype=torch.float64).nfe
+        return srk.solve(
+            VP,
+            score,
+            shape=(batch, 1),
+            controller=Adaptive(norm=norm),
+            noise="brownian",
+            seed=0,
+            dtype=torch.float64,
+        ).nfe
 
     assert calls("worst", 64) > 1.5 * calls("batch", 64)
     assert calls("worst", 64) == calls("worst", 1) == calls("batch", 1)
 
 
 def test_processes_of_another_scaling_take_the_same_steps() -> None:
-    ve = srk.process("ve", sigma_min=math.exp(-VP.lam(VP.t_min)), sigma_max=math.exp(-VP.lam(VP.t_max)))
+    ve = srk.process(
+        "ve", sigma_min=math.exp(-VP.lam(VP.t_min)), sigma_max=math.exp(-VP.lam(VP.t_max))
+    )
     # an ODE, for the names of a path's intervals are their ends, which differ by rounding here
-    one, two = (run(process=process, eta=0.0, noise="generator", rtol=1e-3, atol=1e-3) for process in (VP, ve))
+    one, two = (
+        run(process=process, eta=0.0, noise="generator", rtol=1e-3, atol=1e-3)
+        for process in (VP, ve)
+    )
     assert (one.steps, one.rejected) == (two.steps, two.rejected)
     assert np.allclose([VP.lam(t) for t in one.times], [ve.lam(t) for t in two.times], atol=1e-6)
 
@@ -193,7 +242,13 @@ def test_processes_of_another_scaling_take_the_same_steps() -> None:
 @pytest.mark.parametrize("solver", ["srk2", "sra1"])
 def test_every_process_is_reversed_to_its_end(name: str, solver: str) -> None:
     process = srk.process(name)
-    sol = run(process=process, solver=solver, rtol=0.1, atol=0.1, target=WIDE if WIDE.event_shape else NARROW)
+    sol = run(
+        process=process,
+        solver=solver,
+        rtol=0.1,
+        atol=0.1,
+        target=WIDE if WIDE.event_shape else NARROW,
+    )
     assert sol.status == "done" and sol.times[0] == process.t_max and sol.times[-1] == process.t_min
     assert sol.nfe < 400 and bool(torch.isfinite(sol.x).all())
 
@@ -208,13 +263,31 @@ def test_a_process_that_is_not_linear_steps_in_its_own_time() -> None:
         def diffusion(self, t: float) -> float:
             return math.sqrt(2.0)
 
-        def sample_prior(self, shape: Any, *, generator: Any = None, device: Any = None, dtype: Any = None) -> Tensor:
+        def sample_prior(
+            self, shape: Any, *, generator: Any = None, device: Any = None, dtype: Any = None
+        ) -> Tensor:
             return torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
 
-    sol = srk.solve(Bent(), lambda x, t: -x, "sra1", shape=(64, 1), controller="adaptive", noise="brownian", seed=0)
+    sol = srk.solve(
+        Bent(),
+        lambda x, t: -x,
+        "sra1",
+        shape=(64, 1),
+        controller="adaptive",
+        noise="brownian",
+        seed=0,
+    )
     assert sol.status == "done" and sol.times[-1] == 0.01
     with pytest.raises(srk.errors.IncompatibleError, match="linear process"):
-        srk.solve(Bent(), lambda x, t: -x, "srk2", shape=(64, 1), controller="adaptive", noise="brownian", seed=0)
+        srk.solve(
+            Bent(),
+            lambda x, t: -x,
+            "srk2",
+            shape=(64, 1),
+            controller="adaptive",
+            noise="brownian",
+            seed=0,
+        )
 
 
 def test_same_seed_same_run_and_every_rejection_is_counted_and_paid() -> None:
@@ -226,14 +299,19 @@ def test_same_seed_same_run_and_every_rejection_is_counted_and_paid() -> None:
 
 def test_a_controller_serves_run_after_run() -> None:
     control = Adaptive()
-    runs = [srk.solve(VP, NARROW.score(VP), shape=(64, 1), controller=control, noise="brownian", seed=0) for _ in range(2)]
+    runs = [
+        srk.solve(VP, NARROW.score(VP), shape=(64, 1), controller=control, noise="brownian", seed=0)
+        for _ in range(2)
+    ]
     assert runs[0].times == runs[1].times and runs[0].nfe == runs[1].nfe
 
 
 def test_max_nfe_ends_the_run_and_says_so() -> None:
     sol = run(max_nfe=21)
     assert sol.nfe == 20 and not sol.success and sol.times[-1] > VP.t_min
-    assert sol.status == f"stopped: 20 of max_nfe=21 network calls reached at t = {sol.times[-1]:.6g}"
+    assert (
+        sol.status == f"stopped: 20 of max_nfe=21 network calls reached at t = {sol.times[-1]:.6g}"
+    )
     assert run(max_nfe=1000).status == "done"
 
 
@@ -255,7 +333,10 @@ def test_the_estimate_of_srk2_is_its_difference_from_srk1(eta: float) -> None:
 
     # X0, the input of the second stage, is a combination of x, E0 and the draws
     def total(row: Any) -> float:
-        return sum(k * (total(two.stages[c.number].row) if c.kind == "X" else values[c.kind, c.number]) for c, k in row)
+        return sum(
+            k * (total(two.stages[c.number].row) if c.kind == "X" else values[c.kind, c.number])
+            for c, k in row
+        )
 
     assert total(two.error) == pytest.approx(total(two.update) - total(one.update), rel=1e-9)
 
@@ -266,7 +347,10 @@ def test_the_estimate_of_srk2_is_its_difference_from_srk1(eta: float) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "srk2m"}, "error estimate, which srk2m has not; use solver='srk2', 'sra1' or 'sosra'"),
+        (
+            {"solver": "srk2m"},
+            "error estimate, which srk2m has not; use solver='srk2', 'sra1' or 'sosra'",
+        ),
         ({"solver": "ddpm"}, "error estimate, which ddpm has not"),
         ({"noise": "generator"}, "'generator' draws afresh.*use noise='brownian'"),
         ({"noise": "keyed"}, "'keyed' draws afresh.*use noise='brownian'"),
@@ -286,7 +370,10 @@ def test_draws_that_no_path_keeps_are_refused() -> None:
             plan = super().plan(step)
             return attrs.evolve(plan, slots=(*plan.slots, Slot(0.0, 1.0, (0.0, 0.0, 1.0))))
 
-    with pytest.raises(srk.errors.IncompatibleError, match="fresh draws noise beyond the increment and the Levy area"):
+    with pytest.raises(
+        srk.errors.IncompatibleError,
+        match="fresh draws noise beyond the increment and the Levy area",
+    ):
         run(solver=Fresh())
 
 
@@ -295,7 +382,14 @@ def test_arguments_are_checked() -> None:
         run(steps=20)
     with pytest.raises(srk.errors.ArgumentError, match="leave steps and nfe out"):
         run(nfe=20)
-    for bad in ({"norm": "max"}, {"safety": 1.0}, {"max_nfe": 0}, {"rtol": -1.0}, {"atol": 0.0}, {"first_step": 0.0}):
+    for bad in (
+        {"norm": "max"},
+        {"safety": 1.0},
+        {"max_nfe": 0},
+        {"rtol": -1.0},
+        {"atol": 0.0},
+        {"first_step": 0.0},
+    ):
         with pytest.raises(ValueError):
             Adaptive(**bad)
 
@@ -316,15 +410,37 @@ def some_hard(hard: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> None:
     """norm="sample": its error falls to what "worst" gives it, while an average sample takes part in far fewer calls."""
-    fine = srk.solve(VP, some_hard(1), "srk2", shape=(64, 1), steps=1024, noise="brownian", seed=0, dtype=torch.float64)
+    fine = srk.solve(
+        VP,
+        some_hard(1),
+        "srk2",
+        shape=(64, 1),
+        steps=1024,
+        noise="brownian",
+        seed=0,
+        dtype=torch.float64,
+    )
 
     def of(norm: Any) -> tuple[float, float, srk.Solution]:
         control = Adaptive(norm=norm, rtol=0.01, atol=0.01)
-        sol = srk.solve(VP, some_hard(1), "srk2", shape=(64, 1), controller=control, noise="brownian", seed=0, dtype=torch.float64)
+        sol = srk.solve(
+            VP,
+            some_hard(1),
+            "srk2",
+            shape=(64, 1),
+            controller=control,
+            noise="brownian",
+            seed=0,
+            dtype=torch.float64,
+        )
         error = (sol.x - fine.x).abs()[:, 0]
         return float(error[0]), float(error[1:].square().mean().sqrt()), sol
 
-    (_, _, batch), (worst, _, all_fine), (own, easy, sample) = of("batch"), of("worst"), of("sample")
+    (_, _, batch), (worst, _, all_fine), (own, easy, sample) = (
+        of("batch"),
+        of("worst"),
+        of("sample"),
+    )
     assert own < 3 * worst + 1e-3
     assert easy < 0.02
     assert sample.mean_nfe < 0.7 * all_fine.nfe
@@ -343,11 +459,22 @@ def test_a_sample_that_goes_alone_stays_on_its_path() -> None:
 
     n = 40_000
     network = srk.Score(score, model_kwargs={"narrow": torch.arange(n) % 8 == 0})
-    sol = srk.solve(VP, network, SRK2S(data_variance=0.5), shape=(n, 1), controller=control, noise="brownian", seed=0, denoise_final=False)
+    sol = srk.solve(
+        VP,
+        network,
+        SRK2S(data_variance=0.5),
+        shape=(n, 1),
+        controller=control,
+        noise="brownian",
+        seed=0,
+        denoise_final=False,
+    )
     assert sol.rejected > 0
     assert sol.mean_nfe < sol.nfe
     level = VP.level(VP.t_min)
-    easy = sol.x[torch.arange(n) % 8 != 0, 0].double().numpy() / math.sqrt(0.5 * level.alpha**2 + level.sigma**2)
+    easy = sol.x[torch.arange(n) % 8 != 0, 0].double().numpy() / math.sqrt(
+        0.5 * level.alpha**2 + level.sigma**2
+    )
     assert stats.kstest(easy, "norm").pvalue > 1e-3
 
 
@@ -357,7 +484,9 @@ def test_own_steps_need_a_one_step_method() -> None:
             plan = super().plan(step)
             return attrs.evolve(plan, keep=(plan.update,), notes=(None,))
 
-    with pytest.raises(srk.errors.IncompatibleError, match="norm='sample' retries some samples alone"):
+    with pytest.raises(
+        srk.errors.IncompatibleError, match="norm='sample' retries some samples alone"
+    ):
         run(solver=Keeping(), norm="sample")
 
 
@@ -373,7 +502,15 @@ def test_step_doubling_serves_solvers_without_an_estimate(solver: str) -> None:
     level = VP.level(VP.t_min)
     exact, bias = 0.04 * level.alpha**2 + level.sigma**2, []
     for tolerance in (0.3, 0.02):
-        sol = run(solver=solver, target=WIDE, rtol=tolerance, atol=tolerance, estimate="doubling", shape=(n, 1), denoise_final=False)
+        sol = run(
+            solver=solver,
+            target=WIDE,
+            rtol=tolerance,
+            atol=tolerance,
+            estimate="doubling",
+            shape=(n, 1),
+            denoise_final=False,
+        )
         assert sol.nfe == 3 * (sol.steps + sol.rejected)
         bias.append(abs(float(sol.x.var()) / exact - 1.0))
     assert bias[0] > 4 * math.sqrt(2 / n)
@@ -387,6 +524,16 @@ def test_the_doubled_step_is_two_halves(solver: str) -> None:
     times = [sol.times[0]]
     for a, b in itertools.pairwise(sol.times):
         times += [VP.time(0.5 * (VP.lam(a) + VP.lam(b))), b]
-    again = srk.solve(VP, NARROW.score(VP), solver, grid=times, shape=64, eta=0.0, noise="brownian", seed=0, dtype=torch.float64)
+    again = srk.solve(
+        VP,
+        NARROW.score(VP),
+        solver,
+        grid=times,
+        shape=64,
+        eta=0.0,
+        noise="brownian",
+        seed=0,
+        dtype=torch.float64,
+    )
     assert sol.rejected > 0
     assert torch.allclose(again.x, sol.x, atol=1e-12)

@@ -56,7 +56,9 @@ def test_pilot_measures_the_closed_form(process: Any) -> None:
 
 
 def test_pilot_is_per_coordinate_and_averages_over_the_spectrum() -> None:
-    target = srk.targets.Gaussian(torch.zeros(3, dtype=torch.float64), torch.tensor([0.01, 0.25, 4.0], dtype=torch.float64))
+    target = srk.targets.Gaussian(
+        torch.zeros(3, dtype=torch.float64), torch.tensor([0.01, 0.25, 4.0], dtype=torch.float64)
+    )
     found = Profile.pilot(VP, target.score(VP), samples=4000)
     lam = np.array(found.lam)
     q = -np.diff(np.mean([mmse(lam, v) for v in (0.01, 0.25, 4.0)], axis=0)) / np.diff(lam)
@@ -73,8 +75,14 @@ def test_total_variation_of_a_mixture_is_its_variance() -> None:
 
 def test_pilot_does_not_depend_on_how_it_is_cut() -> None:
     target = srk.targets.Gaussian(torch.zeros(1024, dtype=torch.float64), V)
-    whole, cut = (Profile.pilot(VP, target.score(VP), samples=10, batch=batch) for batch in (None, 4))
-    assert np.allclose(whole.q, cut.q, rtol=1e-5) and whole.lam == cut.lam and whole.calls == cut.calls == 10 * 65
+    whole, cut = (
+        Profile.pilot(VP, target.score(VP), samples=10, batch=batch) for batch in (None, 4)
+    )
+    assert (
+        np.allclose(whole.q, cut.q, rtol=1e-5)
+        and whole.lam == cut.lam
+        and whole.calls == cut.calls == 10 * 65
+    )
 
 
 def test_conditions_of_the_run_are_cut_with_the_pilot() -> None:
@@ -100,7 +108,16 @@ def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
         seen.add(out.dtype)
         return out
 
-    srk.solve(VP, srk.Data(network), "srk2m", shape=(4, 4), nfe=6, seed=0, controller="budget", autocast=torch.bfloat16)
+    srk.solve(
+        VP,
+        srk.Data(network),
+        "srk2m",
+        shape=(4, 4),
+        nfe=6,
+        seed=0,
+        controller="budget",
+        autocast=torch.bfloat16,
+    )
     assert seen == {torch.bfloat16}
 
 
@@ -113,7 +130,10 @@ def test_losses_give_the_same_profile(profile: Profile) -> None:
     middle = (lam[1:] + lam[:-1]) / 2
     assert np.allclose(clean.density(middle), -np.diff(mmse(lam)) / np.diff(lam), rtol=1e-9)
     rough = Profile.from_losses(VP, np.exp(-lam), mmse(lam) * noise)
-    grids = [Budget(profile=p, criterion="broad").times(Problem(VP, None, 10)) for p in (clean, rough, profile)]
+    grids = [
+        Budget(profile=p, criterion="broad").times(Problem(VP, None, 10))
+        for p in (clean, rough, profile)
+    ]
     lams = np.array([[VP.lam(t) for t in times] for times in grids])
     assert np.abs(lams[0] - lams[2]).max() < 0.1
     assert np.abs(lams[0] - lams[1]).max() < 0.5
@@ -142,7 +162,9 @@ def test_ends_are_exact_and_steps_positive(process: Any, steps: int) -> None:
     assert all(a > b for a, b in pairwise(times))
 
 
-@pytest.mark.parametrize("criterion", [*CRITERIA, Criterion(0.7, 0.2, 0.5, 0.3), Criterion(0.0, 0.0, 0.0, 0.0)], ids=str)
+@pytest.mark.parametrize(
+    "criterion", [*CRITERIA, Criterion(0.7, 0.2, 0.5, 0.3), Criterion(0.0, 0.0, 0.0, 0.0)], ids=str
+)
 def test_every_step_has_the_same_share_of_the_criterion(criterion: Any) -> None:
     """By quadrature of the formula, with the closed form of q."""
     times = Budget(profile=exact(VP), criterion=criterion).times(Problem(VP, None, 12))
@@ -158,7 +180,9 @@ def test_every_step_has_the_same_share_of_the_criterion(criterion: Any) -> None:
 
 
 def test_uniform_criterion_is_the_log_snr_grid() -> None:
-    times = Budget(profile=exact(VP), criterion=Criterion(0.0, 0.0, uniform=1.0)).times(Problem(VP, None, 9))
+    times = Budget(profile=exact(VP), criterion=Criterion(0.0, 0.0, uniform=1.0)).times(
+        Problem(VP, None, 9)
+    )
     assert np.allclose(times, srk.control.LogSNR().times(Problem(VP, None, 9)), rtol=1e-10)
 
 
@@ -166,8 +190,14 @@ def test_default_criterion_is_the_solver_s() -> None:
     made = {}
     for name in ("srk2m", "ddpm", "dpmpp-2m-sde"):
         made[name] = Budget(profile=exact(VP)).times(Problem(VP, srk.solvers()[name], 8))
-    for name, criterion in (("srk2m", "concentrated"), ("ddpm", "concentrated"), ("dpmpp-2m-sde", "broad")):
-        assert made[name] == Budget(profile=exact(VP), criterion=criterion).times(Problem(VP, None, 8))
+    for name, criterion in (
+        ("srk2m", "concentrated"),
+        ("ddpm", "concentrated"),
+        ("dpmpp-2m-sde", "broad"),
+    ):
+        assert made[name] == Budget(profile=exact(VP), criterion=criterion).times(
+            Problem(VP, None, 8)
+        )
     assert made["ddpm"] != made["dpmpp-2m-sde"]
 
 
@@ -175,9 +205,13 @@ def test_data_that_are_known_from_some_level_on_leave_only_the_uniform_share_the
     """q = 0 at small noise, as for a finite set of points."""
     lam = np.linspace(-5.1, 4.7, 99)
     q = np.where(lam[1:] < 1.0, 1.0, 0.0)
-    times = Budget(profile=Profile(lam, q), criterion=Criterion(0.5, 0.0, uniform=0.2)).times(Problem(VP, None, 50))
+    times = Budget(profile=Profile(lam, q), criterion=Criterion(0.5, 0.0, uniform=0.2)).times(
+        Problem(VP, None, 50)
+    )
     share = np.mean(np.array([VP.lam(t) for t in times[1:]]) > 1.2)
-    assert share == pytest.approx(0.2 * (VP.lam(VP.t_min) - 1.2) / (VP.lam(VP.t_min) - VP.lam(1.0)), abs=0.02)
+    assert share == pytest.approx(
+        0.2 * (VP.lam(VP.t_min) - 1.2) / (VP.lam(VP.t_min) - VP.lam(1.0)), abs=0.02
+    )
 
 
 # -- with solve ------------------------------------------------------------------------------------------------------------
@@ -211,7 +245,10 @@ def test_one_pilot_serves_many_runs_and_is_counted() -> None:
 
 
 def test_same_samples_again() -> None:
-    runs = [srk.solve(VP, TARGET.score(VP), "srk2m", shape=6, grid="budget", nfe=12, seed=5) for _ in range(2)]
+    runs = [
+        srk.solve(VP, TARGET.score(VP), "srk2m", shape=6, grid="budget", nfe=12, seed=5)
+        for _ in range(2)
+    ]
     assert torch.equal(runs[0].x, runs[1].x) and runs[0].times == runs[1].times
     other = srk.solve(VP, TARGET.score(VP), "srk2m", shape=6, grid=Budget(seed=1), nfe=12, seed=5)
     assert other.times != runs[0].times
@@ -221,7 +258,10 @@ def test_better_than_the_default_grid_where_it_is_exact() -> None:
     """KL of ddpm on N(0, v) against log-snr, for small and large v: the exact laws, so no luck. Measured 0.33 to 0.45."""
     for v in (0.01, 0.25, 4.0):
         budget = Budget(profile=exact(VP, v))
-        kl = [srk.analysis.gaussian_kl("ddpm", VP, variance=v, steps=16, grid=grid) for grid in (budget, "log-snr")]
+        kl = [
+            srk.analysis.gaussian_kl("ddpm", VP, variance=v, steps=16, grid=grid)
+            for grid in (budget, "log-snr")
+        ]
         assert kl[0] < 0.5 * kl[1]
 
 
@@ -243,13 +283,18 @@ def test_round_trip(tmp_path: Path, profile: Profile) -> None:
         (lambda data: json.dumps(data | {"srk-profile": 99}), "of version 99"),
         (lambda data: json.dumps({k: v for k, v in data.items() if k != "q"}), "lacks 'q'"),
         (lambda data: json.dumps(data | {"q": data["q"][1:]}), r"damaged: .*n \+ 1 edges"),
-        (lambda data: json.dumps(data | {"q": ["a"] * len(data["q"])}), "damaged: .*made of numbers"),
+        (
+            lambda data: json.dumps(data | {"q": ["a"] * len(data["q"])}),
+            "damaged: .*made of numbers",
+        ),
         (lambda data: json.dumps(data | {"lam": data["lam"][::-1]}), "damaged: .*increase"),
         (lambda data: json.dumps(data | {"q": [-1.0] * len(data["q"])}), "damaged: .*not negative"),
         (lambda data: json.dumps(data | {"calls": "many"}), "damaged"),
     ],
 )
-def test_files_that_are_no_profile(tmp_path: Path, profile: Profile, spoil: Callable[[Any], str], message: str) -> None:
+def test_files_that_are_no_profile(
+    tmp_path: Path, profile: Profile, spoil: Callable[[Any], str], message: str
+) -> None:
     path = profile.save(tmp_path / "p.json")
     path.write_text(spoil(json.loads(path.read_text())))
     with pytest.raises(srk.errors.ArgumentError, match=message):
@@ -258,10 +303,26 @@ def test_files_that_are_no_profile(tmp_path: Path, profile: Profile, spoil: Call
 
 def test_profile_of_another_range(profile: Profile) -> None:
     fine = srk.EDM(sigma_min=1e-4, sigma_max=80.0)
-    with pytest.raises(srk.errors.ArgumentError, match=r"covers half log-SNRs from -5.0.* runs from .* to 9.21; measure one"):
+    with pytest.raises(
+        srk.errors.ArgumentError,
+        match=r"covers half log-SNRs from -5.0.* runs from .* to 9.21; measure one",
+    ):
         srk.solve(fine, TARGET.score(fine), "ddpm", shape=4, grid=Budget(profile=profile), nfe=8)
-    within = srk.EDM(sigma_min=0.02, sigma_max=80.0)  # q belongs to the data: a narrower range of another process is served
-    assert srk.solve(within, TARGET.score(within), "ddpm", shape=4, grid=Budget(profile=profile), nfe=8, seed=0).nfe == 8
+    within = srk.EDM(
+        sigma_min=0.02, sigma_max=80.0
+    )  # q belongs to the data: a narrower range of another process is served
+    assert (
+        srk.solve(
+            within,
+            TARGET.score(within),
+            "ddpm",
+            shape=4,
+            grid=Budget(profile=profile),
+            nfe=8,
+            seed=0,
+        ).nfe
+        == 8
+    )
 
 
 def test_a_process_without_log_snr_is_refused() -> None:
@@ -278,7 +339,9 @@ def test_a_process_without_log_snr_is_refused() -> None:
             return torch.randn(tuple(shape), generator=options["generator"])
 
     process = Nonlinear()
-    with pytest.raises(srk.errors.IncompatibleError, match=r"'budget' needs a log-SNR.*use grid='uniform'"):
+    with pytest.raises(
+        srk.errors.IncompatibleError, match=r"'budget' needs a log-SNR.*use grid='uniform'"
+    ):
         srk.solve(process, lambda x, t: -x, "euler-maruyama", shape=(2, 1), grid="budget", steps=4)
     with pytest.raises(srk.errors.IncompatibleError, match="a profile needs a log-SNR"):
         Profile.pilot(process, lambda x, t: -x, shape=(1,))
@@ -286,7 +349,9 @@ def test_a_process_without_log_snr_is_refused() -> None:
 
 def test_other_failures_name_the_cure() -> None:
     score = TARGET.score(VP)
-    with pytest.raises(srk.errors.ArgumentError, match=r"no network to measure here.*Budget\(profile="):
+    with pytest.raises(
+        srk.errors.ArgumentError, match=r"no network to measure here.*Budget\(profile="
+    ):
         srk.analysis.gaussian_kl("ddpm", VP, steps=8, grid="budget")
     with pytest.raises(srk.errors.ArgumentError, match="'concentrated', 'broad', 'kl', 'l2'"):
         Budget(criterion="l3")

@@ -21,7 +21,9 @@ def times(grid: srk.control.Grid, process: srk.ForwardProcess, steps: int) -> li
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
-def test_ends_are_exact_and_steps_positive(grid: srk.control.Grid, process: srk.LinearProcess) -> None:
+def test_ends_are_exact_and_steps_positive(
+    grid: srk.control.Grid, process: srk.LinearProcess
+) -> None:
     for steps in (1, 2, 17, 50):
         t = times(grid, process, steps)
         assert len(t) == steps + 1 and t[0] == process.t_max and t[-1] == process.t_min
@@ -49,7 +51,9 @@ def test_gauge_density() -> None:
     s = np.exp(-2 * fine)
     shape = v / (v + s) * s / (s + m)
     density = 0.85 * shape / np.trapezoid(shape, fine) + 0.15 / (lam[-1] - lam[0])
-    cumulative = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2) * (fine[1] - fine[0])])
+    cumulative = np.concatenate(
+        [[0], np.cumsum((density[1:] + density[:-1]) / 2) * (fine[1] - fine[0])]
+    )
     assert np.allclose(np.diff(np.interp(lam, fine, cumulative)), 1 / 8, atol=1e-6)
 
 
@@ -59,7 +63,9 @@ def test_infinite_noise(process: srk.LinearProcess) -> None:
     t = times(LogSNR(), process, 10)
     lams = np.array([process.lam(x) for x in t[1:]])
     step = (process.lam(process.t_min) + math.log(80)) / 10
-    assert np.allclose(np.diff(lams), step, rtol=1e-9) and lams[0] == pytest.approx(-math.log(80) + step)
+    assert np.allclose(np.diff(lams), step, rtol=1e-9) and lams[0] == pytest.approx(
+        -math.log(80) + step
+    )
 
 
 def test_explicit_times_and_their_steps() -> None:

@@ -13,7 +13,11 @@ from srk.errors import MissingExtraError
 
 @pytest.mark.parametrize("name", ["from_diffusers", "from_pipeline"])
 def test_the_error_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [module for module in sys.modules if module.split(".")[0] == "diffusers" or module.startswith("srk.ecosystem")]:
+    for module in [
+        module
+        for module in sys.modules
+        if module.split(".")[0] == "diffusers" or module.startswith("srk.ecosystem")
+    ]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "diffusers", None)  # type: ignore[arg-type]  # None makes the import fail
     monkeypatch.delattr("srk.ecosystem", raising=False)

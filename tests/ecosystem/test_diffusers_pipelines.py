@@ -20,18 +20,27 @@ from torch import Tensor
 
 import srk
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1"
+)
 
 from srk.ecosystem.diffusers import SRKScheduler, from_diffusers, from_pipeline  # noqa: E402  # needs diffusers
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError  # noqa: E402
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 def needs_transformers(test: Any) -> Any:
     """Slow, for the import of transformers alone takes 20 seconds."""
     missing = importlib.util.find_spec("transformers") is None
-    return pytest.mark.slow(pytest.mark.skipif(missing, reason="transformers is not installed: pip install transformers")(test))
+    return pytest.mark.slow(
+        pytest.mark.skipif(
+            missing, reason="transformers is not installed: pip install transformers"
+        )(test)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +111,13 @@ def test_ddpm_pipeline_equals_diffusers() -> None:
     model = unet()
     pipe = diffusers.DDPMPipeline(model, diffusers.DDPMScheduler())
     pipe.set_progress_bar_config(disable=True)
-    theirs = pipe(batch_size=2, generator=generator(0), num_inference_steps=10, output_type="np").images
+    theirs = pipe(
+        batch_size=2, generator=generator(0), num_inference_steps=10, output_type="np"
+    ).images
     pipe.scheduler = SRKScheduler.from_config(pipe.scheduler.config, solver="ddpm")
-    ours = pipe(batch_size=2, generator=generator(0), num_inference_steps=10, output_type="np").images
+    ours = pipe(
+        batch_size=2, generator=generator(0), num_inference_steps=10, output_type="np"
+    ).images
     assert np.abs(ours - theirs).max() < 5e-6
     assert theirs.std() > 0.1
 
@@ -115,11 +128,20 @@ def test_ddpm_pipeline_equals_solve(solver: str) -> None:
     pipe = diffusers.DDPMPipeline(unet(), diffusers.DDPMScheduler())
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = SRKScheduler.from_config(pipe.scheduler.config, solver=solver)
-    pictures = pipe(batch_size=2, generator=generator(0), num_inference_steps=5, output_type="np").images
+    pictures = pipe(
+        batch_size=2, generator=generator(0), num_inference_steps=5, output_type="np"
+    ).images
     process, score = from_pipeline(pipe)
     draws = generator(0)
     x = torch.randn(2, 1, 8, 8, generator=draws)
-    sol = srk.solve(process, score, pipe.scheduler.integrator, x_init=x, grid=[800.0, 600.0, 400.0, 200.0, 0.0], noise=draws_of(draws))
+    sol = srk.solve(
+        process,
+        score,
+        pipe.scheduler.integrator,
+        x_init=x,
+        grid=[800.0, 600.0, 400.0, 200.0, 0.0],
+        noise=draws_of(draws),
+    )
     assert sol.nfe == len(pipe.scheduler.timesteps)
     assert np.array_equal(pictures, (sol.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
 
@@ -135,19 +157,29 @@ def test_pipeline_is_saved_and_loaded(tmp_path: Path) -> None:
     assert isinstance(again.scheduler, SRKScheduler)
     again.set_progress_bar_config(disable=True)
     after = again(generator=generator(0), num_inference_steps=3, output_type="np").images
-    assert np.abs(before - after).max() < 1e-5  # loaded weights lie elsewhere in memory, and convolutions round by that
+    assert (
+        np.abs(before - after).max() < 1e-5
+    )  # loaded weights lie elsewhere in memory, and convolutions round by that
 
 
 # -- the loops of text-to-image pipelines ---------------------------------------------------------------------------------------
 
 
 def stable_diffusion_loop(
-    model: Any, scheduler: Any, x: Tensor, conditions: Tensor, negative: Tensor, scale: float, **options: Any
+    model: Any,
+    scheduler: Any,
+    x: Tensor,
+    conditions: Tensor,
+    negative: Tensor,
+    scale: float,
+    **options: Any,
 ) -> Tensor:
     """What StableDiffusionPipeline does between its encoder and its decoder."""
     for t in scheduler.timesteps:
         inputs = scheduler.scale_model_input(torch.cat([x] * 2), t)
-        u, c = model(inputs, t, encoder_hidden_states=torch.cat([negative, conditions]), return_dict=False)[0].chunk(2)
+        u, c = model(
+            inputs, t, encoder_hidden_states=torch.cat([negative, conditions]), return_dict=False
+        )[0].chunk(2)
         x = scheduler.step(u + scale * (c - u), t, x, return_dict=False, **options)[0]
     return x
 
@@ -157,18 +189,41 @@ def stable_diffusion_loop(
 def test_guided_latents(kind: str) -> None:
     """A conditional UNet with classifier-free guidance: `ddim` is DDIMScheduler, and `srk.solve` with both calls counted gives the same."""
     model = conditional_unet()
-    x, c, u = (torch.randn(shape, generator=generator(i)) for i, shape in enumerate([(2, 4, 4, 4), (2, 3, 8), (2, 3, 8)]))
-    peer = diffusers.DDIMScheduler(steps_offset=1, set_alpha_to_one=False, clip_sample=False, prediction_type=kind, **STABLE_DIFFUSION)
-    ours = SRKScheduler.from_config(peer.config, solver="ddim", eta=0.0, final_sigmas_type="sigma_min")
+    x, c, u = (
+        torch.randn(shape, generator=generator(i))
+        for i, shape in enumerate([(2, 4, 4, 4), (2, 3, 8), (2, 3, 8)])
+    )
+    peer = diffusers.DDIMScheduler(
+        steps_offset=1,
+        set_alpha_to_one=False,
+        clip_sample=False,
+        prediction_type=kind,
+        **STABLE_DIFFUSION,
+    )
+    ours = SRKScheduler.from_config(
+        peer.config, solver="ddim", eta=0.0, final_sigmas_type="sigma_min"
+    )
     for scheduler in (peer, ours):
         scheduler.set_timesteps(8)
     theirs = stable_diffusion_loop(model, peer, x, c, u, 3.0)
     result = stable_diffusion_loop(model, ours, x, c, u, 3.0)
     torch.testing.assert_close(result, theirs, rtol=2e-5, atol=2e-5 * float(theirs.abs().max()))
     process, score = from_diffusers(
-        model, ours, model_kwargs={"encoder_hidden_states": c}, negative_kwargs={"encoder_hidden_states": u}, guidance_scale=3.0
+        model,
+        ours,
+        model_kwargs={"encoder_hidden_states": c},
+        negative_kwargs={"encoder_hidden_states": u},
+        guidance_scale=3.0,
     )
-    sol = srk.solve(process, score, "ddim", x_init=x, eta=0.0, grid=[*peer.timesteps.tolist(), 0.0], denoise_final=False)
+    sol = srk.solve(
+        process,
+        score,
+        "ddim",
+        x_init=x,
+        eta=0.0,
+        grid=[*peer.timesteps.tolist(), 0.0],
+        denoise_final=False,
+    )
     torch.testing.assert_close(sol.x, result, rtol=2e-5, atol=2e-5 * float(theirs.abs().max()))
     assert sol.nfe == 16
 
@@ -178,10 +233,18 @@ def test_conditions_of_one_row_serve_the_batch() -> None:
     model = conditional_unet()
     c = torch.randn(1, 3, 8, generator=generator(1))
     one, many = (
-        from_diffusers(model, diffusers.DDPMScheduler(), model_kwargs={"encoder_hidden_states": rows}, event_shape=(4, 4, 4))
+        from_diffusers(
+            model,
+            diffusers.DDPMScheduler(),
+            model_kwargs={"encoder_hidden_states": rows},
+            event_shape=(4, 4, 4),
+        )
         for rows in (c, c.expand(3, 3, 8))
     )
-    results = [srk.solve(process, score, "srk2", shape=3, steps=2, seed=0).x for process, score in (one, many)]
+    results = [
+        srk.solve(process, score, "srk2", shape=3, steps=2, seed=0).x
+        for process, score in (one, many)
+    ]
     assert torch.equal(*results)
 
 
@@ -194,7 +257,13 @@ def test_flow_transformer() -> None:
         "encoder_hidden_states": torch.randn(2, 3, 8, generator=generator(2)),
         "txt_ids": torch.zeros(3, 3),
         "img_ids": torch.stack(
-            [torch.zeros(16), *torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")[0].new_zeros(2, 16)], dim=1
+            [
+                torch.zeros(16),
+                *torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")[0].new_zeros(
+                    2, 16
+                ),
+            ],
+            dim=1,
         ),
     }
     x = torch.randn(2, 16, 4, generator=generator(0))
@@ -204,7 +273,9 @@ def test_flow_transformer() -> None:
         scheduler.set_begin_index(0)
         latents = x
         for t in scheduler.timesteps:
-            output = model(hidden_states=latents, timestep=t.expand(2) / 1000, **conditions, return_dict=False)[0]
+            output = model(
+                hidden_states=latents, timestep=t.expand(2) / 1000, **conditions, return_dict=False
+            )[0]
             latents = scheduler.step(output, t, latents, return_dict=False, **options)[0]
         return latents
 
@@ -246,7 +317,9 @@ def test_clear_errors() -> None:
 
 
 def stable_diffusion(kind: str, scheduler: Any) -> Any:
-    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=4).eval()
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=4
+    ).eval()
     pipe = getattr(diffusers, kind)(
         vae=vae,
         text_encoder=None,
@@ -270,9 +343,18 @@ def test_stable_diffusion_pipeline(solver: str) -> None:
     """StableDiffusionPipeline: its latents are those of `srk.solve`; with `ddim` also those of DDIMScheduler."""
     peer = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION)
     pipe = stable_diffusion("StableDiffusionPipeline", peer)
-    options = {**EMBEDS, "guidance_scale": 3.0, "num_inference_steps": 4, "height": 8, "width": 8, "output_type": "latent"}
+    options = {
+        **EMBEDS,
+        "guidance_scale": 3.0,
+        "num_inference_steps": 4,
+        "height": 8,
+        "width": 8,
+        "output_type": "latent",
+    }
     theirs = pipe(**options, generator=generator(0)).images
-    pipe.scheduler = SRKScheduler.from_config(pipe.scheduler.config, solver=solver, eta=0.0 if solver == "ddim" else None)
+    pipe.scheduler = SRKScheduler.from_config(
+        pipe.scheduler.config, solver=solver, eta=0.0 if solver == "ddim" else None
+    )
     ours = pipe(**options, generator=generator(0)).images
     process, score = from_pipeline(
         pipe,
@@ -293,7 +375,9 @@ def test_stable_diffusion_pipeline(solver: str) -> None:
     )
     assert ours.shape == (1, 4, 8, 8)
     scale = float(ours.abs().max())
-    torch.testing.assert_close(ours, sol.x, rtol=2e-5, atol=2e-5 * scale)  # one batched call there, two here
+    torch.testing.assert_close(
+        ours, sol.x, rtol=2e-5, atol=2e-5 * scale
+    )  # one batched call there, two here
     if solver == "ddim":
         torch.testing.assert_close(ours, theirs, rtol=2e-5, atol=2e-5 * scale)
 
@@ -301,7 +385,9 @@ def test_stable_diffusion_pipeline(solver: str) -> None:
 @needs_transformers
 def test_a_prompt_is_encoded() -> None:
     """`from_pipeline(pipe, prompt=...)` asks the pipeline's encoder, of which this is a stand-in."""
-    pipe = stable_diffusion("StableDiffusionPipeline", diffusers.DDIMScheduler(clip_sample=False, **STABLE_DIFFUSION))
+    pipe = stable_diffusion(
+        "StableDiffusionPipeline", diffusers.DDIMScheduler(clip_sample=False, **STABLE_DIFFUSION)
+    )
     pipe.encode_prompt = lambda prompt, device, n, guided, negative: (
         EMBEDS["prompt_embeds"],
         EMBEDS["negative_prompt_embeds"] if guided else None,
@@ -313,7 +399,8 @@ def test_a_prompt_is_encoded() -> None:
         ({"prompt": "a boot", "guidance_scale": 1.0}, given),
     ):
         first, second = (
-            srk.solve(*from_pipeline(pipe, **options), "srk2", shape=(2, 4, 4, 4), steps=2, seed=0) for options in (said, meant)
+            srk.solve(*from_pipeline(pipe, **options), "srk2", shape=(2, 4, 4, 4), steps=2, seed=0)
+            for options in (said, meant)
         )
         assert torch.equal(first.x, second.x) and first.nfe == second.nfe
 
@@ -323,11 +410,18 @@ def test_a_prompt_is_encoded() -> None:
 def test_image_to_image_pipeline(solver: str) -> None:
     """StableDiffusionImg2ImgPipeline skips the first steps: half of four steps is `srk.solve` from the third, or goes to the end of a step first."""
     pipe = stable_diffusion(
-        "StableDiffusionImg2ImgPipeline", diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION)
+        "StableDiffusionImg2ImgPipeline",
+        diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION),
     )
     pipe.scheduler = SRKScheduler.from_config(pipe.scheduler.config, solver=solver)
     picture = torch.randn(1, 4, 4, 4, generator=generator(5))  # four channels: taken for latents
-    options = {**EMBEDS, "guidance_scale": 3.0, "num_inference_steps": 4, "strength": 0.5, "output_type": "latent"}
+    options = {
+        **EMBEDS,
+        "guidance_scale": 3.0,
+        "num_inference_steps": 4,
+        "strength": 0.5,
+        "output_type": "latent",
+    }
     ours = pipe(image=picture, **options, generator=generator(0)).images
     begin = 2 * pipe.scheduler.order
     assert pipe.scheduler.begin_index == begin
@@ -336,7 +430,11 @@ def test_image_to_image_pipeline(solver: str) -> None:
         assert torch.isfinite(ours).all()
         return
     draws = generator(0)
-    noisy = pipe.scheduler.add_noise(picture, torch.randn(1, 4, 4, 4, generator=draws), pipe.scheduler.timesteps[begin : begin + 1])
+    noisy = pipe.scheduler.add_noise(
+        picture,
+        torch.randn(1, 4, 4, 4, generator=draws),
+        pipe.scheduler.timesteps[begin : begin + 1],
+    )
     process, score = from_pipeline(
         pipe,
         model_kwargs={"encoder_hidden_states": EMBEDS["prompt_embeds"]},
@@ -352,14 +450,20 @@ def test_image_to_image_pipeline(solver: str) -> None:
 def test_flux_pipeline(solver: str) -> None:
     """FluxPipeline: with `ddim` the latents of FlowMatchEulerDiscreteScheduler, and those of `srk.solve`."""
     peer = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
-    vae = diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=1, sample_size=4).eval()
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=1, sample_size=4
+    ).eval()
     pipe = diffusers.FluxPipeline(peer, vae, None, None, None, None, flux())
     pipe.set_progress_bar_config(disable=True)
     embeds = {"prompt_embeds": torch.ones(1, 3, 8), "pooled_prompt_embeds": torch.ones(1, 8)}
     options = {**embeds, "num_inference_steps": 4, "height": 8, "width": 8, "output_type": "latent"}
     theirs = pipe(**options, generator=generator(0)).images
-    pipe.scheduler = SRKScheduler.from_config(pipe.scheduler.config, solver=solver, eta=0.0 if solver == "ddim" else None)
-    ours = pipe(**options, generator=generator(0)).images  # Flux gives no generator to its scheduler
+    pipe.scheduler = SRKScheduler.from_config(
+        pipe.scheduler.config, solver=solver, eta=0.0 if solver == "ddim" else None
+    )
+    ours = pipe(
+        **options, generator=generator(0)
+    ).images  # Flux gives no generator to its scheduler
     assert ours.shape == theirs.shape
     if solver == "ddim":
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -376,7 +480,14 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    blocks = list(re.finditer(r"^<!-- needs diffusers -->\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    blocks = list(
+        re.finditer(
+            r"^<!-- needs diffusers -->\n```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+        )
+    )
     assert len(blocks) == text.count("```python") - text.count("<!-- not run")
     for block in blocks:
-        exec(compile("\n" * text.count("\n", 0, block.start(1)) + block[1], str(page), "exec"), namespace)
+        exec(
+            compile("\n" * text.count("\n", 0, block.start(1)) + block[1], str(page), "exec"),
+            namespace,
+        )

@@ -18,15 +18,22 @@ from torch import Tensor
 
 import srk
 
-diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1")
+diffusers = pytest.importorskip(
+    "diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1"
+)
 
 from srk.ecosystem.diffusers import SRKScheduler, from_diffusers  # noqa: E402  # needs diffusers
 from srk.ecosystem.diffusers.conventions import FAMILIES, convention  # noqa: E402
 from srk.errors import ArgumentError, IncompatibleError, ScoreError, TimeError  # noqa: E402
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5])
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5]
+)
 BATCH = 3
 STEPS = 6
 ROUNDING = 5e-6
@@ -37,7 +44,10 @@ CONFIGS: dict[str, Any] = {
     "edm": lambda: diffusers.EDMEulerScheduler().config,
     "zero": lambda: (
         diffusers.DDIMScheduler(
-            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            clip_sample=False,
         ).config
     ),
 }
@@ -58,7 +68,11 @@ def network(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
     def call(x: Tensor, t: Tensor) -> Tensor:
         level = made.level(float(t.flatten()[0]))
         prediction = made.prediction(call)
-        scale = 1.0 / math.hypot(level.sigma, made.options["sigma_data"]) if made.family == "edm" else 1.0
+        scale = (
+            1.0 / math.hypot(level.sigma, made.options["sigma_data"])
+            if made.family == "edm"
+            else 1.0
+        )
         a, b = prediction.coefficients(level)
         state = (x / scale).double()
         return ((TARGET.denoise(state, level) - a * state) / b).to(x.dtype)
@@ -66,7 +80,13 @@ def network(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return call
 
 
-def drive(scheduler: Any, net: Callable[[Tensor, Tensor], Tensor], x: Tensor, timesteps: Tensor | None = None, **options: Any) -> Tensor:
+def drive(
+    scheduler: Any,
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    timesteps: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     """The loop of a pipeline."""
     for t in scheduler.timesteps if timesteps is None else timesteps:
         seen = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
@@ -81,7 +101,13 @@ def draws_of(seed: int) -> Callable[[Any, str, Tensor], Tensor]:
 
 
 def solved(
-    scheduler: Any, net: Callable[[Tensor, Tensor], Tensor], x: Tensor, times: list[float], *, denoise: bool, seed: int = 1
+    scheduler: Any,
+    net: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    times: list[float],
+    *,
+    denoise: bool,
+    seed: int = 1,
 ) -> srk.Solution:
     """What `srk.solve` makes of the same network, grid and draws."""
     process, score = from_diffusers(net, scheduler)
@@ -103,7 +129,11 @@ def times_of(family: str) -> tuple[list[float], bool]:
         return [166.0 * i for i in range(5, -1, -1)], True
     if family == "zero":
         return [999.0, 832.0, 666.0, 499.0, 332.0, 166.0], True
-    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0) if family == "flow" else diffusers.EDMEulerScheduler()
+    peer = (
+        diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+        if family == "flow"
+        else diffusers.EDMEulerScheduler()
+    )
     peer.set_timesteps(STEPS)
     return [float(s) for s in peer.sigmas], False
 
@@ -121,7 +151,11 @@ def test_equals_solve_bit_for_bit(solver: str, family: str) -> None:
     given = (
         {"timesteps": times}
         if denoise
-        else {"sigmas": [3.0 - 2.0 * s and s / (3.0 - 2.0 * s) for s in times] if family == "flow" else times}
+        else {
+            "sigmas": [3.0 - 2.0 * s and s / (3.0 - 2.0 * s) for s in times]
+            if family == "flow"
+            else times
+        }
     )
     scheduler.set_timesteps(**given)
     times = list(scheduler._route.times)  # float64 where the other's are float32
@@ -144,7 +178,9 @@ def test_eta_zero_equals_solve_or_is_refused(solver: str) -> None:
         return
     scheduler.set_timesteps(STEPS)
     x, net = start(scheduler), network(config)
-    assert torch.equal(drive(scheduler, net, x), solved(scheduler, net, x, *times_of("vp")[:1], denoise=True).x)
+    assert torch.equal(
+        drive(scheduler, net, x), solved(scheduler, net, x, *times_of("vp")[:1], denoise=True).x
+    )
 
 
 def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
@@ -157,13 +193,17 @@ def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
     replaced = set()
     for name, method in srk.solvers().items():
         eta = method.default_eta
-        ours = plan_grid(process, SRKScheduler(solver=name).integrator.choose(process, eta, 3), times, eta)
+        ours = plan_grid(
+            process, SRKScheduler(solver=name).integrator.choose(process, eta, 3), times, eta
+        )
         theirs = plan_grid(process, method.choose(process, eta, 3), times, eta)
         if theirs[0].stages[0].row == ((STATE, 1.0),):
             assert ours == theirs
         else:
             replaced.add(name)
-            assert ours[0] == exponential_step(Step(process, process.level(80.0), process.level(10.0), eta))
+            assert ours[0] == exponential_step(
+                Step(process, process.level(80.0), process.level(10.0), eta)
+            )
             assert [[stage.level for stage in plan.stages] for plan in ours[1:]] == [
                 [stage.level for stage in plan.stages] for plan in theirs[1:]
             ]
@@ -173,8 +213,12 @@ def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
 # -- the same as diffusers, to rounding -------------------------------------------------------------------------------------
 
 
-def run_peer(peer: Any, net: Callable[[Tensor, Tensor], Tensor], x: Tensor, **options: Any) -> Tensor:
-    return drive(peer, net, x * peer.init_noise_sigma if hasattr(peer, "init_noise_sigma") else x, **options)
+def run_peer(
+    peer: Any, net: Callable[[Tensor, Tensor], Tensor], x: Tensor, **options: Any
+) -> Tensor:
+    return drive(
+        peer, net, x * peer.init_noise_sigma if hasattr(peer, "init_noise_sigma") else x, **options
+    )
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -188,16 +232,30 @@ UNIT = torch.randn(BATCH, 2, generator=generator(3))
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_ddpm(spacing: str, kind: str) -> None:
     """`ddpm` is DDPMScheduler: the same timesteps, the same draws from the same generator, the same samples."""
-    peer = diffusers.DDPMScheduler(clip_sample=False, timestep_spacing=spacing, prediction_type=kind)
+    peer = diffusers.DDPMScheduler(
+        clip_sample=False, timestep_spacing=spacing, prediction_type=kind
+    )
     ours = SRKScheduler.from_config(peer.config, solver="ddpm")
     net = network(peer.config)
     for scheduler in (peer, ours):
         scheduler.set_timesteps(20)
     assert torch.equal(ours.timesteps, peer.timesteps)
-    assert relative(drive(ours, net, UNIT, generator=generator(4)), run_peer(peer, net, UNIT, generator=generator(4))) < ROUNDING
+    assert (
+        relative(
+            drive(ours, net, UNIT, generator=generator(4)),
+            run_peer(peer, net, UNIT, generator=generator(4)),
+        )
+        < ROUNDING
+    )
 
 
-@pytest.mark.parametrize("limits", [{"clip_sample": True, "clip_sample_range": 0.5}, {"thresholding": True, "sample_max_value": 1.2}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"clip_sample": True, "clip_sample_range": 0.5},
+        {"thresholding": True, "sample_max_value": 1.2},
+    ],
+)
 def test_limits_on_the_prediction(limits: dict[str, Any]) -> None:
     """`clip_sample` and `thresholding` are those of DDPMScheduler."""
     peer = diffusers.DDPMScheduler(**limits)
@@ -211,7 +269,9 @@ def test_limits_on_the_prediction(limits: dict[str, Any]) -> None:
     x = UNIT.view(BATCH, 2, 1, 1)
     theirs = run_peer(peer, net, x, generator=generator(4))
     assert relative(drive(ours, net, x, generator=generator(4)), theirs) < ROUNDING
-    free = SRKScheduler.from_config({**peer.config, "clip_sample": False, "thresholding": False}, solver="ddpm")
+    free = SRKScheduler.from_config(
+        {**peer.config, "clip_sample": False, "thresholding": False}, solver="ddpm"
+    )
     free.set_timesteps(20)
     assert relative(drive(free, net, x, generator=generator(4)), theirs) > 0.1
 
@@ -256,14 +316,20 @@ def test_dpm_solver_multistep(final: str) -> None:
 def test_sigma_schedules(schedule: str, spacing: str, final: str) -> None:
     """The grids are those of EulerDiscreteScheduler, whose Euler steps in sigma are `ddim` at eta = 0."""
     options = {f"use_{schedule}_sigmas": True} if schedule else {}
-    peer = diffusers.EulerDiscreteScheduler(timestep_spacing=spacing, final_sigmas_type=final, steps_offset=1, **options)
+    peer = diffusers.EulerDiscreteScheduler(
+        timestep_spacing=spacing, final_sigmas_type=final, steps_offset=1, **options
+    )
     ours = SRKScheduler.from_config(peer.config, solver="ddim", eta=0.0)
     for scheduler in (peer, ours):
         scheduler.set_timesteps(12)
-    count = 11 if (spacing, final) == ("linspace", "sigma_min") else 12  # the peer's last step has no length there, ours is left out
+    count = (
+        11 if (spacing, final) == ("linspace", "sigma_min") else 12
+    )  # the peer's last step has no length there, ours is left out
     assert ours.timesteps.tolist() == pytest.approx(peer.timesteps.tolist()[:count], abs=2e-3)
     # between the training steps it interpolates sigma, we log(sigma); at them both are exact
-    assert ours.sigmas.tolist() == pytest.approx(peer.sigmas.tolist()[: count + 1], rel=2e-3 if spacing == "linspace" else 2e-5, abs=1e-9)
+    assert ours.sigmas.tolist() == pytest.approx(
+        peer.sigmas.tolist()[: count + 1], rel=2e-3 if spacing == "linspace" else 2e-5, abs=1e-9
+    )
     net = network(peer.config)
     scale = float((1.0 + peer.sigmas[0] ** 2).sqrt())  # its state is x/alpha
     theirs = drive(peer, net, UNIT * scale)
@@ -303,7 +369,9 @@ def test_flow_euler(config: dict[str, Any], options: dict[str, Any]) -> None:
     peer = diffusers.FlowMatchEulerDiscreteScheduler(**config)
     ours = SRKScheduler.from_config(peer.config, solver="ddim", eta=0.0)
     for scheduler in (peer, ours):
-        scheduler.set_timesteps(len(options.get("sigmas", range(10))) if "sigmas" not in options else None, **options)
+        scheduler.set_timesteps(
+            len(options.get("sigmas", range(10))) if "sigmas" not in options else None, **options
+        )
     assert ours.timesteps.tolist() == pytest.approx(peer.timesteps.tolist(), rel=1e-6)
     net = network(peer.config)
     assert relative(drive(ours, net, UNIT), drive(peer, net, UNIT)) < ROUNDING
@@ -324,13 +392,20 @@ def test_edm(schedule: str, kind: str) -> None:
         assert ours.timesteps.tolist() == pytest.approx(peer.timesteps.tolist(), abs=1e-5)
         assert float(ours.init_noise_sigma) == pytest.approx(float(peer.init_noise_sigma))
         net = network(peer.config)
-        assert relative(drive(ours, net, UNIT * ours.init_noise_sigma), run_peer(peer, net, UNIT)) < ROUNDING
+        assert (
+            relative(drive(ours, net, UNIT * ours.init_noise_sigma), run_peer(peer, net, UNIT))
+            < ROUNDING
+        )
 
 
 def test_stable_video_config() -> None:
     """EulerDiscreteScheduler with continuous time and v_prediction (Stable Video) is an EDM network with sigma_data = 1."""
     peer = diffusers.EulerDiscreteScheduler(
-        timestep_type="continuous", prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0
+        timestep_type="continuous",
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
     )
     ours = SRKScheduler.from_config(peer.config, solver="ddim", eta=0.0)
     for scheduler in (peer, ours):
@@ -343,14 +418,21 @@ def test_stable_video_config() -> None:
 def test_noising() -> None:
     """`add_noise` at training steps is DDPMScheduler's, `scale_noise` in a run FlowMatchEulerDiscreteScheduler's."""
     peer = diffusers.DDPMScheduler()
-    x, noise, times = UNIT, torch.randn(BATCH, 2, generator=generator(9)), torch.tensor([0, 500, 999])
+    x, noise, times = (
+        UNIT,
+        torch.randn(BATCH, 2, generator=generator(9)),
+        torch.tensor([0, 500, 999]),
+    )
     ours = SRKScheduler.from_config(peer.config)
     torch.testing.assert_close(ours.add_noise(x, noise, times), peer.add_noise(x, noise, times))
     flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     ours = SRKScheduler.from_config(flow.config, solver="ddim")
     for scheduler in (flow, ours):
         scheduler.set_timesteps(10)
-    torch.testing.assert_close(ours.scale_noise(x, ours.timesteps[3:4], noise), flow.scale_noise(x, flow.timesteps[3:4], noise))
+    torch.testing.assert_close(
+        ours.scale_noise(x, ours.timesteps[3:4], noise),
+        flow.scale_noise(x, flow.timesteps[3:4], noise),
+    )
     with pytest.raises(ArgumentError, match="one for all, or one for each"):
         ours.add_noise(x, noise, ours.timesteps[:2])
 
@@ -358,7 +440,9 @@ def test_noising() -> None:
 # -- the order of calls -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["heun", "srk2", "seeds-3", "awr3", "srk2m", "dpmpp-3m-sde", "dpmpp-2s-ancestral"])
+@pytest.mark.parametrize(
+    "solver", ["heun", "srk2", "seeds-3", "awr3", "srk2m", "dpmpp-3m-sde", "dpmpp-2s-ancestral"]
+)
 @pytest.mark.parametrize("family", ["vp", "flow"])
 def test_start_in_the_middle(solver: str, family: str) -> None:
     """A run that starts at step j, as pipelines slice it, is `srk.solve` from there where the entry begins a step; else it goes to the step's end."""
@@ -367,7 +451,10 @@ def test_start_in_the_middle(solver: str, family: str) -> None:
     net, x = network(config), UNIT
     for j in range(1, STEPS):
         scheduler.set_timesteps(STEPS)
-        times, begin = list(scheduler._route.times), min(j * scheduler.order, len(scheduler.timesteps) - 1)
+        times, begin = (
+            list(scheduler._route.times),
+            min(j * scheduler.order, len(scheduler.timesteps) - 1),
+        )
         scheduler.set_begin_index(begin)
         noisy = scheduler.add_noise(x, UNIT.flip(0), scheduler.timesteps[begin : begin + 1])
         ours = drive(scheduler, net, noisy, scheduler.timesteps[begin:], generator=generator(1))
@@ -375,10 +462,16 @@ def test_start_in_the_middle(solver: str, family: str) -> None:
         assert torch.isfinite(ours).all()
         entry = scheduler._entries[begin]
         if entry.stage == 0 and entry.level.t == times[entry.step] and entry.step < len(times) - 1:
-            assert torch.equal(ours, solved(scheduler, net, noisy, times[entry.step :], denoise=family == "vp").x)
+            assert torch.equal(
+                ours, solved(scheduler, net, noisy, times[entry.step :], denoise=family == "vp").x
+            )
             again = SRKScheduler.from_config(config, solver=solver)
-            again.set_timesteps(STEPS)  # an element of `timesteps` tells its place without set_begin_index
-            assert torch.equal(ours, drive(again, net, noisy, again.timesteps[begin:], generator=generator(1)))
+            again.set_timesteps(
+                STEPS
+            )  # an element of `timesteps` tells its place without set_begin_index
+            assert torch.equal(
+                ours, drive(again, net, noisy, again.timesteps[begin:], generator=generator(1))
+            )
 
 
 def test_a_start_inside_a_step_goes_to_its_end() -> None:
@@ -393,8 +486,18 @@ def test_a_start_inside_a_step_goes_to_its_end() -> None:
     ours = drive(scheduler, net, UNIT, scheduler.timesteps[5:], generator=generator(1))
     process, score = from_diffusers(net, scheduler)
     noise = draws_of(1)
-    there = srk.solve(process, score, "ddpm", x_init=UNIT, grid=[entry.level.t, times[3]], noise=noise, denoise_final=False).x
-    assert torch.equal(ours, srk.solve(process, score, "srk2", x_init=there, grid=list(times[3:]), noise=noise).x)
+    there = srk.solve(
+        process,
+        score,
+        "ddpm",
+        x_init=UNIT,
+        grid=[entry.level.t, times[3]],
+        noise=noise,
+        denoise_final=False,
+    ).x
+    assert torch.equal(
+        ours, srk.solve(process, score, "srk2", x_init=there, grid=list(times[3:]), noise=noise).x
+    )
 
 
 def test_repeated_timesteps_are_counted() -> None:
@@ -412,7 +515,9 @@ def test_repeated_timesteps_are_counted() -> None:
         results.append(x)
         with pytest.raises(ArgumentError, match="is not among the timesteps"):
             scheduler.step(x, 123, x)
-        scheduler.step(net(x, scheduler.timesteps[0]), scheduler.timesteps[0], x)  # a new run begins
+        scheduler.step(
+            net(x, scheduler.timesteps[0]), scheduler.timesteps[0], x
+        )  # a new run begins
         assert scheduler.step_index == 1
         with pytest.raises(ArgumentError, match="entry 1, which is 500, comes next"):
             scheduler.step(x, scheduler.timesteps[2], x)
@@ -464,7 +569,10 @@ def test_nothing_handed_over_is_written_to_later(solver: str) -> None:
     for t in scheduler.timesteps:
         output = net(x, t)
         result = scheduler.step(output, t, x, generator=generator(1))
-        seen += [(tensor, tensor.clone()) for tensor in (x, output, result.prev_sample, result.pred_original_sample)]
+        seen += [
+            (tensor, tensor.clone())
+            for tensor in (x, output, result.prev_sample, result.pred_original_sample)
+        ]
         x = result.prev_sample
     assert all(torch.equal(tensor, copy) for tensor, copy in seen)
 
@@ -498,7 +606,9 @@ def test_keyed_noise_is_that_of_solve(noise: str) -> None:
     ours = drive(scheduler, net, UNIT)
     assert torch.equal(state, torch.get_rng_state())
     process, score = from_diffusers(net, scheduler)
-    sol = srk.solve(process, score, "srk2", x_init=UNIT, grid=times_of("vp")[0], noise=noise, seed=11)
+    sol = srk.solve(
+        process, score, "srk2", x_init=UNIT, grid=times_of("vp")[0], noise=noise, seed=11
+    )
     assert torch.equal(ours, sol.x)
 
 
@@ -544,20 +654,39 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 
 def test_learned_variance_is_dropped() -> None:
     config = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False).config
-    scheduler, plain = (SRKScheduler.from_config(config, solver="ddpm", variance_type=kind) for kind in ("learned_range", "fixed_small"))
+    scheduler, plain = (
+        SRKScheduler.from_config(config, solver="ddpm", variance_type=kind)
+        for kind in ("learned_range", "fixed_small")
+    )
     for one in (scheduler, plain):
         one.set_timesteps(STEPS)
     net = network(plain.config)
     both = lambda x, t: torch.cat([net(x, t), torch.ones_like(x)], dim=1)  # noqa: E731
-    assert torch.equal(drive(scheduler, both, UNIT, generator=generator(1)), drive(plain, net, UNIT, generator=generator(1)))
+    assert torch.equal(
+        drive(scheduler, both, UNIT, generator=generator(1)),
+        drive(plain, net, UNIT, generator=generator(1)),
+    )
     with pytest.raises(ScoreError, match="variance_type='learned_range'"):
         drive(plain, both, UNIT)
 
 
 def test_config_is_saved_and_loaded(tmp_path: Path) -> None:
     """Through a directory, with the options of the solver; and a saved scheduler of diffusers loads as ours."""
-    peer = diffusers.PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True)
-    ours = SRKScheduler.from_config(peer.config, solver="srk2", solver_options={"data_variance": 0.25}, eta=0.5, noise="keyed", seed=3)
+    peer = diffusers.PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        skip_prk_steps=True,
+    )
+    ours = SRKScheduler.from_config(
+        peer.config,
+        solver="srk2",
+        solver_options={"data_variance": 0.25},
+        eta=0.5,
+        noise="keyed",
+        seed=3,
+    )
     ours.save_pretrained(tmp_path / "ours")
     again = SRKScheduler.from_pretrained(tmp_path / "ours")
     assert {key: again.config[key] for key in ours.config if not key.startswith("_")} == {
@@ -579,14 +708,22 @@ def test_the_config_of_every_known_scheduler_is_taken(name: str) -> None:
     ours.set_timesteps(4)
     assert len(ours.timesteps) == 4
     peer = getattr(diffusers, name)()
-    for key in ("clip_sample", "timestep_spacing", "beta_schedule", "prediction_type", "sigma_data"):
+    for key in (
+        "clip_sample",
+        "timestep_spacing",
+        "beta_schedule",
+        "prediction_type",
+        "sigma_data",
+    ):
         if key in peer.config:
             assert ours.config[key] == peer.config[key]
 
 
 @pytest.mark.parametrize("name", ["UniPCMultistepScheduler", "DPMSolverMultistepScheduler"])
 def test_flow_configs_of_the_multistep_schedulers(name: str) -> None:
-    peer = getattr(diffusers, name)(use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0)
+    peer = getattr(diffusers, name)(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+    )
     for options in ({}, {"process": "flow"}):
         ours = SRKScheduler.from_config(peer.config, **options)
         assert (ours.config.process, ours.config.shift) == ("flow", 3.0)
@@ -598,16 +735,25 @@ def test_an_unknown_scheduler_is_taken_at_the_user_s_word() -> None:
         SRKScheduler.from_config(config)
     ours = SRKScheduler.from_config(config, process="vp", prediction_type="sample")
     ours.set_timesteps(4)
-    assert (ours.config.prediction_type, ours.timesteps.tolist()[-1], len(ours)) == ("sample", 0, 100)
+    assert (ours.config.prediction_type, ours.timesteps.tolist()[-1], len(ours)) == (
+        "sample",
+        0,
+        100,
+    )
 
 
 def test_clear_errors() -> None:
     with pytest.raises(IncompatibleError, match="say what they are: process='vp'"):
         SRKScheduler.from_config(diffusers.ScoreSdeVeScheduler().config)
-    with pytest.raises(IncompatibleError, match=r"snr_shift_scale=3\.0 of the scheduler's config has no counterpart"):
+    with pytest.raises(
+        IncompatibleError,
+        match=r"snr_shift_scale=3\.0 of the scheduler's config has no counterpart",
+    ):
         SRKScheduler.from_config(diffusers.CogVideoXDDIMScheduler().config)
     with pytest.raises(IncompatibleError, match="invert_sigmas=True"):
-        SRKScheduler.from_config(diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True).config)
+        SRKScheduler.from_config(
+            diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True).config
+        )
     with pytest.raises(ArgumentError, match="num_inference_steps=5 contradicts the 2 timesteps"):
         SRKScheduler().set_timesteps(5, timesteps=[20, 10])
     with pytest.raises(srk.errors.UnknownNameError, match="Did you mean"):
@@ -639,7 +785,9 @@ def test_clear_errors() -> None:
         SRKScheduler(final_sigmas_type="sigma_min").set_timesteps(timesteps=[0])
     with pytest.raises(ArgumentError, match="not an entry"):
         SRKScheduler().set_begin_index(7)
-    epsilon = diffusers.DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing").config
+    epsilon = diffusers.DDIMScheduler(
+        rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    ).config
     scheduler = SRKScheduler.from_config(epsilon)
     scheduler.set_timesteps(5)
     with pytest.raises(IncompatibleError, match="does not determine the denoiser"):

@@ -15,12 +15,32 @@ from repository import script
 
 import srk
 from srk.ecosystem import k_diffusion
-from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SolveError, TimeError, UnknownNameError
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ScoreError,
+    SolveError,
+    TimeError,
+    UnknownNameError,
+)
 from srk.integrators import LMS, SRK2M
 from srk.processes import Level
 
-HOUSE = ["auto", "ddpm", "etd-sra1", "euler-maruyama", "srk1", "srk2", "srk2m", "srk2m-local", "srk2s", "wcw"]
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2])
+HOUSE = [
+    "auto",
+    "ddpm",
+    "etd-sra1",
+    "euler-maruyama",
+    "srk1",
+    "srk2",
+    "srk2m",
+    "srk2m-local",
+    "srk2s",
+    "wcw",
+]
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2]
+)
 SIGMAS = torch.tensor([14.6, 6.0, 2.5, 1.1, 0.5, 0.2, 0.05, 0.0], dtype=torch.float64)
 
 
@@ -32,7 +52,9 @@ def model(x, sigma):
 
 
 def start(batch=3, seed=1, scale=14.6):
-    return scale * torch.randn(batch, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return scale * torch.randn(
+        batch, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def seeded(x, seed=5):
@@ -50,7 +72,9 @@ class Tree:
     def __call__(self, sigma, sigma_next):
         a, b = float(sigma), float(sigma_next)
         assert a > b > 0.0  # a tree ends at the smallest positive sigma
-        assert all(b >= start or a <= stop for start, stop in self.asked), "two draws share a piece of the path"
+        assert all(b >= start or a <= stop for start, stop in self.asked), (
+            "two draws share a piece of the path"
+        )
         self.asked.append((a, b))
         return self.draw(sigma, sigma_next)
 
@@ -66,7 +90,12 @@ def test_house_samplers_are_solve_on_the_edm_process(solver):
     generator = torch.Generator().manual_seed(5)
     process = srk.EDM(sigma_min=0.0, sigma_max=14.6)
     expected = srk.solve(
-        process, TARGET.score(process), solver, x_init=x, grid=SIGMAS, noise=lambda slot, clock, out: out.normal_(generator=generator)
+        process,
+        TARGET.score(process),
+        solver,
+        x_init=x,
+        grid=SIGMAS,
+        noise=lambda slot, clock, out: out.normal_(generator=generator),
     )
     assert torch.equal(out, expected.x)
     assert torch.equal(x, before)
@@ -90,19 +119,26 @@ def test_options_and_eta_reach_the_solver():
     x, process = start(), srk.EDM(sigma_min=0.0, sigma_max=14.6)
     score = TARGET.score(process)
     assert torch.equal(
-        k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0), srk.solve(process, score, "srk2m", eta=0.0, x_init=x, grid=SIGMAS).x
+        k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0),
+        srk.solve(process, score, "srk2m", eta=0.0, x_init=x, grid=SIGMAS).x,
     )
     own = k_diffusion.sampler(SRK2M(data_variance=0.0))
     assert own.__name__ == "sample_srk2m"
-    assert not torch.equal(own(model, x, SIGMAS, eta=0.0), k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0))
+    assert not torch.equal(
+        own(model, x, SIGMAS, eta=0.0), k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0)
+    )
     assert k_diffusion.sampler(LMS(order=2)).__name__ == "sample_lms"
 
 
 def test_the_law_is_right_on_gaussian_data():
     """4096 samples of N(0.5, 0.3^2) with srk2m on 40 steps: mean and deviation within 4 standard errors."""
     n, mean, std = 4096, 0.5, 0.3
-    sigmas = torch.cat([torch.logspace(1.5, -2, 40, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)])
-    x = mean + float(sigmas[0]) * torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.cat(
+        [torch.logspace(1.5, -2, 40, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
+    )
+    x = mean + float(sigmas[0]) * torch.randn(
+        n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
 
     def denoiser(x, sigma):
         return mean + std**2 / (std**2 + sigma[:, None] ** 2) * (x - mean)
@@ -125,7 +161,12 @@ def test_flow_frame_is_solve_on_the_flow_process():
     out = sample(flow_model, x, sigmas, noise_sampler=seeded(x))
     generator = torch.Generator().manual_seed(5)
     expected = srk.solve(
-        process, TARGET.score(process), "srk2m", x_init=x, grid=sigmas, noise=lambda slot, clock, out: out.normal_(generator=generator)
+        process,
+        TARGET.score(process),
+        "srk2m",
+        x_init=x,
+        grid=sigmas,
+        noise=lambda slot, clock, out: out.normal_(generator=generator),
     )
     assert torch.equal(out, expected.x)
     with pytest.raises(TimeError, match="frame='edm'"):
@@ -150,10 +191,15 @@ def test_default_noise_is_the_global_generator():
 def test_s_noise_scales_the_noise():
     x = start()
     silent = k_diffusion.sample_ddpm(model, x, SIGMAS, s_noise=0.0, noise_sampler=seeded(x))
-    assert torch.equal(silent, k_diffusion.sample_ddpm(model, x, SIGMAS, noise_sampler=lambda a, b: torch.zeros_like(x)))
+    assert torch.equal(
+        silent,
+        k_diffusion.sample_ddpm(model, x, SIGMAS, noise_sampler=lambda a, b: torch.zeros_like(x)),
+    )
     noise = seeded(x)
     loud = k_diffusion.sample_ddpm(model, x, SIGMAS, noise_sampler=lambda a, b: 1.5 * noise(a, b))
-    assert torch.equal(k_diffusion.sample_ddpm(model, x, SIGMAS, s_noise=1.5, noise_sampler=seeded(x)), loud)
+    assert torch.equal(
+        k_diffusion.sample_ddpm(model, x, SIGMAS, s_noise=1.5, noise_sampler=seeded(x)), loud
+    )
 
 
 def test_a_step_of_one_draw_asks_for_the_sigmas_of_the_host():
@@ -195,7 +241,9 @@ def test_extra_args_reach_the_model_and_its_dtype_is_cast():
         return model(x, sigma).half()
 
     x = start().float()
-    out = k_diffusion.sample_ddpm(half, x, SIGMAS.float(), extra_args={"seed": 3, "scale": 2.0}, noise_sampler=seeded(x))
+    out = k_diffusion.sample_ddpm(
+        half, x, SIGMAS.float(), extra_args={"seed": 3, "scale": 2.0}, noise_sampler=seeded(x)
+    )
     assert out.dtype == torch.float32
 
 
@@ -205,7 +253,10 @@ def test_hosts_run_in_inference_mode_and_half_precision():
         inside = k_diffusion.sample_srk2(model, x.clone(), SIGMAS, noise_sampler=seeded(x))
     assert torch.equal(inside, k_diffusion.sample_srk2(model, x, SIGMAS, noise_sampler=seeded(x)))
     low = k_diffusion.sample_srk2(
-        lambda x, sigma: (x / (1 + sigma[:, None] ** 2)).to(x), x.bfloat16(), SIGMAS.float(), noise_sampler=seeded(x)
+        lambda x, sigma: (x / (1 + sigma[:, None] ** 2)).to(x),
+        x.bfloat16(),
+        SIGMAS.float(),
+        noise_sampler=seeded(x),
     )
     assert low.dtype == torch.bfloat16 and torch.isfinite(low).all()
 
@@ -258,9 +309,17 @@ def test_callback_says_what_the_network_saw_and_said(solver):
     for i, call in enumerate(calls):
         assert set(call) == {"x", "i", "sigma", "sigma_hat", "denoised"}
         assert call["sigma"] == SIGMAS[i]
-        assert torch.equal(call["denoised"], model(call["x"], call["sigma_hat"].expand(3)))  # nothing is overwritten later
-    if solver in ("srk2m", "srk2m-local", "auto"):  # they ask only ahead of the state, but for the last step, which is the denoiser
-        assert [call["sigma_hat"] < call["sigma"] for call in calls] == [True] * (len(calls) - 1) + [False]
+        assert torch.equal(
+            call["denoised"], model(call["x"], call["sigma_hat"].expand(3))
+        )  # nothing is overwritten later
+    if solver in (
+        "srk2m",
+        "srk2m-local",
+        "auto",
+    ):  # they ask only ahead of the state, but for the last step, which is the denoiser
+        assert [call["sigma_hat"] < call["sigma"] for call in calls] == [True] * (
+            len(calls) - 1
+        ) + [False]
     else:
         assert all(call["sigma"] == call["sigma_hat"] for call in calls)
         assert torch.equal(calls[0]["x"], x)
@@ -275,7 +334,9 @@ def test_an_exception_of_the_callback_stops_the_run():
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        k_diffusion.sample_srk2(model, start(), SIGMAS, callback=interrupt, noise_sampler=seeded(start()))
+        k_diffusion.sample_srk2(
+            model, start(), SIGMAS, callback=interrupt, noise_sampler=seeded(start())
+        )
 
 
 # -- ComfyUI --------------------------------------------------------------------------------------------------------------
@@ -285,10 +346,21 @@ def test_an_exception_of_the_callback_stops_the_run():
 def node(monkeypatch):
     """examples/comfyui_node.py in a stand-in of ComfyUI: the parts that the node touches, with the interface of ComfyUI's own."""
     comfy, samplers, model_sampling, sampling = (
-        types.ModuleType(name) for name in ("comfy", "comfy.samplers", "comfy.model_sampling", "comfy.k_diffusion.sampling")
+        types.ModuleType(name)
+        for name in (
+            "comfy",
+            "comfy.samplers",
+            "comfy.model_sampling",
+            "comfy.k_diffusion.sampling",
+        )
     )
     room = types.ModuleType("comfy.k_diffusion")
-    comfy.samplers, comfy.model_sampling, comfy.k_diffusion, room.sampling = samplers, model_sampling, room, sampling
+    comfy.samplers, comfy.model_sampling, comfy.k_diffusion, room.sampling = (
+        samplers,
+        model_sampling,
+        room,
+        sampling,
+    )
     model_sampling.CONST, model_sampling.EPS = type("CONST", (), {}), type("EPS", (), {})
     samplers.KSampler = type("KSampler", (), {"SAMPLERS": ["euler"]})
 
@@ -301,7 +373,13 @@ def node(monkeypatch):
                 callback(x["i"], x["denoised"], x["x"], len(sigmas) - 1)
 
             return self.sampler_function(
-                model, noise, sigmas, extra_args=extra_args, callback=k_callback, disable=True, **self.extra_options
+                model,
+                noise,
+                sigmas,
+                extra_args=extra_args,
+                callback=k_callback,
+                disable=True,
+                **self.extra_options,
             )
 
     samplers.KSAMPLER = KSAMPLER
@@ -315,7 +393,9 @@ class ComfyModel:
 
     def __init__(self, kind):
         self.kind = kind
-        self.inner_model = types.SimpleNamespace(inner_model=types.SimpleNamespace(model_sampling=kind()))
+        self.inner_model = types.SimpleNamespace(
+            inner_model=types.SimpleNamespace(model_sampling=kind())
+        )
 
     def __call__(self, x, sigma, seed, denoise_mask=None):
         s = float(sigma[0])
@@ -348,8 +428,17 @@ def test_the_comfyui_node_samples_in_the_frame_of_the_model(node, kind, top):
 
 def test_the_comfyui_node_is_registered(node):
     node, comfy = node
-    assert comfy.samplers.KSampler.SAMPLERS == ["euler", "srk1", "srk2", "srk2m", "srk2m_local", "srk_auto"]
-    assert node.NODE_CLASS_MAPPINGS["SRKSampler"].INPUT_TYPES()["required"]["solver"][0] == list(srk.solvers())
+    assert comfy.samplers.KSampler.SAMPLERS == [
+        "euler",
+        "srk1",
+        "srk2",
+        "srk2m",
+        "srk2m_local",
+        "srk_auto",
+    ]
+    assert node.NODE_CLASS_MAPPINGS["SRKSampler"].INPUT_TYPES()["required"]["solver"][0] == list(
+        srk.solvers()
+    )
     assert callable(getattr(node.SRKSampler(), node.SRKSampler.FUNCTION))
 
 
@@ -365,7 +454,16 @@ def sampling(monkeypatch):
     package = types.ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)
     monkeypatch.setitem(sys.modules, "k_diffusion", package)
-    for name in ("PIL", "PIL.Image", "safetensors", "torchdiffeq", "torchvision", "torchvision.transforms", "tqdm", "tqdm.auto"):
+    for name in (
+        "PIL",
+        "PIL.Image",
+        "safetensors",
+        "torchdiffeq",
+        "torchvision",
+        "torchvision.transforms",
+        "tqdm",
+        "tqdm.auto",
+    ):
         stub = types.ModuleType(name)
         stub.__path__ = []
         stub.__getattr__ = lambda attribute: None
@@ -400,9 +498,17 @@ def test_our_functions_are_theirs(sampling, solver, function, eta, their_eta):
     x, peer, ours = start(), getattr(sampling, function), k_diffusion.sampler(solver)
     mine = {} if eta is None else {"eta": eta, "noise_sampler": seeded(x)}
     theirs = {} if eta is None else {"eta": their_eta, "noise_sampler": seeded(x)}
-    close(ours(model, x, SIGMAS, disable=True, **mine), peer(model, x, SIGMAS, disable=True, **theirs))
-    mine, theirs = (({} if eta is None else options | {"noise_sampler": seeded(x)}) for options in (mine, theirs))
-    seen, expected = recorded(ours, model, x, SIGMAS, **mine), recorded(peer, model, x, SIGMAS, disable=True, **theirs)
+    close(
+        ours(model, x, SIGMAS, disable=True, **mine), peer(model, x, SIGMAS, disable=True, **theirs)
+    )
+    mine, theirs = (
+        ({} if eta is None else options | {"noise_sampler": seeded(x)})
+        for options in (mine, theirs)
+    )
+    seen, expected = (
+        recorded(ours, model, x, SIGMAS, **mine),
+        recorded(peer, model, x, SIGMAS, disable=True, **theirs),
+    )
     assert len(seen) == len(expected)
     for a, b in zip(seen, expected, strict=True):
         assert set(a) == set(b)
@@ -413,7 +519,9 @@ def test_our_functions_are_theirs(sampling, solver, function, eta, their_eta):
 
 
 @pytest.mark.parity
-@pytest.mark.filterwarnings("ignore:Should have tb<=t1:UserWarning")  # torchsde, of the rounding in k-diffusion's exp(log(sigma))
+@pytest.mark.filterwarnings(
+    "ignore:Should have tb<=t1:UserWarning"
+)  # torchsde, of the rounding in k-diffusion's exp(log(sigma))
 def test_dpmpp_sde_on_their_brownian_tree(sampling):
     """With a Brownian tree, two draws a step lie on the path that k-diffusion's own sampler walks."""
     pytest.importorskip("torchsde", reason="k-diffusion's Brownian tree needs torchsde")
@@ -433,6 +541,12 @@ def test_signatures_are_theirs(sampling):
         ("dpmpp-2m", "sample_dpmpp_2m"),
         ("dpmpp-2m-sde", "sample_dpmpp_2m_sde"),
     ]:
-        ours = [(p.name, p.default) for p in inspect.signature(k_diffusion.sampler(solver)).parameters.values()]
-        theirs = [(p.name, p.default) for p in inspect.signature(getattr(sampling, function)).parameters.values()]
+        ours = [
+            (p.name, p.default)
+            for p in inspect.signature(k_diffusion.sampler(solver)).parameters.values()
+        ]
+        theirs = [
+            (p.name, p.default)
+            for p in inspect.signature(getattr(sampling, function)).parameters.values()
+        ]
         assert ours == [p for p in theirs if p[0] != "solver_type"]

@@ -20,4 +20,6 @@ def replay() -> Callable[[Tensor], NoiseSource]:
 @pytest.fixture
 def normal() -> Callable[..., Tensor]:
     """Seeded normals in float64: normal(3, 2, seed=1)."""
-    return lambda *shape, seed: torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return lambda *shape, seed: torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )

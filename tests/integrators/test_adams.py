@@ -13,13 +13,26 @@ from srk.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 SPECTRUM = np.logspace(-2, 0.5, 16)
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5])
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5]
+)
 
 
-def run(solver: str | Integrator, process: srk.LinearProcess | None = None, **options: object) -> torch.Tensor:
+def run(
+    solver: str | Integrator, process: srk.LinearProcess | None = None, **options: object
+) -> torch.Tensor:
     """A run of 20 steps on a mixture, always with the same draws."""
     process = process or srk.VP()
-    return srk.solve(process, TARGET.score(process), solver, shape=(4, 2), steps=20, seed=0, dtype=torch.float64, **options).x  # type: ignore[arg-type]
+    return srk.solve(
+        process,
+        TARGET.score(process),
+        solver,
+        shape=(4, 2),
+        steps=20,
+        seed=0,
+        dtype=torch.float64,
+        **options,
+    ).x  # type: ignore[arg-type]
 
 
 # -- SA-Solver ----------------------------------------------------------------------------------------------------------
@@ -38,13 +51,26 @@ def test_sa_solver_on_a_spectrum(nfe: int, kl: float) -> None:
 
 def test_sa_solver_values() -> None:
     """Our own values on that suite, so that they do not change unseen."""
-    kls = [gaussian_kl("sa-solver", srk.VP(), variance=SPECTRUM, mean=1.0, nfe=n) for n in (20, 50, 100, 200)]
+    kls = [
+        gaussian_kl("sa-solver", srk.VP(), variance=SPECTRUM, mean=1.0, nfe=n)
+        for n in (20, 50, 100, 200)
+    ]
     assert kls == pytest.approx([6.382e-3, 6.472e-5, 4.062e-6, 2.580e-7], rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("predictor", "corrector", "order"),
-    [(1, 0, 1), (2, 1, 1), (2, 0, 2), (1, 2, 2), (3, 0, 2), (3, 4, 2), (4, 4, 2), (2, 2, 3), (3, 2, 3)],
+    [
+        (1, 0, 1),
+        (2, 1, 1),
+        (2, 0, 2),
+        (1, 2, 2),
+        (3, 0, 2),
+        (3, 4, 2),
+        (4, 4, 2),
+        (2, 2, 3),
+        (3, 2, 3),
+    ],
 )
 def test_weak_orders_of_sa_solver(predictor: int, corrector: int, order: int) -> None:
     """Weak order 2 at eta = 1 whatever the orders above 1; 3 on linear problems with a corrector of order 2 and a predictor above 1."""
@@ -54,7 +80,9 @@ def test_weak_orders_of_sa_solver(predictor: int, corrector: int, order: int) ->
     assert solver.weak_order == min(order, 2)
 
 
-@pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 0, 1), (3, 2, 2), (2, 3, 3), (3, 4, 4)])
+@pytest.mark.parametrize(
+    ("predictor", "corrector", "order"), [(1, 0, 1), (3, 2, 2), (2, 3, 3), (3, 4, 4)]
+)
 def test_orders_of_sa_solver_without_noise(predictor: int, corrector: int, order: int) -> None:
     """At eta = 0 the order is that of the corrector, here where the predictor is at most one below it."""
     solver = SASolver(predictor=predictor, corrector=corrector)
@@ -71,7 +99,9 @@ def test_sa_solver_of_order_1_is_ddpm(eta: float) -> None:
 
 def test_sa_solver_without_noise_is_unipc() -> None:
     """At eta = 0 (3, 4) is unipc-3, with few_steps to the last step its variant bh1; (2, 0) with few_steps is UniP-2 bh1."""
-    assert torch.allclose(run(SASolver(few_steps=True), eta=0.0), run(UniPC3(variant="bh1")), rtol=1e-12, atol=1e-13)
+    assert torch.allclose(
+        run(SASolver(few_steps=True), eta=0.0), run(UniPC3(variant="bh1")), rtol=1e-12, atol=1e-13
+    )
     two = run(SASolver(predictor=2, corrector=0, few_steps=True), eta=0.0)
     assert torch.allclose(two, run(UniPC2(variant="bh1", corrector=False)), rtol=1e-12, atol=1e-13)
 
@@ -82,12 +112,22 @@ def test_tau() -> None:
     assert torch.equal(run(SASolver(tau=lambda r: 0.5), eta=1.0), constant)
     assert torch.equal(run(SASolver(tau=(0.0, 1e6)), eta=0.5), constant)
     process = srk.VP()
-    plans = plan_grid(process, SASolver(tau=(0.1, 10.0)), [process.time(-5.0 + 0.45 * i) for i in range(21)])
+    plans = plan_grid(
+        process, SASolver(tau=(0.1, 10.0)), [process.time(-5.0 + 0.45 * i) for i in range(21)]
+    )
     assert [bool(plan.slots) for plan in plans] == [0.1 <= plan.start.r <= 10.0 for plan in plans]
 
 
 @pytest.mark.parametrize(
-    "options", [{"predictor": 0}, {"predictor": 5}, {"corrector": 5}, {"corrector": True}, {"tau": 0.5}, {"tau": (2.0, 1.0)}]
+    "options",
+    [
+        {"predictor": 0},
+        {"predictor": 5},
+        {"corrector": 5},
+        {"corrector": True},
+        {"tau": 0.5},
+        {"tau": (2.0, 1.0)},
+    ],
 )
 def test_sa_solver_refuses(options: dict[str, object]) -> None:
     with pytest.raises(srk.errors.ArgumentError):
@@ -131,7 +171,12 @@ def test_one_call_a_step() -> None:
     """NFE of all of them: the correctors re-use the evaluation of the next step."""
     score = TARGET.score(srk.VP())
     for name in ("sa-solver", "unipc-2", "unipc-3", "deis-2", "deis-3"):
-        assert srk.solve(srk.VP(), score, name, shape=(2, 2), steps=11, seed=0, denoise_final=False).nfe == 11
+        assert (
+            srk.solve(
+                srk.VP(), score, name, shape=(2, 2), steps=11, seed=0, denoise_final=False
+            ).nfe
+            == 11
+        )
 
 
 @pytest.mark.parametrize("name", ["unipc-2", "unipc-3", "deis-2", "deis-3"])
@@ -143,7 +188,9 @@ def test_probability_flow_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sa-solver", "unipc-2", "unipc-3", "deis-2", "deis-3"])
-@pytest.mark.parametrize("process", [srk.Flow(t_min=0.0), srk.VPCosine(t_min=0.0), EDM], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "process", [srk.Flow(t_min=0.0), srk.VPCosine(t_min=0.0), EDM], ids=lambda p: p.name
+)
 def test_starts_and_ends_at_the_limits(name: str, process: srk.LinearProcess) -> None:
     """From alpha = 0 to sigma = 0: the history starts after the first step, and nothing is infinite."""
     x = run(name, process)

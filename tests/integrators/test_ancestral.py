@@ -36,7 +36,10 @@ def test_ddim_is_the_formula_of_the_paper(eta: float) -> None:
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_ddim_is_ddpm_at_both_ends(eta: float) -> None:
     """At eta = 0 and 1 DDIM's eta is srk's."""
-    for one, two in zip(*(plan_grid(VP, srk.solvers()[name], [1.0, 0.5, 0.1], eta) for name in ("ddim", "ddpm")), strict=True):
+    for one, two in zip(
+        *(plan_grid(VP, srk.solvers()[name], [1.0, 0.5, 0.1], eta) for name in ("ddim", "ddpm")),
+        strict=True,
+    ):
         assert dict(one.update) == pytest.approx(dict(two.update), rel=1e-12)
         assert one.slots == two.slots
         assert one.clock == two.clock
@@ -48,7 +51,10 @@ def test_ddim_and_ddpm_part_between() -> None:
     for h in (0.1, 0.05):
         start = VP.level(0.5)
         times = [0.5, VP.time(start.lam + h)]
-        ddim, ddpm = (dict(plan_grid(VP, srk.solvers()[name], times, 0.5)[0].update) for name in ("ddim", "ddpm"))
+        ddim, ddpm = (
+            dict(plan_grid(VP, srk.solvers()[name], times, 0.5)[0].update)
+            for name in ("ddim", "ddpm")
+        )
         gaps.append(abs(ddim[Column("E", 0)] - ddpm[Column("E", 0)]))
     assert gaps[0] > 1e-6
     assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.15)
@@ -60,7 +66,9 @@ def test_from_no_signal(eta: float) -> None:
     plan = plan_grid(srk.Flow(), srk.solvers()["ddim"], [1.0, 0.7], eta)[0]
     got, stop = dict(plan.update), plan.stop
     assert got[Column("E", 0)] == pytest.approx(stop.alpha, rel=1e-14)
-    assert got.get(Column("x"), 0.0) ** 2 + got.get(Column("z", 0), 0.0) ** 2 == pytest.approx(stop.sigma**2, rel=1e-14)
+    assert got.get(Column("x"), 0.0) ** 2 + got.get(Column("z", 0), 0.0) ** 2 == pytest.approx(
+        stop.sigma**2, rel=1e-14
+    )
 
 
 def test_ancestral_step_keeps_the_variance() -> None:
@@ -89,11 +97,22 @@ def test_weak_orders(solver: str, etas: tuple[float, ...], slope: float) -> None
         assert math.log2(kl[1] / kl[0]) == pytest.approx(slope, abs=0.2), eta
 
 
-@pytest.mark.parametrize("solver", ["euler-ancestral", "dpm2-ancestral", "dpmpp-2s-ancestral", "dpmpp-2m-sde", "dpmpp-3m-sde-corrected"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "euler-ancestral",
+        "dpm2-ancestral",
+        "dpmpp-2s-ancestral",
+        "dpmpp-2m-sde",
+        "dpmpp-3m-sde-corrected",
+    ],
+)
 def test_strong_order_one(solver: str) -> None:
     """On the path of stochastic localization (the clock that they draw on): 1 within the error of 128 paths, neither 1/2 nor 3/2."""
     target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
-    order = srk.analysis.strong_order(solver, srk.VP(t_min=0.01), target, steps=(32, 64, 128), paths=128, reference_steps=512)
+    order = srk.analysis.strong_order(
+        solver, srk.VP(t_min=0.01), target, steps=(32, 64, 128), paths=128, reference_steps=512
+    )
     assert order.slope == pytest.approx(1.0, abs=0.25)
 
 
@@ -102,7 +121,9 @@ def test_the_midpoint_stays_in_the_step() -> None:
     for solver in ("dpm2-ancestral", "dpmpp-2s-ancestral"):
         plans = plan_grid(VP, srk.solvers()[solver], [1.0, 0.5, VP.t_min], 1.0)
         assert all(plan.stages[1].level == plan.stop for plan in plans)
-        with pytest.raises(IncompatibleError, match=r"0 <= eta <= 1 only, not eta = 1\.5; use eta=1"):
+        with pytest.raises(
+            IncompatibleError, match=r"0 <= eta <= 1 only, not eta = 1\.5; use eta=1"
+        ):
             srk.solvers()[solver].check(VP, 1.5)
 
 
@@ -119,5 +140,13 @@ def test_a_point_mass_is_reached_exactly() -> None:
     target = srk.targets.Gaussian(0.7, 1e-12)
     process = srk.EDM(sigma_min=0.0)
     for solver in ("euler-ancestral", "ddim", "dpm2-ancestral", "dpmpp-2s-ancestral"):
-        x = srk.solve(process, target.score(process), solver, shape=(16, 1), steps=6, seed=0, dtype=torch.float64).x
+        x = srk.solve(
+            process,
+            target.score(process),
+            solver,
+            shape=(16, 1),
+            steps=6,
+            seed=0,
+            dtype=torch.float64,
+        ).x
         assert torch.allclose(x, torch.full_like(x, 0.7), atol=1e-5)

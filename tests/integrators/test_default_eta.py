@@ -42,12 +42,19 @@ def test_default_eta(solver: str) -> None:
 @pytest.mark.parametrize("solver", ODE)
 def test_an_ode_method_says_what_to_do(solver: str) -> None:
     """Asked for the SDE, the error names eta=0 and a method of the SDE."""
-    with pytest.raises(IncompatibleError, match=r"defined for eta = 0 only, not eta = 1; use eta=0, or solver='srk2m'"):
+    with pytest.raises(
+        IncompatibleError,
+        match=r"defined for eta = 0 only, not eta = 1; use eta=0, or solver='srk2m'",
+    ):
         srk.solve(srk.VP(), TARGET.score(srk.VP()), solver, shape=(2, 1), steps=4, eta=1.0)
 
 
 @pytest.mark.parametrize("solver", FAMILY)
-@pytest.mark.parametrize("process", [srk.EDM(sigma_min=0.0), srk.VP(t_min=0.0), srk.Flow(t_min=0.0)], ids=["edm", "vp", "flow"])
+@pytest.mark.parametrize(
+    "process",
+    [srk.EDM(sigma_min=0.0), srk.VP(t_min=0.0), srk.Flow(t_min=0.0)],
+    ids=["edm", "vp", "flow"],
+)
 @pytest.mark.parametrize("eta", [None, 0.0])
 def test_the_ends_of_a_process(solver: str, process: srk.LinearProcess, eta: float | None) -> None:
     """From alpha = 0 (flow) and to sigma = 0: samples of the data's size at no more calls than asked for (every pair: test_every_pair)."""

@@ -14,7 +14,9 @@ from srk.integrators import DPMSolver2, DPMSolver3, Integrator
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
 
-@pytest.mark.parametrize(("solver", "slope"), [(DPMSolver2(), -4.0), (DPMSolver2(node=0.8), -4.0), (DPMSolver3(), -6.0)])
+@pytest.mark.parametrize(
+    ("solver", "slope"), [(DPMSolver2(), -4.0), (DPMSolver2(node=0.8), -4.0), (DPMSolver3(), -6.0)]
+)
 @pytest.mark.parametrize("process", [EDM, srk.VP()])
 def test_orders(process: srk.LinearProcess, solver: Integrator, slope: float) -> None:
     """KL falls as steps^-2p at order p of the ODE."""
@@ -24,7 +26,9 @@ def test_orders(process: srk.LinearProcess, solver: Integrator, slope: float) ->
 
 def test_equal_names() -> None:
     """dpm-solver-2 with its node in the middle is dpm2."""
-    one, two = (gaussian_law(name, srk.VP(), 0.3, [0.1, 1.0], steps=8) for name in ("dpm-solver-2", "dpm2"))
+    one, two = (
+        gaussian_law(name, srk.VP(), 0.3, [0.1, 1.0], steps=8) for name in ("dpm-solver-2", "dpm2")
+    )
     assert one.variance == pytest.approx(two.variance, rel=1e-12)
     assert one.mean == pytest.approx(two.mean, rel=1e-12)
 

@@ -24,7 +24,10 @@ def test_oracles(nfe: int, kl: float) -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_weak_order_two(eta: float) -> None:
     """KL falls as steps^-4."""
-    kl = [gaussian_kl("dpmpp-sde", srk.VP(), variance=[0.2, 1.0], steps=n, eta=eta) for n in (256, 512)]
+    kl = [
+        gaussian_kl("dpmpp-sde", srk.VP(), variance=[0.2, 1.0], steps=n, eta=eta)
+        for n in (256, 512)
+    ]
     assert math.log2(kl[1] / kl[0]) == pytest.approx(-4.0, abs=0.25)
 
 

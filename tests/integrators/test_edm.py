@@ -28,7 +28,9 @@ def test_order_two_of_the_ode(process: srk.LinearProcess, solver: str) -> None:
     assert math.log2(kl[1] / kl[0]) == pytest.approx(-4.0, abs=0.15)
 
 
-@pytest.mark.parametrize(("solver", "slope"), [("edm-heun", -4.0), ("edm-dpm2", -4.0), ("edm-euler", -2.0)])
+@pytest.mark.parametrize(
+    ("solver", "slope"), [("edm-heun", -4.0), ("edm-dpm2", -4.0), ("edm-euler", -2.0)]
+)
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 @pytest.mark.parametrize("process", [EDM, VP])
 def test_weak_orders(process: srk.LinearProcess, solver: str, slope: float, eta: float) -> None:
@@ -37,19 +39,28 @@ def test_weak_orders(process: srk.LinearProcess, solver: str, slope: float, eta:
     assert math.log2(kl[1] / kl[0]) == pytest.approx(slope, abs=0.15)
 
 
-@pytest.mark.parametrize(("churned", "plain"), [("edm-heun", "heun"), ("edm-dpm2", "dpm2"), ("edm-euler", "ddim")])
+@pytest.mark.parametrize(
+    ("churned", "plain"), [("edm-heun", "heun"), ("edm-dpm2", "dpm2"), ("edm-euler", "ddim")]
+)
 def test_without_churn_they_are_the_ode_methods(churned: str, plain: str) -> None:
     """At eta = 0 nothing is drawn and the law is that of the ODE method; so it is with S_churn = 0 at any eta."""
     ode = gaussian_law(plain, VP, 0.3, 0.5, steps=10, eta=0.0)
     still = {"edm-heun": EDMHeun, "edm-dpm2": EDMDPM2, "edm-euler": EDMEuler}[churned](s_churn=0.0)
-    for law in (gaussian_law(churned, VP, 0.3, 0.5, steps=10, eta=0.0), gaussian_law(still, VP, 0.3, 0.5, steps=10)):
+    for law in (
+        gaussian_law(churned, VP, 0.3, 0.5, steps=10, eta=0.0),
+        gaussian_law(still, VP, 0.3, 0.5, steps=10),
+    ):
         assert law.variance == pytest.approx(ode.variance, rel=1e-12)
         assert law.mean == pytest.approx(ode.mean, rel=1e-12)
 
 
-def _hats(solver: Integrator, process: srk.LinearProcess, times: list[float], eta: float = 1.0) -> list[float]:
+def _hats(
+    solver: Integrator, process: srk.LinearProcess, times: list[float], eta: float = 1.0
+) -> list[float]:
     """1 + gamma of each step: where the first evaluation lies, over the start."""
-    return [plan.stages[0].level.r / plan.start.r for plan in plan_grid(process, solver, times, eta)]
+    return [
+        plan.stages[0].level.r / plan.start.r for plan in plan_grid(process, solver, times, eta)
+    ]
 
 
 TIMES = [80.0, 20.0, 5.0, 1.0, 0.2, 0.05, 0.01]
@@ -58,8 +69,12 @@ TIMES = [80.0, 20.0, 5.0, 1.0, 0.2, 0.05, 0.01]
 def test_gamma_of_algorithm_2() -> None:
     """gamma = min(S_churn/N, sqrt2 - 1) between S_min and S_max, else 0; eta scales its square."""
     assert _hats(EDMHeun(s_churn=1.2), EDM, TIMES) == pytest.approx([1.2] * 6, rel=1e-13)
-    assert _hats(EDMHeun(s_churn=40.0), EDM, TIMES) == pytest.approx([math.sqrt(2.0)] * 6, rel=1e-13)
-    assert _hats(EDMHeun(s_churn=1.2, s_min=0.2, s_max=5.0), EDM, TIMES) == pytest.approx([1, 1, 1.2, 1.2, 1.2, 1], rel=1e-13)
+    assert _hats(EDMHeun(s_churn=40.0), EDM, TIMES) == pytest.approx(
+        [math.sqrt(2.0)] * 6, rel=1e-13
+    )
+    assert _hats(EDMHeun(s_churn=1.2, s_min=0.2, s_max=5.0), EDM, TIMES) == pytest.approx(
+        [1, 1, 1.2, 1.2, 1.2, 1], rel=1e-13
+    )
     assert _hats(EDMHeun(s_churn=1.2), EDM, TIMES, eta=0.5) == pytest.approx([1.05] * 6, rel=1e-13)
 
 
@@ -67,14 +82,20 @@ def test_gamma_that_follows_from_eta() -> None:
     """Without S_churn, gamma = eta^2 h, cut at sqrt2 - 1; a step to sigma = 0 is the denoiser without churn."""
     process = srk.EDM(sigma_min=0.0)
     times = [1.0, math.exp(-0.1), math.exp(-0.4), math.exp(-1.4), 0.0]
-    assert _hats(EDMHeun(), process, times) == pytest.approx([1.1, 1.3, 1 + LARGEST_GAMMA, 1.0], rel=1e-13)
-    assert _hats(EDMHeun(), process, times, eta=0.5) == pytest.approx([1.025, 1.075, 1.25, 1.0], rel=1e-13)
+    assert _hats(EDMHeun(), process, times) == pytest.approx(
+        [1.1, 1.3, 1 + LARGEST_GAMMA, 1.0], rel=1e-13
+    )
+    assert _hats(EDMHeun(), process, times, eta=0.5) == pytest.approx(
+        [1.025, 1.075, 1.25, 1.0], rel=1e-13
+    )
 
 
 def test_s_churn_that_is_eta_1() -> None:
     """On a log-SNR grid S_churn = log(r_max/r_min) is the churn that eta = 1 gives."""
     total = math.log(80.0 / 0.01)
-    assert gaussian_kl(EDMHeun(s_churn=total), EDM, steps=64) == pytest.approx(gaussian_kl("edm-heun", EDM, steps=64), rel=1e-9)
+    assert gaussian_kl(EDMHeun(s_churn=total), EDM, steps=64) == pytest.approx(
+        gaussian_kl("edm-heun", EDM, steps=64), rel=1e-9
+    )
 
 
 def test_above_the_range() -> None:
@@ -94,7 +115,9 @@ def test_churn_noise_in_units_of_x() -> None:
     hat, start = plan.stages[0].level, plan.start
     row = dict(plan.stages[0].row)
     assert row[Column("x")] == pytest.approx(hat.alpha / start.alpha, rel=1e-13)
-    assert row[Column("z", 0)] == pytest.approx(1.01 * hat.alpha * math.sqrt(hat.r**2 - start.r**2), rel=1e-12)
+    assert row[Column("z", 0)] == pytest.approx(
+        1.01 * hat.alpha * math.sqrt(hat.r**2 - start.r**2), rel=1e-12
+    )
 
 
 def test_s_churn_needs_a_number_of_steps() -> None:

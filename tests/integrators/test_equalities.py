@@ -31,7 +31,9 @@ def test_ddpm_is_the_posterior_formula() -> None:
     x = normals(1, 5, 1)[0] * 0.7
     draws = normals(4, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, "ddpm", x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
+    ours = srk.solve(
+        process, score, "ddpm", x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False
+    ).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         now, then = process.level(t), process.level(s)
         D = score.denoise(x, now, process)
@@ -50,7 +52,9 @@ def test_eta_zero_is_ddim(frame: str) -> None:
     times = [1.0, 0.7, 0.4, 0.1]
     x = normals(1, 5, 1)[0]
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, DDPM(frame=frame), x_init=x, grid=times, eta=0.0, denoise_final=False).x  # type: ignore[arg-type]
+    ours = srk.solve(
+        process, score, DDPM(frame=frame), x_init=x, grid=times, eta=0.0, denoise_final=False
+    ).x  # type: ignore[arg-type]
     for t, s in pairwise(times):
         now, then = process.level(t), process.level(s)
         D = score.denoise(x, now, process)
@@ -65,7 +69,15 @@ def test_score_frame_is_the_textbook_exponential_integrator() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(3, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, DDPM(frame="score"), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
+    ours = srk.solve(
+        process,
+        score,
+        DDPM(frame="score"),
+        x_init=x,
+        grid=times,
+        noise=ReplayNoise(draws),
+        denoise_final=False,
+    ).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         d = t - s
         x = math.exp(d) * x + 2 * math.expm1(d) * score(x, t) + math.sqrt(math.expm1(2 * d)) * z
@@ -79,7 +91,15 @@ def test_euler_maruyama_is_euler_maruyama() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(3, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, "euler-maruyama", x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
+    ours = srk.solve(
+        process,
+        score,
+        "euler-maruyama",
+        x_init=x,
+        grid=times,
+        noise=ReplayNoise(draws),
+        denoise_final=False,
+    ).x
     for t, s, z in zip(times[:-1], times[1:], draws, strict=True):
         beta, dt = 0.1 + 19.9 * t, t - s
         x = x + dt * (0.5 * beta * x + beta * score(x, t)) + math.sqrt(beta * dt) * z
@@ -94,7 +114,13 @@ def test_sra1_in_the_localization_clock() -> None:
     draws = normals(8, 5, 1)
     score = MIXTURE.score(process)
     ours = srk.solve(
-        process, score, TableauSolver("sra1", data_variance=0.0), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False
+        process,
+        score,
+        TableauSolver("sra1", data_variance=0.0),
+        x_init=x,
+        grid=times,
+        noise=ReplayNoise(draws),
+        denoise_final=False,
     ).x
     left = list(draws)
 
@@ -137,7 +163,15 @@ def test_srk2s_in_its_clock(c: float) -> None:
     x = normals(1, 5, 1)[0] * 20
     draws = normals(6, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, SRK2S(data_variance=v, node=c), x_init=x, grid=times, noise=ReplayNoise(draws), denoise_final=False).x
+    ours = srk.solve(
+        process,
+        score,
+        SRK2S(data_variance=v, node=c),
+        x_init=x,
+        grid=times,
+        noise=ReplayNoise(draws),
+        denoise_final=False,
+    ).x
     left = list(draws)
 
     def R(X: torch.Tensor, theta: float) -> torch.Tensor:
@@ -168,11 +202,23 @@ def test_wcw_in_ou_time() -> None:
     x = normals(1, 5, 1)[0]
     draws = normals(4, 5, 1)
     score = MIXTURE.score(process)
-    ours = srk.solve(process, score, WCW(), x_init=x, grid=times, noise=ReplayNoise(draws[:1] + draws[1:]), denoise_final=False).x
+    ours = srk.solve(
+        process,
+        score,
+        WCW(),
+        x_init=x,
+        grid=times,
+        noise=ReplayNoise(draws[:1] + draws[1:]),
+        denoise_final=False,
+    ).x
     left = list(draws)
     for t, s in pairwise(times):
         d = t - s
-        var_n, var_g, cov = math.expm1(2 * d), (math.sinh(2 * d) - 2 * d) / 2, math.expm1(2 * d) / 2 - d
+        var_n, var_g, cov = (
+            math.expm1(2 * d),
+            (math.sinh(2 * d) - 2 * d) / 2,
+            math.expm1(2 * d) / 2 - d,
+        )
         # the plan needs G first (in the second stage), whose row is W first, then the rest
         z1, z2 = left.pop(0), left.pop(0)
         N = math.sqrt(var_n) * z1
@@ -190,7 +236,15 @@ def test_processes_are_one_equation() -> None:
         start, stop = process.level_at(lams[0]), process.level_at(lams[-1])
         x = normals(1, 4, 1)[0] * (start.alpha * 20)
         grid = [process.time(float(lam)) for lam in lams]
-        sol = srk.solve(process, MIXTURE.score(process), "srk2m", x_init=x, grid=grid, seed=3, denoise_final=False)
+        sol = srk.solve(
+            process,
+            MIXTURE.score(process),
+            "srk2m",
+            x_init=x,
+            grid=grid,
+            seed=3,
+            denoise_final=False,
+        )
         results.append(sol.x / stop.alpha)
     for other in results[1:]:
         assert torch.allclose(results[0], other, rtol=1e-9, atol=1e-9)

@@ -14,7 +14,9 @@ from srk.integrators.phi import psi
 def reference(places: list[float], length: float, rate: float) -> list[float]:
     """The same integrals in 60 digits, from the expanded polynomials."""
     with mpmath.workdps(60):
-        moments = [mpmath.mpf(1) - mpmath.exp(-mpmath.mpf(rate) * length)]  # int_0^h a e^{-a(h - s)} s^k ds, by parts
+        moments = [
+            mpmath.mpf(1) - mpmath.exp(-mpmath.mpf(rate) * length)
+        ]  # int_0^h a e^{-a(h - s)} s^k ds, by parts
         for k in range(1, len(places)):
             moments.append(mpmath.mpf(length) ** k - k / mpmath.mpf(rate) * moments[-1])
         weights = []
@@ -24,7 +26,10 @@ def reference(places: list[float], length: float, rate: float) -> list[float]:
                 if k != j:
                     scale = mpmath.mpf(own) - mpmath.mpf(other)
                     shifted = [mpmath.mpf(0), *polynomial]
-                    polynomial = [(a - other * b) / scale for a, b in zip(shifted, [*polynomial, mpmath.mpf(0)], strict=True)]
+                    polynomial = [
+                        (a - other * b) / scale
+                        for a, b in zip(shifted, [*polynomial, mpmath.mpf(0)], strict=True)
+                    ]
             weights.append(float(sum(c * m for c, m in zip(polynomial, moments, strict=True))))
         return weights
 
@@ -41,7 +46,9 @@ def test_against_sixty_digits(length: float, rate: float, count: int, ahead: boo
         pytest.skip("no node")
     expected = reference(places, length, rate)
     size = max(map(abs, expected))
-    assert exponential_weights(places, length, rate) == pytest.approx(expected, rel=1e-12, abs=1e-13 * size)
+    assert exponential_weights(places, length, rate) == pytest.approx(
+        expected, rel=1e-12, abs=1e-13 * size
+    )
 
 
 @pytest.mark.parametrize("x", [1e-6, 0.7, 12.0])

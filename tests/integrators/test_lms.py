@@ -39,5 +39,7 @@ def test_cubic_slopes_are_integrated_exactly(stop: float) -> None:
     newest = -row[Column("E", 0)] * nodes[-1]  # d = (u - D)/r
     weights = [row[Column("m", i)] for i in range(3)]
     for k in range(4):
-        got = newest * nodes[-1] ** k + sum(w * r**k for w, r in zip(weights, nodes[-2::-1], strict=True))
+        got = newest * nodes[-1] ** k + sum(
+            w * r**k for w, r in zip(weights, nodes[-2::-1], strict=True)
+        )
         assert got == pytest.approx((stop ** (k + 1) - nodes[-1] ** (k + 1)) / (k + 1), rel=1e-12)

@@ -26,19 +26,26 @@ def test_a_step_is_exact_in_its_own_gauge(eta: float, strong: bool) -> None:
     s = start.r * stop.r
     w = 1.0 / (1.0 / 2.0 + 1.0 / (0.3 * s))
     solver = SRK2S(data_variance=2.0, local=0.3, strong=strong)
-    law = gaussian_law(solver, process, 0.0, w, grid=[start.t, stop.t], eta=eta, start="exact", denoise_final=False)
+    law = gaussian_law(
+        solver, process, 0.0, w, grid=[start.t, stop.t], eta=eta, start="exact", denoise_final=False
+    )
     assert law.variance[0] == pytest.approx(stop.alpha**2 * w + stop.sigma**2, rel=1e-11)
 
 
 @pytest.mark.parametrize("strong", [False, True])
 def test_the_planner_knows_its_own_law(strong: bool) -> None:
     """The covariance that matched weights follow is that of the plans, run on basis vectors; on steps over which the noise falls a thousandfold too."""
-    process, solver = srk.VP(), SRK2M(data_variance=2.0, local=0.1, weights="matched", strong=strong)
+    process, solver = (
+        srk.VP(),
+        SRK2M(data_variance=2.0, local=0.1, weights="matched", strong=strong),
+    )
     times = srk.control.Uniform().times(srk.control.Problem(process, solver, 9))
     plans = plan_grid(process, solver, times)
     moments = plans[-1].notes[0].moments
     for k in (0, 12, -1):
-        law = gaussian_law(solver, process, 0.0, float(moments.variances[k]), grid=times, start="exact")
+        law = gaussian_law(
+            solver, process, 0.0, float(moments.variances[k]), grid=times, start="exact"
+        )
         assert moments.covariance[k, 0, 0] == pytest.approx(law.variance[0], rel=1e-9)
 
 
@@ -48,7 +55,9 @@ def test_it_follows_the_path_of_its_bound() -> None:
 
     def fine(solver: SRK2M, seed: int) -> torch.Tensor:
         x = torch.randn(64, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return srk.solve(process, SMOOTH.score(process), solver, x_init=x, steps=640, noise=BrownianNoise(seed)).x
+        return srk.solve(
+            process, SMOOTH.score(process), solver, x_init=x, steps=640, noise=BrownianNoise(seed)
+        ).x
 
     one, two = fine(SRK2M(data_variance=2.0), 3), fine(SRK2M(data_variance=2.0, local=0.3), 3)
     other = fine(SRK2M(data_variance=2.0), 4)
@@ -62,7 +71,14 @@ def test_strong_order_with_the_area() -> None:
         for name, cls in (("srk2s", SRK2S), ("srk2m", SRK2M))
         for strong in (True, False)
     }
-    found = strong_orders(solvers, srk.OU(t_min=0.1, horizon=1.0), SMOOTH, steps=(40, 80, 160), paths=256, reference_steps=960)
+    found = strong_orders(
+        solvers,
+        srk.OU(t_min=0.1, horizon=1.0),
+        SMOOTH,
+        steps=(40, 80, 160),
+        paths=256,
+        reference_steps=960,
+    )
     for name, order in found.items():
         assert order.slope == pytest.approx(1.5 if name.endswith("True") else 1.0, abs=0.15), name
 
@@ -72,7 +88,10 @@ def test_strong_order_with_the_area() -> None:
 def test_it_converges(eta: float, options: dict[str, str]) -> None:
     """Order 2 at least in the law of Gaussian data that no gauge fits: KL falls as steps^-4."""
     solver = SRK2M(data_variance=2.0, local=0.5, **options)  # type: ignore[arg-type]
-    kl = [gaussian_kl(solver, srk.VP(), variance=[0.05, 0.4, 1.5], steps=n, eta=eta) for n in (64, 128)]
+    kl = [
+        gaussian_kl(solver, srk.VP(), variance=[0.05, 0.4, 1.5], steps=n, eta=eta)
+        for n in (64, 128)
+    ]
     assert math.log2(kl[1] / kl[0]) < -3.7
 
 
@@ -80,16 +99,22 @@ def test_infinite_local_is_a_constant_gauge() -> None:
     process = srk.VP()
     plans = [plan_grid(process, s, [1.0, 0.6, 0.3, 0.1]) for s in (SRK2M(), SRK2M(local=math.inf))]
     assert [p.update for p in plans[0]] == [p.update for p in plans[1]]
-    assert len(plan_grid(process, SRK2M(local=1.0), [1.0, 0.6])[0].keep) == 2 * len(plans[0][0].keep)
+    assert len(plan_grid(process, SRK2M(local=1.0), [1.0, 0.6])[0].keep) == 2 * len(
+        plans[0][0].keep
+    )
 
 
 def test_from_infinite_noise() -> None:
     """A process that starts at alpha = 0: the first step is in the gauge of the bound."""
     process = srk.process("flow")
     target = srk.targets.Gaussian(0.0, 0.2)
-    sol = srk.solve(process, target.score(process), "srk2m-local", shape=(20_000, 1), steps=16, seed=0)
+    sol = srk.solve(
+        process, target.score(process), "srk2m-local", shape=(20_000, 1), steps=16, seed=0
+    )
     assert abs(float(sol.x.var()) / 0.2 - 1) < 4 * (2 / 20_000) ** 0.5 + 0.02
-    first = SRK2M(data_variance=2.0, local=0.3).plan_step(Step(process, process.level(process.t_max), process.level(0.8), 1.0))
+    first = SRK2M(data_variance=2.0, local=0.3).plan_step(
+        Step(process, process.level(process.t_max), process.level(0.8), 1.0)
+    )
     assert first.clock == "gauge(2,1)"
 
 
@@ -109,6 +134,7 @@ def test_ahead_of_the_constant_gauge_on_points() -> None:
     """Data without local width, where the whole point is: sqrt(KL) of the state at t_min on N(0, 1e-6) data at 10 calls."""
     process = srk.EDM(sigma_min=0.01, sigma_max=80.0)
     local, matched, constant = (
-        np.sqrt(gaussian_kl(s, process, variance=1e-6, nfe=10)) for s in ("srk2m-local", SRK2M(weights="matched"), "srk2m")
+        np.sqrt(gaussian_kl(s, process, variance=1e-6, nfe=10))
+        for s in ("srk2m-local", SRK2M(weights="matched"), "srk2m")
     )
     assert local < 0.2 * constant and local < matched

@@ -9,7 +9,9 @@ import pytest
 
 import srk
 
-MEASURED = json.loads(files("srk.integrators").joinpath("measured.json").read_text(encoding="utf-8"))
+MEASURED = json.loads(
+    files("srk.integrators").joinpath("measured.json").read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("name", [name for name in srk.solvers() if name != "auto"])

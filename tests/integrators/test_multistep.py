@@ -14,7 +14,9 @@ from srk.integrators import Column, DPMpp2M, DPMpp2MSDE, DPMpp3MSDE, DPMpp3MSDEC
 from srk.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
-LATE = srk.EDM(sigma_min=0.01, sigma_max=3.0)  # starts where the noise is no larger than a few standard deviations of the data
+LATE = srk.EDM(
+    sigma_min=0.01, sigma_max=3.0
+)  # starts where the noise is no larger than a few standard deviations of the data
 
 
 @pytest.mark.parametrize(
@@ -33,14 +35,21 @@ def test_oracles(solver: Integrator, nfe: int, kl: float) -> None:
     assert gaussian_kl(solver, EDM, nfe=nfe) == pytest.approx(kl, rel=0.01)
 
 
-@pytest.mark.parametrize(("solver", "values"), [("dpmpp-2m-sde", (1.4e-2, 5.5e-4, 3.6e-5)), ("dpmpp-3m-sde", (2.8e-2, 3.3e-4, 1.8e-5))])
+@pytest.mark.parametrize(
+    ("solver", "values"),
+    [("dpmpp-2m-sde", (1.4e-2, 5.5e-4, 3.6e-5)), ("dpmpp-3m-sde", (2.8e-2, 3.3e-4, 1.8e-5))],
+)
 def test_second_suite(solver: str, values: tuple[float, ...]) -> None:
     """VP, 16-D Gaussian with eigenvalues logspace(-2, 0.5) and mean 1, NFE 20, 50, 100; two digits each."""
     for nfe, kl in zip((20, 50, 100), values, strict=True):
-        assert gaussian_kl(solver, srk.VP(), variance=np.logspace(-2, 0.5, 16), mean=1.0, nfe=nfe) == pytest.approx(kl, rel=0.05)
+        assert gaussian_kl(
+            solver, srk.VP(), variance=np.logspace(-2, 0.5, 16), mean=1.0, nfe=nfe
+        ) == pytest.approx(kl, rel=0.05)
 
 
-@pytest.mark.parametrize("solver", [DPMpp2MSDE(), DPMpp2MSDE(variant="heun"), DPMpp3MSDE(), DPMpp3MSDECorrected()])
+@pytest.mark.parametrize(
+    "solver", [DPMpp2MSDE(), DPMpp2MSDE(variant="heun"), DPMpp3MSDE(), DPMpp3MSDECorrected()]
+)
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_weak_order_two(solver: Integrator, eta: float) -> None:
     """KL falls as steps^-4, start-up included."""
@@ -77,7 +86,9 @@ def _last_step(solver: Integrator, eta: float, lams: list[float]) -> dict[Column
     ],
 )
 @pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
-def test_polynomials_in_the_half_log_snr(solver: Integrator, degree: int, factor: float, eta: float) -> None:
+def test_polynomials_in_the_half_log_snr(
+    solver: Integrator, degree: int, factor: float, eta: float
+) -> None:
     """What a step adds for D = (lam - lam_0)^k, k the degree, is its exact integral; the shipped 3M gets half of the curvature's.
 
     The three points of the interpolation are lam_0 = 0 and two before it, at uneven distances, so D there is not zero.
@@ -85,13 +96,22 @@ def test_polynomials_in_the_half_log_snr(solver: Integrator, degree: int, factor
     lams = [-0.75, -0.2, 0.0, 0.5]
     coefficients = _last_step(solver, eta, lams)
     columns = [Column("E", 0), Column("m", 0), Column("m", 1)]
-    got = sum(coefficients.get(c, 0.0) * lam**degree for c, lam in zip(columns, [0.0, -0.2, -0.75], strict=True))
+    got = sum(
+        coefficients.get(c, 0.0) * lam**degree
+        for c, lam in zip(columns, [0.0, -0.2, -0.75], strict=True)
+    )
     a, h = 1.0 + eta**2, 0.5
-    exact = quad(lambda lam: a * math.exp(-a * (h - lam)) * lam**degree, 0.0, h, epsabs=1e-14, epsrel=1e-14)[0]
-    if degree == 2:  # the half concerns only the term t^2 of Newton's polynomial, which here is all of D
+    exact = quad(
+        lambda lam: a * math.exp(-a * (h - lam)) * lam**degree, 0.0, h, epsabs=1e-14, epsrel=1e-14
+    )[0]
+    if (
+        degree == 2
+    ):  # the half concerns only the term t^2 of Newton's polynomial, which here is all of D
         exact *= factor
     assert got == pytest.approx(exact, rel=1e-12)
-    assert sum(coefficients.get(c, 0.0) for c in columns) == pytest.approx(-math.expm1(-a * h), rel=1e-13)
+    assert sum(coefficients.get(c, 0.0) for c in columns) == pytest.approx(
+        -math.expm1(-a * h), rel=1e-13
+    )
 
 
 @pytest.mark.parametrize("variant", ["midpoint", "heun"])
@@ -100,20 +120,26 @@ def test_midpoint_and_heun_differ_as_they_should(variant: str) -> None:
     h = 0.3
     coefficients = _last_step(DPMpp2MSDE(variant=variant), 1.0, [0.0, h, 2 * h])  # type: ignore[arg-type]
     p = -math.expm1(-2 * h)
-    assert -coefficients[Column("m", 0)] == pytest.approx(0.5 * p if variant == "midpoint" else 1 - p / (2 * h), rel=1e-13)
+    assert -coefficients[Column("m", 0)] == pytest.approx(
+        0.5 * p if variant == "midpoint" else 1 - p / (2 * h), rel=1e-13
+    )
 
 
 def test_the_first_step_is_ddpm() -> None:
     """Nothing is remembered yet."""
     times = [80.0, 20.0]
     for solver in ("dpmpp-2m-sde", "dpmpp-3m-sde", "dpmpp-3m-sde-corrected"):
-        ours, ddpm = (plan_grid(EDM, srk.solvers()[name], times)[0].update for name in (solver, "ddpm"))
+        ours, ddpm = (
+            plan_grid(EDM, srk.solvers()[name], times)[0].update for name in (solver, "ddpm")
+        )
         assert dict(ours) == pytest.approx(dict(ddpm), rel=1e-14)
 
 
 def test_a_step_from_no_signal_is_not_remembered() -> None:
     """Cosine and flow start at alpha = 0, where half log-SNR differences are infinite: the next step starts anew."""
-    plans = plan_grid(srk.Flow(t_min=0.0), srk.solvers()["dpmpp-3m-sde"], [1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+    plans = plan_grid(
+        srk.Flow(t_min=0.0), srk.solvers()["dpmpp-3m-sde"], [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
+    )
     assert [len(plan.keep) for plan in plans] == [0, 1, 2, 2, 0]
     assert all(math.isfinite(value) for plan in plans for _, value in plan.update)
 
@@ -142,5 +168,7 @@ def test_unknown_variant() -> None:
 def test_options_make_another_plan() -> None:
     """Two variants on one process and grid are two methods, also where plans are remembered."""
     times = [3.0, 1.0, 0.3]
-    midpoint, heun = (plan_grid(EDM, DPMpp2MSDE(variant=v), times)[1].update for v in ("midpoint", "heun"))
+    midpoint, heun = (
+        plan_grid(EDM, DPMpp2MSDE(variant=v), times)[1].update for v in ("midpoint", "heun")
+    )
     assert midpoint != heun

@@ -25,7 +25,9 @@ class Sequential(NoiseSource):
     name = "sequential"
 
     def __init__(self) -> None:
-        self.values = torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        self.values = torch.randn(
+            64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+        )
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None: ...
 
@@ -39,7 +41,9 @@ def network(x: torch.Tensor, stage: Stage) -> torch.Tensor:
     return torch.tanh(x) + stage.level.t
 
 
-def literal(plan: StepPlan, x: torch.Tensor, memory: list[torch.Tensor], noise: Sequential) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def literal(
+    plan: StepPlan, x: torch.Tensor, memory: list[torch.Tensor], noise: Sequential
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """What a plan means, without sharing a line with the executor."""
     values = {Column("x"): x} | {Column("m", i): m for i, m in enumerate(memory)}
     for i, slot in enumerate(plan.slots):
@@ -58,7 +62,11 @@ def literal(plan: StepPlan, x: torch.Tensor, memory: list[torch.Tensor], noise: 
 def plans(draw: st.DrawFn, memory: int) -> StepPlan:
     slots = draw(st.integers(0, 3))
     stages = draw(st.integers(1, 3))
-    always = [Column("x"), *(Column("m", i) for i in range(memory)), *(Column("z", i) for i in range(slots))]
+    always = [
+        Column("x"),
+        *(Column("m", i) for i in range(memory)),
+        *(Column("z", i) for i in range(slots)),
+    ]
 
     def row(stage: int) -> Row:
         columns = always + [Column(kind, i) for i in range(stage) for kind in "XE"]
@@ -84,7 +92,9 @@ def plans(draw: st.DrawFn, memory: int) -> StepPlan:
 
 
 @given(st.data(), st.booleans(), st.booleans())
-def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: bool, fresh: bool) -> None:
+def test_executor_is_a_literal_reading_of_the_plan(
+    data: st.DataObject, reuse: bool, fresh: bool
+) -> None:
     """Three random plans in a row, with buffers re-used or not: equal to the literal meaning of the rows, to rounding."""
     noise = Sequential()
     executor = Executor(network, noise, reuse=reuse, fresh=fresh)
@@ -107,7 +117,14 @@ def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: b
 def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
     """The same plan in one dtype after another: in each to its own rounding, and no factor of one is left for the next."""
     row = ((Column("x"), 0.3), (Column("E", 0), -0.7))
-    plan = StepPlan(LEVEL, LEVEL, (Stage(LEVEL, ((Column("x"), 0.9),)),), row, (((Column("E", 0), 1 / 3),),), (None,))
+    plan = StepPlan(
+        LEVEL,
+        LEVEL,
+        (Stage(LEVEL, ((Column("x"), 0.9),)),),
+        row,
+        (((Column("E", 0), 1 / 3),),),
+        (None,),
+    )
     values = torch.linspace(-1, 1, 40, dtype=torch.float64)
     result = {}
     for each in (torch.float64, dtype):
@@ -115,7 +132,9 @@ def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
         result[each] = outcome.state, *outcome.keep
         assert {tensor.dtype for tensor in result[each]} == {each}
     for ours, exact in zip(result[dtype], result[torch.float64], strict=True):
-        assert torch.allclose(ours.double(), exact, rtol=0, atol=4 * torch.finfo(dtype).eps)  # four roundings of numbers below 1
+        assert torch.allclose(
+            ours.double(), exact, rtol=0, atol=4 * torch.finfo(dtype).eps
+        )  # four roundings of numbers below 1
 
 
 def test_srk2m_needs_four_states() -> None:
@@ -164,7 +183,9 @@ def test_functionals_have_their_covariance(kernels: list[str]) -> None:
     t = np.linspace(a, b, 200_001)
     for i, k in enumerate(kernels):
         for j, m in enumerate(kernels):
-            ours = sum(value * forms[j].terms.get(column, 0.0) for column, value in forms[i].terms.items())
+            ours = sum(
+                value * forms[j].terms.get(column, 0.0) for column, value in forms[i].terms.items()
+            )
             exact = np.trapezoid(functions[k](t) * functions[m](t), t)
             assert ours == pytest.approx(exact, rel=1e-9)
     plan = board.finish(board.evaluate(sum(forms, start=LinearForm({})), LEVEL).value)
@@ -181,7 +202,9 @@ def test_orthonormal_functionals_are_unit_normals() -> None:
     units, forms = board.orthonormal(0.5, 2.0, kernels), board.functionals(0.5, 2.0, kernels)
 
     def vector(form: LinearForm) -> np.ndarray:
-        weights = [(board._slots[column.number].weights, form.number(column)) for column in form.terms]
+        weights = [
+            (board._slots[column.number].weights, form.number(column)) for column in form.terms
+        ]
         return np.sum([np.pad(w, (0, 6 - len(w))) * c for w, c in weights], axis=0)
 
     u, f = np.array([vector(x) for x in units]), np.array([vector(x) for x in forms])
@@ -191,9 +214,12 @@ def test_orthonormal_functionals_are_unit_normals() -> None:
 
 def test_unused_draws_are_not_drawn() -> None:
     process = srk.VP()
-    plan = srk.solvers()["ddpm"].plan_step(Step(process, process.level(1.0), process.level(0.5), eta=0.0))
+    plan = srk.solvers()["ddpm"].plan_step(
+        Step(process, process.level(1.0), process.level(0.5), eta=0.0)
+    )
     assert plan.slots == ()
     assert math.isclose(
         sum(c for k, c in plan.update if k == Column("E")),
-        process.level(0.5).alpha - process.level(1.0).alpha * process.level(0.5).sigma / process.level(1.0).sigma,
+        process.level(0.5).alpha
+        - process.level(1.0).alpha * process.level(0.5).sigma / process.level(1.0).sigma,
     )

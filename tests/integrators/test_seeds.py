@@ -18,7 +18,9 @@ from srk.noise import NoiseSource
 from srk.processes import Level
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5])
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5]
+)
 
 Replay = Callable[[Tensor], NoiseSource]
 Normal = Callable[..., Tensor]
@@ -48,7 +50,9 @@ def test_published_weights(nfe: int, kl: float) -> None:
 )
 def test_orders(solver: Integrator, eta: float, order: int, tolerance: float) -> None:
     """Weak order 2 with noise, the third stage of SEEDS-3 notwithstanding; 2 and 3 without."""
-    assert weak_order(solver, srk.VP(), steps=(128, 256, 512), eta=eta).slope == pytest.approx(order, abs=tolerance)
+    assert weak_order(solver, srk.VP(), steps=(128, 256, 512), eta=eta).slope == pytest.approx(
+        order, abs=tolerance
+    )
 
 
 def test_values_of_others() -> None:
@@ -56,13 +60,19 @@ def test_values_of_others() -> None:
     score = TARGET.score(EDM)
 
     def run(solver: str | Integrator) -> Tensor:
-        return srk.solve(EDM, score, solver, shape=(4, 2), steps=12, seed=0, eta=0.0, dtype=torch.float64).x
+        return srk.solve(
+            EDM, score, solver, shape=(4, 2), steps=12, seed=0, eta=0.0, dtype=torch.float64
+        ).x
 
     assert torch.allclose(run("seeds-2"), run("dpmpp-2s-ancestral"), rtol=1e-12, atol=1e-13)
-    assert torch.allclose(run(SEEDS2(weights="phi2", node=0.75)), run("etd-sra1"), rtol=1e-12, atol=1e-13)
+    assert torch.allclose(
+        run(SEEDS2(weights="phi2", node=0.75)), run("etd-sra1"), rtol=1e-12, atol=1e-13
+    )
 
 
-@pytest.mark.parametrize("solver", [SEEDS2(), SEEDS2(node=0.3), SEEDS2(node=1.0), SEEDS3(), SEEDS3(nodes=(0.2, 0.9))])
+@pytest.mark.parametrize(
+    "solver", [SEEDS2(), SEEDS2(node=0.3), SEEDS2(node=1.0), SEEDS3(), SEEDS3(nodes=(0.2, 0.9))]
+)
 @pytest.mark.parametrize("eta", [0.5, 1.0, 1.4])
 def test_noise_of_stages_and_update(solver: Integrator, eta: float) -> None:
     """Covariance of the noise in every stage and in the update: that of the linear SDE, Cov(N_s, N_t) = e^{-a(t - s)} Var N_s."""
@@ -78,11 +88,20 @@ def test_noise_of_stages_and_update(solver: Integrator, eta: float) -> None:
         return level.r**2 * -math.expm1(-2.0 * e * (level.lam - step.start.lam))
 
     # rows are in the scale of x, which for EDM is that of u
-    expected = [[math.exp(-a * abs(p.lam - q.lam)) * variance(p if p.lam <= q.lam else q) for q in levels] for p in levels]
+    expected = [
+        [math.exp(-a * abs(p.lam - q.lam)) * variance(p if p.lam <= q.lam else q) for q in levels]
+        for p in levels
+    ]
     assert matrix @ matrix.T == pytest.approx(np.array(expected), rel=1e-10)
 
 
-def comfy_seeds_3(denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: list[float], eta: float, draws: Tensor) -> Tensor:
+def comfy_seeds_3(
+    denoise: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    sigmas: list[float],
+    eta: float,
+    draws: Tensor,
+) -> Tensor:
     """SEEDS-3 for alpha = 1 as in ComfyUI's notation: h_eta = h (1 + eta), noise of three sub-intervals decayed by e^{-h eta}."""
     rest = iter(draws)
     r1, r2 = 1.0 / 3.0, 2.0 / 3.0
@@ -124,8 +143,19 @@ def test_seeds_3_in_other_words(eta: float, replay: Replay, normal: Normal) -> N
     """Step by step against the equations as ComfyUI writes them; its eta is our eta squared."""
     sigmas = [80.0 * (0.05 / 80.0) ** (i / 9) for i in range(10)]
     x, draws = normal(3, 2, seed=1) * 80.0, normal(27, 3, 2, seed=2)
-    theirs = comfy_seeds_3(lambda u, s: TARGET.denoise(u, Level(s, 1.0, s, -math.log(s))), x, sigmas, eta**2, draws)
-    ours = srk.solve(EDM, TARGET.score(EDM), "seeds-3", x_init=x, grid=sigmas, eta=eta, noise=replay(draws), denoise_final=False).x
+    theirs = comfy_seeds_3(
+        lambda u, s: TARGET.denoise(u, Level(s, 1.0, s, -math.log(s))), x, sigmas, eta**2, draws
+    )
+    ours = srk.solve(
+        EDM,
+        TARGET.score(EDM),
+        "seeds-3",
+        x_init=x,
+        grid=sigmas,
+        eta=eta,
+        noise=replay(draws),
+        denoise_final=False,
+    ).x
     assert torch.allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 

@@ -21,19 +21,28 @@ from srk.planning import plan_grid
 pytestmark = pytest.mark.usefixtures("global_rng_untouched")
 
 
-def started(shape: tuple[int, ...] = (4, 3), seed: int = 0, dtype: torch.dtype = torch.float64, **options: object) -> BrownianNoise:
+def started(
+    shape: tuple[int, ...] = (4, 3),
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    **options: object,
+) -> BrownianNoise:
     noise = BrownianNoise(seed, **options)  # type: ignore[arg-type]
     noise.start(shape, dtype, torch.device("cpu"))
     return noise
 
 
-def join(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], s: float, u: float, t: float) -> tuple[Tensor, Tensor]:
+def join(
+    left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], s: float, u: float, t: float
+) -> tuple[Tensor, Tensor]:
     """(W, H) of [s, t] from those of [s, u] and [u, t]: numerics note, section 7."""
     (w1, h1), (w2, h2) = left, right
     return w1 + w2, ((t - u) * (h2 + w1 / 2) + (u - s) * (h1 - w2 / 2)) / (t - s)
 
 
-def refined(noise: BrownianNoise, clock: str, points: list[float], rng: np.random.Generator) -> list[tuple[Tensor, Tensor]]:
+def refined(
+    noise: BrownianNoise, clock: str, points: list[float], rng: np.random.Generator
+) -> list[tuple[Tensor, Tensor]]:
     """(W, H) between neighbouring points, after asking for stretches between them in a random order."""
     for _ in range(3 * len(points)):
         i, j = sorted(rng.choice(len(points), 2, replace=False))
@@ -62,7 +71,9 @@ def test_the_law_of_w_and_h_after_random_refinements(levels: int, span: str) -> 
         assert scipy.stats.kstest(column.numpy(), "norm").pvalue > 1e-4
     z = torch.stack(columns, 1)
     covariance = z.T @ z / n  # of W and H, and across intervals
-    assert (covariance - torch.eye(z.shape[1], dtype=torch.float64)).abs().max() < 4.5 * math.sqrt(2 / n)
+    assert (covariance - torch.eye(z.shape[1], dtype=torch.float64)).abs().max() < 4.5 * math.sqrt(
+        2 / n
+    )
 
 
 def test_increments_and_areas_add_up_to_rounding() -> None:
@@ -98,7 +109,11 @@ def test_beyond_w_and_h_draws_are_independent_and_agree_between_slots() -> None:
     noise = started((n, 1))
     s = math.sqrt(0.5)
     out = [torch.empty(n, 1, dtype=torch.float64) for _ in range(4)]
-    for slot, z in zip([Slot(1, 2), Slot(1, 2, (0, 1)), Slot(1, 2, (0, s, s)), Slot(1, 2, (0, 0, 1))], out, strict=True):
+    for slot, z in zip(
+        [Slot(1, 2), Slot(1, 2, (0, 1)), Slot(1, 2, (0, s, s)), Slot(1, 2, (0, 0, 1))],
+        out,
+        strict=True,
+    ):
         noise.draw(slot, "clock", z)
     torch.testing.assert_close(out[2], s * out[1] + s * out[3])
     z = torch.cat([out[0], out[1], out[3]], 1)
@@ -116,10 +131,15 @@ def test_a_point_off_by_rounding_is_the_same_point() -> None:
     noise = started()
     w, _ = noise.increment("clock", 0.3, 0.7)
     w = w.clone()
-    torch.testing.assert_close(noise.increment("clock", math.nextafter(0.3, 1), math.nextafter(0.7, 1))[0], w)
+    torch.testing.assert_close(
+        noise.increment("clock", math.nextafter(0.3, 1), math.nextafter(0.7, 1))[0], w
+    )
     for end in (1.0, 0.25, -0.5):  # ends of octaves
         for t in (math.nextafter(end, -9), math.nextafter(end, 9)):
-            torch.testing.assert_close(noise.increment("clock", t, end + 3)[0], noise.increment("clock", end, end + 3)[0].clone())
+            torch.testing.assert_close(
+                noise.increment("clock", t, end + 3)[0],
+                noise.increment("clock", end, end + 3)[0].clone(),
+            )
 
 
 def test_intervals_without_length_or_end_are_still_unit_normals() -> None:
@@ -143,10 +163,16 @@ def test_coarse_points_come_first() -> None:
     assert _coarseness(3) == [0, 0, 0, 0]
 
 
-def path_on(steps: int, solver: object = "ddpm", levels: int = 1, grid: str = "log-snr") -> tuple[list[float], list[Tensor]]:
+def path_on(
+    steps: int, solver: object = "ddpm", levels: int = 1, grid: str = "log-snr"
+) -> tuple[list[float], list[Tensor]]:
     """The clock's points and the path at them, in the order in which a run asks."""
     process, method = srk.VP(), integrator(solver)  # type: ignore[arg-type]
-    plans = plan_grid(process, method, srk.control.as_grid(grid).times(srk.control.Problem(process, method, steps)))
+    plans = plan_grid(
+        process,
+        method,
+        srk.control.as_grid(grid).times(srk.control.Problem(process, method, steps)),
+    )
     noise = started((2, 2), levels=levels)
     noise.prepare(plans)
     points, values = [plans[0].slots[0].start], [torch.zeros(2, 2, dtype=torch.float64)]
@@ -189,35 +215,54 @@ def test_other_grids_share_the_path_more_closely_with_more_levels() -> None:
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "dpmpp-sde", "etd-sra1", "sra1"])
 def test_a_batch_of_64_is_eight_batches_of_8_bit_for_bit(make: type, solver: str) -> None:
     process = srk.VP()
-    score = srk.targets.GaussianMixture([0.4, 0.6], [[-1.0] * 3, [0.5] * 3], [0.3, 0.3]).score(process)
+    score = srk.targets.GaussianMixture([0.4, 0.6], [[-1.0] * 3, [0.5] * 3], [0.3, 0.3]).score(
+        process
+    )
 
     def run(batch: int, first: int) -> Tensor:
-        return srk.solve(process, score, solver, shape=(batch, 3), steps=6, noise=make(3, first_index=first)).x
+        return srk.solve(
+            process, score, solver, shape=(batch, 3), steps=6, noise=make(3, first_index=first)
+        ).x
 
     whole = run(64, 0)
     assert whole.dtype == torch.float32
     assert torch.equal(whole, torch.cat([run(8, first) for first in range(0, 64, 8)]))
-    assert torch.equal(whole[[5, 3]], srk.solve(process, score, solver, shape=(2, 3), steps=6, noise=make(3, indices=[5, 3])).x)
+    assert torch.equal(
+        whole[[5, 3]],
+        srk.solve(process, score, solver, shape=(2, 3), steps=6, noise=make(3, indices=[5, 3])).x,
+    )
 
 
 def test_the_sample_is_the_same_up_to_rounding_in_float64() -> None:
     process = srk.VP()
     score = srk.targets.Gaussian([0.5] * 3, 0.04).score(process)
     single, double = (
-        srk.solve(process, score, shape=(4, 3), steps=10, noise="brownian", seed=0, dtype=d).x.double()
+        srk.solve(
+            process, score, shape=(4, 3), steps=10, noise="brownian", seed=0, dtype=d
+        ).x.double()
         for d in (torch.float32, torch.float64)
     )
     torch.testing.assert_close(single, double, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("ddpm", 1.0), (SRK2S(strong=True), 1.5)], ids=["ddpm", "srk2s(strong)"])
-def test_images_of_one_seed_approach_each_other_at_the_strong_order(solver: object, order: float) -> None:
+@pytest.mark.parametrize(
+    ("solver", "order"), [("ddpm", 1.0), (SRK2S(strong=True), 1.5)], ids=["ddpm", "srk2s(strong)"]
+)
+def test_images_of_one_seed_approach_each_other_at_the_strong_order(
+    solver: object, order: float
+) -> None:
     # An overlapping mixture, so that no sample switches mode; sigma from 20 to 0.1, where the step count is in the asymptotic range
     process = srk.EDM(sigma_min=0.1, sigma_max=20.0)
     score = srk.targets.GaussianMixture([0.5, 0.5], [[-0.4], [0.4]], [0.5, 0.6]).score(process)
 
     def run(steps: int, seed: int = 1) -> Tensor:
-        options = {"steps": steps, "noise": "brownian", "seed": seed, "dtype": torch.float64, "denoise_final": False}
+        options = {
+            "steps": steps,
+            "noise": "brownian",
+            "seed": seed,
+            "dtype": torch.float64,
+            "denoise_final": False,
+        }
         return srk.solve(process, score, solver, shape=(2000, 1), **options).x  # type: ignore[arg-type]
 
     x = {n: run(n) for n in (25, 50, 100, 200)}
@@ -257,7 +302,14 @@ def test_the_torchsde_view() -> None:
 
     noise = started((5, 2))
     path = noise.as_torchsde("time", 0.0, 1.0)
-    y = torchsde.sdeint(SDE(), torch.zeros(5, 2, dtype=torch.float64), torch.tensor([0.0, 1.0]), bm=path, method="euler", dt=0.125)[-1]
+    y = torchsde.sdeint(
+        SDE(),
+        torch.zeros(5, 2, dtype=torch.float64),
+        torch.tensor([0.0, 1.0]),
+        bm=path,
+        method="euler",
+        dt=0.125,
+    )[-1]
     expected = torch.zeros(5, 2, dtype=torch.float64)
     for k in range(8):
         expected = expected - expected / 8 + noise.increment("time", k / 8, (k + 1) / 8)[0]

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.usefixtures("global_rng_untouched")
 
 
 def fill(
-    shape: tuple[int, ...], *name: str | float, dtype: torch.dtype = torch.float32, seed: int | None = 0, **which: object
+    shape: tuple[int, ...],
+    *name: str | float,
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = 0,
+    **which: object,
 ) -> torch.Tensor:
     normals = SampleNormals(seed, **which)  # type: ignore[arg-type]
     normals.start(shape)
@@ -52,7 +56,9 @@ def test_elements_of_a_sample_samples_draws_and_seeds_are_independent() -> None:
     correlation = z.T @ z / n - torch.eye(64, dtype=torch.float64)
     assert correlation.abs().max() < 5.5 / math.sqrt(n)
     squares = (z**2 - 1) / math.sqrt(2)
-    assert (squares.T @ squares / n)[~torch.eye(64, dtype=torch.bool)].abs().max() < 6 / math.sqrt(n)
+    assert (squares.T @ squares / n)[~torch.eye(64, dtype=torch.bool)].abs().max() < 6 / math.sqrt(
+        n
+    )
 
 
 @pytest.mark.parametrize("event", [(1,), (5,), (3, 4, 4), (3, 32, 32)])
@@ -83,8 +89,12 @@ def test_golden_numbers_are_those_of_numpy_philox() -> None:
     bits = np.asarray(words).view(np.uint32)
     u = ((bits[:4] & 0x7FFFFFFF) + 1.0) / 2.0**31
     angle = bits[4:].view(np.int32) * math.pi / 2.0**31
-    expected = np.concatenate([np.sqrt(-2 * np.log(u)) * np.cos(angle), np.sqrt(-2 * np.log(u)) * np.sin(angle)])
-    np.testing.assert_allclose(fill((1, 8), "draw", 1.5, first_index=3)[0].numpy(), expected, rtol=0, atol=2e-6)
+    expected = np.concatenate(
+        [np.sqrt(-2 * np.log(u)) * np.cos(angle), np.sqrt(-2 * np.log(u)) * np.sin(angle)]
+    )
+    np.testing.assert_allclose(
+        fill((1, 8), "draw", 1.5, first_index=3)[0].numpy(), expected, rtol=0, atol=2e-6
+    )
 
 
 def test_negative_zero_is_zero_and_large_indices_and_seeds_are_fine() -> None:
@@ -103,7 +113,9 @@ def test_negative_zero_is_zero_and_large_indices_and_seeds_are_fine() -> None:
         ({"seed": 0, "indices": [0.5]}, ArgumentTypeError, "must be an int"),
     ],
 )
-def test_bad_arguments_say_what_is_wrong(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+def test_bad_arguments_say_what_is_wrong(
+    arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         SampleNormals(**arguments)  # type: ignore[arg-type]
 

@@ -12,12 +12,17 @@ import torch
 from srk.noise import philox
 from srk.noise.counter import SampleNormals
 
-needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler; none here")
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="needs a C++ compiler; none here"
+)
 
 
 def numpys(stretches: list[philox.Stretch]) -> np.ndarray:
     """By the constructor of NumPy's generator, which takes key and counter as integers."""
-    words = [np.random.Philox(key=int.from_bytes(key, "little"), counter=counter).random_raw(4 * n) for key, counter, n in stretches]
+    words = [
+        np.random.Philox(key=int.from_bytes(key, "little"), counter=counter).random_raw(4 * n)
+        for key, counter, n in stretches
+    ]
     return np.concatenate(words).view(np.int32)
 
 
@@ -25,8 +30,14 @@ def stretches() -> list[philox.Stretch]:
     """Lengths around the number of lanes, counters up to 128 bits, some of which carry into the second word on the way."""
     rng = np.random.default_rng(0)
     lengths = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 1000]
-    far = [(rng.bytes(16), int(rng.integers(1 << 63)) * int(rng.integers(1 << 62)), n) for n in lengths]
-    return far + [((1 << 64 | 5).to_bytes(16, "little"), counter, n) for n in lengths for counter in (0, (1 << 64) - 1, (1 << 64) - 20)]
+    far = [
+        (rng.bytes(16), int(rng.integers(1 << 63)) * int(rng.integers(1 << 62)), n) for n in lengths
+    ]
+    return far + [
+        ((1 << 64 | 5).to_bytes(16, "little"), counter, n)
+        for n in lengths
+        for counter in (0, (1 << 64) - 1, (1 << 64) - 20)
+    ]
 
 
 @needs_compiler
@@ -56,10 +67,17 @@ def test_the_reference_sets_key_and_counter() -> None:
 
 
 @pytest.mark.parametrize(
-    "which", [{"seed": 3, "first_index": 5}, {"seed": 3, "indices": [4, 5, 9, 0]}, {"seed": None, "seeds": [3, 8, 3, 1]}]
+    "which",
+    [
+        {"seed": 3, "first_index": 5},
+        {"seed": 3, "indices": [4, 5, 9, 0]},
+        {"seed": None, "seeds": [3, 8, 3, 1]},
+    ],
 )
 @pytest.mark.parametrize("compiler", [pytest.param(True, marks=needs_compiler), False])
-def test_a_batch_has_the_words_of_its_samples(which: dict[str, object], compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_has_the_words_of_its_samples(
+    which: dict[str, object], compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not compiler:
         monkeypatch.setattr(philox, "compiled", lambda: None)
     source = SampleNormals(**which)  # type: ignore[arg-type]

@@ -37,7 +37,10 @@ def test_one_source_object_serves_several_runs_alike() -> None:
 def test_the_initial_state_is_a_stream_of_its_own() -> None:
     # The same start at every number of steps, and not one of the step draws
     starts = [
-        srk.solve(PROCESS, SCORE, "ddpm", shape=(4, 3), steps=n, noise="keyed", seed=0, save="x").trajectory.values[0] for n in (3, 7)
+        srk.solve(
+            PROCESS, SCORE, "ddpm", shape=(4, 3), steps=n, noise="keyed", seed=0, save="x"
+        ).trajectory.values[0]
+        for n in (3, 7)
     ]
     assert torch.equal(*starts)
 
@@ -57,7 +60,9 @@ def test_zero_noise_is_the_start_without_noise_on_the_way() -> None:
     x = run(noise="zero", seed=0, save="x").trajectory.values  # type: ignore[union-attr]
     assert torch.equal(x[0], run(noise="generator", seed=0, save="x").trajectory.values[0])  # type: ignore[union-attr]
     one = srk.solve(PROCESS, SCORE, "ddpm", x_init=x[0], steps=5, noise="zero", seed=1).x
-    assert torch.equal(one, run(noise="zero", seed=0).x)  # nothing but the start depends on the seed
+    assert torch.equal(
+        one, run(noise="zero", seed=0).x
+    )  # nothing but the start depends on the seed
 
 
 def test_a_function_fills_or_returns() -> None:
@@ -66,7 +71,9 @@ def test_a_function_fills_or_returns() -> None:
 
     a, b = generator(), generator()
     filled = run(noise=lambda slot, clock, out: out.normal_(generator=a)).x
-    returned = run(noise=CallableNoise(lambda slot, clock, out: torch.randn(out.shape, generator=b))).x
+    returned = run(
+        noise=CallableNoise(lambda slot, clock, out: torch.randn(out.shape, generator=b))
+    ).x
     assert torch.equal(filled, returned)
     assert torch.equal(filled, run(noise="generator", seed=0).x)
 

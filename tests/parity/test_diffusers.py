@@ -50,9 +50,14 @@ from srk.integrators.phi import psi
 from srk.noise import ReplayNoise
 from srk.processes import Level, VPDiscrete
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5])
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.4, 0.6, 0.5]
+)
 BATCH = 3
 EXACT = 1e-12
 
@@ -86,7 +91,9 @@ Make = Callable[..., Any]
 def scheduler(module_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Make:
     """A scheduler by name, computing in float64 (unless double=False), whose draws are the given ones in order."""
 
-    def make(name: str, steps: int, draws: Tensor | None = None, *, double: bool = True, **config: Any) -> Any:
+    def make(
+        name: str, steps: int, draws: Tensor | None = None, *, double: bool = True, **config: Any
+    ) -> Any:
         module = module_of(name)
         if double:
             for library in ("torch", "np"):
@@ -94,7 +101,9 @@ def scheduler(module_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) 
                     monkeypatch.setattr(module, library, _Double(getattr(module, library)))
         if draws is not None:
             rest = iter(draws)
-            monkeypatch.setattr(module, "randn_tensor", lambda *args, **kwargs: next(rest), raising=True)
+            monkeypatch.setattr(
+                module, "randn_tensor", lambda *args, **kwargs: next(rest), raising=True
+            )
         made = getattr(module, name)(**config)
         made.set_timesteps(steps)
         return made
@@ -133,7 +142,16 @@ def run_ours(
     **options: Any,
 ) -> Tensor:
     noise = None if draws is None else ReplayNoise(draws)
-    return srk.solve(process, TARGET.score(process), solver, x_init=x, grid=list(times), noise=noise, denoise_final=final, **options).x
+    return srk.solve(
+        process,
+        TARGET.score(process),
+        solver,
+        x_init=x,
+        grid=list(times),
+        noise=noise,
+        denoise_final=final,
+        **options,
+    ).x
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -168,7 +186,15 @@ class Run:
         return run_peer(self.scheduler, levels, normal(BATCH, 2, seed=1), **options)
 
     def ours(self, solver: str | Integrator, **options: Any) -> Tensor:
-        return run_ours(self.process, solver, self.times, normal(BATCH, 2, seed=1), self.draws, final=self.ends_at is None, **options)
+        return run_ours(
+            self.process,
+            solver,
+            self.times,
+            normal(BATCH, 2, seed=1),
+            self.draws,
+            final=self.ends_at is None,
+            **options,
+        )
 
 
 GRIDS = [(8, "linspace"), (15, "leading"), (20, "trailing")]
@@ -185,7 +211,11 @@ def test_ddpm(scheduler: Make, spacing: str, solver: str) -> None:
     Its step goes to t - 1000 // steps, which is a point of its grid if `steps` divides 1000 and the spacing is not "linspace".
     """
     draws = normal(20, BATCH, 2, seed=2)
-    run = Run(scheduler("DDPMScheduler", 20, draws, clip_sample=False, timestep_spacing=spacing), draws, ends_at=None)
+    run = Run(
+        scheduler("DDPMScheduler", 20, draws, clip_sample=False, timestep_spacing=spacing),
+        draws,
+        ends_at=None,
+    )
     # "trailing" ends above index 0: the last step should add no noise, but its variance is clamped at 1e-20
     assert_equal(run.ours(solver, eta=1.0), run.theirs(), 1e-9)
 
@@ -216,12 +246,31 @@ def test_ddim(scheduler: Make, eta: float) -> None:
     ],
 )
 def test_dpm_multistep(
-    scheduler: Make, steps: int, spacing: str, algorithm: str, order: int, kind: str, solver: str | Integrator, eta: float
+    scheduler: Make,
+    steps: int,
+    spacing: str,
+    algorithm: str,
+    order: int,
+    kind: str,
+    solver: str | Integrator,
+    eta: float,
 ) -> None:
     """DPMSolverMultistepScheduler, orders 1 to 3 of the ODE and 1 and 2 of the SDE; order 3 starts with solver_type "heun"."""
     draws = normal(steps, BATCH, 2, seed=2)
-    config = {"algorithm_type": algorithm, "solver_order": order, "solver_type": kind, "timestep_spacing": spacing}
-    made = scheduler("DPMSolverMultistepScheduler", steps, draws, lower_order_final=False, final_sigmas_type="sigma_min", **config)
+    config = {
+        "algorithm_type": algorithm,
+        "solver_order": order,
+        "solver_type": kind,
+        "timestep_spacing": spacing,
+    }
+    made = scheduler(
+        "DPMSolverMultistepScheduler",
+        steps,
+        draws,
+        lower_order_final=False,
+        final_sigmas_type="sigma_min",
+        **config,
+    )
     run = Run(made, draws)
     assert_equal(run.ours(solver, eta=eta), run.theirs())
 
@@ -230,7 +279,9 @@ def test_dpm_multistep(
 class WrongSign(DPMpp3MSDE):
     """diffusers' sde-dpmsolver++ of order 3: weight -(1/2 + psi_1/x) on the second-order term; half the curvature is 1/2 - psi_1/x."""
 
-    def _correction(self, history: list[tuple[LinearForm, float]], h: float, ah: float) -> LinearForm:
+    def _correction(
+        self, history: list[tuple[LinearForm, float]], h: float, ah: float
+    ) -> LinearForm:
         if len(history) < 3:
             return super()._correction(history, h, ah)
         (d, lam), (d1, lam1), (d2, lam2) = history
@@ -243,8 +294,18 @@ class WrongSign(DPMpp3MSDE):
 def test_sde_dpmsolver_3_has_a_wrong_sign(scheduler: Make) -> None:
     """Order 3 of sde-dpmsolver++ differs from `dpmpp-3m-sde` by the sign of 1/2 in one coefficient, and by nothing else."""
     draws = normal(20, BATCH, 2, seed=2)
-    config = {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun", "lower_order_final": False}
-    run = Run(scheduler("DPMSolverMultistepScheduler", 20, draws, final_sigmas_type="sigma_min", **config), draws)
+    config = {
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_order": 3,
+        "solver_type": "heun",
+        "lower_order_final": False,
+    }
+    run = Run(
+        scheduler(
+            "DPMSolverMultistepScheduler", 20, draws, final_sigmas_type="sigma_min", **config
+        ),
+        draws,
+    )
     theirs = run.theirs()
     assert_equal(run.ours(WrongSign(), eta=1.0), theirs)
     assert difference(run.ours("dpmpp-3m-sde", eta=1.0), theirs) > 1e-3
@@ -257,7 +318,14 @@ def single_step(
 
     Its stages are the points of its grid, which no spacing of its own puts in the middle of a step; so it is given the sigmas.
     """
-    made = scheduler("DPMSolverSinglestepScheduler", steps, draws, solver_order=orders, lower_order_final=False, **config)
+    made = scheduler(
+        "DPMSolverSinglestepScheduler",
+        steps,
+        draws,
+        solver_order=orders,
+        lower_order_final=False,
+        **config,
+    )
     process = process_of(made)
     top, bottom = float(process.lam(990.0)), float(process.lam(3.0))
     lams = [top + (bottom - top) * i / steps for i in range(steps + 1)]
@@ -275,7 +343,9 @@ def single_step(
         ("dpmsolver", "midpoint", "dpm-solver-2"),
     ],
 )
-def test_dpm_single_step(scheduler: Make, algorithm: str, kind: str, solver: str | Integrator) -> None:
+def test_dpm_single_step(
+    scheduler: Make, algorithm: str, kind: str, solver: str | Integrator
+) -> None:
     """DPMSolverSinglestepScheduler of order 2: DPM-Solver++(2S) is `seeds-2` and `dpmpp-2s-ancestral` at eta = 0; DPM-Solver-2."""
     config = {"algorithm_type": algorithm, "solver_type": kind, "final_sigmas_type": "sigma_min"}
     _, process, times, theirs = single_step(scheduler, 2, 16, **config)
@@ -285,17 +355,33 @@ def test_dpm_single_step(scheduler: Make, algorithm: str, kind: str, solver: str
 def test_dpm_single_step_3_is_another_method(scheduler: Make) -> None:
     """Its order 3 takes the slope of the second stage by solver_type too, and with "heun" the curvature of all three; none of ours does."""
     for kind in ("midpoint", "heun"):
-        config = {"algorithm_type": "dpmsolver++", "solver_type": kind, "final_sigmas_type": "sigma_min"}
+        config = {
+            "algorithm_type": "dpmsolver++",
+            "solver_type": kind,
+            "final_sigmas_type": "sigma_min",
+        }
         _, process, times, theirs = single_step(scheduler, 3, 18, **config)
-        assert 1e-6 < difference(run_ours(process, "seeds-3", times, normal(BATCH, 2, seed=1), eta=0.0), theirs) < 0.1
+        assert (
+            1e-6
+            < difference(
+                run_ours(process, "seeds-3", times, normal(BATCH, 2, seed=1), eta=0.0), theirs
+            )
+            < 0.1
+        )
 
 
 def test_single_step_sde_draws_its_stage_anew(scheduler: Make) -> None:
     """The SDE variant of order 2 draws the noise of stage and update independently: `seeds-2` but for that, and less accurate."""
     draws = normal(16, BATCH, 2, seed=2)
-    config = {"algorithm_type": "sde-dpmsolver++", "solver_type": "midpoint", "final_sigmas_type": "sigma_min"}
+    config = {
+        "algorithm_type": "sde-dpmsolver++",
+        "solver_type": "midpoint",
+        "final_sigmas_type": "sigma_min",
+    }
     _, process, times, theirs = single_step(scheduler, 2, 16, draws, **config)
-    assert_equal(run_ours(process, _IndependentStage(), times, normal(BATCH, 2, seed=1), draws), theirs)
+    assert_equal(
+        run_ours(process, _IndependentStage(), times, normal(BATCH, 2, seed=1), draws), theirs
+    )
     law = srk.analysis.gaussian_kl
     assert law(_IndependentStage(), srk.VP(), steps=24) > 3.0 * law("seeds-2", srk.VP(), steps=24)
 
@@ -313,9 +399,16 @@ class _IndependentStage(Integrator):
         first = board.evaluate(board.state, start)
         u = board.state / start.alpha
         z1, z2 = board.normal(0.0, 1.0), board.normal(1.0, 2.0)
-        stage = u * math.exp(-0.5 * x) + first.value * psi(0, 0.5 * x) + z1 * (level.r * math.sqrt(psi(0, 0.5 * x)))
+        stage = (
+            u * math.exp(-0.5 * x)
+            + first.value * psi(0, 0.5 * x)
+            + z1 * (level.r * math.sqrt(psi(0, 0.5 * x)))
+        )
         node = board.evaluate(stage * level.alpha, level)
-        return board.finish((u * math.exp(-x) + node.value * psi(0, x) + z2 * (stop.r * math.sqrt(psi(0, x)))) * stop.alpha)
+        return board.finish(
+            (u * math.exp(-x) + node.value * psi(0, x) + z2 * (stop.r * math.sqrt(psi(0, x))))
+            * stop.alpha
+        )
 
 
 # -- DEIS, UniPC, SA-Solver ---------------------------------------------------------------------------------------------
@@ -325,7 +418,13 @@ class _IndependentStage(Integrator):
 @pytest.mark.parametrize(("order", "solver"), [(1, "ddim"), (2, "deis-2"), (3, "deis-3")])
 def test_deis(scheduler: Make, steps: int, spacing: str, order: int, solver: str) -> None:
     """DEISMultistepScheduler (log-rho), orders 1 to 3."""
-    made = scheduler("DEISMultistepScheduler", steps, solver_order=order, lower_order_final=False, timestep_spacing=spacing)
+    made = scheduler(
+        "DEISMultistepScheduler",
+        steps,
+        solver_order=order,
+        lower_order_final=False,
+        timestep_spacing=spacing,
+    )
     run = Run(made)
     assert_equal(run.ours(solver, eta=0.0), run.theirs())
 
@@ -334,24 +433,63 @@ def test_deis(scheduler: Make, steps: int, spacing: str, order: int, solver: str
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 @pytest.mark.parametrize(("order", "solver"), [(2, UniPC2), (3, UniPC3)])
 @pytest.mark.parametrize("corrector", [True, False])
-def test_unipc(scheduler: Make, steps: int, spacing: str, variant: str, order: int, solver: type[UniPC2], corrector: bool) -> None:
+def test_unipc(
+    scheduler: Make,
+    steps: int,
+    spacing: str,
+    variant: str,
+    order: int,
+    solver: type[UniPC2],
+    corrector: bool,
+) -> None:
     """UniPCMultistepScheduler, orders 2 and 3, both B(h), with the corrector and without."""
-    config = {"solver_type": variant, "solver_order": order, "timestep_spacing": spacing, "final_sigmas_type": "sigma_min"}
+    config = {
+        "solver_type": variant,
+        "solver_order": order,
+        "timestep_spacing": spacing,
+        "final_sigmas_type": "sigma_min",
+    }
     off = [] if corrector else list(range(steps))
-    run = Run(scheduler("UniPCMultistepScheduler", steps, lower_order_final=False, disable_corrector=off, **config))
+    run = Run(
+        scheduler(
+            "UniPCMultistepScheduler",
+            steps,
+            lower_order_final=False,
+            disable_corrector=off,
+            **config,
+        )
+    )
     assert_equal(run.ours(solver(variant=variant, corrector=corrector)), run.theirs())
 
 
 @pytest.mark.parametrize(("steps", "spacing"), GRIDS[1:])
-@pytest.mark.parametrize(("predictor", "corrector"), [(1, 1), (2, 2), (3, 3), (3, 4), (4, 4), (1, 3), (4, 1)])
+@pytest.mark.parametrize(
+    ("predictor", "corrector"), [(1, 1), (2, 2), (3, 3), (3, 4), (4, 4), (1, 3), (4, 1)]
+)
 @pytest.mark.parametrize("eta", [0.6, 1.0])
-def test_sa_solver(scheduler: Make, steps: int, spacing: str, predictor: int, corrector: int, eta: float) -> None:
+def test_sa_solver(
+    scheduler: Make, steps: int, spacing: str, predictor: int, corrector: int, eta: float
+) -> None:
     """SASolverScheduler with constant tau, all orders, in float64; its order-2 weights are those of few_steps."""
     draws = normal(steps, BATCH, 2, seed=2)
-    config = {"predictor_order": predictor, "corrector_order": corrector, "timestep_spacing": spacing, "lower_order_final": False}
-    made = scheduler("SASolverScheduler", steps, draws, tau_func=lambda t: torch.tensor(eta, dtype=torch.float64), **config)
+    config = {
+        "predictor_order": predictor,
+        "corrector_order": corrector,
+        "timestep_spacing": spacing,
+        "lower_order_final": False,
+    }
+    made = scheduler(
+        "SASolverScheduler",
+        steps,
+        draws,
+        tau_func=lambda t: torch.tensor(eta, dtype=torch.float64),
+        **config,
+    )
     run = Run(made, draws)
-    assert_equal(run.ours(SASolver(predictor=predictor, corrector=corrector, few_steps=True), eta=eta), run.theirs())
+    assert_equal(
+        run.ours(SASolver(predictor=predictor, corrector=corrector, few_steps=True), eta=eta),
+        run.theirs(),
+    )
 
 
 def test_sa_solver_tau(scheduler: Make) -> None:
@@ -370,8 +508,12 @@ def test_sa_solver_tau(scheduler: Make) -> None:
     low, high = run.process.level(200.0).r, run.process.level(800.0).r
     # steps without noise draw nothing here: leave their draws out
     run = attrs.evolve(run, draws=draws[[200.0 <= t <= 800.0 for t in run.times[:-1]]])
-    assert_equal(run.ours(SASolver(predictor=2, corrector=2, few_steps=True, tau=(low, high))), theirs)
-    function = SASolver(predictor=2, corrector=2, few_steps=True, tau=lambda r: float(low <= r <= high))
+    assert_equal(
+        run.ours(SASolver(predictor=2, corrector=2, few_steps=True, tau=(low, high))), theirs
+    )
+    function = SASolver(
+        predictor=2, corrector=2, few_steps=True, tau=lambda r: float(low <= r <= high)
+    )
     assert_equal(run.ours(function), theirs)
 
 
@@ -402,13 +544,28 @@ def test_schedulers_in_sigma(scheduler: Make, name: str, solver: str | Integrato
     draws = normal(12, BATCH, 2, seed=2) if stochastic else None
     made = scheduler(name, 12, draws, timestep_spacing="trailing")
     asked = list(made.sigmas[: len(made.timesteps)])
-    if "KDPM2" in name:  # every second call is in the middle of a step, in a list of its own that the two index differently
-        middles = made.sigmas_interpol[1::2] if name == "KDPM2DiscreteScheduler" else made.sigmas_interpol[0::2]
+    if (
+        "KDPM2" in name
+    ):  # every second call is in the middle of a step, in a list of its own that the two index differently
+        middles = (
+            made.sigmas_interpol[1::2]
+            if name == "KDPM2DiscreteScheduler"
+            else made.sigmas_interpol[0::2]
+        )
         asked[1::2] = middles[: len(asked) // 2]
     x = normal(BATCH, 2, seed=1) * float(made.sigmas[0])
     theirs = run_peer(made, [preserving(float(r)) for r in asked], x)
-    times = list(dict.fromkeys(float(r) for r in made.sigmas))  # where a step makes two calls, most stand there twice
-    ours = run_ours(srk.EDM(sigma_min=0.0, sigma_max=times[0]), solver, times, x, draws, eta=1.0 if stochastic else 0.0)
+    times = list(
+        dict.fromkeys(float(r) for r in made.sigmas)
+    )  # where a step makes two calls, most stand there twice
+    ours = run_ours(
+        srk.EDM(sigma_min=0.0, sigma_max=times[0]),
+        solver,
+        times,
+        x,
+        draws,
+        eta=1.0 if stochastic else 0.0,
+    )
     assert_equal(ours, theirs)
 
 
@@ -417,7 +574,9 @@ def run_edm_peer(made: Any, x: Tensor, **options: Any) -> Tensor:
     data = made.config.sigma_data
     for i, t in enumerate(made.timesteps):
         r = float(made.sigmas[i])
-        denoised = TARGET.denoise(made.scale_model_input(x, t) * math.hypot(r, data), Level(r, 1.0, r, -math.log(r)))
+        denoised = TARGET.denoise(
+            made.scale_model_input(x, t) * math.hypot(r, data), Level(r, 1.0, r, -math.log(r))
+        )
         output = (denoised - data**2 / (r**2 + data**2) * x) * (math.hypot(r, data) / (r * data))
         x = made.step(output, t, x, **options).prev_sample
     return x
@@ -431,13 +590,40 @@ def run_edm_peer(made: Any, x: Tensor, **options: Any) -> Tensor:
         ("EDMEulerScheduler", {}, "ddim", 0.0),
         ("EDMDPMSolverMultistepScheduler", {"solver_order": 1}, "ddim", 0.0),
         ("EDMDPMSolverMultistepScheduler", {"solver_order": 2}, DPMpp2M(), 0.0),
-        ("EDMDPMSolverMultistepScheduler", {"solver_order": 2, "solver_type": "heun"}, DPMpp2M(variant="heun"), 0.0),
-        ("EDMDPMSolverMultistepScheduler", {"solver_order": 3, "solver_type": "heun"}, "dpmpp-3m", 0.0),
-        ("EDMDPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"}, "ddpm", 1.0),
-        ("EDMDPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}, DPMpp2MSDE(), 1.0),
+        (
+            "EDMDPMSolverMultistepScheduler",
+            {"solver_order": 2, "solver_type": "heun"},
+            DPMpp2M(variant="heun"),
+            0.0,
+        ),
+        (
+            "EDMDPMSolverMultistepScheduler",
+            {"solver_order": 3, "solver_type": "heun"},
+            "dpmpp-3m",
+            0.0,
+        ),
+        (
+            "EDMDPMSolverMultistepScheduler",
+            {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
+            "ddpm",
+            1.0,
+        ),
+        (
+            "EDMDPMSolverMultistepScheduler",
+            {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
+            DPMpp2MSDE(),
+            1.0,
+        ),
     ],
 )
-def test_edm(scheduler: Make, schedule: str, name: str, config: dict[str, Any], solver: str | Integrator, eta: float) -> None:
+def test_edm(
+    scheduler: Make,
+    schedule: str,
+    name: str,
+    config: dict[str, Any],
+    solver: str | Integrator,
+    eta: float,
+) -> None:
     """The EDM schedulers on `srk.EDM`, from sigma = 80 to 0."""
     draws = normal(20, BATCH, 2, seed=2)
     final = {} if name == "EDMEulerScheduler" else {"lower_order_final": False}
@@ -445,7 +631,10 @@ def test_edm(scheduler: Make, schedule: str, name: str, config: dict[str, Any], 
     times = [float(r) for r in made.sigmas]
     x = normal(BATCH, 2, seed=1) * times[0]
     theirs = run_edm_peer(made, x)
-    assert_equal(run_ours(srk.EDM(sigma_min=0.0, sigma_max=times[0]), solver, times, x, draws, eta=eta), theirs)
+    assert_equal(
+        run_ours(srk.EDM(sigma_min=0.0, sigma_max=times[0]), solver, times, x, draws, eta=eta),
+        theirs,
+    )
 
 
 def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None:
@@ -455,7 +644,9 @@ def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None
     times = [float(r) for r in made.sigmas]
     x = normal(BATCH, 2, seed=1) * times[0]
     theirs = run_edm_peer(made, x, s_churn=5.0)
-    ours = run_ours(srk.EDM(sigma_min=0.0, sigma_max=times[0]), EDMEuler(s_churn=5.0), times, x, draws)
+    ours = run_ours(
+        srk.EDM(sigma_min=0.0, sigma_max=times[0]), EDMEuler(s_churn=5.0), times, x, draws
+    )
     assert difference(ours, theirs) > 1e-3
 
 
@@ -466,11 +657,23 @@ def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None
     ("name", "config", "solver", "eta"),
     [
         ("UniPCMultistepScheduler", {"solver_order": 2}, "unipc-2", 0.0),
-        ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "dpmsolver++"}, "dpmpp-2m", 0.0),
-        ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}, "dpmpp-2m-sde", 1.0),
+        (
+            "DPMSolverMultistepScheduler",
+            {"solver_order": 2, "algorithm_type": "dpmsolver++"},
+            "dpmpp-2m",
+            0.0,
+        ),
+        (
+            "DPMSolverMultistepScheduler",
+            {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
+            "dpmpp-2m-sde",
+            1.0,
+        ),
     ],
 )
-def test_the_step_to_zero(scheduler: Make, name: str, config: dict[str, Any], solver: str, eta: float) -> None:
+def test_the_step_to_zero(
+    scheduler: Make, name: str, config: dict[str, Any], solver: str, eta: float
+) -> None:
     """With their defaults at order 2 (the last step to sigma = 0 of order 1) the schedulers end with the denoiser, as ours do."""
     draws = normal(20, BATCH, 2, seed=2) if eta else None
     run = Run(scheduler(name, 20, draws, final_sigmas_type="zero", **config), draws, ends_at=None)
@@ -480,19 +683,50 @@ def test_the_step_to_zero(scheduler: Make, name: str, config: dict[str, Any], so
 @pytest.mark.parametrize(
     ("name", "config", "solver", "eta", "rtol"),
     [
-        ("DPMSolverMultistepScheduler", {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}, "dpmpp-2m-sde", 1.0, 1e-6),
+        (
+            "DPMSolverMultistepScheduler",
+            {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
+            "dpmpp-2m-sde",
+            1.0,
+            1e-6,
+        ),
         ("UniPCMultistepScheduler", {"solver_order": 3}, "unipc-3", 0.0, 1e-6),
         ("DEISMultistepScheduler", {"solver_order": 2}, "deis-2", 0.0, 1e-4),
         ("DEISMultistepScheduler", {"solver_order": 3}, "deis-3", 0.0, 1e-3),
-        ("SASolverScheduler", {"predictor_order": 2, "corrector_order": 2}, SASolver(predictor=2, corrector=2, few_steps=True), 1.0, 1e-5),
-        ("SASolverScheduler", {"predictor_order": 4, "corrector_order": 4}, SASolver(predictor=4, few_steps=True), 1.0, 1e-3),
+        (
+            "SASolverScheduler",
+            {"predictor_order": 2, "corrector_order": 2},
+            SASolver(predictor=2, corrector=2, few_steps=True),
+            1.0,
+            1e-5,
+        ),
+        (
+            "SASolverScheduler",
+            {"predictor_order": 4, "corrector_order": 4},
+            SASolver(predictor=4, few_steps=True),
+            1.0,
+            1e-3,
+        ),
     ],
 )
-def test_in_float32(scheduler: Make, name: str, config: dict[str, Any], solver: str | Integrator, eta: float, rtol: float) -> None:
+def test_in_float32(
+    scheduler: Make,
+    name: str,
+    config: dict[str, Any],
+    solver: str | Integrator,
+    eta: float,
+    rtol: float,
+) -> None:
     """As diffusers ships, with float32 sigmas and coefficients, at 50 steps: the coefficients of DEIS and SA-Solver cancel."""
     draws = normal(50, BATCH, 2, seed=2) if eta else None
-    end: dict[str, Any] = {} if name in ("DEISMultistepScheduler", "SASolverScheduler") else {"final_sigmas_type": "sigma_min"}
+    end: dict[str, Any] = (
+        {}
+        if name in ("DEISMultistepScheduler", "SASolverScheduler")
+        else {"final_sigmas_type": "sigma_min"}
+    )
     if name == "SASolverScheduler":
         end["tau_func"] = lambda t: torch.tensor(eta)
-    run = Run(scheduler(name, 50, draws, double=False, lower_order_final=False, **config, **end), draws)
+    run = Run(
+        scheduler(name, 50, draws, double=False, lower_order_final=False, **config, **end), draws
+    )
     assert_equal(run.ours(solver, eta=eta), run.theirs(), rtol)

@@ -43,7 +43,9 @@ from srk.processes import Level
 
 pytestmark = pytest.mark.parity
 
-TARGET = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2])
+TARGET = srk.targets.GaussianMixture(
+    [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2]
+)
 BATCH = 3
 
 
@@ -56,9 +58,21 @@ def sampling() -> Iterator[types.ModuleType]:
     package = types.ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)
     stubs: dict[str, types.ModuleType] = {"k_diffusion": package}
-    names = ("PIL", "PIL.Image", "safetensors", "torchdiffeq", "torchvision", "torchvision.transforms", "tqdm", "tqdm.auto")
+    names = (
+        "PIL",
+        "PIL.Image",
+        "safetensors",
+        "torchdiffeq",
+        "torchvision",
+        "torchvision.transforms",
+        "tqdm",
+        "tqdm.auto",
+    )
     for name in names:
-        if name.partition(".")[0] in stubs or importlib.util.find_spec(name.partition(".")[0]) is None:
+        if (
+            name.partition(".")[0] in stubs
+            or importlib.util.find_spec(name.partition(".")[0]) is None
+        ):
             stub = types.ModuleType(name)
             stub.__path__ = []
             stub.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
@@ -99,7 +113,13 @@ class Path(NoiseSource):
     def __init__(self, sigmas: Sequence[float], seed: int) -> None:
         self.sigmas = torch.tensor(sorted(sigmas), dtype=torch.float64)
         steps = torch.diff(self.sigmas, prepend=torch.zeros(1, dtype=torch.float64)).sqrt()
-        normals = torch.randn(len(sigmas), BATCH, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        normals = torch.randn(
+            len(sigmas),
+            BATCH,
+            2,
+            dtype=torch.float64,
+            generator=torch.Generator().manual_seed(seed),
+        )
         self.values = torch.cumsum(normals * steps[:, None, None], 0)
 
     def at(self, sigma: float) -> tuple[float, Tensor]:
@@ -148,13 +168,23 @@ class Problem:
 
     @property
     def u(self) -> Tensor:
-        noise = torch.randn(BATCH, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        noise = torch.randn(
+            BATCH, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        )
         return noise * self.levels[0].r
 
     def draws(self) -> Tensor:
-        return torch.randn(len(self.times), BATCH, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        return torch.randn(
+            len(self.times),
+            BATCH,
+            2,
+            dtype=torch.float64,
+            generator=torch.Generator().manual_seed(2),
+        )
 
-    def solve(self, solver: str | Integrator, noise: NoiseSource | None = None, eta: float | None = None) -> Tensor:
+    def solve(
+        self, solver: str | Integrator, noise: NoiseSource | None = None, eta: float | None = None
+    ) -> Tensor:
         sol = srk.solve(
             self.process,
             TARGET.score(self.process),
@@ -176,7 +206,11 @@ EDM0, VP0 = srk.EDM(sigma_min=0.0), srk.VP(t_min=0.0)
 IRREGULAR = [-3.9, -3.1, -2.7, -1.4, -0.9, 0.0, 0.8, 1.0, 2.2, 3.0]
 PROBLEMS = {
     # k-diffusion's usual grid, from sigma = 80 to 0
-    "edm-karras-to-0": Problem(EDM0, [(80 ** (1 / 7) + (0.01 ** (1 / 7) - 80 ** (1 / 7)) * i / 11) ** 7 for i in range(12)] + [0.0]),
+    "edm-karras-to-0": Problem(
+        EDM0,
+        [(80 ** (1 / 7) + (0.01 ** (1 / 7) - 80 ** (1 / 7)) * i / 11) ** 7 for i in range(12)]
+        + [0.0],
+    ),
     "edm-irregular": Problem(EDM0, _times(EDM0, IRREGULAR)),
     "edm-log-snr": Problem(EDM0, _times(EDM0, [-4.3 + 0.4 * i for i in range(20)])),
     "vp-irregular": Problem(VP0, _times(VP0, IRREGULAR)),
@@ -213,11 +247,19 @@ def sampler_of(draws: Tensor) -> Callable[[Any, Any], Tensor]:
     ids=["2m-midpoint", "2m-heun", "3m"],
 )
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0, 1.3])
-def test_multistep_sde(sampling: Any, problem: Problem, solver: Any, function: str, options: dict[str, str], eta: float) -> None:
+def test_multistep_sde(
+    sampling: Any, problem: Problem, solver: Any, function: str, options: dict[str, str], eta: float
+) -> None:
     """dpmpp-2m-sde and dpmpp-3m-sde: their eta is our eta squared."""
     draws = problem.draws()
     theirs = getattr(sampling, function)(
-        model, problem.u, problem.sigmas, eta=eta**2, noise_sampler=sampler_of(draws), disable=True, **options
+        model,
+        problem.u,
+        problem.sigmas,
+        eta=eta**2,
+        noise_sampler=sampler_of(draws),
+        disable=True,
+        **options,
     )
     assert_equal(problem.solve(solver, ReplayNoise(draws), eta), theirs)
 
@@ -234,14 +276,18 @@ def test_multistep_sde(sampling: Any, problem: Problem, solver: Any, function: s
 def test_ancestral(sampling: Any, problem: Problem, solver: str, function: str, eta: float) -> None:
     """The ancestral samplers: their eta is ours."""
     draws = problem.draws()
-    theirs = getattr(sampling, function)(model, problem.u, problem.sigmas, eta=eta, noise_sampler=sampler_of(draws), disable=True)
+    theirs = getattr(sampling, function)(
+        model, problem.u, problem.sigmas, eta=eta, noise_sampler=sampler_of(draws), disable=True
+    )
     assert_equal(problem.solve(solver, ReplayNoise(draws), eta), theirs)
 
 
 def test_euler_ancestral_beyond_eta_1(sampling: Any, problem: Problem) -> None:
     """For eta > 1 the noise is cut at the noise level, as there."""
     draws = problem.draws()
-    theirs = sampling.sample_euler_ancestral(model, problem.u, problem.sigmas, eta=1.5, noise_sampler=sampler_of(draws), disable=True)
+    theirs = sampling.sample_euler_ancestral(
+        model, problem.u, problem.sigmas, eta=1.5, noise_sampler=sampler_of(draws), disable=True
+    )
     assert_equal(problem.solve("euler-ancestral", ReplayNoise(draws), 1.5), theirs)
 
 
@@ -252,7 +298,15 @@ def test_dpmpp_sde(sampling: Any, problem: Problem, eta: float, node: float) -> 
     lams = [level.lam for level in problem.levels if level.sigma > 0]
     stages = [math.exp(-(a + node * (b - a))) for a, b in itertools.pairwise(lams)]
     path = Path([*(math.exp(-lam) for lam in lams), *stages], seed=3)
-    theirs = sampling.sample_dpmpp_sde(model, problem.u, problem.sigmas, eta=eta, r=node, noise_sampler=path.increment, disable=True)
+    theirs = sampling.sample_dpmpp_sde(
+        model,
+        problem.u,
+        problem.sigmas,
+        eta=eta,
+        r=node,
+        noise_sampler=path.increment,
+        disable=True,
+    )
     assert_equal(problem.solve(DPMppSDE(node=node), path, eta), theirs)
 
 
@@ -265,7 +319,9 @@ def test_dpmpp_2m(sampling: Any, problem: Problem) -> None:
 
 def test_dpmpp_3m(sampling: Any, problem: Problem) -> None:
     """dpmpp-3m is k-diffusion's 3M at eta = 0, half second-order term included."""
-    theirs = sampling.sample_dpmpp_3m_sde(model, problem.u, problem.sigmas, eta=0.0, noise_sampler=lambda a, b: None, disable=True)
+    theirs = sampling.sample_dpmpp_3m_sde(
+        model, problem.u, problem.sigmas, eta=0.0, noise_sampler=lambda a, b: None, disable=True
+    )
     assert_equal(problem.solve("dpmpp-3m"), theirs)
     corrected = problem.solve("dpmpp-3m-sde-corrected", eta=0.0)
     assert float((corrected - theirs).abs().max()) > 1e-4  # another method
@@ -278,7 +334,10 @@ def test_lms(sampling: Any, problem: Problem, order: int) -> None:
     assert_equal(problem.solve(LMS(order=order)), theirs)
 
 
-@pytest.mark.parametrize(("solver", "function"), [("heun", "sample_heun"), ("dpm2", "sample_dpm_2"), ("ddim", "sample_euler")])
+@pytest.mark.parametrize(
+    ("solver", "function"),
+    [("heun", "sample_heun"), ("dpm2", "sample_dpm_2"), ("ddim", "sample_euler")],
+)
 def test_deterministic(sampling: Any, problem: Problem, solver: str, function: str) -> None:
     """heun, dpm2 and euler (the deterministic DDIM) without churn."""
     theirs = getattr(sampling, function)(model, problem.u, problem.sigmas, disable=True)
@@ -286,7 +345,9 @@ def test_deterministic(sampling: Any, problem: Problem, solver: str, function: s
 
 
 @pytest.mark.parametrize(
-    ("solver", "function"), [(EDMHeun, "sample_heun"), (EDMDPM2, "sample_dpm_2"), (EDMEuler, "sample_euler")], ids=["heun", "dpm2", "euler"]
+    ("solver", "function"),
+    [(EDMHeun, "sample_heun"), (EDMDPM2, "sample_dpm_2"), (EDMEuler, "sample_euler")],
+    ids=["heun", "dpm2", "euler"],
 )
 @pytest.mark.parametrize(
     ("churn", "low", "high", "noise"),
@@ -307,12 +368,23 @@ def test_churn(
     """EDM's Algorithm 2 with S_churn, S_min, S_max, S_noise. On EDM the first step is evaluated above sigma_max, as there."""
     draws = problem.draws()
     rest = iter(draws)
-    monkeypatch.setattr(sampling.torch, "randn_like", lambda x: next(rest))  # they draw in every step, churned or not
+    monkeypatch.setattr(
+        sampling.torch, "randn_like", lambda x: next(rest)
+    )  # they draw in every step, churned or not
     theirs = getattr(sampling, function)(
-        model, problem.u, problem.sigmas, s_churn=churn, s_tmin=low, s_tmax=high, s_noise=noise, disable=True
+        model,
+        problem.u,
+        problem.sigmas,
+        s_churn=churn,
+        s_tmin=low,
+        s_tmax=high,
+        s_noise=noise,
+        disable=True,
     )
     replay = ByStep(draws, [level.lam for level in problem.levels[:-1]])
-    assert_equal(problem.solve(solver(s_churn=churn, s_min=low, s_max=high, s_noise=noise), replay), theirs)
+    assert_equal(
+        problem.solve(solver(s_churn=churn, s_min=low, s_max=high, s_noise=noise), replay), theirs
+    )
 
 
 @pytest.mark.parametrize("name", ["edm-irregular", "vp-irregular"])
@@ -325,7 +397,9 @@ def test_churn(
         (DPMSolver3(nodes=(0.25, 0.6)), "dpm_solver_3_step", {"r1": 0.25, "r2": 0.6}),
     ],
 )
-def test_dpm_solver(sampling: Any, name: str, solver: Integrator, step: str, nodes: dict[str, float]) -> None:
+def test_dpm_solver(
+    sampling: Any, name: str, solver: Integrator, step: str, nodes: dict[str, float]
+) -> None:
     """The single steps of DPM-Solver-2 and -3, which `sample_dpm_fast` and `sample_dpm_adaptive` string together in their own ways."""
     problem = PROBLEMS[name]
     peer = sampling.DPMSolver(model)
@@ -342,10 +416,24 @@ def test_the_peer_ignores_curvature_by_half(sampling: Any) -> None:
     def quadratic(x: Tensor, sigma: Tensor) -> Tensor:
         return torch.full_like(x, float(sigma[0].log() ** 2))
 
-    sigmas = torch.tensor([1.0, math.exp(-0.1), math.exp(-0.2), math.exp(-0.3)], dtype=torch.float64)
-    three = sampling.sample_dpmpp_3m_sde(quadratic, torch.zeros(1, 1, dtype=torch.float64), sigmas, eta=0.0, noise_sampler=0, disable=True)
+    sigmas = torch.tensor(
+        [1.0, math.exp(-0.1), math.exp(-0.2), math.exp(-0.3)], dtype=torch.float64
+    )
+    three = sampling.sample_dpmpp_3m_sde(
+        quadratic,
+        torch.zeros(1, 1, dtype=torch.float64),
+        sigmas,
+        eta=0.0,
+        noise_sampler=0,
+        disable=True,
+    )
     two = sampling.sample_dpmpp_3m_sde(
-        quadratic, torch.zeros(1, 1, dtype=torch.float64), sigmas[:3], eta=0.0, noise_sampler=0, disable=True
+        quadratic,
+        torch.zeros(1, 1, dtype=torch.float64),
+        sigmas[:3],
+        eta=0.0,
+        noise_sampler=0,
+        disable=True,
     )
     h = 0.1
     moments = [-math.expm1(-h)]  # int_0^1 h e^{-h(1-t)} t^k dt

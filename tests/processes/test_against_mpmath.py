@@ -70,7 +70,12 @@ CASES: list[tuple[LinearProcess, Callable[[Any], Scales]]] = [
     (VPCosine(s=0.0, t_min=0.0), _cosine),
     (VPDiscrete(), _discrete),
     (VPDiscrete(alphas_cumprod=[0.99, 0.7, 0.2, 0.0]), _discrete),
-    (VE(), lambda p: lambda t: (mpf(1), (mpf(p.sigma_min) * (mpf(p.sigma_max) / mpf(p.sigma_min)) ** t) ** 2)),
+    (
+        VE(),
+        lambda p: (
+            lambda t: (mpf(1), (mpf(p.sigma_min) * (mpf(p.sigma_max) / mpf(p.sigma_min)) ** t) ** 2)
+        ),
+    ),
     (EDM(), lambda p: lambda t: (mpf(1), t**2)),
     (EDM(sigma_min=0.0), lambda p: lambda t: (mpf(1), t**2)),
     (OU(), lambda p: lambda t: (mp.exp(-t), 1 - mp.exp(-2 * t))),
@@ -78,11 +83,29 @@ CASES: list[tuple[LinearProcess, Callable[[Any], Scales]]] = [
     (Flow(), lambda p: lambda t: (1 - t, t**2)),
     (Flow(t_min=0.0), lambda p: lambda t: (1 - t, t**2)),
 ]
-FRACTIONS = (0.0, 1e-15, 1e-9, 1e-4, 0.01, 0.1, 0.2503, 0.5001, 0.7501, 0.9, 0.99, 1 - 1e-4, 1 - 1e-9, 1 - 1e-13, 1.0)
+FRACTIONS = (
+    0.0,
+    1e-15,
+    1e-9,
+    1e-4,
+    0.01,
+    0.1,
+    0.2503,
+    0.5001,
+    0.7501,
+    0.9,
+    0.99,
+    1 - 1e-4,
+    1 - 1e-9,
+    1 - 1e-13,
+    1.0,
+)
 
 
 def _times(process: LinearProcess) -> list[float]:
-    return [min(process.t_min + (process.t_max - process.t_min) * u, process.t_max) for u in FRACTIONS]
+    return [
+        min(process.t_min + (process.t_max - process.t_min) * u, process.t_max) for u in FRACTIONS
+    ]
 
 
 def _close(value: float, truth: Any, scale: Any = None) -> bool:
@@ -97,8 +120,14 @@ def _digits() -> Any:
         yield
 
 
-@pytest.mark.parametrize(("process", "reference"), CASES, ids=lambda case: repr(case) if isinstance(case, LinearProcess) else "")
-def test_level_time_and_rates_agree_with_the_definition(process: LinearProcess, reference: Callable[[Any], Scales]) -> None:
+@pytest.mark.parametrize(
+    ("process", "reference"),
+    CASES,
+    ids=lambda case: repr(case) if isinstance(case, LinearProcess) else "",
+)
+def test_level_time_and_rates_agree_with_the_definition(
+    process: LinearProcess, reference: Callable[[Any], Scales]
+) -> None:
     scales = reference(process)
 
     def half_log_snr(s: Any) -> Any:
@@ -123,7 +152,13 @@ def test_level_time_and_rates_agree_with_the_definition(process: LinearProcess, 
             assert process.diffusion(t) == math.inf
             continue
         # one-sided differences where the definition has a kink or ends: the 60 digits pay for it
-        side = 1 if isinstance(process, VPDiscrete) and t < process.t_max else -1 if isinstance(process, VPDiscrete) else 0
+        side = (
+            1
+            if isinstance(process, VPDiscrete) and t < process.t_max
+            else -1
+            if isinstance(process, VPDiscrete)
+            else 0
+        )
 
         def rate(function: Callable[[Any], Any], t: float = t, side: int = side) -> Any:
             return mp.diff(function, mpf(t), h=mpf(10) ** -30, direction=side)
@@ -150,7 +185,9 @@ def test_rates_obey_the_identity_of_the_noise(process: LinearProcess) -> None:
     for t in _times(process):
         sigma, lam_rate = process.sigma(t), process.lam_rate(t)
         if math.isfinite(lam_rate):
-            assert process.diffusion(t) ** 2 == pytest.approx(-2 * sigma**2 * lam_rate, rel=TOLERANCE)
+            assert process.diffusion(t) ** 2 == pytest.approx(
+                -2 * sigma**2 * lam_rate, rel=TOLERANCE
+            )
 
 
 @pytest.mark.parametrize("process", [case[0] for case in CASES], ids=repr)
@@ -164,7 +201,9 @@ def test_arrays_and_floats_agree(process: LinearProcess) -> None:
         floats = [function(float(t)) for t in times.ravel()]
         assert all(isinstance(value, float) for value in floats)
         # math and numpy may round exp and log differently
-        np.testing.assert_allclose(array.ravel(), floats, rtol=8 * EPS, atol=8 * EPS if name == "lam" else 0)
+        np.testing.assert_allclose(
+            array.ravel(), floats, rtol=8 * EPS, atol=8 * EPS if name == "lam" else 0
+        )
 
 
 @pytest.mark.parametrize("process", [case[0] for case in CASES], ids=repr)
@@ -190,14 +229,20 @@ def test_validate_accepts_the_built_ins(process: LinearProcess) -> None:
     process.validate()
 
 
-@pytest.mark.parametrize("process", [VPCosine(), Flow(), VPCosine(s=0.0), VPDiscrete(alphas_cumprod=[0.9, 0.0])], ids=repr)
+@pytest.mark.parametrize(
+    "process",
+    [VPCosine(), Flow(), VPCosine(s=0.0), VPDiscrete(alphas_cumprod=[0.9, 0.0])],
+    ids=repr,
+)
 def test_pure_noise_is_exact(process: LinearProcess) -> None:
     level = process.level(process.t_max)
     assert (level.alpha, level.sigma, level.lam, level.r) == (0.0, 1.0, -math.inf, math.inf)
 
 
 @pytest.mark.parametrize(
-    "process", [VP(t_min=0), SubVP(t_min=0), VPCosine(t_min=0), OU(t_min=0), Flow(t_min=0), EDM(sigma_min=0)], ids=repr
+    "process",
+    [VP(t_min=0), SubVP(t_min=0), VPCosine(t_min=0), OU(t_min=0), Flow(t_min=0), EDM(sigma_min=0)],
+    ids=repr,
 )
 def test_pure_data_is_exact(process: LinearProcess) -> None:
     level = process.level(0.0)

@@ -17,9 +17,15 @@ def test_entire_functions_to_rounding(t: float) -> None:
 @pytest.mark.parametrize("distance", [1e-12, 1e-9, 1e-6, 1e-3, 0.1])
 def test_a_singular_end_outside_or_inside_the_interval(distance: float) -> None:
     """sqrt and log, whose scale is the distance to 0; at 0 itself log is not finite."""
-    assert derivative(math.sqrt, distance, 0.0, 1.0) == pytest.approx(0.5 / math.sqrt(distance), rel=1e-10)
-    assert derivative(math.sqrt, distance, distance, 1.0) == pytest.approx(0.5 / math.sqrt(distance), rel=1e-10)
-    assert derivative(lambda s: math.log(s) if s else -math.inf, distance, 0.0, 1.0) == pytest.approx(1 / distance, rel=1e-10)
+    assert derivative(math.sqrt, distance, 0.0, 1.0) == pytest.approx(
+        0.5 / math.sqrt(distance), rel=1e-10
+    )
+    assert derivative(math.sqrt, distance, distance, 1.0) == pytest.approx(
+        0.5 / math.sqrt(distance), rel=1e-10
+    )
+    assert derivative(
+        lambda s: math.log(s) if s else -math.inf, distance, 0.0, 1.0
+    ) == pytest.approx(1 / distance, rel=1e-10)
 
 
 def test_constants_have_derivative_zero_exactly() -> None:

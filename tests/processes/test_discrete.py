@@ -20,12 +20,19 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def test_default_is_the_linear_schedule_of_ddpm() -> None:
     betas = np.linspace(1e-4, 0.02, 1000)
-    assert VPDiscrete() == VPDiscrete(betas) == VPDiscrete(torch.from_numpy(betas)) == VPDiscrete(list(betas))
+    assert (
+        VPDiscrete()
+        == VPDiscrete(betas)
+        == VPDiscrete(torch.from_numpy(betas))
+        == VPDiscrete(list(betas))
+    )
     assert (VPDiscrete().t_min, VPDiscrete().t_max) == (0.0, 999.0)
 
 
 def test_alpha_and_sigma_are_exact_at_the_training_indices() -> None:
-    alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)  # float32, as diffusers has it
+    alphas_cumprod = torch.cumprod(
+        1 - torch.linspace(1e-4, 0.02, 1000), 0
+    )  # float32, as diffusers has it
     process = VPDiscrete(alphas_cumprod=alphas_cumprod)
     exact = alphas_cumprod.double().numpy()
     assert [process.alpha(i) for i in range(1000)] == np.sqrt(exact).tolist()
@@ -47,7 +54,9 @@ def test_products_of_betas_are_right_to_rounding() -> None:
 def test_half_log_snr_is_linear_between_the_indices_and_inverted_exactly_at_them() -> None:
     process = VPDiscrete()
     assert all(process.time(process.lam(i)) == i for i in range(1000))
-    assert process.lam(10.25) == pytest.approx(0.75 * process.lam(10) + 0.25 * process.lam(11), rel=1e-15)
+    assert process.lam(10.25) == pytest.approx(
+        0.75 * process.lam(10) + 0.25 * process.lam(11), rel=1e-15
+    )
     assert process.time(process.lam(10.25)) == pytest.approx(10.25, abs=1e-13)
     assert process.alpha(10.25) ** 2 + process.sigma(10.25) ** 2 == pytest.approx(1.0, abs=1e-15)
 
@@ -72,7 +81,11 @@ def test_zero_terminal_snr_is_bounded_and_exact() -> None:
 
 def test_is_a_value() -> None:
     process = VPDiscrete([0.1, 0.2, 0.3])
-    for twin in (VPDiscrete([0.1, 0.2, 0.3]), copy.deepcopy(process), pickle.loads(pickle.dumps(process))):
+    for twin in (
+        VPDiscrete([0.1, 0.2, 0.3]),
+        copy.deepcopy(process),
+        pickle.loads(pickle.dumps(process)),
+    ):
         assert twin == process
         assert hash(twin) == hash(process)
         assert twin.level(1.5) == process.level(1.5)
@@ -99,12 +112,18 @@ def test_times_outside_are_refused_by_alpha_too() -> None:
         ({"betas": [[0.1, 0.2]]}, ArgumentError, r"shape \(1, 2\)"),
         ({"betas": "linear"}, ArgumentTypeError, "list of numbers, not 'linear'"),
         ({"alphas_cumprod": [1.0, 0.5]}, ArgumentError, "drop the entry"),
-        ({"alphas_cumprod": [0.5, 0.7]}, ArgumentError, r"decrease strictly.*alphas_cumprod\[1\] = 0.7.*reversed"),
+        (
+            {"alphas_cumprod": [0.5, 0.7]},
+            ArgumentError,
+            r"decrease strictly.*alphas_cumprod\[1\] = 0.7.*reversed",
+        ),
         ({"alphas_cumprod": [0.9, 0.0, 0.0]}, ArgumentError, r"alphas_cumprod\[1\] = 0.0"),
         ({"alphas_cumprod": [0.9, -0.1]}, ArgumentError, r"alphas_cumprod\[1\] = -0.1"),
         ({"betas": [0.9] * 400}, ArgumentError, "does not decrease"),
     ],
 )
-def test_bad_lists_are_refused_with_the_cure(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+def test_bad_lists_are_refused_with_the_cure(
+    arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         VPDiscrete(**arguments)

@@ -14,7 +14,20 @@ import pytest
 import torch
 
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
-from srk.processes import EDM, OU, PROCESSES, VE, VP, Flow, ForwardProcess, LinearProcess, SubVP, VariancePreserving, VPCosine, VPDiscrete
+from srk.processes import (
+    EDM,
+    OU,
+    PROCESSES,
+    VE,
+    VP,
+    Flow,
+    ForwardProcess,
+    LinearProcess,
+    SubVP,
+    VariancePreserving,
+    VPCosine,
+    VPDiscrete,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -57,8 +70,37 @@ class ByMath(ByNumpy):
         return math.sqrt(1 - math.exp(-(t**2) * 10))
 
 
-SMOOTH = [VP(), VP(t_min=0.0), SubVP(t_min=0.0), VPCosine(), VPCosine(t_min=0.0), VE(), EDM(), OU(), OU(t_min=0.0), Flow(), Flow(t_min=0.0)]
-FRACTIONS = (0.0, 1e-12, 1e-6, 3e-4, 1e-3, 2e-3, 0.03, 0.1, 0.3, 0.5, 0.8, 0.97, 0.999, 1 - 1e-6, 1 - 1e-9, 1.0)
+SMOOTH = [
+    VP(),
+    VP(t_min=0.0),
+    SubVP(t_min=0.0),
+    VPCosine(),
+    VPCosine(t_min=0.0),
+    VE(),
+    EDM(),
+    OU(),
+    OU(t_min=0.0),
+    Flow(),
+    Flow(t_min=0.0),
+]
+FRACTIONS = (
+    0.0,
+    1e-12,
+    1e-6,
+    3e-4,
+    1e-3,
+    2e-3,
+    0.03,
+    0.1,
+    0.3,
+    0.5,
+    0.8,
+    0.97,
+    0.999,
+    1 - 1e-6,
+    1 - 1e-9,
+    1.0,
+)
 
 
 @pytest.mark.parametrize("process", SMOOTH, ids=repr)
@@ -69,7 +111,9 @@ def test_numerical_rates_agree_with_closed_forms_up_to_the_ends(process: LinearP
         t = min(process.t_min + u * (process.t_max - process.t_min), process.t_max)
         for name in ("log_alpha_rate", "lam_rate", "diffusion"):
             # sqrt of rounding: where g = 0 exactly, at t = 0 of EDM and Flow
-            assert getattr(bare, name)(t) == pytest.approx(getattr(process, name)(t), rel=1e-10, abs=1e-8 if t == 0.0 else 0), (name, t)
+            assert getattr(bare, name)(t) == pytest.approx(
+                getattr(process, name)(t), rel=1e-10, abs=1e-8 if t == 0.0 else 0
+            ), (name, t)
 
 
 @pytest.mark.parametrize("process", SMOOTH, ids=repr)
@@ -118,10 +162,14 @@ def test_prior_has_the_noise_of_t_max(name: str) -> None:
     assert isinstance(process, LinearProcess)
     assert process.prior_std == process.level(process.t_max).sigma
     n = 100_000
-    x = process.sample_prior((n, 1), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = process.sample_prior(
+        (n, 1), generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     assert x.shape == (n, 1)
     assert x.dtype == torch.float64
-    assert float(x.std()) == pytest.approx(process.prior_std, rel=5 / math.sqrt(2 * n))  # 5 standard errors
+    assert float(x.std()) == pytest.approx(
+        process.prior_std, rel=5 / math.sqrt(2 * n)
+    )  # 5 standard errors
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -134,7 +182,9 @@ def test_perturb_has_the_moments_of_the_level(name: str) -> None:
         x0 = torch.full((n, 1), 3.0, dtype=torch.float64)
         x = process.perturb(x0, t, generator=torch.Generator().manual_seed(2))
         level = process.level(t)
-        assert float(x.mean()) == pytest.approx(3.0 * level.alpha, abs=5 * level.sigma / math.sqrt(n))
+        assert float(x.mean()) == pytest.approx(
+            3.0 * level.alpha, abs=5 * level.sigma / math.sqrt(n)
+        )
         assert float(x.std()) == pytest.approx(level.sigma, rel=5 / math.sqrt(2 * n))
         assert x0.eq(3.0).all()
 
@@ -190,13 +240,20 @@ def test_processes_are_values(name: str) -> None:
         (lambda: EDM(sigma_min=100.0), "0 <= sigma_min < sigma_max"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(build: Callable[[], object], message: str) -> None:
+def test_parameters_that_make_no_sense_are_refused(
+    build: Callable[[], object], message: str
+) -> None:
     with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
         build()
 
 
 def _make(**members: Any) -> LinearProcess:
-    members = {"t_min": 0.1, "t_max": 0.9, "alpha": lambda self, t: 1 - t, "sigma": lambda self, t: t} | members
+    members = {
+        "t_min": 0.1,
+        "t_max": 0.9,
+        "alpha": lambda self, t: 1 - t,
+        "sigma": lambda self, t: t,
+    } | members
     process: LinearProcess = type("Mine", (LinearProcess,), members)()
     return process
 
@@ -204,23 +261,45 @@ def _make(**members: Any) -> LinearProcess:
 @pytest.mark.parametrize(
     ("members", "error", "message"),
     [
-        ({"alpha": lambda self, t: t, "sigma": lambda self, t: 1 - t}, ArgumentError, "decrease strictly.*are alpha and sigma exchanged"),
-        ({"alpha": lambda self, t: 1.0, "sigma": lambda self, t: 1.0}, ArgumentError, "decrease strictly"),
+        (
+            {"alpha": lambda self, t: t, "sigma": lambda self, t: 1 - t},
+            ArgumentError,
+            "decrease strictly.*are alpha and sigma exchanged",
+        ),
+        (
+            {"alpha": lambda self, t: 1.0, "sigma": lambda self, t: 1.0},
+            ArgumentError,
+            "decrease strictly",
+        ),
         ({"sigma": lambda self, t: abs(t - 0.5)}, ArgumentError, "decrease strictly"),
-        ({"alpha": lambda self, t: math.nan}, ArgumentError, r"alpha\(0.1\) .* is nan; it must be finite"),
+        (
+            {"alpha": lambda self, t: math.nan},
+            ArgumentError,
+            r"alpha\(0.1\) .* is nan; it must be finite",
+        ),
         ({"alpha": lambda self, t: 0.5 - t}, ArgumentError, "not negative"),
         ({"sigma": lambda self, t: math.inf}, ArgumentError, "is inf; it must be finite"),
         ({"sigma": lambda self, t: 0.0, "alpha": lambda self, t: 0.0}, ArgumentError, "both 0"),
-        ({"alpha": lambda self, t: torch.exp(t)}, ArgumentTypeError, r"must return a number for a float, but it raised TypeError"),
+        (
+            {"alpha": lambda self, t: torch.exp(t)},
+            ArgumentTypeError,
+            r"must return a number for a float, but it raised TypeError",
+        ),
         ({"alpha": lambda self, t: None}, ArgumentTypeError, "must return a number"),
-        ({"lam": lambda self, t: 2 * math.log((1 - t) / t)}, ArgumentError, "must be the HALF log-SNR"),
+        (
+            {"lam": lambda self, t: 2 * math.log((1 - t) / t)},
+            ArgumentError,
+            "must be the HALF log-SNR",
+        ),
         ({"time": lambda self, lam: 0.5}, ArgumentError, "must be the inverse"),
         ({"t_min": 1.0}, ArgumentError, "finite t_min < t_max"),
         ({"t_max": math.inf}, ArgumentError, "finite t_min < t_max"),
         ({"t_max": None}, ArgumentTypeError, "must have a number t_max"),
     ],
 )
-def test_validate_explains_what_is_wrong(members: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_validate_explains_what_is_wrong(
+    members: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         _make(**members).validate()
 

@@ -13,7 +13,16 @@ import pytest
 
 import srk.processes
 from srk.errors import ArgumentError, ArgumentTypeError, DuplicateNameError, UnknownNameError
-from srk.processes import EDM, PROCESSES, VP, ForwardProcess, LinearProcess, VPDiscrete, process, register_process
+from srk.processes import (
+    EDM,
+    PROCESSES,
+    VP,
+    ForwardProcess,
+    LinearProcess,
+    VPDiscrete,
+    process,
+    register_process,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -46,7 +55,17 @@ def _class() -> type[LinearProcess]:
 
 
 def test_the_house_has_nine() -> None:
-    assert list(PROCESSES) == ["vp", "vp-cosine", "vp-discrete", "sub-vp", "ve", "edm", "ou", "flow", "cld"]
+    assert list(PROCESSES) == [
+        "vp",
+        "vp-cosine",
+        "vp-discrete",
+        "sub-vp",
+        "ve",
+        "edm",
+        "ou",
+        "flow",
+        "cld",
+    ]
     for name, cls in PROCESSES.items():
         assert cls.name == name
         assert type(process(name)) is cls
@@ -58,12 +77,17 @@ def test_process_passes_parameters_on() -> None:
 
 
 def test_wrong_parameters_list_the_valid_ones() -> None:
-    with pytest.raises(ArgumentTypeError, match=r"'edm'.*it takes sigma_min=0.002, sigma_max=80.0. Did you mean 'sigma_max'"):
+    with pytest.raises(
+        ArgumentTypeError,
+        match=r"'edm'.*it takes sigma_min=0.002, sigma_max=80.0. Did you mean 'sigma_max'",
+    ):
         process("edm", sigmamax=3.0)
     with pytest.raises(ArgumentError, match="0 <= sigma_min < sigma_max"):
         process("edm", sigma_max=-3.0)
     register_process(_class())
-    with pytest.raises(ArgumentTypeError, match=r"missing a required argument: 'scale'; it takes scale, t_min=0.0"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"missing a required argument: 'scale'; it takes scale, t_min=0.0"
+    ):
         process("mine")
 
 
@@ -117,7 +141,10 @@ def test_table_has_a_row_for_everyone() -> None:
     assert rows["flow"][1] == "6.91 to -inf"
     assert rows["mine"] == ["by parameters", "by parameters", "Mine, for the test."]
     assert rows["nonlinear"] == ["0 to 2", "-", ""]
-    assert all(rows[name][2] for name in ("vp", "vp-cosine", "vp-discrete", "sub-vp", "ve", "edm", "ou", "flow"))
+    assert all(
+        rows[name][2]
+        for name in ("vp", "vp-cosine", "vp-discrete", "sub-vp", "ve", "edm", "ou", "flow")
+    )
     assert "half log-SNR" in repr(PROCESSES)
 
 

@@ -8,13 +8,37 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError, UnknownNameError
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IncompatibleError,
+    ScoreError,
+    UnknownNameError,
+)
 from srk.processes import EDM, OU, VE, VP, Flow, Level, SubVP, VPCosine, VPDiscrete
-from srk.scores import Data, EDMDenoiser, FlowVelocity, Noise, Prediction, Score, Velocity, as_prediction
+from srk.scores import (
+    Data,
+    EDMDenoiser,
+    FlowVelocity,
+    Noise,
+    Prediction,
+    Score,
+    Velocity,
+    as_prediction,
+)
 from srk.targets import Gaussian
 
 MEAN, VARIANCE = 0.7, 0.3
-PROCESSES = [VP(), VE(), EDM(), SubVP(), OU(), Flow(t_max=0.999), VPCosine(t_max=0.999), VPDiscrete()]
+PROCESSES = [
+    VP(),
+    VE(),
+    EDM(),
+    SubVP(),
+    OU(),
+    Flow(t_max=0.999),
+    VPCosine(t_max=0.999),
+    VPDiscrete(),
+]
 ADAPTERS = [Score, Noise, Data, Velocity, FlowVelocity, EDMDenoiser]
 
 
@@ -51,7 +75,9 @@ def network_of(adapter, process):
 
 
 def states(process, t):
-    return Gaussian(MEAN, VARIANCE, event_shape=(3,)).sample(20, process, t, seed=0, dtype=torch.float64)
+    return Gaussian(MEAN, VARIANCE, event_shape=(3,)).sample(
+        20, process, t, seed=0, dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -65,19 +91,27 @@ def test_every_adapter_gives_the_exact_denoiser_in_every_process(adapter, proces
         out = prediction.denoise(x, level, process)
         assert out.shape == x.shape
         assert out.dtype == x.dtype
-        assert (out - exact).abs().max() < 1e-14 * (10 + level.r)  # < 1e-12 but for r > 90, where x/alpha cancels
+        assert (out - exact).abs().max() < 1e-14 * (
+            10 + level.r
+        )  # < 1e-12 but for r > 90, where x/alpha cancels
         a, b = prediction.coefficients(level)
-        assert (a * x + b * prediction.output(x, level, process) - exact).abs().max() < 1e-14 * (10 + level.r)
+        assert (a * x + b * prediction.output(x, level, process) - exact).abs().max() < 1e-14 * (
+            10 + level.r
+        )
 
 
 @pytest.mark.parametrize("adapter", [Score, Noise, Data, Velocity, FlowVelocity])
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_a_network_of_a_variance_preserving_process_serves_every_process(adapter, process):
     home = VP(t_min=1e-9)
-    prediction = adapter(network_of(adapter, home), input_scale="vp", time=lambda level: home.time(level.lam))
+    prediction = adapter(
+        network_of(adapter, home), input_scale="vp", time=lambda level: home.time(level.lam)
+    )
     level = process.level_at(-0.3)
     x = states(process, level.t)
-    assert (prediction.denoise(x, level, process) - posterior(x, level.alpha, level.sigma)[0]).abs().max() < 1e-10
+    assert (
+        prediction.denoise(x, level, process) - posterior(x, level.alpha, level.sigma)[0]
+    ).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("adapter", [Score, Noise, Data, Velocity, FlowVelocity])
@@ -85,7 +119,9 @@ def test_a_flow_network_serves_another_process_with_the_flow_scale_and_time(adap
     prediction = adapter(network_of(adapter, Flow()), input_scale="flow", time="flow")
     level = EDM().level(3.0)
     x = states(EDM(), 3.0)
-    assert (prediction.denoise(x, level, EDM()) - posterior(x, level.alpha, level.sigma)[0]).abs().max() < 1e-12
+    assert (
+        prediction.denoise(x, level, EDM()) - posterior(x, level.alpha, level.sigma)[0]
+    ).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("adapter", [Score, Noise, Velocity, EDMDenoiser])
@@ -94,7 +130,9 @@ def test_the_score_of_an_adapter_is_the_score_of_the_process(adapter, scale):
     process = SubVP()
     level = process.level(0.4)
     k = {"x": 1.0, "u": 1 / level.alpha, "vp": 1 / math.hypot(level.alpha, level.sigma)}[scale]
-    prediction = adapter(lambda x, t: said(adapter, x, k * level.alpha, k * level.sigma), input_scale=scale)
+    prediction = adapter(
+        lambda x, t: said(adapter, x, k * level.alpha, k * level.sigma), input_scale=scale
+    )
     x = states(process, level.t)
     exact = -posterior(x, level.alpha, level.sigma)[1] / level.sigma
     assert (prediction.score(x, level, process) - exact).abs().max() < 1e-12
@@ -120,7 +158,9 @@ def test_score_and_noise_at_alpha_zero_are_refused_before_the_network_runs(adapt
     def network(x, t):
         raise AssertionError("called")
 
-    with pytest.raises(IncompatibleError, match=r"alpha is 0.*srk\.Velocity.*srk\.Flow\(t_max=0\.999\)"):
+    with pytest.raises(
+        IncompatibleError, match=r"alpha is 0.*srk\.Velocity.*srk\.Flow\(t_max=0\.999\)"
+    ):
         adapter(network).denoise(torch.ones(1, 1), Flow().level(1.0), Flow())
 
 
@@ -154,10 +194,14 @@ def test_time_arrives_in_the_unit_asked_for_as_one_number_per_sample(unit, proce
     network = Recorder()
     level = process.level(t)
     for dtype in (torch.float32, torch.float64):
-        Data(network, time=unit, time_scale=10.0).denoise(torch.zeros(5, 2, 3, dtype=dtype), level, process)
+        Data(network, time=unit, time_scale=10.0).denoise(
+            torch.zeros(5, 2, 3, dtype=dtype), level, process
+        )
         assert network.t.shape == (5,)
         assert network.t.dtype == dtype
-        assert torch.allclose(network.t, torch.full((5,), 10 * value, dtype=dtype), rtol=2 * torch.finfo(dtype).eps)
+        assert torch.allclose(
+            network.t, torch.full((5,), 10 * value, dtype=dtype), rtol=2 * torch.finfo(dtype).eps
+        )
 
 
 def test_the_training_index_of_a_continuous_process_counts_from_zero():
@@ -175,7 +219,9 @@ def test_the_training_index_of_a_continuous_process_counts_from_zero():
 
 def test_a_rounded_index_is_long():
     network = Recorder()
-    Data(network, time="index-rounded").denoise(torch.zeros(2, 1), VPDiscrete().level(416.6), VPDiscrete())
+    Data(network, time="index-rounded").denoise(
+        torch.zeros(2, 1), VPDiscrete().level(416.6), VPDiscrete()
+    )
     assert network.t.dtype == torch.long
     assert network.t.tolist() == [417, 417]
 
@@ -188,7 +234,9 @@ def test_an_index_without_a_meaning_is_refused_when_bound():
 def test_the_network_gets_its_conditions_and_its_scaled_input():
     network = Recorder()
     condition = torch.arange(4)
-    Data(network, input_scale=lambda level: 2.0, model_kwargs={"y": condition}).denoise(torch.ones(4, 1), VP().level(0.5), VP())
+    Data(network, input_scale=lambda level: 2.0, model_kwargs={"y": condition}).denoise(
+        torch.ones(4, 1), VP().level(0.5), VP()
+    )
     assert network.kwargs["y"] is condition
     assert torch.equal(network.x, torch.full((4, 1), 2.0))
 
@@ -205,7 +253,9 @@ def test_the_network_gets_its_conditions_and_its_scaled_input():
 )
 def test_network_dtype_casts_there_and_back(state, network_dtype, time_dtype):
     network = Recorder()
-    out = Noise(network, network_dtype=network_dtype).denoise(torch.ones(2, 1, dtype=state), VP().level(0.5), VP())
+    out = Noise(network, network_dtype=network_dtype).denoise(
+        torch.ones(2, 1, dtype=state), VP().level(0.5), VP()
+    )
     assert network.x.dtype == (network_dtype or state)
     assert network.t.dtype == time_dtype
     assert out.dtype == state
@@ -213,7 +263,9 @@ def test_network_dtype_casts_there_and_back(state, network_dtype, time_dtype):
 
 def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
     x = torch.arange(96.0).reshape(2, 3, 4, 4)
-    learned = Data(lambda x, t: torch.cat([x, torch.full_like(x, math.nan)], 1), channels="first-half")
+    learned = Data(
+        lambda x, t: torch.cat([x, torch.full_like(x, math.nan)], 1), channels="first-half"
+    )
     assert torch.equal(learned.denoise(x, VP().level(0.5), VP()), x)
 
 
@@ -221,15 +273,24 @@ def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
     ("network", "message"),
     [
         (lambda x, t: x.sum(1), r"shape \(4,\) for a state of shape \(4, 3\): axes are missing"),
-        (lambda x, t: torch.cat([x, x], 1), r"shape \(4, 6\).*twice the channels.*srk\.Noise\(network, channels='first-half'\)"),
+        (
+            lambda x, t: torch.cat([x, x], 1),
+            r"shape \(4, 6\).*twice the channels.*srk\.Noise\(network, channels='first-half'\)",
+        ),
         (lambda x, t: x[:, :2], r"shape \(4, 2\) for a state of shape \(4, 3\)"),
-        (lambda x, t: x.double(), r"torch\.float64 for a state of torch\.float32.*network_dtype=torch\.float64"),
+        (
+            lambda x, t: x.double(),
+            r"torch\.float64 for a state of torch\.float32.*network_dtype=torch\.float64",
+        ),
         (lambda x, t: x.long(), r"torch\.int64.*real floating-point"),
         (lambda x, t: x.to(torch.complex64), r"torch\.complex64.*real floating-point"),
         (lambda x, t: x.to("meta"), r"on meta for a state on cpu"),
         (lambda x, t: None, r"returned NoneType, not a tensor"),
         (lambda x, t: (x,), r"returned tuple.*srk\.Noise\(lambda x, t: network\(x, t\)\[0\]\)"),
-        (lambda x, t: type("Output", (), {"sample": x})(), r"returned Output.*network\(x, t\)\.sample\)"),
+        (
+            lambda x, t: type("Output", (), {"sample": x})(),
+            r"returned Output.*network\(x, t\)\.sample\)",
+        ),
     ],
 )
 def test_an_output_that_is_not_like_the_state_is_refused_with_the_cure(network, message):
@@ -239,7 +300,9 @@ def test_an_output_that_is_not_like_the_state_is_refused_with_the_cure(network, 
 
 def test_channels_that_cannot_be_halved_are_refused():
     with pytest.raises(ScoreError, match="cannot be halved"):
-        Noise(lambda x, t: x, channels="first-half").denoise(torch.ones(4, 3), VP().level(0.5), VP())
+        Noise(lambda x, t: x, channels="first-half").denoise(
+            torch.ones(4, 3), VP().level(0.5), VP()
+        )
 
 
 @pytest.mark.parametrize(
@@ -307,7 +370,9 @@ def test_a_prediction_of_ones_own_needs_only_denoise():
 
 
 def test_adapters_are_frozen_and_print_their_options():
-    prediction = Noise(torch.nn.Identity(), time="sigma", event_shape=[2], model_kwargs={"y": torch.ones(3)})
+    prediction = Noise(
+        torch.nn.Identity(), time="sigma", event_shape=[2], model_kwargs={"y": torch.ones(3)}
+    )
     assert repr(prediction) == "Noise(Identity, time='sigma', event_shape=(2,))"
     with pytest.raises(AttributeError):
         prediction.time = "t"
@@ -318,14 +383,22 @@ class NoReading(TorchDispatchMode):
     """Refuses every operation that would make the CPU wait for the device, or copy to it."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(word in str(function) for word in ("_local_scalar_dense", "nonzero", "equal.default", "lift_fresh")):
+        if any(
+            word in str(function)
+            for word in ("_local_scalar_dense", "nonzero", "equal.default", "lift_fresh")
+        ):
             raise AssertionError(f"{function} synchronizes")
         return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_an_evaluation_never_reads_from_the_device(adapter):
-    prediction = adapter(lambda x, t: x * t[:, None], input_scale="vp", time="half-log-snr", network_dtype=torch.float64)
+    prediction = adapter(
+        lambda x, t: x * t[:, None],
+        input_scale="vp",
+        time="half-log-snr",
+        network_dtype=torch.float64,
+    )
     x = torch.ones(3, 2)
     with NoReading():
         prediction.denoise(x, VP().level(0.5), VP())
@@ -333,4 +406,6 @@ def test_an_evaluation_never_reads_from_the_device(adapter):
 
 def test_gradients_flow_through_the_denoiser():
     x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: Score(lambda x, t: -(x**3)).denoise(x, VP().level(0.3), VP()), (x,))
+    assert torch.autograd.gradcheck(
+        lambda x: Score(lambda x, t: -(x**3)).denoise(x, VP().level(0.3), VP()), (x,)
+    )

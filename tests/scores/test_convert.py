@@ -44,7 +44,9 @@ def test_conversions_are_the_definitions_when_the_denoiser_is_right(level):
     x = alpha * x0 + sigma * eps
     size = 1e-14 * (1 + 1 / level.r)  # (x - alpha D)/sigma cancels at small sigma
     assert (convert.to_noise(x0, x, level) - eps).abs().max() < size
-    assert (convert.to_velocity(x0, x, level) - (alpha * eps - sigma * x0)).abs().max() < size * max(alpha, sigma)
+    assert (
+        convert.to_velocity(x0, x, level) - (alpha * eps - sigma * x0)
+    ).abs().max() < size * max(alpha, sigma)
     assert (convert.to_flow_velocity(x0, x, level) - (eps - x0)).abs().max() < size
     assert (convert.to_score(x0, x, level) + eps / sigma).abs().max() < size / sigma
 

@@ -20,11 +20,18 @@ V = 0.3
 
 def states(process, t, shape=(20, 3), seed=0):
     level = process.level(t)
-    return level.sigma * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.4 * level.alpha
+    return (
+        level.sigma
+        * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        + 0.4 * level.alpha
+    )
 
 
 def levels(process):
-    return [process.level(process.t_min + f * (process.t_max - process.t_min)) for f in (0.05, 0.4, 0.99)]
+    return [
+        process.level(process.t_min + f * (process.t_max - process.t_min))
+        for f in (0.05, 0.4, 0.99)
+    ]
 
 
 def gaussian(mean, variance=V):
@@ -40,7 +47,9 @@ def conditioned(process, **means):
         level = process.level(float(t[0]))
         return level.sigma * (x - level.alpha * mean) / (level.alpha**2 * V + level.sigma**2)
 
-    return {name: Noise(network, model_kwargs={"mean": mean}) for name, mean in means.items()}, calls
+    return {
+        name: Noise(network, model_kwargs={"mean": mean}) for name, mean in means.items()
+    }, calls
 
 
 # -- the guided law -------------------------------------------------------------------------------------------------------
@@ -50,12 +59,18 @@ def conditioned(process, **means):
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_between_gaussians_of_one_variance_moves_the_mean(process, scale):
     """s_ref + w (s_c - s_ref) is the score of N(m_ref + w (m_c - m_ref), V): denoiser and score in closed form."""
-    guided = Guided(gaussian(1.0).score(process), gaussian(-0.5).score(process), scale).bind(process)
+    guided = Guided(gaussian(1.0).score(process), gaussian(-0.5).score(process), scale).bind(
+        process
+    )
     exact = gaussian(-0.5 + scale * 1.5)
     for level in levels(process):
         x = states(process, level.t)
-        assert torch.allclose(guided.denoise(x, level, process), exact.denoise(x, level), atol=1e-12)
-        assert torch.allclose(guided.score(x, level, process), exact.score_at(x, level), atol=1e-10 / level.sigma**2)
+        assert torch.allclose(
+            guided.denoise(x, level, process), exact.denoise(x, level), atol=1e-12
+        )
+        assert torch.allclose(
+            guided.score(x, level, process), exact.score_at(x, level), atol=1e-10 / level.sigma**2
+        )
 
 
 def test_the_samples_have_the_guided_law():
@@ -63,7 +78,9 @@ def test_the_samples_have_the_guided_law():
     process = EDM(sigma_min=0.0, sigma_max=20.0)
     guided = Guided(gaussian(1.0).score(process), gaussian(-0.5).score(process), 2.0)
     x = states(process, 20.0)
-    sol = srk.solve(process, guided, "dpmpp-3m-sde-corrected", eta=0.0, x_init=x, steps=400, dtype=torch.float64)
+    sol = srk.solve(
+        process, guided, "dpmpp-3m-sde-corrected", eta=0.0, x_init=x, steps=400, dtype=torch.float64
+    )
     exact = 2.5 + math.sqrt(V / (V + 400.0)) * (x - 2.5)
     assert (sol.x - exact).abs().max() < 1e-3
     assert guided.event_shape == (3,)
@@ -73,7 +90,9 @@ def test_several_and_negative_conditions():
     """Composition: the score is s_ref + sum of w_i (s_i - s_ref), negative weights included; written out by hand."""
     process = VP()
     a, b, base = gaussian(1.0, 0.2), gaussian(-2.0, 0.4), gaussian(0.0, 1.0)
-    guided = Guided([a.score(process), b.score(process)], base.score(process), [2.0, -0.7]).bind(process)
+    guided = Guided([a.score(process), b.score(process)], base.score(process), [2.0, -0.7]).bind(
+        process
+    )
     for level in levels(process):
         x = states(process, level.t)
         by_hand = (
@@ -92,14 +111,20 @@ def test_autoguidance_removes_the_error_that_a_weak_network_has_more_of():
     guided = Guided(good, weak, 1.5).bind(process)
     level = process.level(0.5)
     x = states(process, 0.5)
-    assert torch.allclose(guided.denoise(x, level, process), gaussian(0.7).denoise(x, level), atol=1e-13)
+    assert torch.allclose(
+        guided.denoise(x, level, process), gaussian(0.7).denoise(x, level), atol=1e-13
+    )
 
 
 def test_scale_as_a_function_of_the_level():
     process = VP()
-    guided = Guided(gaussian(1.0).score(process), gaussian(0.0).score(process), lambda level: 1.0 + level.t).bind(process)
+    guided = Guided(
+        gaussian(1.0).score(process), gaussian(0.0).score(process), lambda level: 1.0 + level.t
+    ).bind(process)
     level, x = process.level(0.25), states(process, 0.25)
-    assert torch.allclose(guided.denoise(x, level, process), gaussian(1.25).denoise(x, level), atol=1e-13)
+    assert torch.allclose(
+        guided.denoise(x, level, process), gaussian(1.25).denoise(x, level), atol=1e-13
+    )
 
 
 class Nonlinear(ForwardProcess):
@@ -122,15 +147,27 @@ def test_nonlinear_processes_are_guided_in_the_score():
     process = Nonlinear()
     a, b = (gaussian(m).score(process.inner) for m in (1.0, -0.5))
     options = {"shape": (5, 3), "steps": 8, "seed": 0, "dtype": torch.float64}
-    sol = srk.solve(process, Guided(lambda x, t: a(x, t), lambda x, t: b(x, t), 3.0), "euler-maruyama", **options)
-    by_hand = srk.solve(process, lambda x, t: b(x, t) + 3.0 * (a(x, t) - b(x, t)), "euler-maruyama", **options)
+    sol = srk.solve(
+        process,
+        Guided(lambda x, t: a(x, t), lambda x, t: b(x, t), 3.0),
+        "euler-maruyama",
+        **options,
+    )
+    by_hand = srk.solve(
+        process, lambda x, t: b(x, t) + 3.0 * (a(x, t) - b(x, t)), "euler-maruyama", **options
+    )
     assert torch.allclose(sol.x, by_hand.x, atol=1e-10)
     assert (sol.nfe, by_hand.nfe) == (16, 8)
     timed = Guided(lambda x, t: a(x, t), lambda x, t: b(x, t), limited(3.0, 0.2, 0.6, unit="t"))
     sol = srk.solve(process, timed, "euler-maruyama", **options)
     assert sol.nfe == 8 + sum(0.2 <= t <= 0.6 for t in sol.times[:-1]) == 11
     with pytest.raises(IncompatibleError, match="unit='t'"):
-        srk.solve(process, Guided(lambda x, t: a(x, t), lambda x, t: b(x, t), limited(3.0, 0.2, 0.6)), "euler-maruyama", **options)
+        srk.solve(
+            process,
+            Guided(lambda x, t: a(x, t), lambda x, t: b(x, t), limited(3.0, 0.2, 0.6)),
+            "euler-maruyama",
+            **options,
+        )
     with pytest.raises(IncompatibleError, match="leave it out"):
         srk.solve(process, Guided(a, b, 3.0, rescale=0.5), "euler-maruyama", **options)
 
@@ -147,13 +184,25 @@ def test_nfe_counts_what_the_network_ran():
     calls.clear()
     assert srk.solve(process, guided, "srk2m", shape=(4, 3), nfe=20, seed=0).nfe == len(calls) == 20
     calls.clear()
-    assert srk.solve(process, Guided(made["a"], made["b"], 1.0), "srk2m", shape=(4, 3), nfe=20, seed=0).nfe == len(calls) == 20
-    assert Guided(made["a"], made["b"], 1.0).calls() == Guided(made["a"], made["b"], 0.0).calls() == 1
+    assert (
+        srk.solve(
+            process, Guided(made["a"], made["b"], 1.0), "srk2m", shape=(4, 3), nfe=20, seed=0
+        ).nfe
+        == len(calls)
+        == 20
+    )
+    assert (
+        Guided(made["a"], made["b"], 1.0).calls() == Guided(made["a"], made["b"], 0.0).calls() == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("interval", "unit"),
-    [((0.3, 5.0), "sigma"), ((-math.log(5.0), -math.log(0.3)), "half-log-snr"), ((0.3 / 1.3, 5.0 / 6.0), "flow")],
+    [
+        ((0.3, 5.0), "sigma"),
+        ((-math.log(5.0), -math.log(0.3)), "half-log-snr"),
+        ((0.3 / 1.3, 5.0 / 6.0), "flow"),
+    ],
 )
 def test_interval_guidance_costs_one_call_outside(interval, unit):
     process = EDM()
@@ -166,19 +215,34 @@ def test_interval_guidance_costs_one_call_outside(interval, unit):
     bound = guided.bind(process)
     for t, mean in ((10.0, 1.0), (1.0, 3.0), (0.1, 1.0)):
         x = states(process, t)
-        assert torch.allclose(bound.denoise(x, process.level(t), process), gaussian(mean).denoise(x, process.level(t)), atol=1e-12)
+        assert torch.allclose(
+            bound.denoise(x, process.level(t), process),
+            gaussian(mean).denoise(x, process.level(t)),
+            atol=1e-12,
+        )
         assert bound.calls(t) == (2 if t == 1.0 else 1)
     assert guided.calls() == 2
 
 
 def test_calls_are_counted_above_t_max_where_churn_evaluates():
     process = EDM(0.01, 20.0)
-    made = {name: EDMDenoiser(lambda u, s, m=m: m + V / (V + s[:, None] ** 2) * (u - m)) for name, m in (("a", 1.0), ("b", 0.0))}
+    made = {
+        name: EDMDenoiser(lambda u, s, m=m: m + V / (V + s[:, None] ** 2) * (u - m))
+        for name, m in (("a", 1.0), ("b", 0.0))
+    }
     for high, first in ((21.0, 1), (1e3, 2)):  # the first evaluation is at 1.1 sigma_max or more
         costs = []
         guided = Guided(made["a"], made["b"], limited(3.0, 5.0, high))
         solver = EDMHeun(s_churn=5.0)
-        srk.solve(process, guided, solver, shape=(4, 3), steps=10, seed=0, callback=lambda info, costs=costs: costs.append(info.nfe))
+        srk.solve(
+            process,
+            guided,
+            solver,
+            shape=(4, 3),
+            steps=10,
+            seed=0,
+            callback=lambda info, costs=costs: costs.append(info.nfe),
+        )
         assert costs[0] == first + 2  # and the second at the end of the step, inside
 
 
@@ -195,7 +259,13 @@ def test_batched_equals_separate_calls(adapter):
         assert strength == 1.5
         return torch.tanh(strength * x - mean) * t[:, None]
 
-    a = adapter(network, model_kwargs={"mean": torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), "strength": 1.5})
+    a = adapter(
+        network,
+        model_kwargs={
+            "mean": torch.randn(4, 3, generator=torch.Generator().manual_seed(1)),
+            "strength": 1.5,
+        },
+    )
     b = adapter(network, model_kwargs={"mean": torch.zeros(1, 3), "strength": 1.5})
     options = {"shape": (4, 3), "steps": 5, "seed": 0}
     one = srk.solve(process, Guided(a, b, 3.0, batched=True), "srk2", **options)
@@ -217,7 +287,12 @@ def test_batches_that_do_not_fit_are_refused():
     with pytest.raises(ArgumentError, match="one network"):
         Guided(Noise(network, channels="first-half"), Noise(network), 2.0, batched=True)
     for y, other_y in ((torch.zeros(3), torch.zeros(4)), (torch.zeros(4), None), ("a", "b")):
-        guided = Guided(Noise(network, model_kwargs={"y": y}), Noise(network, model_kwargs={"y": other_y}), 2.0, batched=True)
+        guided = Guided(
+            Noise(network, model_kwargs={"y": y}),
+            Noise(network, model_kwargs={"y": other_y}),
+            2.0,
+            batched=True,
+        )
         with pytest.raises(ScoreError, match="batched=False"):
             srk.solve(process, guided, shape=(4, 3), steps=2)
 
@@ -225,7 +300,9 @@ def test_batches_that_do_not_fit_are_refused():
 def test_part_of_a_batch_keeps_its_conditions():
     network = lambda x, t, y: x * y[:, None]  # noqa: E731
     y = torch.arange(1.0, 7.0)
-    guided = Guided(Data(network, model_kwargs={"y": y}), Data(network, model_kwargs={"y": -y}), 2.0).bind(VP())
+    guided = Guided(
+        Data(network, model_kwargs={"y": y}), Data(network, model_kwargs={"y": -y}), 2.0
+    ).bind(VP())
     x, level = torch.ones(2, 3), VP().level(0.5)
     part = guided.select(slice(2, 4), 6)
     assert torch.equal(part.denoise(x, level, VP()), 3.0 * y[2:4, None] * x)
@@ -249,22 +326,35 @@ def test_rescale_is_the_formula():
         "noise": lambda d: (x - alpha * d) / sigma,
         "velocity": lambda d: (alpha * x - d) / sigma,
     }  # alpha^2 + sigma^2 = 1
-    back = {"denoised": lambda q: q, "noise": lambda q: (x - sigma * q) / alpha, "velocity": lambda q: alpha * x - sigma * q}
+    back = {
+        "denoised": lambda q: q,
+        "noise": lambda q: (x - sigma * q) / alpha,
+        "velocity": lambda q: alpha * x - sigma * q,
+    }
     for name in quantity:
         q_c, q_g = quantity[name](d_c), quantity[name](d_g)
-        ratio = torch.stack([c.std() / g.std() for c, g in zip(q_c, q_g, strict=True)])[:, None, None, None]
+        ratio = torch.stack([c.std() / g.std() for c, g in zip(q_c, q_g, strict=True)])[
+            :, None, None, None
+        ]
         expected = back[name](0.7 * q_g * ratio + 0.3 * q_g)
-        guided = Guided(Data(condition), Data(reference), 4.0, rescale=0.7, rescale_in=name).bind(process)
+        guided = Guided(Data(condition), Data(reference), 4.0, rescale=0.7, rescale_in=name).bind(
+            process
+        )
         out = guided.denoise(x, level, process)
         assert torch.allclose(out, expected, atol=1e-12)
-        assert torch.allclose(guided.score(x, level, process), (alpha * out - x) / sigma**2, atol=1e-12)
+        assert torch.allclose(
+            guided.score(x, level, process), (alpha * out - x) / sigma**2, atol=1e-12
+        )
 
 
 def test_rescale_leaves_the_condition_alone_as_it_is():
     process = VP()
     level, x = process.level(0.5), states(process, 0.5)
     a, b = gaussian(1.0).score(process), gaussian(0.0).score(process)
-    assert torch.equal(Guided(a, b, 1.0, rescale=1.0).bind(process).denoise(x, level, process), a.denoise(x, level, process))
+    assert torch.equal(
+        Guided(a, b, 1.0, rescale=1.0).bind(process).denoise(x, level, process),
+        a.denoise(x, level, process),
+    )
     one = x[:, :1]  # one number has no spread
     a, b = (Gaussian(m, V).score(process) for m in (1.0, 0.0))
     rescaled, plain = Guided(a, b, 3.0, rescale=1.0).bind(process), Guided(a, b, 3.0).bind(process)
@@ -273,12 +363,22 @@ def test_rescale_leaves_the_condition_alone_as_it_is():
 
 @pytest.mark.parity
 def test_rescale_of_the_noise_is_that_of_diffusers():
-    peer = pytest.importorskip("diffusers.guiders.guider_utils", reason="diffusers is not installed")
+    peer = pytest.importorskip(
+        "diffusers.guiders.guider_utils", reason="diffusers is not installed"
+    )
     process = VP()
     level, x = process.level(0.6), states(process, 0.6, (5, 2, 4, 4))
     condition, reference = torch.tanh(x), 0.3 * x
-    theirs = peer.rescale_noise_cfg(reference + 4.0 * (condition - reference), condition, guidance_rescale=0.7)
-    guided = Guided(Noise(lambda x, t: torch.tanh(x)), Noise(lambda x, t: 0.3 * x), 4.0, rescale=0.7, rescale_in="noise").bind(process)
+    theirs = peer.rescale_noise_cfg(
+        reference + 4.0 * (condition - reference), condition, guidance_rescale=0.7
+    )
+    guided = Guided(
+        Noise(lambda x, t: torch.tanh(x)),
+        Noise(lambda x, t: 0.3 * x),
+        4.0,
+        rescale=0.7,
+        rescale_in="noise",
+    ).bind(process)
     ours = (x - level.alpha * guided.denoise(x, level, process)) / level.sigma
     assert torch.allclose(ours, theirs, atol=1e-12)
 
@@ -294,7 +394,10 @@ def log_prob_of(process):
     def log_prob(x, t):
         level = process.level(float(t[0]))
         total = level.alpha**2 * PRIOR_VARIANCE + level.sigma**2
-        mean, variance = level.alpha * PRIOR_VARIANCE / total * x, PRIOR_VARIANCE * level.sigma**2 / total
+        mean, variance = (
+            level.alpha * PRIOR_VARIANCE / total * x,
+            PRIOR_VARIANCE * level.sigma**2 / total,
+        )
         return -((Y.to(x) - mean) ** 2 / (2 * (variance + NOISE_VARIANCE))).sum(1)
 
     return log_prob
@@ -305,7 +408,9 @@ POSTERIOR_MEAN, POSTERIOR_VARIANCE = Y * PRIOR_VARIANCE / (PRIOR_VARIANCE + NOIS
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_an_exact_classifier_gives_the_exact_posterior(process):
-    guided = ClassifierGuided(gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process)).bind(process)
+    guided = ClassifierGuided(
+        gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process)
+    ).bind(process)
     exact = Gaussian(POSTERIOR_MEAN, POSTERIOR_VARIANCE)
     for level in levels(process):
         x = states(process, level.t)
@@ -330,13 +435,23 @@ def test_the_classifier_gets_its_own_time_and_scale():
     """A classifier of sigma and u = x/alpha, as EDM trains it, gives the same gradient in VP."""
     process, edm = VP(), EDM(sigma_max=1e4)
     here = ClassifierGuided(gaussian(0.0).score(process), log_prob_of(process)).bind(process)
-    there = ClassifierGuided(gaussian(0.0).score(process), log_prob_of(edm), time="sigma", input_scale="u").bind(process)
+    there = ClassifierGuided(
+        gaussian(0.0).score(process), log_prob_of(edm), time="sigma", input_scale="u"
+    ).bind(process)
     for level in levels(process):
         x = states(process, level.t)
-        assert torch.allclose(here.gradient(x, level, process), there.gradient(x, level, process), rtol=1e-9, atol=1e-12)
+        assert torch.allclose(
+            here.gradient(x, level, process),
+            there.gradient(x, level, process),
+            rtol=1e-9,
+            atol=1e-12,
+        )
     seen = []
     indexed = ClassifierGuided(
-        gaussian(0.0).score(process), lambda x, t: (seen.append(t), x.sum(1))[1], time="index-rounded", num_timesteps=1000
+        gaussian(0.0).score(process),
+        lambda x, t: (seen.append(t), x.sum(1))[1],
+        time="index-rounded",
+        num_timesteps=1000,
     )
     indexed.bind(process).denoise(x, process.level(0.5), process)
     assert seen[0].dtype == torch.long and seen[0][0] == round(999 * 0.5)
@@ -345,7 +460,9 @@ def test_the_classifier_gets_its_own_time_and_scale():
 def test_classifier_guidance_can_be_differentiated():
     """Where gradients are recorded the guided score has its own: d/dx of the posterior score is -1/variance at sigma -> 0."""
     process = EDM()
-    guided = ClassifierGuided(gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process)).bind(process)
+    guided = ClassifierGuided(
+        gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process)
+    ).bind(process)
     x = states(process, 1.0).requires_grad_()
     (slope,) = torch.autograd.grad(guided.score(x, process.level(1.0), process).sum(), x)
     assert torch.allclose(slope, torch.full_like(x, -1.0 / (POSTERIOR_VARIANCE + 1.0)))
@@ -362,9 +479,17 @@ def test_classifier_mistakes_are_named():
             srk.solve(process, ClassifierGuided(score, log_prob), shape=4, steps=2)
     flow = Flow()
     with pytest.raises(IncompatibleError, match=r"t_max=0\.999"):
-        srk.solve(flow, ClassifierGuided(gaussian(0.0).score(flow), log_prob_of(flow)), "ddpm", shape=4, steps=2)
+        srk.solve(
+            flow,
+            ClassifierGuided(gaussian(0.0).score(flow), log_prob_of(flow)),
+            "ddpm",
+            shape=4,
+            steps=2,
+        )
     with pytest.raises(IncompatibleError, match="index"):
-        srk.solve(process, ClassifierGuided(score, log_prob_of(process), time="index"), shape=4, steps=2)
+        srk.solve(
+            process, ClassifierGuided(score, log_prob_of(process), time="index"), shape=4, steps=2
+        )
 
 
 def test_a_scale_that_is_no_number_is_named():

@@ -19,7 +19,9 @@ LEVEL = VP().level(0.5)
 
 
 def denoised(shape=(6, 2, 4, 4), seed=0, scale=2.0):
-    return scale * torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return scale * torch.randn(
+        shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 # -- thresholding ---------------------------------------------------------------------------------------------------------
@@ -31,7 +33,10 @@ def test_clip():
     assert torch.equal(out, torch.where(d < -0.5, -0.5, torch.where(d > 2.0, 2.0, d)))
 
 
-@pytest.mark.parametrize(("quantile", "bound", "largest"), [(0.995, 1.0, None), (0.8, 1.0, None), (0.9, 0.5, 1.1), (1.0, 3.0, None)])
+@pytest.mark.parametrize(
+    ("quantile", "bound", "largest"),
+    [(0.995, 1.0, None), (0.8, 1.0, None), (0.9, 0.5, 1.1), (1.0, 3.0, None)],
+)
 def test_dynamic_threshold_is_the_formula(quantile, bound, largest):
     """Saharia et al.: s the quantile of |D| over the sample, at least the bound; clip to [-s, s], divide by s/bound. With torch.quantile."""
     d = denoised()
@@ -52,10 +57,16 @@ def test_dynamic_threshold_leaves_what_is_in_range_and_half_precision():
 
 @pytest.mark.parity
 def test_dynamic_threshold_is_that_of_diffusers():
-    schedulers = pytest.importorskip("diffusers.schedulers.scheduling_ddpm", reason="diffusers is not installed")
-    peer = schedulers.DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1.5)
+    schedulers = pytest.importorskip(
+        "diffusers.schedulers.scheduling_ddpm", reason="diffusers is not installed"
+    )
+    peer = schedulers.DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=0.9, sample_max_value=1.5
+    )
     d = denoised()
-    assert torch.allclose(DynamicThreshold(0.9, largest=1.5)(d, LEVEL), peer._threshold_sample(d), atol=1e-14)
+    assert torch.allclose(
+        DynamicThreshold(0.9, largest=1.5)(d, LEVEL), peer._threshold_sample(d), atol=1e-14
+    )
 
 
 # -- the order of things --------------------------------------------------------------------------------------------------
@@ -72,9 +83,14 @@ def test_hooks_run_in_order_with_the_level_wherever_the_network_is_asked():
     hooked = Hooked(Data(network), lambda d, level: d + 1.0, Clip(), note).bind(process)
     x = denoised((5, 3))
     assert torch.equal(hooked.denoise(x, LEVEL, process), (3.0 * x + 1.0).clamp(-1, 1))
-    assert torch.allclose(hooked.score(x, LEVEL, process), (LEVEL.alpha * (3.0 * x + 1.0).clamp(-1, 1) - x) / LEVEL.sigma**2)
+    assert torch.allclose(
+        hooked.score(x, LEVEL, process),
+        (LEVEL.alpha * (3.0 * x + 1.0).clamp(-1, 1) - x) / LEVEL.sigma**2,
+    )
     seen.clear()
-    sol = srk.solve(process, Hooked(Data(network), Clip(), note), "srk2", shape=(5, 3), steps=4, seed=0)
+    sol = srk.solve(
+        process, Hooked(Data(network), Clip(), note), "srk2", shape=(5, 3), steps=4, seed=0
+    )
     assert len(seen) == sol.nfe == 9
     assert float(sol.x.abs().max()) <= 1.0
 
@@ -86,11 +102,18 @@ def test_hooks_on_guidance_and_guidance_of_hooks():
     outer = Hooked(Guided(a, b, 3.0), Clip()).bind(process)
     assert outer.calls() == outer.calls(0.5) == 2
     assert outer.event_shape == (3,)
-    assert torch.equal(outer.denoise(x, LEVEL, process), Guided(a, b, 3.0).bind(process).denoise(x, LEVEL, process).clamp(-1, 1))
+    assert torch.equal(
+        outer.denoise(x, LEVEL, process),
+        Guided(a, b, 3.0).bind(process).denoise(x, LEVEL, process).clamp(-1, 1),
+    )
     inner = Guided(Hooked(a, Clip()), Hooked(b, Clip()), 3.0).bind(process)
-    by_hand = -2.0 * b.denoise(x, LEVEL, process).clamp(-1, 1) + 3.0 * a.denoise(x, LEVEL, process).clamp(-1, 1)
+    by_hand = -2.0 * b.denoise(x, LEVEL, process).clamp(-1, 1) + 3.0 * a.denoise(
+        x, LEVEL, process
+    ).clamp(-1, 1)
     assert torch.allclose(inner.denoise(x, LEVEL, process), by_hand)
-    assert torch.allclose(inner.score(x, LEVEL, process), (LEVEL.alpha * by_hand - x) / LEVEL.sigma**2)
+    assert torch.allclose(
+        inner.score(x, LEVEL, process), (LEVEL.alpha * by_hand - x) / LEVEL.sigma**2
+    )
 
 
 # -- replacement and projection -------------------------------------------------------------------------------------------
@@ -107,7 +130,14 @@ def flow_of(process, matrix, offset, x):
         u = flat.reshape(-1, 2)
         return ((u - (u @ matrix(sigma).T + offset(sigma))) / sigma).ravel()
 
-    sol = solve_ivp(slope, (process.t_max, process.t_min), x.numpy().ravel(), method="DOP853", rtol=1e-10, atol=1e-12)
+    sol = solve_ivp(
+        slope,
+        (process.t_max, process.t_min),
+        x.numpy().ravel(),
+        method="DOP853",
+        rtol=1e-10,
+        atol=1e-12,
+    )
     last = sol.y[:, -1].reshape(-1, 2)
     return torch.from_numpy(last @ matrix(process.t_min).T + offset(process.t_min))
 
@@ -120,10 +150,15 @@ def gain(sigma):
 def test_replacement_is_the_ode_with_the_replaced_denoiser():
     """Inpainting two correlated Gaussian coordinates: every sample against scipy's integration, and the known one exactly as given."""
     process, x = EDM(0.01, 30.0), denoised((40, 2), scale=30.0)
-    hooked = Hooked(Gaussian([0.0, 0.0], COVARIANCE).score(process), Replace(torch.tensor([KNOWN, 0.0]), torch.tensor([True, False])))
+    hooked = Hooked(
+        Gaussian([0.0, 0.0], COVARIANCE).score(process),
+        Replace(torch.tensor([KNOWN, 0.0]), torch.tensor([True, False])),
+    )
     sol = srk.solve(process, hooked, "dpmpp-3m-sde-corrected", eta=0.0, x_init=x, steps=600)
     keep = np.diag([0.0, 1.0])
-    exact = flow_of(process, lambda sigma: keep @ gain(sigma), lambda sigma: np.array([KNOWN, 0.0]), x)
+    exact = flow_of(
+        process, lambda sigma: keep @ gain(sigma), lambda sigma: np.array([KNOWN, 0.0]), x
+    )
     assert (sol.x[:, 0] == KNOWN).all()
     assert (sol.x - exact).abs().max() < 1e-4
 
@@ -134,18 +169,34 @@ def test_replacement_is_exact_where_known_and_unknown_are_independent():
     score = Gaussian(0.0, 1.0, event_shape=(2,)).score(process)
     hooked = Hooked(score, Replace(torch.tensor([KNOWN, 0.0]), torch.tensor([1.0, 0.0])))
     options = {"shape": (50, 2), "nfe": 20, "seed": 0}
-    assert torch.equal(srk.solve(process, hooked, **options).x[:, 1], srk.solve(process, score, **options).x[:, 1])
+    assert torch.equal(
+        srk.solve(process, hooked, **options).x[:, 1], srk.solve(process, score, **options).x[:, 1]
+    )
 
 
 def test_projection_meets_the_measurement_and_is_the_projected_ode():
     """y = mean of the coordinates, A+ y = (y, y): the samples satisfy it to rounding; against scipy with D -> D - A+(A D - y)."""
     process, x = EDM(0.01, 30.0), denoised((40, 2), scale=30.0)
     c = torch.tensor([[1.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
-    mean = Project(lambda d: d.mean(1, keepdim=True), lambda y: y.expand(-1, 2), torch.tensor([[0.7]]))
-    sol = srk.solve(process, Hooked(Gaussian([0.0, 0.0], c).score(process), mean), "dpmpp-3m-sde-corrected", eta=0.0, x_init=x, steps=600)
+    mean = Project(
+        lambda d: d.mean(1, keepdim=True), lambda y: y.expand(-1, 2), torch.tensor([[0.7]])
+    )
+    sol = srk.solve(
+        process,
+        Hooked(Gaussian([0.0, 0.0], c).score(process), mean),
+        "dpmpp-3m-sde-corrected",
+        eta=0.0,
+        x_init=x,
+        steps=600,
+    )
     assert (sol.x.mean(1) - 0.7).abs().max() < 1e-6  # y is float32
     null = np.eye(2) - 0.5
-    exact = flow_of(process, lambda s: null @ c.numpy() @ np.linalg.inv(c.numpy() + s**2 * np.eye(2)), lambda s: np.full(2, 0.7), x)
+    exact = flow_of(
+        process,
+        lambda s: null @ c.numpy() @ np.linalg.inv(c.numpy() + s**2 * np.eye(2)),
+        lambda s: np.full(2, 0.7),
+        x,
+    )
     assert (sol.x - exact).abs().max() < 1e-4
 
 
@@ -156,9 +207,16 @@ def test_part_of_a_batch_keeps_its_mask_and_measurement():
     network = Data(lambda x, t: 0.0 * x)
     hooked = Hooked(network, Replace(known, mask), lambda d, level: d + 1.0).select(slice(2, 4), 6)
     assert torch.equal(hooked.denoise(d, LEVEL, VP()), torch.where(mask[2:4], known[2:4], d) + 1.0)
-    shared = Replace(known[:3, 0], torch.tensor([True, False, True])).select(slice(0, 3), 6)  # no batch axis: nothing to cut
-    assert torch.equal(shared(torch.zeros(3, 3, dtype=torch.float64), LEVEL)[1], known[:3, 0] * torch.tensor([1, 0, 1]))
-    project = Project(lambda d: d[:, :1], lambda y: torch.nn.functional.pad(y, (0, 2)), known[:, :1]).select(slice(2, 4), 6)
+    shared = Replace(known[:3, 0], torch.tensor([True, False, True])).select(
+        slice(0, 3), 6
+    )  # no batch axis: nothing to cut
+    assert torch.equal(
+        shared(torch.zeros(3, 3, dtype=torch.float64), LEVEL)[1],
+        known[:3, 0] * torch.tensor([1, 0, 1]),
+    )
+    project = Project(
+        lambda d: d[:, :1], lambda y: torch.nn.functional.pad(y, (0, 2)), known[:, :1]
+    ).select(slice(2, 4), 6)
     assert torch.equal(project(d, LEVEL)[:, 0], known[2:4, 0])
 
 
@@ -166,7 +224,9 @@ def test_part_of_a_batch_keeps_its_mask_and_measurement():
 
 
 @pytest.mark.parametrize(
-    "hook", [lambda d, level: d[:1], lambda d, level: d.float(), lambda d, level: None], ids=["shape", "dtype", "none"]
+    "hook",
+    [lambda d, level: d[:1], lambda d, level: d.float(), lambda d, level: None],
+    ids=["shape", "dtype", "none"],
 )
 def test_a_hook_that_returns_something_else_is_refused(hook):
     with pytest.raises(ScoreError, match="like the denoised prediction"):
@@ -180,7 +240,11 @@ def test_a_hook_that_returns_something_else_is_refused(hook):
         (lambda: DynamicThreshold(99.5), ArgumentError, r"0\.995"),
         (lambda: DynamicThreshold(bound=0.0), ArgumentError, "positive"),
         (lambda: DynamicThreshold(largest=0.5), ArgumentError, "bound"),
-        (lambda: Replace(torch.zeros(2), torch.zeros(2, dtype=torch.long)), ArgumentTypeError, "boolean"),
+        (
+            lambda: Replace(torch.zeros(2), torch.zeros(2, dtype=torch.long)),
+            ArgumentTypeError,
+            "boolean",
+        ),
         (lambda: Hooked(lambda x, t: -x, Clip), ArgumentTypeError, "Clip"),
         (lambda: Hooked(lambda x, t: -x, 3), ArgumentTypeError, "callable"),
     ],
@@ -204,7 +268,9 @@ def test_nonlinear_processes_have_no_denoiser():
             return torch.randn(tuple(shape), **options)
 
     with pytest.raises(IncompatibleError, match="linear process"):
-        srk.solve(Nonlinear(), Hooked(lambda x, t: -x, Clip()), "euler-maruyama", shape=(4, 3), steps=2)
+        srk.solve(
+            Nonlinear(), Hooked(lambda x, t: -x, Clip()), "euler-maruyama", shape=(4, 3), steps=2
+        )
 
 
 def test_phase_space_states_are_hooked_where_they_are_read():

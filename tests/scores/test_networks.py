@@ -29,7 +29,9 @@ def data_at(x, alpha, sigma):
 
 
 def state(level, seed=0, batch=4):
-    z = torch.randn(batch, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(
+        batch, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     return level.alpha * MEAN + math.hypot(level.alpha * math.sqrt(VARIANCE), level.sigma) * z
 
 
@@ -38,7 +40,11 @@ def assert_exact(prediction, process, fractions=(0.1, 0.5, 0.9), rtol=1e-9):
     for fraction in fractions:
         level = process.level(process.t_min + fraction * (process.t_max - process.t_min))
         x = state(level)
-        error = (prediction.denoise(x, level, process) - data_at(x, level.alpha, level.sigma)).abs().max()
+        error = (
+            (prediction.denoise(x, level, process) - data_at(x, level.alpha, level.sigma))
+            .abs()
+            .max()
+        )
         assert error < rtol * (1 + level.r)
 
 
@@ -56,26 +62,42 @@ class OpenAIModel(nn.Module):
 
     def __init__(self, betas, *, learn_sigma, predict_xstart=False, scale=1.0, table=False):
         super().__init__()
-        self.lams = np.array([0.5 * math.log(p / (1 - p)) for p in np.cumprod(1 - np.asarray(betas))])
-        self.learn_sigma, self.predict_xstart, self.scale, self.table = learn_sigma, predict_xstart, scale, table
+        self.lams = np.array(
+            [0.5 * math.log(p / (1 - p)) for p in np.cumprod(1 - np.asarray(betas))]
+        )
+        self.learn_sigma, self.predict_xstart, self.scale, self.table = (
+            learn_sigma,
+            predict_xstart,
+            scale,
+            table,
+        )
         self.seen = []
 
     def forward(self, x, timesteps, y=None):
         assert timesteps.shape == (len(x),)
         assert (timesteps.dtype == torch.long) == self.table
         self.seen.append((float(timesteps[0]), y))
-        lam = float(np.interp(float(timesteps[0]) / self.scale, np.arange(len(self.lams)), self.lams))
-        alpha, sigma = (1 / math.sqrt(1 + math.exp(-2 * lam))), (1 / math.sqrt(1 + math.exp(2 * lam)))
+        lam = float(
+            np.interp(float(timesteps[0]) / self.scale, np.arange(len(self.lams)), self.lams)
+        )
+        alpha, sigma = (
+            (1 / math.sqrt(1 + math.exp(-2 * lam))),
+            (1 / math.sqrt(1 + math.exp(2 * lam))),
+        )
         out = (data_at if self.predict_xstart else noise_at)(x, alpha, sigma)
         return torch.cat([out, torch.full_like(out, 7.0)], 1) if self.learn_sigma else out
 
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
 @pytest.mark.parametrize("predict", ["noise", "data"])
-@pytest.mark.parametrize("process", [None, VP(t_min=0.01), EDM(0.05, 50.0), Flow(t_max=0.99)], ids=str)
+@pytest.mark.parametrize(
+    "process", [None, VP(t_min=0.01), EDM(0.05, 50.0), Flow(t_max=0.99)], ids=str
+)
 def test_guided_diffusion_networks_serve_every_process(learn_sigma, predict, process):
     home = VPDiscrete()
-    model = OpenAIModel(np.linspace(1e-4, 0.02, 1000), learn_sigma=learn_sigma, predict_xstart=predict == "data")
+    model = OpenAIModel(
+        np.linspace(1e-4, 0.02, 1000), learn_sigma=learn_sigma, predict_xstart=predict == "data"
+    )
     score = networks.guided_diffusion(model, learn_sigma=learn_sigma, predict=predict)
     assert_exact(score, home if process is None else process)
 
@@ -86,13 +108,17 @@ def test_the_network_gets_the_training_index_and_its_keywords():
     process = VPDiscrete(betas=betas)
     level = process.level(250)
     plain = OpenAIModel(betas, learn_sigma=True)
-    networks.guided_diffusion(plain, process, learn_sigma=True, model_kwargs={"y": labels}).denoise(state(level), level, process)
+    networks.guided_diffusion(plain, process, learn_sigma=True, model_kwargs={"y": labels}).denoise(
+        state(level), level, process
+    )
     assert plain.seen[0][0] == pytest.approx(250.0, abs=1e-9)
     assert plain.seen[0][1] is labels
     scaled = OpenAIModel(betas, learn_sigma=False, scale=2.5)
     assert_exact(networks.guided_diffusion(scaled, process, rescale_timesteps=True), process)
     table = OpenAIModel(betas, learn_sigma=False, table=True)
-    networks.guided_diffusion(table, process, rounded=True).denoise(state(level), process.level(250.4), process)
+    networks.guided_diffusion(table, process, rounded=True).denoise(
+        state(level), process.level(250.4), process
+    )
     assert table.seen[0][0] == 250
 
 
@@ -104,7 +130,10 @@ def their_chain(model, betas, steps, x, draws, scale=1.0):
         beta = 1 - bar / before
         eps = model(x, torch.full((len(x),), float(sorted(steps)[i])) * scale)[:, : x.shape[1]]
         x0 = (x - math.sqrt(1 - bar) * eps) / math.sqrt(bar)
-        x = beta * math.sqrt(before) / (1 - bar) * x0 + (1 - before) * math.sqrt(1 - beta) / (1 - bar) * x
+        x = (
+            beta * math.sqrt(before) / (1 - bar) * x0
+            + (1 - before) * math.sqrt(1 - beta) / (1 - bar) * x
+        )
         if i:
             x = x + math.sqrt(beta * (1 - before) / (1 - bar)) * next(draws)
     return x
@@ -114,7 +143,10 @@ def their_chain(model, betas, steps, x, draws, scale=1.0):
 def test_ancestral_sampling_with_respacing_is_theirs(sections):
     """`ddpm` on the grid of respaced_timesteps, and on the process of the respaced betas with its map: their sampler, step by step."""
     betas = cosine_betas(1000)
-    model, x = OpenAIModel(betas, learn_sigma=True), torch.randn(2, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    model, x = (
+        OpenAIModel(betas, learn_sigma=True),
+        torch.randn(2, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(3)),
+    )
     draw = lambda: torch.randn(x.shape, dtype=torch.float64, generator=generator)  # noqa: E731
     steps = networks.respaced_timesteps(1000, sections)
     generator = torch.Generator().manual_seed(4)
@@ -131,7 +163,9 @@ def test_ancestral_sampling_with_respacing_is_theirs(sections):
     generator = torch.Generator().manual_seed(4)
     bars = np.cumprod(1 - np.asarray(betas))[sorted(steps)]
     respaced = VPDiscrete(betas=1 - bars / np.append(1.0, bars[:-1]))
-    mapped = networks.guided_diffusion(model, respaced, learn_sigma=True, timestep_map=sorted(steps), num_timesteps=1000)
+    mapped = networks.guided_diffusion(
+        model, respaced, learn_sigma=True, timestep_map=sorted(steps), num_timesteps=1000
+    )
     sol = srk.solve(respaced, mapped, "ddpm", x_init=x, grid=range(len(steps))[::-1], noise=noise)
     assert torch.allclose(sol.x, theirs, atol=1e-9)
 
@@ -180,7 +214,9 @@ class NCSNpp(nn.Module):
         return noise_at(x, float(self.process.alpha(t)), float(self.process.sigma(t)))
 
 
-@pytest.mark.parametrize("home", [VP(t_min=1e-5), SubVP(t_min=1e-5), VE(0.01, 50.0)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "home", [VP(t_min=1e-5), SubVP(t_min=1e-5), VE(0.01, 50.0)], ids=lambda p: p.name
+)
 def test_score_sde_is_their_score_and_serves_every_process(home):
     model = NCSNpp(home)
     score = networks.score_sde(model, home)
@@ -212,7 +248,12 @@ def test_score_sde_networks_of_finite_lists():
         sigma = sigmas[int(labels[0])]
         return -noise_at(x, 1.0, sigma) / sigma
 
-    assert_exact(networks.score_sde(smld, ve, num_scales=n), ve, fractions=[i / (n - 1) for i in (100, 500, 900)], rtol=1e-9)
+    assert_exact(
+        networks.score_sde(smld, ve, num_scales=n),
+        ve,
+        fractions=[i / (n - 1) for i in (100, 500, 900)],
+        rtol=1e-9,
+    )
 
 
 # -- EDM and k-diffusion --------------------------------------------------------------------------------------------------
@@ -243,9 +284,13 @@ def test_edm_networks():
         assert_exact(score, process, rtol=1e-5)  # float32 inside
     level = EDM().level(1.5)
     x = state(level)
-    conditional = networks.edm(net, labels, expand_sigma=True, model_kwargs={"force_fp32": True}).bind(EDM())
+    conditional = networks.edm(
+        net, labels, expand_sigma=True, model_kwargs={"force_fp32": True}
+    ).bind(EDM())
     shift = torch.arange(4).reshape(-1, 1, 1, 1)
-    assert torch.allclose(conditional.denoise(x + shift, level, EDM()), data_at(x, 1.0, 1.5) + shift, atol=1e-5)
+    assert torch.allclose(
+        conditional.denoise(x + shift, level, EDM()), data_at(x, 1.0, 1.5) + shift, atol=1e-5
+    )
     shape, seen_labels, forced = net.seen[-1]
     assert shape == (4, 1, 1, 1) and seen_labels is labels and forced
     assert net.seen[0][0] == (4,)
@@ -254,8 +299,12 @@ def test_edm_networks():
 def test_edm_sampler_is_theirs():
     """Heun on the Karras grid in float64 with the network in float32, written as in the paper's algorithm 1."""
     net, n = EDMPrecond(), 18
-    t = [(80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)] + [0.0]
-    start = 80.0 * torch.randn(4, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = [
+        (80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)
+    ] + [0.0]
+    start = 80.0 * torch.randn(
+        4, *EVENT, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     call = lambda x, sigma: net(x.float(), torch.full((4,), sigma)).double()  # noqa: E731
     x = start
     for a, b in itertools.pairwise(t):
@@ -275,7 +324,10 @@ def test_k_diffusion_models():
     assert_exact(networks.k_diffusion(model, {"shift": 0.0}), VP(t_min=0.01))
     level = EDM().level(2.0)
     x = state(level)
-    assert torch.allclose(networks.k_diffusion(model, {"shift": 1.0}).denoise(x + 1.0, level, EDM()), data_at(x, 1.0, 2.0) + 1.0)
+    assert torch.allclose(
+        networks.k_diffusion(model, {"shift": 1.0}).denoise(x + 1.0, level, EDM()),
+        data_at(x, 1.0, 2.0) + 1.0,
+    )
 
 
 # -- mistakes -------------------------------------------------------------------------------------------------------------
@@ -286,7 +338,11 @@ def test_k_diffusion_models():
     [
         (lambda m: networks.guided_diffusion(m, predict="v"), ArgumentError, "predict_xstart"),
         (lambda m: networks.guided_diffusion(m, VP()), ArgumentTypeError, "VPDiscrete"),
-        (lambda m: networks.guided_diffusion(m, timestep_map=[0, 5]), ArgumentError, "one index for each step"),
+        (
+            lambda m: networks.guided_diffusion(m, timestep_map=[0, 5]),
+            ArgumentError,
+            "one index for each step",
+        ),
         (lambda m: networks.score_sde(m, Flow()), IncompatibleError, "VPDiscrete"),
         (lambda m: networks.score_sde(m, VP(), num_scales=1000), ArgumentError, "VPDiscrete"),
         (lambda m: networks.respaced_timesteps(10, "11"), ArgumentError, "cannot give 11"),

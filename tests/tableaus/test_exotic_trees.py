@@ -42,12 +42,18 @@ class Forest:
 
     def connected(self) -> bool:
         # ROOT is no link: two update noises in different pairs belong to different components
-        links: list[set[tuple[Any, ...]]] = [{("n", i), ("n", p)} for i, p in enumerate(self.parents) if p != ROOT]
+        links: list[set[tuple[Any, ...]]] = [
+            {("n", i), ("n", p)} for i, p in enumerate(self.parents) if p != ROOT
+        ]
         links += [
             {("n", a) if a != ROOT else ("l", j, 0), ("n", b) if b != ROOT else ("l", j, 1)}
             for j, ((a, _), (b, _)) in enumerate(self.pairs)
         ]
-        vertices = {("n", i) for i in range(len(self.parents))}.union(*links) if links else {("n", i) for i in range(len(self.parents))}
+        vertices = (
+            {("n", i) for i in range(len(self.parents))}.union(*links)
+            if links
+            else {("n", i) for i in range(len(self.parents))}
+        )
         grown = {next(iter(vertices))}
         reached: set[tuple[Any, ...]] = set()
         while reached != grown:
@@ -106,7 +112,9 @@ def forests(max_order: int, varying_g: bool = False) -> tuple[Forest, ...]:
         for parents in itertools.product(*(range(ROOT, v) for v in range(n))):
             for pairs in range(max_order - n + 1):
                 spare = max_order - n - pairs if varying_g else 0
-                leaves = [(place, degree) for place in range(ROOT, n) for degree in range(spare + 1)]
+                leaves = [
+                    (place, degree) for place in range(ROOT, n) for degree in range(spare + 1)
+                ]
                 couples = list(itertools.combinations_with_replacement(leaves, 2))
                 for chosen in itertools.combinations_with_replacement(couples, pairs):
                     forest = Forest(parents, chosen)
@@ -132,16 +140,22 @@ def canonical(forest: Forest) -> Any:
 def defects(t: StochasticTableau, max_order: int, varying_g: bool) -> list[Forest]:
     """The generated conditions that the tableau violates."""
     return [
-        forest for forest in forests(max_order, varying_g) if abs(forest.method(t) - float(forest.exact())) > 1e-12 * 50
+        forest
+        for forest in forests(max_order, varying_g)
+        if abs(forest.method(t) - float(forest.exact())) > 1e-12 * 50
     ]  # SOSRA: terms to 17
 
 
 @pytest.mark.parametrize("varying_g", [False, True], ids=["constant g", "g(t)"])
 @pytest.mark.parametrize("name", sorted(TABLEAUS))
-def test_the_weak_order_reported_is_the_one_the_generated_conditions_give(name: str, varying_g: bool) -> None:
+def test_the_weak_order_reported_is_the_one_the_generated_conditions_give(
+    name: str, varying_g: bool
+) -> None:
     report = check_tableau(TABLEAUS[name])
     reported = report.weak_order_varying if varying_g else report.weak_order
-    assert reported == max((p for p in (1, 2, 3) if not defects(TABLEAUS[name], p, varying_g)), default=0)
+    assert reported == max(
+        (p for p in (1, 2, 3) if not defects(TABLEAUS[name], p, varying_g)), default=0
+    )
 
 
 @pytest.mark.parametrize("varying_g", [False, True], ids=["constant g", "g(t)"])
@@ -151,17 +165,41 @@ def test_the_listed_conditions_are_exactly_the_generated_ones(varying_g: bool) -
     s, m = 4, 3
     A = np.tril(draw(size=(s, s)), -1)
     bw, bk = draw(size=m), draw(size=m)
-    bw[-1], bk[-1] = 1 - bw[:-1].sum(), -bk[:-1].sum()  # the list is written for an update noise of W
-    t = StochasticTableau("random", draw(size=s), A, A.sum(1), draw(size=(s, m)), draw(size=(s, m)), draw(size=m), bw, bk)
+    bw[-1], bk[-1] = (
+        1 - bw[:-1].sum(),
+        -bk[:-1].sum(),
+    )  # the list is written for an update noise of W
+    t = StochasticTableau(
+        "random",
+        draw(size=s),
+        A,
+        A.sum(1),
+        draw(size=(s, m)),
+        draw(size=(s, m)),
+        draw(size=m),
+        bw,
+        bk,
+    )
     report = check_tableau(t)
-    listed = [c for c in ORDER_CONDITIONS if c.weak and (varying_g or not c.varying_g) and c.name != "c = A e"]
-    generated = [(forest.order, forest.method(t) - float(forest.exact())) for forest in forests(3, varying_g)]
+    listed = [
+        c
+        for c in ORDER_CONDITIONS
+        if c.weak and (varying_g or not c.varying_g) and c.name != "c = A e"
+    ]
+    generated = [
+        (forest.order, forest.method(t) - float(forest.exact())) for forest in forests(3, varying_g)
+    ]
     # a derivative of g appears in the generated conditions with its 1/2!
     scale = {c.name: 0.5 if c.name == "bw.c1^2 = 1/3" else 1.0 for c in listed}
-    residuals = [(int(c.weak or 0), scale[c.name] * float(report.residuals[c.name])) for c in listed]
+    residuals = [
+        (int(c.weak or 0), scale[c.name] * float(report.residuals[c.name])) for c in listed
+    ]
 
     def found(item: tuple[int, float], among: list[tuple[int, float]]) -> bool:
-        return any(item[0] == order and item[1] == pytest.approx(value, abs=1e-11) for order, value in among)
+        return any(
+            item[0] == order and item[1] == pytest.approx(value, abs=1e-11)
+            for order, value in among
+        )
 
     assert all(found(item, residuals) for item in generated if abs(item[1]) > 1e-13)
     assert all(found(item, generated) for item in residuals if abs(item[1]) > 1e-13)

@@ -27,14 +27,23 @@ NAMES = sorted(TABLEAUS)
 
 
 def step(
-    t: StochasticTableau, x: Array, time: float, h: float, W: Array, H: Array, f: Callable[..., Array], g: Callable[[float], Array]
+    t: StochasticTableau,
+    x: Array,
+    time: float,
+    h: float,
+    W: Array,
+    H: Array,
+    f: Callable[..., Array],
+    g: Callable[[float], Array],
 ) -> Array:
     """One step as the module docstring of srk.tableaus.base states it; x, W, H are (..., d), g(t) is (d,)."""
     a = t.arrays
     gs = [g(time + c * h) for c in a.c1]
 
     def noise(w: Array, k: Array) -> Array:
-        return sum((gm * (wm * W + km * H) for gm, wm, km in zip(gs, w, k, strict=True)), np.zeros_like(W))
+        return sum(
+            (gm * (wm * W + km * H) for gm, wm, km in zip(gs, w, k, strict=True)), np.zeros_like(W)
+        )
 
     rates: list[Array] = []
     for i in range(t.stages):
@@ -66,7 +75,10 @@ def linear_error(t: StochasticTableau, steps: int) -> float:
         s = n * h
 
         def numeric(x: float, W: float, H: float, s: float = s) -> float:
-            f, g = (lambda y, r: a * y + math.cos(r)), (lambda r: np.array([1.0 + math.sin(2.0 * r)]))
+            f, g = (
+                (lambda y, r: a * y + math.cos(r)),
+                (lambda r: np.array([1.0 + math.sin(2.0 * r)])),
+            )
             return float(step(t, np.array([x]), s, h, np.array([W]), np.array([H]), f, g)[0])
 
         base = numeric(0, 0, 0)
@@ -77,7 +89,13 @@ def linear_error(t: StochasticTableau, steps: int) -> float:
         error_kernel = p + q * (0.5 - u / h) - exact_kernel  # W = int dB, H = int (1/2 - u/h) dB
         M, v = np.array([[R, R - grow], [0.0, grow]]), np.array([base - shift, shift])
         kernels = np.array([error_kernel, exact_kernel])
-        second = M @ second @ M.T + np.outer(M @ mean, v) + np.outer(v, M @ mean) + np.outer(v, v) + (kernels * weights) @ kernels.T
+        second = (
+            M @ second @ M.T
+            + np.outer(M @ mean, v)
+            + np.outer(v, M @ mean)
+            + np.outer(v, v)
+            + (kernels * weights) @ kernels.T
+        )
         mean = M @ mean + v
     return math.sqrt(second[0, 0])
 
@@ -91,7 +109,9 @@ def quadratic_error(t: StochasticTableau, steps: int) -> float:
 
     def numeric(x: float, W: float, H: float) -> float:
         f, g = (lambda y, r: np.array([0.0, y[0] ** 2])), (lambda r: np.array([1.0, 0.0]))
-        return float(step(t, np.array([x, 0.0]), 0.0, h, np.array([W, 0.0]), np.array([H, 0.0]), f, g)[1])
+        return float(
+            step(t, np.array([x, 0.0]), 0.0, h, np.array([W, 0.0]), np.array([H, 0.0]), f, g)[1]
+        )
 
     a, d = numeric(0, 1, 0), numeric(0, 0, 1)  # Y' = h x^2 + p x W + q x H + a W^2 + b W H + d H^2
     b = numeric(0, 1, 1) - a - d
@@ -133,11 +153,21 @@ def generator_series(varying: bool) -> tuple[float, ...]:
     """L^n phi / n! at START for n = 0 ... 6, of the SDE and the polynomial of `weak_error`."""
     x, y, s = sp.symbols("x y s")
     f = (-x + y**2 / 2 + s * y, x * y / 2 - y + s**2)
-    g = (1 + s + s**2 / 2, sp.Rational(7, 10) - s) if varying else (sp.Integer(1), sp.Rational(7, 10))
+    g = (
+        (1 + s + s**2 / 2, sp.Rational(7, 10) - s)
+        if varying
+        else (sp.Integer(1), sp.Rational(7, 10))
+    )
     u, out = sp.Poly(x**3 + x * y + x**2 * y, x, y, s), []
     for n in range(7):
-        out.append(float(u.eval(dict(zip((x, y, s), map(sp.Rational, map(str, START)), strict=True)))) / math.factorial(n))
-        terms = [u.diff(s)] + [u.diff(z) * fz + u.diff(z).diff(z) * gz**2 / 2 for z, fz, gz in zip((x, y), f, g, strict=True)]
+        out.append(
+            float(u.eval(dict(zip((x, y, s), map(sp.Rational, map(str, START)), strict=True))))
+            / math.factorial(n)
+        )
+        terms = [u.diff(s)] + [
+            u.diff(z) * fz + u.diff(z).diff(z) * gz**2 / 2
+            for z, fz, gz in zip((x, y), f, g, strict=True)
+        ]
         u = sp.Poly(sum((sp.Poly(term, x, y, s) for term in terms), sp.Poly(0, x, y, s)), x, y, s)
     return tuple(out)
 
@@ -188,7 +218,9 @@ def benes_error(t: StochasticTableau, steps: int) -> float:
         level = np.einsum("iab,a,b->i", value, weights, weights)
         if n < steps - 1:
             value = make_interp_spline(grid, level, k=7)(np.clip(after, grid[0], grid[-1]))
-    law = [(math.exp(sign * start) / (2 * math.cosh(start)), start + sign) for sign in (1, -1)]  # a mixture of N(start +- 1, 1)
+    law = [
+        (math.exp(sign * start) / (2 * math.cosh(start)), start + sign) for sign in (1, -1)
+    ]  # a mixture of N(start +- 1, 1)
     exact = sum(p * math.exp(-((m - 1.5) ** 2) / 3) / math.sqrt(3) for p, m in law)
     return abs(float(make_interp_spline(grid, level, k=7)(start)) - exact)
 
@@ -196,7 +228,9 @@ def benes_error(t: StochasticTableau, steps: int) -> float:
 @pytest.mark.parametrize("name", ["awr3", "sra1", "stochastic-heun", "euler"])
 def test_weak_order_on_the_benes_sde_is_the_declared_one(name: str) -> None:
     """Against a closed-form law, after many steps."""
-    coarse, fine = (benes_error(TABLEAUS[name], n) for n in ((16, 32) if name == "awr3" else (8, 16)))
+    coarse, fine = (
+        benes_error(TABLEAUS[name], n) for n in ((16, 32) if name == "awr3" else (8, 16))
+    )
     assert slopes([coarse, fine])[0] == pytest.approx(TABLEAUS[name].weak_order, abs=0.15)
     if name == "awr3":
         assert coarse < benes_error(TABLEAUS["sra1"], 32) / 100  # at equal cost, 64 calls

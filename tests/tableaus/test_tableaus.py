@@ -39,7 +39,9 @@ from srk.tableaus import (
 SHIPPED = (SRA1, SRA2, SRA3, SOSRA, SOSRA2, SHARK, SEA, SPARK, AWR3, HEUN, MIDPOINT, EULER)
 
 
-def changed(t: StochasticTableau, field: str, place: tuple[int, ...], factor: float | Fraction) -> StochasticTableau:
+def changed(
+    t: StochasticTableau, field: str, place: tuple[int, ...], factor: float | Fraction
+) -> StochasticTableau:
     """`t` with one coefficient multiplied by `factor`."""
     rows: Any = [list(x) if isinstance(x, tuple) else x for x in getattr(t, field)]
     target = rows
@@ -54,10 +56,15 @@ def changed(t: StochasticTableau, field: str, place: tuple[int, ...], factor: fl
 
 
 @pytest.mark.parametrize("tableau", SHIPPED, ids=lambda t: t.name)
-def test_shipped_tableau_supports_what_it_declares_for_time_dependent_g(tableau: StochasticTableau) -> None:
+def test_shipped_tableau_supports_what_it_declares_for_time_dependent_g(
+    tableau: StochasticTableau,
+) -> None:
     report = require_order(tableau)
     assert (report.strong_order, report.weak_order) == (tableau.strong_order, tableau.weak_order)
-    assert (report.strong_order_varying, report.weak_order_varying) == (tableau.strong_order, tableau.weak_order)
+    assert (report.strong_order_varying, report.weak_order_varying) == (
+        tableau.strong_order,
+        tableau.weak_order,
+    )
     assert report.ok
     assert report.row_sums
     assert tableau.noise == "additive, time-dependent g"
@@ -80,7 +87,11 @@ def test_names_and_costs() -> None:
         "stochastic-midpoint": 2,
         "euler": 1,
     }
-    assert {name for name, t in TABLEAUS.items() if not t.uses_levy_area} == {"stochastic-heun", "stochastic-midpoint", "euler"}
+    assert {name for name, t in TABLEAUS.items() if not t.uses_levy_area} == {
+        "stochastic-heun",
+        "stochastic-midpoint",
+        "euler",
+    }
     assert all(t.reference and t.advice for t in TABLEAUS.values())
     assert "sosra2" in repr(TABLEAUS)
 
@@ -88,7 +99,16 @@ def test_names_and_costs() -> None:
 def test_rational_tableaus_hold_exactly() -> None:
     """No tolerance is involved where all coefficients are fractions."""
     exact = {t.name for t in SHIPPED if t.exact}
-    assert exact == {"sra1", "sra2", "sra3", "shark", "sea", "stochastic-heun", "stochastic-midpoint", "euler"}
+    assert exact == {
+        "sra1",
+        "sra2",
+        "sra3",
+        "shark",
+        "sea",
+        "stochastic-heun",
+        "stochastic-midpoint",
+        "euler",
+    }
     for t in SHIPPED:
         if t.exact:
             report = check_tableau(t)
@@ -191,7 +211,9 @@ MUTATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("tableau", "field", "place", "condition"), MUTATIONS, ids=lambda x: getattr(x, "name", str(x)))
+@pytest.mark.parametrize(
+    ("tableau", "field", "place", "condition"), MUTATIONS, ids=lambda x: getattr(x, "name", str(x))
+)
 def test_a_coefficient_off_by_one_percent_is_refused_by_name(
     tableau: StochasticTableau, field: str, place: tuple[int, ...], condition: str
 ) -> None:
@@ -210,7 +232,9 @@ def test_a_float_error_of_1e_minus_10_is_refused_and_of_one_ulp_is_not() -> None
 
 
 def test_an_order_nobody_can_check_is_refused() -> None:
-    with pytest.raises(TableauError, match=r"claims strong order 2.*declare strong_order=1\.5 or less"):
+    with pytest.raises(
+        TableauError, match=r"claims strong order 2.*declare strong_order=1\.5 or less"
+    ):
         register_tableau(attrs.evolve(SRA1, name="x", strong_order=2))
     with pytest.raises(TableauError, match="claims weak order 4"):
         register_tableau(attrs.evolve(SRA1, name="x", weak_order=4))
@@ -222,7 +246,17 @@ def test_an_order_between_two_levels_needs_the_higher_one() -> None:
 
 def test_a_tableau_that_reads_g_once_claims_nothing_for_time_dependent_g() -> None:
     t = StochasticTableau(
-        "constant", SRA1.alpha, SRA1.A, SRA1.c, [[0], ["3/4"]], [[0], ["3/2"]], [0], [1], [0], strong_order="3/2", weak_order=2
+        "constant",
+        SRA1.alpha,
+        SRA1.A,
+        SRA1.c,
+        [[0], ["3/4"]],
+        [[0], ["3/2"]],
+        [0],
+        [1],
+        [0],
+        strong_order="3/2",
+        weak_order=2,
     )
     assert require_order(t).strong_order == 1.5
     assert t.noise == "additive, constant g"
@@ -329,7 +363,9 @@ def test_strictly_lower_half_is_enough_and_arrays_are_read_only() -> None:
     full = attrs.evolve(SRA3, A=[[0, 0, 0], [1, 0, 0], ["1/4", "1/4", 0]])
     assert full == SRA3
     assert SRA3.arrays.A.dtype == np.float64
-    assert attrs.evolve(SRA3, A=SRA3.arrays.A, c=np.array([0, 1, 0.5], dtype=np.float32)).arrays.c.tolist() == [0, 1, 0.5]
+    assert attrs.evolve(
+        SRA3, A=SRA3.arrays.A, c=np.array([0, 1, 0.5], dtype=np.float32)
+    ).arrays.c.tolist() == [0, 1, 0.5]
     with pytest.raises(ValueError, match="read-only"):
         SRA3.arrays.A[1, 0] = 2.0
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
@@ -350,7 +386,14 @@ def test_a_stage_nobody_uses_costs_nothing() -> None:
 
 # --- malformed --------------------------------------------------------------------------------------------------------------------------
 
-GOOD: dict[str, Any] = {"name": "t", "alpha": ["1/2", "1/2"], "A": [[], [1]], "c": [0, 1], "w": [0, 1], "k": [0, 0]}
+GOOD: dict[str, Any] = {
+    "name": "t",
+    "alpha": ["1/2", "1/2"],
+    "A": [[], [1]],
+    "c": [0, 1],
+    "w": [0, 1],
+    "k": [0, 0],
+}
 
 
 @pytest.mark.parametrize(
@@ -366,7 +409,11 @@ GOOD: dict[str, Any] = {"name": "t", "alpha": ["1/2", "1/2"], "A": [[], [1]], "c
         ({"k": [0, math.nan]}, TableauError, r"k\[1\] is nan"),
         ({"k": [0, math.inf]}, TableauError, "must be finite"),
         ({"k": [0, "1e999"]}, TableauError, "must be finite"),
-        ({"alpha": ["one half", "1/2"]}, TableauError, r"alpha\[0\] is 'one half', which is not a fraction: write '3/4'"),
+        (
+            {"alpha": ["one half", "1/2"]},
+            TableauError,
+            r"alpha\[0\] is 'one half', which is not a fraction: write '3/4'",
+        ),
         ({"alpha": ["1/0", "1/2"]}, TableauError, r"alpha\[0\] is '1/0'"),
         ({"alpha": ["__import__('os').getcwd()", "1/2"]}, TableauError, "which is not a fraction"),
         ({"alpha": [True, "1/2"]}, ArgumentTypeError, r"alpha\[0\] is True of type bool"),
@@ -383,7 +430,9 @@ GOOD: dict[str, Any] = {"name": "t", "alpha": ["1/2", "1/2"], "A": [[], [1]], "c
         ({"c1": [0]}, TableauError, "missing: bk, bw"),
     ],
 )
-def test_malformed_data_is_refused_with_its_place(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_malformed_data_is_refused_with_its_place(
+    fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         StochasticTableau.from_dict(GOOD | fields)
 
@@ -428,7 +477,14 @@ def test_toml_file_gives_the_exact_tableau(tmp_path: Path) -> None:
     path.write_text(SRA1_TOML)
     t = StochasticTableau.from_toml(path)
     assert t.exact
-    assert (t.alpha, t.A, t.w, t.k, t.bw, t.bk) == (SRA1.alpha, SRA1.A, SRA1.w, SRA1.k, SRA1.bw, SRA1.bk)
+    assert (t.alpha, t.A, t.w, t.k, t.bw, t.bk) == (
+        SRA1.alpha,
+        SRA1.A,
+        SRA1.w,
+        SRA1.k,
+        SRA1.bw,
+        SRA1.bk,
+    )
     assert require_order(t).strong_order == 1.5
 
 
@@ -444,7 +500,9 @@ def test_toml_file_gives_the_exact_tableau(tmp_path: Path) -> None:
         ("name = ", "not a TOML file"),
     ],
 )
-def test_malformed_toml_is_refused_with_the_file_named(tmp_path: Path, text: str, message: str) -> None:
+def test_malformed_toml_is_refused_with_the_file_named(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = tmp_path / "sra1.toml"
     path.write_text(text)
     with pytest.raises(TableauError, match=message) as error:

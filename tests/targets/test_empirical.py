@@ -12,7 +12,9 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.processes import EDM, VP, Flow, Level
 from srk.targets import Empirical, GaussianMixture, empirical
 
-DATA = torch.randn(500, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5.0
+DATA = (
+    torch.randn(500, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 5.0
+)
 TARGET = Empirical(DATA)
 
 
@@ -42,7 +44,9 @@ def test_the_denoiser_is_the_weighted_mean_of_the_data_at_any_noise(r, alpha, dt
     # Exponents have the error of the docstring: eps |x/alpha| |y| / r^2 with centred norms near 7 sqrt(1 + r^2) and 7; the oracle's
     # direct distances, in float64, have one of about eps each.
     eps = torch.finfo(dtype).eps
-    weights_error = eps * 50 * math.sqrt(1 + r**2) / r**2 if r > 0.01 else 0.0  # below, the nearest point wins by far
+    weights_error = (
+        eps * 50 * math.sqrt(1 + r**2) / r**2 if r > 0.01 else 0.0
+    )  # below, the nearest point wins by far
     assert (out - exact).abs().max() < 20 * eps + 10 * weights_error + 1e-12
 
 
@@ -64,13 +68,16 @@ def test_the_maximum_may_come_in_any_block():
     for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
         target = Empirical(data[order], chunk=1)
         assert torch.equal(
-            target.denoise(torch.tensor([[99.0], [1.0], [-40.0]]), level_of(1.0, 1e-3)), torch.tensor([[100.0], [0.0], [-50.0]])
+            target.denoise(torch.tensor([[99.0], [1.0], [-40.0]]), level_of(1.0, 1e-3)),
+            torch.tensor([[100.0], [0.0], [-50.0]]),
         )
 
 
 def test_at_both_ends_the_denoiser_is_the_mean_and_the_nearest_point():
     x = TARGET.sample(10, seed=3)
-    assert torch.allclose(TARGET.denoise(x, Flow().level(1.0)), DATA.mean(0).float().expand_as(x), rtol=1e-6)
+    assert torch.allclose(
+        TARGET.denoise(x, Flow().level(1.0)), DATA.mean(0).float().expand_as(x), rtol=1e-6
+    )
     noisy = x + 0.1 * torch.randn_like(x)
     assert torch.allclose(TARGET.denoise(noisy, Flow(t_min=0.0).level(0.0)), x, rtol=1e-6)
     assert torch.allclose(TARGET.denoise(noisy, level_of(1.0, 1e-200)), x, rtol=1e-6)
@@ -81,7 +88,9 @@ def test_score_is_the_gradient_of_the_log_density(r):
     process = EDM(sigma_min=1e-3)
     x = TARGET.sample(10, process, r, seed=4, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(TARGET.log_density(x, process, r).sum(), x)
-    assert torch.allclose(TARGET.score_at(x, process.level(r)), gradient, rtol=1e-8, atol=1e-10 / r**2)
+    assert torch.allclose(
+        TARGET.score_at(x, process.level(r)), gradient, rtol=1e-8, atol=1e-10 / r**2
+    )
 
 
 def test_the_log_density_is_that_of_the_mixture_of_the_points():
@@ -91,10 +100,16 @@ def test_the_log_density_is_that_of_the_mixture_of_the_points():
     target = Empirical(points)
     x = target.sample(10, process, t, seed=5, dtype=torch.float64)
     distance = (x[:, None] - points).square().sum(2)
-    exact = torch.logsumexp(-distance / (2 * t**2), 1) - math.log(20) - 24 * math.log(2 * math.pi * t**2)
+    exact = (
+        torch.logsumexp(-distance / (2 * t**2), 1)
+        - math.log(20)
+        - 24 * math.log(2 * math.pi * t**2)
+    )
     assert torch.allclose(target.log_density(x, process, t), exact, rtol=1e-10)
     mixture = GaussianMixture([0.05] * 20, points, [1e-7] * 20)
-    assert torch.allclose(target.log_density(x, process, t), mixture.log_density(x, process, t), rtol=1e-6)
+    assert torch.allclose(
+        target.log_density(x, process, t), mixture.log_density(x, process, t), rtol=1e-6
+    )
 
 
 def test_precision_makes_float32_states_exact_at_small_noise():
@@ -106,7 +121,9 @@ def test_precision_makes_float32_states_exact_at_small_noise():
     x[0, 0] += 0.009
     exact = naive(x, data, 1.0, 0.01).float()
     assert 1.008 < exact[0, 0] < 1.012
-    assert torch.allclose(Empirical(data, precision=torch.float64).denoise(x, level), exact, atol=1e-6)
+    assert torch.allclose(
+        Empirical(data, precision=torch.float64).denoise(x, level), exact, atol=1e-6
+    )
 
 
 def test_the_nearest_point_is_found_and_every_point_comes_equally_often():

@@ -41,7 +41,11 @@ def test_as_a_plain_callable_it_gives_the_same_denoiser_through_score(target):
     process = SubVP()
     x = target.sample(5, process, 0.5, seed=0, dtype=torch.float64)
     level = process.level(0.5)
-    assert torch.allclose(Score(target.score(process)).denoise(x, level, process), target.denoise(x, level), rtol=1e-12)
+    assert torch.allclose(
+        Score(target.score(process)).denoise(x, level, process),
+        target.denoise(x, level),
+        rtol=1e-12,
+    )
 
 
 @each_target
@@ -49,7 +53,13 @@ def test_every_form_of_time_gives_the_same_score(target):
     process = VP()
     score, x = target.score(process), target.sample(5, process, 0.5, seed=0)
     exact = target.score_at(x, process.level(0.5))
-    for t in (0.5, torch.tensor(0.5), torch.tensor([0.5]), torch.full((5,), 0.5), torch.full((5,), 0.5, dtype=torch.float64)):
+    for t in (
+        0.5,
+        torch.tensor(0.5),
+        torch.tensor([0.5]),
+        torch.full((5,), 0.5),
+        torch.full((5,), 0.5, dtype=torch.float64),
+    ):
         assert torch.equal(score(x, t), exact)
 
 
@@ -78,10 +88,19 @@ def test_a_time_rounded_in_float32_is_clamped_and_a_wrong_one_refused():
 def test_results_follow_the_dtype_of_the_state(target, dtype):
     process, level = VP(), VP().level(0.5)
     x = target.sample(3, process, 0.5, seed=0, dtype=dtype)
-    for out in (target.denoise(x, level), target.score_at(x, level), target.log_density(x, process, 0.5)):
+    for out in (
+        target.denoise(x, level),
+        target.score_at(x, level),
+        target.log_density(x, process, 0.5),
+    ):
         assert out.dtype == dtype
         assert out.isfinite().all()
-    assert torch.allclose(target.denoise(x, level).double(), target.denoise(x.double(), level), rtol=8 * torch.finfo(dtype).eps, atol=1e-6)
+    assert torch.allclose(
+        target.denoise(x, level).double(),
+        target.denoise(x.double(), level),
+        rtol=8 * torch.finfo(dtype).eps,
+        atol=1e-6,
+    )
 
 
 @each_target
@@ -101,7 +120,10 @@ class NoReading(TorchDispatchMode):
     """Refuses every operation that would make the CPU wait for the device, or copy to it."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if any(word in str(function) for word in ("_local_scalar_dense", "nonzero", "equal.default", "lift_fresh")):
+        if any(
+            word in str(function)
+            for word in ("_local_scalar_dense", "nonzero", "equal.default", "lift_fresh")
+        ):
             raise AssertionError(f"{function} synchronizes")
         return function(*args, **(kwargs or {}))
 
@@ -117,7 +139,10 @@ def test_an_evaluation_never_reads_from_the_device(target):
 @each_target
 def test_samples_are_reproducible_and_go_where_they_are_asked(target):
     process = VP()
-    a, b = target.sample(4, process, 0.5, seed=7), target.sample(4, process, 0.5, generator=torch.Generator().manual_seed(7))
+    a, b = (
+        target.sample(4, process, 0.5, seed=7),
+        target.sample(4, process, 0.5, generator=torch.Generator().manual_seed(7)),
+    )
     assert torch.equal(a, b)
     assert a.shape == (4, 2)
     assert a.dtype == torch.get_default_dtype()

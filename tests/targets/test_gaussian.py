@@ -39,9 +39,16 @@ def test_denoiser_score_and_density_are_those_of_the_dense_formulas(target, t):
     level = process.level(t)
     x = target.sample(6, process, t, seed=0, dtype=torch.float64)
     mean, covariance = dense(target)
-    total = level.alpha**2 * covariance + level.sigma**2 * torch.eye(target.dimension, dtype=torch.float64)
+    total = level.alpha**2 * covariance + level.sigma**2 * torch.eye(
+        target.dimension, dtype=torch.float64
+    )
     z = torch.linalg.solve(total, (x.flatten(1) - level.alpha * mean).T).T
-    assert torch.allclose(target.denoise(x, level).flatten(1), mean + level.alpha * z @ covariance, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(
+        target.denoise(x, level).flatten(1),
+        mean + level.alpha * z @ covariance,
+        rtol=1e-10,
+        atol=1e-12,
+    )
     assert torch.allclose(target.score_at(x, level).flatten(1), -z, rtol=1e-9, atol=1e-9)
     law = torch.distributions.MultivariateNormal(level.alpha * mean, total)
     assert torch.allclose(target.log_density(x, process, t), law.log_prob(x.flatten(1)), rtol=1e-10)
@@ -66,7 +73,9 @@ def test_samples_have_the_moments(target):
         full = torch.cov(x.T).reshape(-1)
         if covariance.numel() == x.shape[1] ** 2 and covariance.numel() > 1:
             scale = torch.outer(spread, spread).sqrt().flatten()
-            assert ((full - covariance).abs() < 7 * scale / n**0.5).all()  # a covariance has standard error <= sqrt(2) scale/sqrt(n)
+            assert (
+                (full - covariance).abs() < 7 * scale / n**0.5
+            ).all()  # a covariance has standard error <= sqrt(2) scale/sqrt(n)
         else:
             assert ((spread / covariance - 1).abs() < 5 * (2 / n) ** 0.5).all()
 
@@ -81,7 +90,9 @@ def test_the_score_does_not_cancel_at_small_noise():
 
 def test_at_both_ends_the_denoiser_is_the_mean_and_the_state():
     target, x = Gaussian([1.0, -1.0, 0.5], FULL), torch.randn(4, 3)
-    assert torch.allclose(target.denoise(x, Flow().level(1.0)), torch.tensor([1.0, -1.0, 0.5]).expand(4, 3))
+    assert torch.allclose(
+        target.denoise(x, Flow().level(1.0)), torch.tensor([1.0, -1.0, 0.5]).expand(4, 3)
+    )
     assert torch.allclose(target.denoise(x, Flow(t_min=0.0).level(0.0)), x, atol=1e-6)
 
 
@@ -91,7 +102,10 @@ def test_a_singular_covariance_denoises_but_has_no_density_without_noise():
     assert torch.allclose(target.denoise(x, Flow(t_min=0.0).level(0.0)), x, atol=1e-7)
     with pytest.raises(IncompatibleError, match="no density"):
         target.log_density(x)
-    assert torch.equal(Gaussian(2.0, 0.0).denoise(torch.ones(1, 1), Flow(t_min=0.0).level(0.0)), torch.full((1, 1), 2.0))
+    assert torch.equal(
+        Gaussian(2.0, 0.0).denoise(torch.ones(1, 1), Flow(t_min=0.0).level(0.0)),
+        torch.full((1, 1), 2.0),
+    )
 
 
 @pytest.mark.parametrize(

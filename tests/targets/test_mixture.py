@@ -30,13 +30,19 @@ def some_mixture(d, diagonal, k=4):
 def test_denoiser_and_density_are_the_integrals_over_the_data(alpha, sigma):
     level = Level(0.5, alpha, sigma, math.log(alpha / sigma))
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None] * (alpha + sigma)
-    y = np.linspace(-8.0, 8.0, 64_001)  # the trapezoidal rule is exact to rounding for smooth functions that vanish at the ends
-    prior = sum(w * stats.norm.pdf(y, m[0], s) for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True))
+    y = np.linspace(
+        -8.0, 8.0, 64_001
+    )  # the trapezoidal rule is exact to rounding for smooth functions that vanish at the ends
+    prior = sum(
+        w * stats.norm.pdf(y, m[0], s) for w, m, s in zip(WEIGHTS, MEANS, STDS, strict=True)
+    )
     log_likelihood = stats.norm.logpdf(x.numpy(), alpha * y, sigma)
     top = log_likelihood.max(1, keepdims=True)
     joint = np.exp(log_likelihood - top) * prior
     evidence = joint.sum(1)
-    assert np.allclose(ONE.denoise(x, level)[:, 0], (joint * y).sum(1) / evidence, rtol=1e-9, atol=1e-12)
+    assert np.allclose(
+        ONE.denoise(x, level)[:, 0], (joint * y).sum(1) / evidence, rtol=1e-9, atol=1e-12
+    )
 
     class Fixed(EDM):
         def level(self, t):
@@ -46,7 +52,11 @@ def test_denoiser_and_density_are_the_integrals_over_the_data(alpha, sigma):
     assert np.allclose(ONE.log_density(x, Fixed(), 1.0), density, rtol=1e-9)
 
 
-@pytest.mark.parametrize("target", [ONE, some_mixture(3, False), some_mixture(5, True)], ids=["1-D", "isotropic", "diagonal"])
+@pytest.mark.parametrize(
+    "target",
+    [ONE, some_mixture(3, False), some_mixture(5, True)],
+    ids=["1-D", "isotropic", "diagonal"],
+)
 @pytest.mark.parametrize("t", [1e-4, 0.1, 1.0])
 def test_score_is_the_gradient_of_the_log_density(target, t):
     process = VP(t_min=0.0)
@@ -54,12 +64,20 @@ def test_score_is_the_gradient_of_the_log_density(target, t):
     (gradient,) = torch.autograd.grad(target.log_density(x, process, t).sum(), x)
     level = process.level(t)
     assert torch.allclose(target.score_at(x, level), gradient, rtol=1e-9, atol=1e-9)
-    assert torch.allclose(target.denoise(x, level), (x + level.sigma**2 * gradient) / level.alpha, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(
+        target.denoise(x, level),
+        (x + level.sigma**2 * gradient) / level.alpha,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def test_one_component_is_the_gaussian():
     x = torch.randn(7, 3, dtype=torch.float64)
-    one, gaussian = GaussianMixture([1.0], [[1.0, 2.0, 3.0]], [[0.1, 0.2, 0.3]]), Gaussian([1.0, 2.0, 3.0], [0.01, 0.04, 0.09])
+    one, gaussian = (
+        GaussianMixture([1.0], [[1.0, 2.0, 3.0]], [[0.1, 0.2, 0.3]]),
+        Gaussian([1.0, 2.0, 3.0], [0.01, 0.04, 0.09]),
+    )
     assert torch.allclose(one.denoise(x, VP().level(0.3)), gaussian.denoise(x, VP().level(0.3)))
     assert torch.allclose(one.log_density(x), gaussian.log_density(x))
 
@@ -101,7 +119,9 @@ def test_large_batches_are_computed_in_pieces_with_the_same_result(monkeypatch):
 def test_the_quantile_inverts_the_cdf_and_the_cdf_integrates_the_density(arguments):
     q = torch.tensor([1e-300, 1e-10, 0.01, 0.3, 0.5, 0.8, 0.99, 1 - 1e-10], dtype=torch.float64)
     x = ONE.quantile(q, *arguments)
-    assert torch.allclose(ONE.cdf(x, *arguments), q, rtol=1e-11, atol=0)  # condition number 2e3 at 1e-300
+    assert torch.allclose(
+        ONE.cdf(x, *arguments), q, rtol=1e-11, atol=0
+    )  # condition number 2e3 at 1e-300
     points = x[2:-1].clone()
     h = 1e-4
     slope = (ONE.cdf(points + h, *arguments) - ONE.cdf(points - h, *arguments)) / (2 * h)

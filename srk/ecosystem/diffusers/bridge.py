@@ -61,16 +61,24 @@ def from_diffusers(
         )
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
-        raise ArgumentTypeError(f"scheduler must be a scheduler of diffusers or the config of one, not {scheduler!r}")
+        raise ArgumentTypeError(
+            f"scheduler must be a scheduler of diffusers or the config of one, not {scheduler!r}"
+        )
     made = convention(config)
     options = {
         "event_shape": event_shape or _event_shape(model),
         "network_dtype": network_dtype or getattr(model, "dtype", None),
     }
     network = _caller(model, made)
-    prediction: Prediction = made.prediction(network, model_kwargs=dict(model_kwargs or {}), **options)
+    prediction: Prediction = made.prediction(
+        network, model_kwargs=dict(model_kwargs or {}), **options
+    )
     if guidance_scale is not None and negative_kwargs is not None:
-        prediction = Guided(prediction, made.prediction(network, model_kwargs=dict(negative_kwargs), **options), guidance_scale)
+        prediction = Guided(
+            prediction,
+            made.prediction(network, model_kwargs=dict(negative_kwargs), **options),
+            guidance_scale,
+        )
     return made.process, prediction if made.hook is None else Hooked(prediction, made.hook)
 
 
@@ -125,7 +133,11 @@ def from_pipeline(
         raise ArgumentError("negative_prompt needs a prompt to guide to; give both")
     if prompt is not None:
         guided = guidance_scale is None or guidance_scale > 1.0
-        encoded: Any = pipe.encode_prompt(prompt, pipe.device, 1, guided, negative_prompt) if hasattr(pipe, "encode_prompt") else ()
+        encoded: Any = (
+            pipe.encode_prompt(prompt, pipe.device, 1, guided, negative_prompt)
+            if hasattr(pipe, "encode_prompt")
+            else ()
+        )
         if len(encoded) != 2 or not isinstance(encoded[0], Tensor):
             raise IncompatibleError(
                 f"the prompts of {type(pipe).__name__} do not become one embedding and its negative; encode them with the pipeline, and give what "
@@ -148,10 +160,14 @@ def from_pipeline(
 def _caller(model: Any, made: Convention) -> Callable[..., Tensor]:
     """The model as a function of (x, t) and its conditions."""
     if not callable(model):
-        raise ArgumentTypeError(f"a model is a network of diffusers or a callable (x, t) -> Tensor, not {model!r}")
+        raise ArgumentTypeError(
+            f"a model is a network of diffusers or a callable (x, t) -> Tensor, not {model!r}"
+        )
     forward = getattr(model, "forward", model)
     named = "hidden_states" in inspect.signature(forward).parameters
-    per_mille = made.family == "flow" and type(model).__name__.startswith("Flux")  # they multiply the time by 1000 themselves
+    per_mille = made.family == "flow" and type(model).__name__.startswith(
+        "Flux"
+    )  # they multiply the time by 1000 themselves
 
     def call(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         given = {name: _rows(value, x.shape[0]) for name, value in conditions.items()}

@@ -13,7 +13,15 @@ from torch import Tensor
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes import EDM, Flow, VPDiscrete
 from srk.processes.base import Level, LinearProcess
-from srk.scores import Clip, Data, DynamicThreshold, FlowVelocity, NetworkPrediction, Noise, Velocity
+from srk.scores import (
+    Clip,
+    Data,
+    DynamicThreshold,
+    FlowVelocity,
+    NetworkPrediction,
+    Noise,
+    Velocity,
+)
 from srk.scores.convert import Pair
 
 #: The schedulers of diffusers whose configs are understood, by the family of their networks.
@@ -115,7 +123,9 @@ class Convention:
         if self.family == "flow":
             return self.process.level(time / self.options["time_scale"])
         sigma, last = math.exp(4.0 * time), self.process.t_max
-        return self.process.level(last if last < sigma < last * (1.0 + 1e-5) else sigma)  # a time in float32
+        return self.process.level(
+            last if last < sigma < last * (1.0 + 1e-5) else sigma
+        )  # a time in float32
 
 
 def convention(config: Mapping[str, Any]) -> Convention:
@@ -140,7 +150,10 @@ def convention(config: Mapping[str, Any]) -> Convention:
         )
     hook = _hook(config)
     if family == "edm":
-        data, highest = float(config.get("sigma_data") or 0.5), float(config.get("sigma_max") or 80.0)
+        data, highest = (
+            float(config.get("sigma_data") or 0.5),
+            float(config.get("sigma_max") or 80.0),
+        )
         options |= {
             "sigma_data": data,
             "sign": -1.0 if kind == "v_prediction" else 1.0,
@@ -157,10 +170,20 @@ def convention(config: Mapping[str, Any]) -> Convention:
         )
     if family == "flow":
         options |= {"time": "flow", "time_scale": float(train)}
-        return Convention(family=family, process=Flow(t_min=0.0), adapter=ADAPTERS[kind], options=options, hook=hook)
+        return Convention(
+            family=family,
+            process=Flow(t_min=0.0),
+            adapter=ADAPTERS[kind],
+            options=options,
+            hook=hook,
+        )
     options |= {"time": "index"}
     return Convention(
-        family=family, process=VPDiscrete(alphas_cumprod=alphas_cumprod(config)), adapter=ADAPTERS[kind], options=options, hook=hook
+        family=family,
+        process=VPDiscrete(alphas_cumprod=alphas_cumprod(config)),
+        adapter=ADAPTERS[kind],
+        options=options,
+        hook=hook,
     )
 
 
@@ -168,15 +191,26 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
     """alphas_cumprod of a config, to the bit those of diffusers."""
     from diffusers import DDPMScheduler
 
-    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
-    made: Tensor = DDPMScheduler(**{name: config[name] for name in names if config.get(name) is not None}).alphas_cumprod
+    names = (
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "rescale_betas_zero_snr",
+    )
+    made: Tensor = DDPMScheduler(
+        **{name: config[name] for name in names if config.get(name) is not None}
+    ).alphas_cumprod
     return made
 
 
 def _hook(config: Mapping[str, Any]) -> Clip | DynamicThreshold | None:
     if config.get("thresholding"):
         quantile, largest = config.get("dynamic_thresholding_ratio"), config.get("sample_max_value")
-        return DynamicThreshold(0.995 if quantile is None else quantile, largest=1.0 if largest is None else largest)
+        return DynamicThreshold(
+            0.995 if quantile is None else quantile, largest=1.0 if largest is None else largest
+        )
     if config.get("clip_sample"):
         bound = config.get("clip_sample_range")
         return Clip(-1.0, 1.0) if bound is None else Clip(-bound, bound)
@@ -208,14 +242,26 @@ def translate(config: Mapping[str, Any]) -> dict[str, Any]:
             f"process='vp' (or 'flow', 'edm'), prediction_type='epsilon'. Known: {', '.join(FAMILIES)}"
         )
     if known.get("use_flow_sigmas") or known.get("prediction_type") == "flow_prediction":
-        known["process"], known["shift"] = given or "flow", known.get("flow_shift") or known.get("shift") or 1.0
-    if known.get("timestep_type") == "continuous" and known.get("prediction_type") == "v_prediction":
+        known["process"], known["shift"] = (
+            given or "flow",
+            known.get("flow_shift") or known.get("shift") or 1.0,
+        )
+    if (
+        known.get("timestep_type") == "continuous"
+        and known.get("prediction_type") == "v_prediction"
+    ):
         known["process"], known["sigma_data"] = given or "edm", 1.0
     if known.get("sigma_schedule") == "exponential" or known.get("use_lu_lambdas"):
         known["use_exponential_sigmas"] = True
-    for key, usual in (("invert_sigmas", False), ("interpolation_type", "linear"), ("snr_shift_scale", 1.0)):
+    for key, usual in (
+        ("invert_sigmas", False),
+        ("interpolation_type", "linear"),
+        ("snr_shift_scale", 1.0),
+    ):
         if known.get(key, usual) != usual:
-            raise IncompatibleError(f"{key}={known[key]!r} of the scheduler's config has no counterpart in srk; use {key}={usual!r}")
+            raise IncompatibleError(
+                f"{key}={known[key]!r} of the scheduler's config has no counterpart in srk; use {key}={usual!r}"
+            )
     return known
 
 

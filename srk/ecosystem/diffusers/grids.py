@@ -46,15 +46,31 @@ def own_times(
     """
     if timesteps is not None and sigmas is not None:
         raise ArgumentError("timesteps and sigmas both say where the steps go; give one of them")
-    if timesteps is None and sigmas is None and (steps is None or isinstance(steps, bool) or steps < 1):
-        raise ArgumentError(f"num_inference_steps must be a positive int, not {steps!r}; or give timesteps or sigmas")
+    if (
+        timesteps is None
+        and sigmas is None
+        and (steps is None or isinstance(steps, bool) or steps < 1)
+    ):
+        raise ArgumentError(
+            f"num_inference_steps must be a positive int, not {steps!r}; or give timesteps or sigmas"
+        )
     if sigmas is not None and not sigmas[0] > 0.0:
-        raise ArgumentError(f"sigmas must decrease from the noise at the start, not {list(sigmas)!r}; e.g. sigmas=[14.6, 3.0, 0.5, 0.0]")
+        raise ArgumentError(
+            f"sigmas must decrease from the noise at the start, not {list(sigmas)!r}; e.g. sigmas=[14.6, 3.0, 0.5, 0.0]"
+        )
     for name, given in (("timesteps", timesteps), ("sigmas", sigmas)):
         if given is not None and steps is not None and len(given) - steps not in (0, 1):
-            raise ArgumentError(f"num_inference_steps={steps} contradicts the {len(given)} {name}; leave it out")
-    if sum(bool(config.get(f"use_{name}_sigmas")) for name in ("karras", "exponential", "beta")) + bool(config.get("grid")) > 1:
-        raise ArgumentError("use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and grid exclude each other; set one of them")
+            raise ArgumentError(
+                f"num_inference_steps={steps} contradicts the {len(given)} {name}; leave it out"
+            )
+    if (
+        sum(bool(config.get(f"use_{name}_sigmas")) for name in ("karras", "exponential", "beta"))
+        + bool(config.get("grid"))
+        > 1
+    ):
+        raise ArgumentError(
+            "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and grid exclude each other; set one of them"
+        )
     final = config.get("final_sigmas_type") or "zero"
     if final not in ("zero", "sigma_min"):
         raise ArgumentError(f"final_sigmas_type must be 'zero' or 'sigma_min', not {final!r}")
@@ -88,7 +104,9 @@ def _spaced(config: Mapping[str, Any], n: int, process: LinearProcess) -> list[f
     """The training indices of `timestep_spacing` (Lin et al. 2023, arXiv 2305.08891, table 2), or of a sigma schedule between the first and the last."""
     train, spacing = int(process.t_max) + 1, config.get("timestep_spacing") or "leading"
     if n > train:
-        raise ArgumentError(f"num_inference_steps={n} is more than the {train} training steps; use grid='log-snr'")
+        raise ArgumentError(
+            f"num_inference_steps={n} is more than the {train} training steps; use grid='log-snr'"
+        )
     if spacing == "linspace":
         times = np.linspace(0, train - 1, n)[::-1] if n > 1 else np.array([train - 1.0])
     elif spacing == "leading":
@@ -96,7 +114,9 @@ def _spaced(config: Mapping[str, Any], n: int, process: LinearProcess) -> list[f
     elif spacing == "trailing":
         times = np.round(np.arange(train, 0, -train / n))[:n] - 1.0
     else:
-        raise ArgumentError(f"timestep_spacing must be one of {', '.join(map(repr, SPACINGS))}, not {spacing!r}")
+        raise ArgumentError(
+            f"timestep_spacing must be one of {', '.join(map(repr, SPACINGS))}, not {spacing!r}"
+        )
     times = np.minimum(times, process.t_max)
     if not any(config.get(f"use_{name}_sigmas") for name in ("karras", "exponential", "beta")):
         return [float(t) for t in times]
@@ -129,18 +149,32 @@ def _time(process: LinearProcess, sigma: float) -> float:
         if abs(sigma - end) <= 1e-3 * end < math.inf:
             return t
     if not ends[0] < sigma < ends[1]:
-        raise ArgumentError(f"sigma = {sigma!r} is outside the range of the network, [{ends[0]:.6g}, {ends[1]:.6g}]")
+        raise ArgumentError(
+            f"sigma = {sigma!r} is outside the range of the network, [{ends[0]:.6g}, {ends[1]:.6g}]"
+        )
     return process.time(-math.log(sigma))
 
 
-def _flow(config: Mapping[str, Any], n: int | None, sigmas: Sequence[float] | None, mu: float | None) -> list[float]:
+def _flow(
+    config: Mapping[str, Any], n: int | None, sigmas: Sequence[float] | None, mu: float | None
+) -> list[float]:
     """Own times of `FlowMatchEulerDiscreteScheduler`: equally spaced, then shifted, stretched and spread as the config says."""
-    shift, dynamic, train = float(config.get("shift") or 1.0), bool(config.get("use_dynamic_shifting")), int(config["num_train_timesteps"])
+    shift, dynamic, train = (
+        float(config.get("shift") or 1.0),
+        bool(config.get("use_dynamic_shifting")),
+        int(config["num_train_timesteps"]),
+    )
     if dynamic and mu is None:
-        raise ArgumentError("use_dynamic_shifting needs mu, which depends on the size of the image: set_timesteps(..., mu=...)")
+        raise ArgumentError(
+            "use_dynamic_shifting needs mu, which depends on the size of the image: set_timesteps(..., mu=...)"
+        )
     if sigmas is None:
-        lowest = 1.0 / train  # diffusers takes the shifted end of the training grid, and shifts it once more
-        s = np.linspace(1.0, lowest if dynamic else shift * lowest / (1.0 + (shift - 1.0) * lowest), n or 0)
+        lowest = (
+            1.0 / train
+        )  # diffusers takes the shifted end of the training grid, and shifts it once more
+        s = np.linspace(
+            1.0, lowest if dynamic else shift * lowest / (1.0 + (shift - 1.0) * lowest), n or 0
+        )
     else:
         s = np.array([float(value) for value in sigmas if value > 0.0])
     if not dynamic:
@@ -156,7 +190,14 @@ def _flow(config: Mapping[str, Any], n: int | None, sigmas: Sequence[float] | No
     return [float(value) for value in s]
 
 
-def _house(config: Mapping[str, Any], made: Convention, method: Integrator, eta: float, steps: int, zero: bool) -> tuple[list[float], bool]:
+def _house(
+    config: Mapping[str, Any],
+    made: Convention,
+    method: Integrator,
+    eta: float,
+    steps: int,
+    zero: bool,
+) -> tuple[list[float], bool]:
     """The times of one of srk's own grids, `steps` steps with the step to sigma = 0 among them."""
     grid = CONTROLLERS[config["grid"]]()
     if not isinstance(grid, Grid):
@@ -167,8 +208,14 @@ def _house(config: Mapping[str, Any], made: Convention, method: Integrator, eta:
     if made.family == "flow" and zero:
         return grid.times(Problem(process, method, steps, eta)), False
     if made.family == "flow":
-        raise IncompatibleError("final_sigmas_type='sigma_min' has no grid of srk for flow networks, whose noise goes to 0; use 'zero'")
-    noisy = EDM(float(config.get("sigma_min") or 0.002), process.t_max) if made.family == "edm" else process
+        raise IncompatibleError(
+            "final_sigmas_type='sigma_min' has no grid of srk for flow networks, whose noise goes to 0; use 'zero'"
+        )
+    noisy = (
+        EDM(float(config.get("sigma_min") or 0.002), process.t_max)
+        if made.family == "edm"
+        else process
+    )
     count = steps - 1 if zero else steps
     times = grid.times(Problem(noisy, method, count, eta)) if count else [process.t_max]
     return (times, zero) if made.family == "vp" else ([*times, 0.0] if zero else times, False)

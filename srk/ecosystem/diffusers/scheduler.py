@@ -15,7 +15,13 @@ from srk.control import Problem, Times
 from srk.ecosystem.diffusers.conventions import FAMILIES, Convention, convention, translate
 from srk.ecosystem.diffusers.grids import own_times
 from srk.ecosystem.diffusers.walk import PipelineNoise, Route, StateFirst, Walk, folded
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, MissingExtraError, ScoreError
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IncompatibleError,
+    MissingExtraError,
+    ScoreError,
+)
 from srk.integrators import Integrator, integrator
 from srk.noise import NOISES, NoiseSource
 from srk.processes.base import Level
@@ -145,7 +151,9 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
 
     @classmethod
-    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+    def from_config(
+        cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
+    ) -> Any:
         """The scheduler for the network of another scheduler, whose `config` this is; keyword arguments override it.
 
         Raises:
@@ -153,9 +161,20 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         """
         if isinstance(config, Mapping):
             if config.get("_class_name") != cls.__name__:
-                config = translate({**config, **{key: kwargs[key] for key in ("process", "prediction_type") if key in kwargs}})
+                config = translate(
+                    {
+                        **config,
+                        **{
+                            key: kwargs[key]
+                            for key in ("process", "prediction_type")
+                            if key in kwargs
+                        },
+                    }
+                )
             else:
-                config = {key: value for key, value in config.items() if key != "_use_default_values"}
+                config = {
+                    key: value for key, value in config.items() if key != "_use_default_values"
+                }
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     # -- what the config says ---------------------------------------------------------------------------------------
@@ -168,14 +187,22 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         try:
             return StateFirst(attrs.evolve(method, **options) if options else method)
         except TypeError as error:
-            known = ", ".join(field.name for field in attrs.fields(type(method)) if field.init) or "none"
-            raise ArgumentError(f"solver_options={options!r} are not options of {self.config.solver!r}; it has: {known}") from error
+            known = (
+                ", ".join(field.name for field in attrs.fields(type(method)) if field.init)
+                or "none"
+            )
+            raise ArgumentError(
+                f"solver_options={options!r} are not options of {self.config.solver!r}; it has: {known}"
+            ) from error
 
     @property
     def _convention(self) -> Convention:
         config = dict(self.config)
         if self._made is None or self._made[0] != config:
-            self._made = config, convention({key: value for key, value in config.items() if key != "_class_name"})
+            self._made = (
+                config,
+                convention({key: value for key, value in config.items() if key != "_class_name"}),
+            )
         return self._made[1]
 
     @property
@@ -229,8 +256,12 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         made, method = self._convention, self.integrator
         eta = method.default_eta if self.config.eta is None else float(self.config.eta)
         method.check(made.process, eta)
-        explicit = {name: _listed(values) for name, values in (("timesteps", timesteps), ("sigmas", sigmas))}
-        times, denoise = own_times(self.config, made, method, eta, steps=num_inference_steps, mu=mu, **explicit)
+        explicit = {
+            name: _listed(values) for name, values in (("timesteps", timesteps), ("sigmas", sigmas))
+        }
+        times, denoise = own_times(
+            self.config, made, method, eta, steps=num_inference_steps, mu=mu, **explicit
+        )
         process = made.process
         if made.family == "edm" and times[0] > process.t_max:
             process = attrs.evolve(process, sigma_max=times[0])  # type: ignore[misc]
@@ -239,17 +270,29 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         self._route = Route(process, method, eta, tuple(times), denoise)
         plans, prediction = self._route.plans(), self._prediction
         if not plans:
-            raise ArgumentError(f"{explicit} make no step; give at least two levels, or final_sigmas_type='zero'")
+            raise ArgumentError(
+                f"{explicit} make no step; give at least two levels, or final_sigmas_type='zero'"
+            )
         self._entries = [
-            _Entry(entry.level, step, stage, time_value(prediction.time, entry.level, process, None) * prediction.time_scale)
+            _Entry(
+                entry.level,
+                step,
+                stage,
+                time_value(prediction.time, entry.level, process, None) * prediction.time_scale,
+            )
             for step, plan in enumerate(plans)
             for stage, entry in enumerate(plan.stages)
         ]
         values = [entry.timestep for entry in self._entries]
         whole = made.family == "vp" and all(value.is_integer() for value in values)
-        self.timesteps = torch.tensor(values, dtype=torch.int64 if whole else torch.float32, device=device)
+        self.timesteps = torch.tensor(
+            values, dtype=torch.int64 if whole else torch.float32, device=device
+        )
         noisy = [*(entry.level for entry in self._entries), plans[-1].stop]
-        self.sigmas = torch.tensor([level.sigma if made.family == "flow" else level.r for level in noisy], dtype=torch.float32)
+        self.sigmas = torch.tensor(
+            [level.sigma if made.family == "flow" else level.r for level in noisy],
+            dtype=torch.float32,
+        )
         self._values = self.timesteps.tolist()
         self.num_inference_steps = len(plans)
         self._begin_index = self._step_index = self._walk = None
@@ -267,18 +310,27 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Start the next run at entry `begin_index` of `timesteps`, as image-to-image pipelines do; ends a run that is under way."""
         if not 0 <= begin_index < max(1, len(self._entries)):
-            raise ArgumentError(f"begin_index={begin_index} is not an entry of the {len(self._entries)} timesteps")
+            raise ArgumentError(
+                f"begin_index={begin_index} is not an entry of the {len(self._entries)} timesteps"
+            )
         self._begin_index, self._step_index, self._walk = begin_index, None, None
 
     def _index(self, timestep: Any) -> int:
         """The entry that `timestep` stands for: the next one, which it must equal, or where a run starts."""
         if not self._entries:
-            raise ArgumentError("there are no timesteps yet; call set_timesteps(20) before the first step")
+            raise ArgumentError(
+                "there are no timesteps yet; call set_timesteps(20) before the first step"
+            )
         index = self._step_index
         if index is None or index == len(self._entries):
             index = self._begin_index
-        own = isinstance(timestep, Tensor) and timestep.untyped_storage().data_ptr() == self.timesteps.untyped_storage().data_ptr()
-        if own and timestep.numel() == 1:  # an element of `timesteps` knows its place, even where its value repeats
+        own = (
+            isinstance(timestep, Tensor)
+            and timestep.untyped_storage().data_ptr() == self.timesteps.untyped_storage().data_ptr()
+        )
+        if (
+            own and timestep.numel() == 1
+        ):  # an element of `timesteps` knows its place, even where its value repeats
             said = timestep.storage_offset()
             if index is None or said == index:
                 return int(said)
@@ -290,9 +342,13 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             if abs(value - self._values[index]) <= 1e-6 * abs(value):
                 return index
             raise self._lost(index, value)
-        places = [i for i, known in enumerate(self._values) if abs(value - known) <= 1e-6 * abs(value)]
+        places = [
+            i for i, known in enumerate(self._values) if abs(value - known) <= 1e-6 * abs(value)
+        ]
         if not places:
-            raise ArgumentError(f"timestep {value!r} is not among the timesteps {self._values!r}; iterate over scheduler.timesteps")
+            raise ArgumentError(
+                f"timestep {value!r} is not among the timesteps {self._values!r}; iterate over scheduler.timesteps"
+            )
         return next((i for i in places if self._entries[i].stage == 0), places[0])
 
     def _lost(self, index: int, value: float) -> ArgumentError:
@@ -307,7 +363,9 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         """What the network shall see of `sample` (batch, *event) at `timestep`: `sample` itself, except for the family "edm"."""
         if self._convention.family != "edm":
             return sample
-        scale = scale_value(self._prediction.input_scale, self._entries[self._index(timestep)].level)
+        scale = scale_value(
+            self._prediction.input_scale, self._entries[self._index(timestep)].level
+        )
         return sample * scale
 
     def step(
@@ -334,7 +392,11 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         index = self._index(timestep)
         entry, prediction = self._entries[index], self._prediction
         x, output = _wide(sample), _wide(model_output)
-        if "channels" in self._convention.options and output.ndim > 1 and output.shape[1] == 2 * x.shape[1]:
+        if (
+            "channels" in self._convention.options
+            and output.ndim > 1
+            and output.shape[1] == 2 * x.shape[1]
+        ):
             output = output[:, : x.shape[1]]
         if output.shape != x.shape:
             raise ScoreError(
@@ -355,7 +417,9 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         result = following.to(sample.dtype), denoised.to(sample.dtype)
         return SRKSchedulerOutput(*result) if return_dict else result
 
-    def _begin(self, entry: _Entry, x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Walk:
+    def _begin(
+        self, entry: _Entry, x: Tensor, generator: torch.Generator | list[torch.Generator] | None
+    ) -> Walk:
         assert self._route is not None
         plans = self._route.after(entry.step, entry.stage)
         calls = [stage.level for plan in plans for stage in plan.stages]
@@ -365,7 +429,13 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             )
         self._source = self._noise(generator)
         prediction = self._prediction
-        return Walk(plans if self._convention.hook is not None else [folded(plan, prediction) for plan in plans], self._source, x)
+        return Walk(
+            plans
+            if self._convention.hook is not None
+            else [folded(plan, prediction) for plan in plans],
+            self._source,
+            x,
+        )
 
     def _noise(self, generator: torch.Generator | list[torch.Generator] | None) -> NoiseSource:
         if self.config.noise == "generator":
@@ -386,10 +456,14 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         """alpha x0 + sigma eps at the network times `timesteps`, (batch,) or one for all, in the run or of the training."""
         level = [self._level(float(t)) for t in timesteps.flatten().tolist()]
         if len(level) not in (1, original_samples.shape[0]):
-            raise ArgumentError(f"{len(level)} timesteps for {original_samples.shape[0]} samples; give one for all, or one for each")
+            raise ArgumentError(
+                f"{len(level)} timesteps for {original_samples.shape[0]} samples; give one for all, or one for each"
+            )
         shape = (-1, *[1] * (original_samples.ndim - 1))
         alpha, sigma = (
-            torch.tensor(values, dtype=original_samples.dtype, device=original_samples.device).view(shape)
+            torch.tensor(values, dtype=original_samples.dtype, device=original_samples.device).view(
+                shape
+            )
             for values in ([at.alpha for at in level], [at.sigma for at in level])
         )
         return alpha * original_samples + sigma * noise
@@ -416,7 +490,10 @@ def _wide(x: Tensor) -> Tensor:
 def _listed(values: Any) -> list[float] | None:
     if values is None:
         return None
-    listed = [float(value) for value in (values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values)]
+    listed = [
+        float(value)
+        for value in (values.tolist() if isinstance(values, (Tensor, np.ndarray)) else values)
+    ]
     if not listed:
         raise ArgumentError("timesteps and sigmas must not be empty")
     return listed
@@ -428,4 +505,6 @@ def _number(timestep: Any) -> float:
     try:
         return float(timestep)
     except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"timestep must be an entry of scheduler.timesteps, not {timestep!r}") from error
+        raise ArgumentTypeError(
+            f"timestep must be an entry of scheduler.timesteps, not {timestep!r}"
+        ) from error

@@ -34,7 +34,15 @@ class StateFirst(Integrator):
     inner: Integrator
 
     def __attrs_post_init__(self) -> None:
-        for name in ("name", "evaluations_per_step", "startup_evaluations", "eta_range", "linear_only", "infinite_noise", "noise_free"):
+        for name in (
+            "name",
+            "evaluations_per_step",
+            "startup_evaluations",
+            "eta_range",
+            "linear_only",
+            "infinite_noise",
+            "noise_free",
+        ):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     def plan(self, step: Step) -> StepPlan:
@@ -74,7 +82,11 @@ class Route:
 
     def plans(self) -> list[StepPlan]:
         """The plans of all steps."""
-        plans = plan_grid(self.process, self._method(len(self.times) - 1), self.times, self.eta) if len(self.times) > 1 else []
+        plans = (
+            plan_grid(self.process, self._method(len(self.times) - 1), self.times, self.eta)
+            if len(self.times) > 1
+            else []
+        )
         return plans + self._last()
 
     def after(self, step: int, stage: int) -> list[StepPlan]:
@@ -97,7 +109,11 @@ class Route:
         method = self._method(len(levels))
         notes: tuple[Any, ...] = ()
         for index, (start, stop) in enumerate(pairwise(levels), start=1):
-            plans.append(method.plan_step(Step(self.process, start, stop, self.eta, index, notes, len(levels))))
+            plans.append(
+                method.plan_step(
+                    Step(self.process, start, stop, self.eta, index, notes, len(levels))
+                )
+            )
             notes = plans[-1].notes
         return plans + self._last()
 
@@ -108,7 +124,9 @@ class Route:
         if not self.denoise:
             return []
         level = self.process.level(self.times[-1])
-        return [denoising_step(Step(self.process, level, Level(level.t, 1.0, 0.0, math.inf), self.eta))]
+        return [
+            denoising_step(Step(self.process, level, Level(level.t, 1.0, 0.0, math.inf), self.eta))
+        ]
 
 
 def _idle(step: Step) -> StepPlan:
@@ -201,4 +219,6 @@ class PipelineNoise(NoiseSource):
     def draw(self, slot: object, clock: str, out: Tensor) -> None:
         from diffusers.utils.torch_utils import randn_tensor
 
-        out.copy_(randn_tensor(out.shape, generator=self.generator, device=out.device, dtype=out.dtype))
+        out.copy_(
+            randn_tensor(out.shape, generator=self.generator, device=out.device, dtype=out.dtype)
+        )

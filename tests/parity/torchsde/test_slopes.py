@@ -19,7 +19,9 @@ pytestmark = pytest.mark.parity
 
 def test_both_have_the_declared_order_and_the_same_slope(global_rng_untouched: None) -> None:
     pytest.importorskip("torchsde")
-    slopes = torchsde_slopes(["vp"], methods=["euler", "srk", "heun", "midpoint"], steps=(24, 96), reference_steps=480)
+    slopes = torchsde_slopes(
+        ["vp"], methods=["euler", "srk", "heun", "midpoint"], steps=(24, 96), reference_steps=480
+    )
     assert len(slopes.rows) == 2 * 4
     for row in slopes.rows:
         declared = 1.5 if row.method == "srk" else 1.0
@@ -40,7 +42,9 @@ def test_both_have_the_declared_order_and_the_same_slope(global_rng_untouched: N
 def test_the_table_of_the_command_line() -> None:
     """`srk validate --slopes`: every method, frame and process; exit status 0."""
     pytest.importorskip("torchsde")
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}).invoke(cli.app, ["validate", "--slopes"])
+    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}).invoke(
+        cli.app, ["validate", "--slopes"]
+    )
     assert result.exit_code == 0, result.output
     assert result.output.count("localization") == 2 * len(METHODS)
     assert "bounds 1e-06, and 0.25 of the declared order" in result.output
