@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 import srk
-from srk import data, planning
+from srk import planning
 from srk.analysis.metrics import sliced_w2
 from srk.demo import digits
 from srk.integrators import SRK2M, SRK2S
+from srk.targets import datasets
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument(
         "--work",
         type=Path,
-        default=data.cache_folder() / "networks",
+        default=datasets.cache_folder() / "networks",
         help="where benchmarks/networks.py keeps its samples",
     )
     args = parser.parse_args()

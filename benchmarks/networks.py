@@ -34,7 +34,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import srk
-from srk import data
 from srk.analysis.metrics import frechet
 from srk.control import as_grid
 from srk.integrators import SRK2M, integrator
@@ -43,6 +42,7 @@ from srk.noise import BrownianNoise
 from srk.planning import plan_grid
 from srk.processes.base import LinearProcess
 from srk.scores import Prediction
+from srk.targets import datasets
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -115,7 +115,9 @@ def fashion_problem(samples: int) -> Problem:
     model = train_fashion.load_denoiser(ROOT / "examples" / "weights" / "fashion.pt")
 
     def truth() -> tuple[Tensor, Tensor]:
-        return data.fashion_mnist(samples)[:, None], data.fashion_mnist(5000, split="test")[:, None]
+        return datasets.fashion_mnist(samples)[:, None], datasets.fashion_mnist(5000, split="test")[
+            :, None
+        ]
 
     return Problem(
         "fashion",
@@ -460,7 +462,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--work",
         type=Path,
-        default=data.cache_folder() / "networks",
+        default=datasets.cache_folder() / "networks",
         help="where the samples are kept",
     )
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")

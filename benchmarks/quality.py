@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 import srk
-import srk.data
+import srk.targets.datasets
 from srk.analysis import gaussian_kl
 from srk.errors import MissingDataError, SRKError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
@@ -333,7 +333,7 @@ def _fashion() -> Sampled:
     """The first 2000 images: a call costs 2048 x 2000 x 784 products."""
     return _images(
         FASHION,
-        srk.data.fashion_mnist(2000),
+        srk.targets.datasets.fashion_mnist(2000),
         2048,
         budgets=(6, 8, 10, 14, 20),
         grids=("log-snr", "uniform"),
@@ -398,7 +398,7 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
         _ring(96_000, note="VP, 8 components of deviation 0.1 on the unit circle"),
         _mixture16(48_000, note="VP, 8 components of deviations 0.1 to 0.3"),
         _mixture64(8000),
-        _images("digits, 64-D", srk.data.digits(), 4096),
+        _images("digits, 64-D", srk.targets.datasets.digits(), 4096),
         _ring(48_000, "ring, score error 1%", perturb=0.01),
         _ring(48_000, "ring, score error 3%", perturb=0.03),
         _ring(48_000, "ring, score error 10%", perturb=0.1),

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 import srk
+from srk.analysis.pictures import pillow
 from srk.analysis.plotting import house_style
-from srk.pictures import pillow
 
 PROCESS = srk.VP()
 INK = "#888888"  # legible on white and on black: the background is transparent

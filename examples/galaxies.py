@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import srk
-from srk import data
+from srk.targets import datasets
 
 T_MAX = 10.0
 PROCESS = srk.VP(beta_min=1.0, beta_max=1.0, t_min=0.01, t_max=T_MAX)
@@ -52,7 +52,7 @@ class GalaxyScore(nn.Module):
     """The score of noisy galaxies, (x, t) -> grad log p_t(x) for x of shape (batch, 1, 32, 32) and t of shape (batch,).
 
     Arguments:
-        weights: the arrays of galaxygrad's file, see `srk.data.galaxy_weights`.
+        weights: the arrays of galaxygrad's file, see `srk.targets.datasets.galaxy_weights`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class GalaxyScore(nn.Module):
 
 def galaxy_score() -> srk.Score:
     """The network for `srk.solve`, to be used with `PROCESS`."""
-    return srk.Score(GalaxyScore(data.galaxy_weights()).eval(), event_shape=SHAPE)
+    return srk.Score(GalaxyScore(datasets.galaxy_weights()).eval(), event_shape=SHAPE)
 
 
 def flux(y: Tensor) -> Tensor:

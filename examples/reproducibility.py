@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import srk
-from srk import data
 from srk.analysis.plotting import house_style
+from srk.targets import datasets
 
 PROCESS = srk.VP()
 STEPS = (10, 20, 40, 80, 160)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=10, help="digits in a row")
     parser.add_argument("--out", type=Path, default=Path("reproducibility.png"))
     args = parser.parse_args(argv)
-    score = srk.targets.Empirical(data.digits().flatten(1)).score(PROCESS)
+    score = srk.targets.Empirical(datasets.digits().flatten(1)).score(PROCESS)
 
     print("32 digits, drawn twice with one seed, and then in batches of 8:\n")
     for noise in ("generator", "keyed", "brownian"):

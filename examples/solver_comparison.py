@@ -15,7 +15,7 @@ from pathlib import Path
 
 import srk
 from srk.analysis.plotting import pyplot
-from srk.problems import TARGETS, named_problem
+from srk.targets.problems import TARGETS, named_problem
 
 SOLVERS = ("srk2m", "srk2", "sra1", "dpmpp-2m-sde", "dpmpp-2m", "ddpm", "euler-maruyama")
 METRICS = ("sliced-w2", "covariance")

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import srk
-from srk import data
+from srk.targets import datasets
 
 SIGMA_DATA = 0.7
 """Standard deviation of a pixel of Fashion-MNIST in [-1, 1]."""
@@ -339,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("trained"))
     args = parser.parse_args(argv)
 
-    images = data.fashion_mnist()[:, None] if args.data == "fashion" else data.cifar10()
+    images = datasets.fashion_mnist()[:, None] if args.data == "fashion" else datasets.cifar10()
     torch.manual_seed(args.seed)  # the initial weights
     model = Denoiser(
         UNet(images.shape[1], images.shape[2], args.width), float(images[:1000].std())

