@@ -43,9 +43,9 @@ from srk.scores import (
     Score,
     Velocity,
 )
-from srk.shards import SampleSet, sample_to
 from srk.solution import Solution
 from srk.solve import StepInfo, solve
+from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
 
 

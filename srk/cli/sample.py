@@ -161,7 +161,7 @@ def sample(
     from srk.analysis.pictures import LARGEST, check_images, image_grid, is_image, pillow
     from srk.processes import PhaseProcess
     from srk.processes import process as make_process
-    from srk.shards import process_device, sample_to
+    from srk.storage import process_device, sample_to
 
     if not low < high:
         raise ArgumentError(f"--low {low:g} must be below --high {high:g}; e.g. --low -1 --high 1")
@@ -283,8 +283,8 @@ def _network(
     from torch import nn
 
     import srk
-    from srk.loading import load_network
     from srk.scores import Prediction
+    from srk.storage.networks import load_network
 
     if model is None:
         raise ArgumentError(

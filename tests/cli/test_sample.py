@@ -28,9 +28,9 @@ from srk.errors import (
     SolveError,
     SRKError,
 )
-from srk.identity import identity
-from srk.shards import process_device
-from srk.shards.lock import alone
+from srk.storage import process_device
+from srk.storage.identity import identity
+from srk.storage.lock import alone
 from srk.targets.problems import named_problem
 
 PROCESS = srk.VP()

@@ -17,15 +17,15 @@ from torch import Tensor
 from srk._version import __version__
 from srk.control import StepController
 from srk.errors import ArgumentError, ArgumentTypeError, SolveError
-from srk.identity import identity
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampler import Sampler, batch_shape
 from srk.scores import Prediction, as_prediction
-from srk.shards.lock import alone
-from srk.shards.processes import process_device, together
-from srk.shards.store import SAMPLES, Store
+from srk.storage.group import process_device, together
+from srk.storage.identity import identity
+from srk.storage.lock import alone
+from srk.storage.store import SAMPLES, Store
 from srk.tableaus import StochasticTableau
 
 DTYPES = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}

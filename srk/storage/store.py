@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from srk.errors import ArgumentError, SRKError
-from srk.shards.lock import LOCK
+from srk.storage.lock import LOCK
 
 SETTINGS, SAMPLES, SHARDS = "settings.json", "samples.npy", "shards"
 

@@ -17,7 +17,7 @@ from torch import nn
 
 import srk
 from srk.errors import ArgumentError, ArgumentTypeError, MissingExtraError, SRKError
-from srk.loading import imported, load_network, load_weights
+from srk.storage.networks import imported, load_network, load_weights
 
 LINEAR = {"cls": "torch.nn:Linear", "arguments": {"in_features": 2, "out_features": 2}}
 
