@@ -28,8 +28,8 @@ from quality import Gaussians, Sampled, _number, table
 
 import srk
 from srk.analysis import gaussian_kl
-from srk.control import Budget, Profile
 from srk.errors import SRKError
+from srk.steps import Budget, Profile
 
 RESULTS = Path(__file__).parent / "results"
 NFE = (8, 10, 14, 20)
@@ -94,9 +94,7 @@ def error(target: Gaussians | Sampled, solver: str, grid: str, nfe: int) -> floa
     try:
         if not grid.startswith("budget"):
             fixed = (
-                srk.control.Gauge(data_variance=target.largest_variance)
-                if grid == "gauge"
-                else grid
+                srk.steps.Gauge(data_variance=target.largest_variance) if grid == "gauge" else grid
             )
             value = target.error(solver, fixed, nfe)
         else:

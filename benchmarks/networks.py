@@ -35,13 +35,13 @@ from torch import Tensor
 
 import srk
 from srk.analysis.metrics import frechet
-from srk.control import as_grid
 from srk.integrators import SRK2M, integrator
 from srk.integrators.base import Step
 from srk.noise import BrownianNoise
 from srk.planning import plan_grid
 from srk.processes.base import LinearProcess
 from srk.scores import Prediction
+from srk.steps import as_grid
 from srk.targets import datasets
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def points(process: LinearProcess, clock: str) -> tuple[float, ...]:
     for grid, budgets in {"log-snr": (*NFE, FINE_NFE), "karras": GRIDS["karras"]}.items():
         for steps in sorted({(nfe - 1) // calls for nfe in budgets for calls in (1, 2)}):
             plans = plan_grid(
-                process, method, as_grid(grid).times(srk.control.Problem(process, method, steps))
+                process, method, as_grid(grid).times(srk.steps.Problem(process, method, steps))
             )
             found += [
                 end

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 import srk
-from srk.control import Problem, as_grid
 from srk.integrators import SRK2S, integrator
 from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, NoiseSource, philox
 from srk.planning import plan_grid
+from srk.steps import Problem, as_grid
 
 SHAPE = (64, 3, 32, 32)
 SOURCES: dict[str, Callable[[], NoiseSource]] = {

@@ -456,9 +456,9 @@ def _target(name: str, pilot: bool, quick: bool) -> Gaussians | Sampled:
 
 
 @functools.cache
-def _budget(name: str, quick: bool) -> srk.control.Budget:
+def _budget(name: str, quick: bool) -> srk.steps.Budget:
     """One pilot for all runs of a target."""
-    return srk.control.Budget()
+    return srk.steps.Budget()
 
 
 def run(job: Job) -> dict[str, float]:
@@ -467,7 +467,7 @@ def run(job: Job) -> dict[str, float]:
     target = _target(job.target, job.pilot, job.quick)
     grid: Any = job.grid
     if job.grid == "gauge":
-        grid = srk.control.Gauge(data_variance=target.largest_variance)
+        grid = srk.steps.Gauge(data_variance=target.largest_variance)
     elif job.grid == "budget":
         grid = _budget(job.target, job.quick)
     out = {}

@@ -31,8 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import srk
 from srk import planning
-from srk.control import LogSNR, Problem
 from srk.integrators import Column
+from srk.steps import LogSNR, Problem
 
 STEPS = 50
 SHAPES = [(64, 2), (64, 3, 32, 32), (16, 3, 64, 64), (4, 4, 64, 64), (1, 16, 128, 128)]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import srk
-from srk.control import Adaptive
+from srk.steps import Adaptive
 
 PROCESS = srk.VP()
 TARGET = srk.targets.GaussianMixture(

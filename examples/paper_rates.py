@@ -31,11 +31,11 @@ from torch import Tensor
 
 import srk
 from srk.analysis.plotting import MARKERS, PALETTE, house_style, work_axes
-from srk.control import LogSNR, Problem
 from srk.integrators import StepPlan
 from srk.integrators.plan import Column, Row
 from srk.planning import plan_grid
 from srk.processes.base import Level
+from srk.steps import LogSNR, Problem
 
 METHODS = ("ddpm", "wcw", "srk2", "srk2m")
 PROCESS = srk.OU(horizon=4.0, t_min=0.02)

@@ -3,13 +3,13 @@
 sol = srk.solve(process, score, solver="srk2")
 """
 
+from importlib import import_module
 from typing import Any
 
-from srk import analysis, control, errors, integrators, noise, processes, scores, tableaus, targets
+from srk import analysis, errors, integrators, noise, processes, scores, steps, tableaus, targets
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
-from srk.control import CONTROLLERS, StepController, register_controller
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
 from srk.noise import NOISES
 from srk.processes import (
@@ -45,6 +45,7 @@ from srk.scores import (
 )
 from srk.solution import Solution
 from srk.solve import StepInfo, solve
+from srk.steps import CONTROLLERS, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
 
@@ -64,6 +65,8 @@ def __getattr__(name: str) -> Any:
         from srk.ecosystem import diffusers
 
         return getattr(diffusers, name)
+    if name == "control":  # the old name of srk.steps, which warns
+        return import_module("srk.control")
     raise AttributeError(f"module 'srk' has no attribute {name!r}")
 
 
@@ -105,7 +108,6 @@ __all__ = [
     "__version__",
     "analysis",
     "cite",
-    "control",
     "controllers",
     "errors",
     "integrators",
@@ -121,6 +123,7 @@ __all__ = [
     "scores",
     "solve",
     "solvers",
+    "steps",
     "tableaus",
     "targets",
 ]

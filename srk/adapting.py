@@ -10,13 +10,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk.control import Problem, Report, StepController
 from srk.executor import Executor, Outcome
 from srk.integrators.base import Step
 from srk.integrators.plan import Slot, StepPlan
 from srk.noise.base import NoiseSource
 from srk.processes.base import Level
 from srk.processes.phase import statistic
+from srk.steps import Problem, Report, StepController
 
 if TYPE_CHECKING:
     from srk.run import Run

@@ -8,10 +8,10 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from srk.control import Grid, Problem
 from srk.integrators.base import Integrator, Step
 from srk.integrators.plan import StepPlan
 from srk.processes.base import ForwardProcess
+from srk.steps import Grid, Problem
 
 REMEMBERED = 256
 _remembered: OrderedDict[Hashable, Any] = OrderedDict()

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from srk.adapting import Adapting
-from srk.control import Problem, StepController
 from srk.errors import ScoreError
 from srk.executor import Executor
 from srk.integrators import Integrator
@@ -24,6 +23,7 @@ from srk.processes.base import ForwardProcess, Level
 from srk.scores import NetworkPrediction, Prediction
 from srk.scores.convert import combine
 from srk.solution import Saved, Solution
+from srk.steps import Problem, StepController
 from srk.transitions import Draws, log_density
 
 

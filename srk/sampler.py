@@ -12,8 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from srk.control import Grid, Problem, StepController, as_grid
-from srk.control.grids import Times
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
 from srk.integrators.plan import StepPlan
@@ -24,6 +22,8 @@ from srk.processes.phase import PhaseProcess, mix, statistic
 from srk.run import NotFinite, Run, StepInfo
 from srk.scores import Prediction, as_prediction
 from srk.solution import Saved, Solution, join
+from srk.steps import Grid, Problem, StepController, as_grid
+from srk.steps.grids import Times
 from srk.tableaus import StochasticTableau
 from srk.transitions import check_gaussian, transition_log_prob
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from srk.control import StepController
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
@@ -16,6 +15,7 @@ from srk.run import StepInfo
 from srk.sampler import Compile, Gradient, Sampler
 from srk.scores import Prediction
 from srk.solution import Solution
+from srk.steps import StepController
 from srk.tableaus import StochasticTableau
 
 

@@ -363,10 +363,10 @@ def test_own_parts_without_touching_ours() -> None:
             )
 
     @srk.register_controller
-    class Halves(srk.control.Grid):
+    class Halves(srk.steps.Grid):
         name = "halves"
 
-        def times(self, problem: srk.control.Problem) -> list[float]:
+        def times(self, problem: srk.steps.Problem) -> list[float]:
             hi, lo = problem.process.t_max, problem.process.t_min
             return [hi, (hi + lo) / 2, lo]
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import METRICS, Metric
-from srk.control import StepController, as_grid
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.integrators import Integrator, integrator
 from srk.processes.base import ForwardProcess
 from srk.scores import Prediction
 from srk.solve import solve
+from srk.steps import StepController, as_grid
 from srk.storage.identity import identity
 from srk.tableaus import StochasticTableau
 from srk.targets.base import Target

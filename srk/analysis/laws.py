@@ -13,7 +13,6 @@ import attrs
 import numpy as np
 import torch
 
-from srk.control import Grid, Problem, as_grid
 from srk.errors import ArgumentError, IncompatibleError
 from srk.executor import Executor
 from srk.integrators import Integrator, integrator
@@ -23,6 +22,7 @@ from srk.planning import plan_grid
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.scores.phase import PhasePrediction, read
+from srk.steps import Grid, Problem, as_grid
 from srk.tableaus import StochasticTableau
 
 

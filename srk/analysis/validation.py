@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from srk.analysis.paths import GridPath
-from srk.control import Problem, as_grid
 from srk.errors import ArgumentError, MissingExtraError
 from srk.executor import Executor
 from srk.integrators import EulerMaruyama, Integrator, TableauSolver
@@ -23,6 +22,7 @@ from srk.integrators.plan import Stage, StepPlan
 from srk.planning import plan_grid
 from srk.processes import EDM, OU, VE, VP, SubVP, VPCosine
 from srk.processes.base import Level, LinearProcess
+from srk.steps import Problem, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.targets import GaussianMixture
 from srk.targets.base import Target

@@ -11,8 +11,8 @@ from rich.console import Console
 from srk.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from srk.control import Profile
     from srk.processes import LinearProcess
+    from srk.steps import Profile
 
 FIXED = ("log-snr", "karras")
 """Grids to compare with."""
@@ -46,11 +46,11 @@ def grid(
 ) -> None:
     """Place the steps of a budget by a pilot run; print their times, write a plot and the profile that the pilot measured."""
     from srk.analysis.plotting import pyplot
-    from srk.control import Budget, Profile
-    from srk.control.budget import PILOT_SEED
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampler import Sampler
+    from srk.steps import Budget, Profile
+    from srk.steps.budget import PILOT_SEED
     from srk.targets.problems import named_problem
 
     if profile is not None and (samples, seed) != (None, None):
@@ -118,7 +118,7 @@ def _draw(
     import numpy as np
 
     from srk.analysis.plotting import PALETTE, house_style
-    from srk.control.base import Range
+    from srk.steps.base import Range
 
     ends = Range.of(process)
     x = np.linspace(ends.noisy, ends.clean, 400)

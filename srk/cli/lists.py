@@ -38,7 +38,7 @@ def tableaus() -> None:
 
 def controllers() -> None:
     """List the step controllers: fixed grids and adaptive."""
-    from srk.control import CONTROLLERS
+    from srk.steps import CONTROLLERS
 
     Console().print(registry_lines(CONTROLLERS))
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from srk._version import __version__
-from srk.control import StepController
 from srk.errors import ArgumentError, ArgumentTypeError, SolveError
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampler import Sampler, batch_shape
 from srk.scores import Prediction, as_prediction
+from srk.steps import StepController
 from srk.storage.group import process_device, together
 from srk.storage.identity import identity
 from srk.storage.lock import alone

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 import srk
 from srk import cli
-from srk.control import Budget, Profile
 from srk.errors import ArgumentError, UnknownNameError
+from srk.steps import Budget, Profile
 
 pytest.importorskip("matplotlib")
 

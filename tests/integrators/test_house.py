@@ -22,7 +22,7 @@ MATCHED = SRK2M(weights="matched")
 def test_the_moments_are_those_of_the_exact_law() -> None:
     """What the planner believes of Var(x) is what the plans do: Moments against `gaussian_law`, which runs them on basis vectors."""
     process, v = srk.VP(), 0.5
-    times = srk.control.Uniform().times(srk.control.Problem(process, MATCHED, 9))
+    times = srk.steps.Uniform().times(srk.steps.Problem(process, MATCHED, 9))
     plans = plan_grid(process, MATCHED, times)
     moments = plans[-1].notes[0].moments
     assert moments.variances[0] == v * FAMILY[0]
@@ -179,7 +179,7 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
         ({}, "auto: srk2m (local, matched)"),
         ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m (local, matched)"),
         (
-            {"controller": srk.control.Adaptive(estimate="doubling"), "noise": "brownian"},
+            {"controller": srk.steps.Adaptive(estimate="doubling"), "noise": "brownian"},
             "auto: srk2m",
         ),
         ({"steps": 20, "eta": 0.5}, "auto: srk2m"),

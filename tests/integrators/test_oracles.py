@@ -63,7 +63,7 @@ def test_srk2m_over_targets(nfe: int, kl: float) -> None:
 )
 def test_srk2m_on_the_gauge_grid(nfe: int, kl: float) -> None:
     """The same on the gauge grid with v = 0.6."""
-    grid = srk.control.Gauge(data_variance=0.6)
+    grid = srk.steps.Gauge(data_variance=0.6)
     mean = np.mean(
         [
             gaussian_kl(SRK2M(data_variance=0.6), EDM, variance=v, nfe=nfe, grid=grid)

@@ -312,7 +312,7 @@ N = 20_000
         (GDDIM(), {"nfe": 100, "eta": 0.0}),
         (SSCS(), {"nfe": 200}),
         ("sra1", {"nfe": 200}),
-        ("srk2s", {"controller": srk.control.Adaptive(rtol=0.02, atol=0.02), "noise": "brownian"}),
+        ("srk2s", {"controller": srk.steps.Adaptive(rtol=0.02, atol=0.02), "noise": "brownian"}),
     ],
     ids=["srk2m", "gddim", "gddim-ode", "sscs", "sra1", "adaptive"],
 )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from srk.control import CONTROLLERS, Grid, Problem
 from srk.ecosystem.diffusers.conventions import Convention
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes import EDM
 from srk.processes.base import LinearProcess
+from srk.steps import CONTROLLERS, Grid, Problem
 
 SPACINGS = ("linspace", "leading", "trailing")
 #: sigma/alpha that stands for alpha = 0 in the sigma schedules: that of alphas_cumprod = 2^-24, as in diffusers.

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srk.control import Problem, Times
 from srk.ecosystem.diffusers.conventions import FAMILIES, Convention, convention, translate
 from srk.ecosystem.diffusers.grids import own_times
 from srk.ecosystem.diffusers.walk import PipelineNoise, Route, StateFirst, Walk, folded
@@ -28,6 +27,7 @@ from srk.processes.base import Level
 from srk.scores.adapters import NetworkPrediction
 from srk.scores.convert import combine
 from srk.scores.inputs import scale_value, time_value
+from srk.steps import Problem, Times
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config

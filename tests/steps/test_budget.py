@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import srk
-from srk.control import Budget, Criterion, Problem, Profile
-from srk.control.budget import CRITERIA
+from srk.steps import Budget, Criterion, Problem, Profile
+from srk.steps.budget import CRITERIA
 
 VP = srk.VP()
 V = 0.25
@@ -31,7 +31,7 @@ def mmse(lam: Any, v: float = V) -> Any:
 
 def exact(process: Any, v: float = V) -> Profile:
     """The profile of N(m, v) data in closed form, on 400 intervals."""
-    ends = srk.control.base.Range.of(process)
+    ends = srk.steps.base.Range.of(process)
     lam = np.linspace(ends.noisy, ends.clean, 401)
     return Profile(lam, -np.diff(mmse(lam, v)) / np.diff(lam))
 
@@ -183,7 +183,7 @@ def test_uniform_criterion_is_the_log_snr_grid() -> None:
     times = Budget(profile=exact(VP), criterion=Criterion(0.0, 0.0, uniform=1.0)).times(
         Problem(VP, None, 9)
     )
-    assert np.allclose(times, srk.control.LogSNR().times(Problem(VP, None, 9)), rtol=1e-10)
+    assert np.allclose(times, srk.steps.LogSNR().times(Problem(VP, None, 9)), rtol=1e-10)
 
 
 def test_default_criterion_is_the_solver_s() -> None:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import srk
-from srk.control import Gauge, Karras, LogSNR, Problem, Quadratic, Times, Uniform
+from srk.steps import Gauge, Karras, LogSNR, Problem, Quadratic, Times, Uniform
 
 GRIDS = [Uniform(), Quadratic(), LogSNR(), Karras(), Gauge(data_variance=1.0)]
 PROCESSES = [srk.process(name) for name in srk.processes()]
 
 
-def times(grid: srk.control.Grid, process: srk.ForwardProcess, steps: int) -> list[float]:
+def times(grid: srk.steps.Grid, process: srk.ForwardProcess, steps: int) -> list[float]:
     return grid.times(Problem(process, None, steps))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_ends_are_exact_and_steps_positive(
-    grid: srk.control.Grid, process: srk.LinearProcess
+    grid: srk.steps.Grid, process: srk.LinearProcess
 ) -> None:
     for steps in (1, 2, 17, 50):
         t = times(grid, process, steps)
@@ -75,5 +77,19 @@ def test_explicit_times_and_their_steps() -> None:
 
 @pytest.mark.parametrize("bad", [{"data_variance": -1.0}, {"data_variance": 0.0}, {}])
 def test_gauge_without_a_variance(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"use grid=srk.control.Gauge\(data_variance=1.0\)"):
+    with pytest.raises(ValueError, match=r"use grid=srk.steps.Gauge\(data_variance=1.0\)"):
         times(Gauge(**bad), srk.VP(), 5)
+
+
+def test_the_old_name_of_the_package_works_for_one_release_and_says_the_new_one() -> None:
+    program = """
+import warnings
+import srk
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    from srk.control.grids import LogSNR
+assert [str(w.message).split(";")[0] for w in seen] == ["srk.control is now srk.steps"], seen
+assert seen[0].category is DeprecationWarning
+assert srk.control.LogSNR is LogSNR is srk.steps.LogSNR
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from srk.control.adaptive import Adaptive
-from srk.control.base import Decision, Grid, Problem, Report, StepController
-from srk.control.budget import Budget, Criterion, Profile
-from srk.control.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
 from srk.errors import ArgumentTypeError
 from srk.registry import Registry
+from srk.steps.adaptive import Adaptive
+from srk.steps.base import Decision, Grid, Problem, Report, StepController
+from srk.steps.budget import Budget, Criterion, Profile
+from srk.steps.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
 
 CONTROLLERS: Registry[type[StepController]] = Registry(
     "controller",

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srk.control.base import Grid, Problem, Range, steps_of
-from srk.control.grids import _from_log_snr, _need_linear
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.phase import PhaseProcess, statistic
+from srk.steps.base import Grid, Problem, Range, steps_of
+from srk.steps.grids import _from_log_snr, _need_linear
 
 VERSION = 1
 """Of the JSON file of a profile."""
@@ -64,7 +64,7 @@ class Profile:
     Examples:
         >>> import srk
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.0, 0.25)
-        >>> profile = srk.control.Profile.pilot(process, target.score(process), samples=256)
+        >>> profile = srk.steps.Profile.pilot(process, target.score(process), samples=256)
         >>> bool(abs(profile.density([0.0])[0] / (2 * (0.25 / 1.25) ** 2) - 1) < 0.2)  # at r = 1
         True
     """
@@ -276,7 +276,7 @@ class Profile:
             source = f", measured with {self.process}," if self.process else ""
             raise ArgumentError(
                 f"the profile{source} covers half log-SNRs from {self.lam[0]:.4g} to {self.lam[-1]:.4g}, but {process!r} runs from "
-                f"{ends.noisy:.4g} to {ends.clean:.4g}; measure one: srk.control.Profile.pilot(process, score)"
+                f"{ends.noisy:.4g} to {ends.clean:.4g}; measure one: srk.steps.Profile.pilot(process, score)"
             )
 
     # -- files -------------------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def _criterion(value: Any) -> Criterion | None:
         return value
     if value not in CRITERIA:
         raise ArgumentError(
-            f"criterion is one of {', '.join(map(repr, CRITERIA))} or an srk.control.Criterion, not {value!r}"
+            f"criterion is one of {', '.join(map(repr, CRITERIA))} or an srk.steps.Criterion, not {value!r}"
         )
     return CRITERIA[value]
 
@@ -447,7 +447,7 @@ class Budget(Grid):
     Examples:
         >>> import srk
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.0, 0.25)
-        >>> budget = srk.control.Budget()
+        >>> budget = srk.steps.Budget()
         >>> sol = srk.solve(process, target.score(process), "srk2m", shape=8, controller=budget, nfe=20, seed=0)
         >>> sol.nfe, budget.pilot_nfe == budget.profile.calls > 0
         (20, True)
@@ -485,7 +485,7 @@ class Budget(Grid):
         if problem.score is None or problem.shape is None:
             raise ArgumentError(
                 "the grid 'budget' has no network to measure here; give it a profile: "
-                "grid=srk.control.Budget(profile=srk.control.Profile.pilot(process, score))"
+                "grid=srk.steps.Budget(profile=srk.steps.Profile.pilot(process, score))"
             )
         return Profile.pilot(
             problem.process,

@@ -15,11 +15,11 @@ from scipy import stats
 from torch import Tensor
 
 import srk
-from srk.control import Adaptive, Decision, Problem, Report, StepController
 from srk.integrators.base import Step
 from srk.integrators.plan import Slot
 from srk.integrators.srk import SRK2S
 from srk.noise import BrownianNoise, GeneratorNoise
+from srk.steps import Adaptive, Decision, Problem, Report, StepController
 
 VP = srk.VP()
 NARROW = srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1])

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import attrs
 import torch
 
-from srk.control.base import Decision, Problem, Range, Report, StepController
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators.base import Step
 from srk.processes.phase import PhaseProcess, statistic
+from srk.steps.base import Decision, Problem, Range, Report, StepController
 
 _positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
 _SOLVERS = "'srk2', 'sra1' or 'sosra'"
@@ -55,7 +55,7 @@ class Adaptive(StepController):
     Examples:
         >>> import srk
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
-        >>> control = srk.control.Adaptive(rtol=0.05, atol=0.05)
+        >>> control = srk.steps.Adaptive(rtol=0.05, atol=0.05)
         >>> sol = srk.solve(process, target.score(process), shape=(64, 1), controller=control, noise="brownian", seed=0)
         >>> sol.status, sol.times[-1] == process.t_min
         ('done', True)
@@ -111,7 +111,7 @@ class Adaptive(StepController):
         if problem.steps is not None:
             raise ArgumentError(
                 "an adaptive run decides how many steps it takes; leave steps and nfe out, "
-                "and bound its cost with controller=srk.control.Adaptive(max_nfe=100)"
+                "and bound its cost with controller=srk.steps.Adaptive(max_nfe=100)"
             )
         process = problem.process
         self._axis = axis = _Axis.of(process)
@@ -135,7 +135,7 @@ class Adaptive(StepController):
         if plan.error is None and not self.doubling:
             raise IncompatibleError(
                 f"controller='adaptive' needs a solver with an error estimate, which {solver.name} has not; use solver={_SOLVERS}, "
-                "controller=srk.control.Adaptive(estimate='doubling'), or a fixed grid: steps=50"
+                "controller=srk.steps.Adaptive(estimate='doubling'), or a fixed grid: steps=50"
             )
         if self.norm == "sample" and plan.keep:
             raise IncompatibleError(

@@ -11,10 +11,10 @@ import attrs
 import numpy as np
 from scipy.optimize import brentq
 
-from srk.control.base import Grid, Problem, Range, steps_of
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, TimeError
 from srk.processes.base import LinearProcess
 from srk.processes.phase import statistic
+from srk.steps.base import Grid, Problem, Range, steps_of
 
 
 def _need_linear(grid: Grid, process: Any) -> None:
@@ -131,7 +131,7 @@ class Gauge(Grid):
         if v is None or not v > 0:
             raise ArgumentError(
                 f"the grid 'gauge' needs the largest variance of the data in any direction, not data_variance={v!r}; "
-                "use grid=srk.control.Gauge(data_variance=1.0) or grid='log-snr'"
+                "use grid=srk.steps.Gauge(data_variance=1.0) or grid='log-snr'"
             )
         if v == m:
             v *= 1 + 1e-9
@@ -196,7 +196,7 @@ class Times(Grid):
 
 def as_grid(grid: Any) -> Any:
     """A controller from what a user writes: a registered name, a list of times, or a `StepController`."""
-    from srk.control import CONTROLLERS, StepController
+    from srk.steps import CONTROLLERS, StepController
 
     if isinstance(grid, StepController):
         return grid
