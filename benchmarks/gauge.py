@@ -22,10 +22,10 @@ import numpy as np
 import torch
 
 import srk
-from srk import planning
 from srk.analysis.metrics import sliced_w2
 from srk.demo import digits
 from srk.integrators import SRK2M, SRK2S
+from srk.sampling import planning
 from srk.targets import datasets
 
 sys.path.insert(0, str(Path(__file__).parent))

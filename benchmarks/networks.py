@@ -38,8 +38,8 @@ from srk.analysis.metrics import frechet
 from srk.integrators import SRK2M, integrator
 from srk.integrators.base import Step
 from srk.noise import BrownianNoise
-from srk.planning import plan_grid
 from srk.processes.base import LinearProcess
+from srk.sampling.planning import plan_grid
 from srk.scores import Prediction
 from srk.steps import as_grid
 from srk.targets import datasets

@@ -22,7 +22,7 @@ import torch
 import srk
 from srk.integrators import SRK2S, integrator
 from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, NoiseSource, philox
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 from srk.steps import Problem, as_grid
 
 SHAPE = (64, 3, 32, 32)

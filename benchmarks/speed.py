@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import srk
-from srk import planning
 from srk.integrators import Column
+from srk.sampling import planning
 from srk.steps import LogSNR, Problem
 
 STEPS = 50

@@ -33,8 +33,8 @@ import srk
 from srk.analysis.plotting import MARKERS, PALETTE, house_style, work_axes
 from srk.integrators import StepPlan
 from srk.integrators.plan import Column, Row
-from srk.planning import plan_grid
 from srk.processes.base import Level
+from srk.sampling.planning import plan_grid
 from srk.steps import LogSNR, Problem
 
 METHODS = ("ddpm", "wcw", "srk2", "srk2m")

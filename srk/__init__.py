@@ -30,7 +30,7 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_room
-from srk.sampler import Sampler
+from srk.sampling import Sampler, StepInfo, solve
 from srk.scores import (
     ClassifierGuided,
     Data,
@@ -44,7 +44,6 @@ from srk.scores import (
     Velocity,
 )
 from srk.solution import Solution
-from srk.solve import StepInfo, solve
 from srk.steps import CONTROLLERS, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau

@@ -21,7 +21,7 @@ from torch import Tensor
 from srk.analysis.metrics import chi_square_excess, sliced_w2
 from srk.analysis.plotting import MARKERS, PALETTE, draw_floor, house_style, work_axes
 from srk.processes import VP
-from srk.solve import solve
+from srk.sampling import solve
 from srk.targets import Empirical, datasets
 
 SOLVERS = ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")

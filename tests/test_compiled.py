@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import srk
-from srk import compiled
-from srk.executor import Executor
+from srk._engine import compiled
+from srk._engine.executor import Executor
 from srk.integrators import Stage, StepPlan
 from srk.noise import NoiseSource
 from srk.noise.counter import SampleNormals, normals

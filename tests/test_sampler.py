@@ -189,7 +189,7 @@ def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
     plans = sampler.plans()
     states = sol.trajectory.values
     memory: list[Tensor] = []
-    from srk.executor import Executor
+    from srk._engine.executor import Executor
     from srk.noise import ReplayNoise
 
     def evaluate(x: Tensor, stage: Stage) -> Tensor:

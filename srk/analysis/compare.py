@@ -19,8 +19,8 @@ from srk.analysis.metrics import METRICS, Metric
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.integrators import Integrator, integrator
 from srk.processes.base import ForwardProcess
+from srk.sampling import solve
 from srk.scores import Prediction
-from srk.solve import solve
 from srk.steps import StepController, as_grid
 from srk.storage.identity import identity
 from srk.tableaus import StochasticTableau

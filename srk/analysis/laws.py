@@ -13,14 +13,14 @@ import attrs
 import numpy as np
 import torch
 
+from srk._engine.executor import Executor
 from srk.errors import ArgumentError, IncompatibleError
-from srk.executor import Executor
 from srk.integrators import Integrator, integrator
 from srk.integrators.base import Step, denoising_step
 from srk.noise.basis import BasisNoise
-from srk.planning import plan_grid
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
+from srk.sampling.planning import plan_grid
 from srk.scores.phase import PhasePrediction, read
 from srk.steps import Grid, Problem, as_grid
 from srk.tableaus import StochasticTableau

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from srk._engine.executor import Executor
 from srk.analysis.paths import GridPath
 from srk.analysis.plotting import house_style, work_axes
 from srk.errors import ArgumentError, IncompatibleError
-from srk.executor import Executor
 from srk.integrators import SOLVERS, Integrator, TableauSolver, integrator
 from srk.integrators.plan import Stage, StepPlan
-from srk.planning import plan_grid
 from srk.processes.base import LinearProcess
+from srk.sampling.planning import plan_grid
 from srk.steps import Grid, Problem, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.targets.base import Target

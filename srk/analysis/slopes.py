@@ -20,9 +20,9 @@ from srk.analysis.validation import METHODS, Frame, follow, load_torchsde
 from srk.errors import ArgumentError
 from srk.integrators import Integrator, TableauSolver
 from srk.integrators.plan import StepPlan
-from srk.planning import plan_grid
 from srk.processes import OU, VP
 from srk.processes.base import LinearProcess
+from srk.sampling.planning import plan_grid
 from srk.steps import Problem, as_grid
 from srk.tableaus import TABLEAUS
 from srk.targets import GaussianMixture

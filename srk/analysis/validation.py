@@ -14,14 +14,14 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._engine.executor import Executor
 from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError, MissingExtraError
-from srk.executor import Executor
 from srk.integrators import EulerMaruyama, Integrator, TableauSolver
 from srk.integrators.plan import Stage, StepPlan
-from srk.planning import plan_grid
 from srk.processes import EDM, OU, VE, VP, SubVP, VPCosine
 from srk.processes.base import Level, LinearProcess
+from srk.sampling.planning import plan_grid
 from srk.steps import Problem, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.targets import GaussianMixture

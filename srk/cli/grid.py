@@ -48,7 +48,7 @@ def grid(
     from srk.analysis.plotting import pyplot
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
-    from srk.sampler import Sampler
+    from srk.sampling import Sampler
     from srk.steps import Budget, Profile
     from srk.steps.budget import PILOT_SEED
     from srk.targets.problems import named_problem

@@ -11,13 +11,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from srk._engine.run import StepInfo
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.integrators import Integrator, Slot, StepPlan, integrator
 from srk.noise import NoiseSource
 from srk.processes import EDM, Flow, LinearProcess
-from srk.run import StepInfo
+from srk.sampling import solve
 from srk.scores import Data
-from srk.solve import solve
 from srk.tableaus import StochasticTableau
 
 Frame = Literal["edm", "flow"]

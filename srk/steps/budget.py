@@ -135,8 +135,8 @@ class Profile:
         from srk.noise import (
             KeyedNoise,
         )  # the pilot is a run: the one place where a controller looks up to solve
+        from srk.sampling import solve
         from srk.scores import as_prediction
-        from srk.solve import solve
 
         phase = isinstance(process, PhaseProcess)
         if statistic(process) is None:

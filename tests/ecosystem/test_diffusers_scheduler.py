@@ -187,7 +187,7 @@ def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
     """A pipeline calls the network at the state that it drew. Where a solver would draw first, its first step is exponential Euler; all else is the solver's."""
     from srk.integrators.base import Step, exponential_step
     from srk.integrators.plan import STATE
-    from srk.planning import plan_grid
+    from srk.sampling.planning import plan_grid
 
     process, times = srk.EDM(), [80.0, 10.0, 1.0, 0.1]
     replaced = set()

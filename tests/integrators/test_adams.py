@@ -9,7 +9,7 @@ import torch
 import srk
 from srk.analysis import gaussian_kl, weak_order
 from srk.integrators import DEIS2, DEIS3, Integrator, SASolver, UniPC2, UniPC3
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 SPECTRUM = np.logspace(-2, 0.5, 16)

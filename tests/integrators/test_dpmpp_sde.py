@@ -10,7 +10,7 @@ import pytest
 import srk
 from srk.analysis import gaussian_kl
 from srk.integrators import Column, DPMppSDE, Step, StepPlan
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 

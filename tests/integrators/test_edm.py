@@ -13,7 +13,7 @@ from srk.analysis import gaussian_kl, gaussian_law
 from srk.errors import IncompatibleError
 from srk.integrators import EDMDPM2, Column, EDMEuler, EDMHeun, Integrator
 from srk.integrators.edm import LARGEST_GAMMA
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 from srk.steps import Decision, Report, StepController
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)

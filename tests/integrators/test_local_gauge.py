@@ -12,7 +12,7 @@ import srk
 from srk.analysis import gaussian_kl, gaussian_law, strong_orders
 from srk.integrators import SRK2M, SRK2S, Step
 from srk.noise import BrownianNoise
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 SMOOTH = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0.3, 0.3])
 

@@ -11,7 +11,7 @@ from scipy.integrate import quad
 import srk
 from srk.analysis import gaussian_kl, gaussian_law
 from srk.integrators import Column, DPMpp2M, DPMpp2MSDE, DPMpp3MSDE, DPMpp3MSDECorrected, Integrator
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 LATE = srk.EDM(

@@ -12,13 +12,13 @@ from scipy.integrate import solve_ivp
 from scipy.stats import kstest
 
 import srk
+from srk._engine.executor import Executor, add_mixed
 from srk.analysis import gaussian_law
-from srk.executor import Executor, add_mixed
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
 from srk.integrators.phase import conditional_flow, factor
 from srk.integrators.plan import STATE, Column, row_of
 from srk.noise.basis import BasisNoise
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import srk
-from srk.executor import Executor
+from srk._engine.executor import Executor
 from srk.integrators import Column, LinearForm, Slot, Stage, Step, StepPlan
 from srk.integrators.plan import Row
 from srk.noise import NoiseSource
@@ -139,7 +139,7 @@ def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
 
 def test_srk2m_needs_four_states() -> None:
     """Beside the state itself, a step of srk2m has at most four tensors of its size alive: two kept, the draw, and the network's result."""
-    from srk.planning import plan_grid
+    from srk.sampling.planning import plan_grid
 
     process = srk.VP()
     alive: set[int] = set()

@@ -16,7 +16,7 @@ from srk.errors import ArgumentError
 from srk.integrators import SRK2S, Slot, integrator
 from srk.noise import BrownianNoise
 from srk.noise.brownian import _coarseness
-from srk.planning import plan_grid
+from srk.sampling.planning import plan_grid
 
 pytestmark = pytest.mark.usefixtures("global_rng_untouched")
 

@@ -11,13 +11,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk.executor import Executor, Outcome
+from srk._engine.executor import Executor, Outcome
 from srk.integrators import Integrator, Step
 from srk.integrators.base import denoising_step, exponential_step
 from srk.integrators.plan import STATE, Stage, StepPlan, fold
 from srk.noise import NoiseSource
-from srk.planning import plan_grid
 from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.sampling.planning import plan_grid
 from srk.scores import NetworkPrediction
 
 

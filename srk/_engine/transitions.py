@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from srk._engine.executor import Executor
 from srk.errors import ArgumentError, IncompatibleError
-from srk.executor import Executor
 from srk.integrators.plan import Slot, Stage, StepPlan
 from srk.noise.base import NoiseSource
 from srk.processes.base import ForwardProcess

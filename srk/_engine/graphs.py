@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from srk._engine.run import Run
 from srk.noise.generator import GeneratorNoise
-from srk.run import Run
 
 WARM_UP = 3  # runs before the capture, on a stream of their own, as torch.cuda.graph asks
 

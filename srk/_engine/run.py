@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from srk.adapting import Adapting
+from srk._engine.adapting import Adapting
+from srk._engine.executor import Executor
+from srk._engine.transitions import Draws, log_density
 from srk.errors import ScoreError
-from srk.executor import Executor
 from srk.integrators import Integrator
 from srk.integrators.base import Step, denoising_step
 from srk.integrators.plan import Stage, StepPlan, fold
@@ -24,7 +25,6 @@ from srk.scores import NetworkPrediction, Prediction
 from srk.scores.convert import combine
 from srk.solution import Saved, Solution
 from srk.steps import Problem, StepController
-from srk.transitions import Draws, log_density
 
 
 @attrs.frozen(slots=True)
@@ -194,7 +194,9 @@ class Run:
         source, prepared = self.draws or self.source, [self.prepare(plan) for plan in plans]
         executor: Executor
         if self.compiled:
-            from srk.compiled import CompiledExecutor  # torch.compile takes seconds to import
+            from srk._engine.compiled import (
+                CompiledExecutor,  # torch.compile takes seconds to import
+            )
 
             place = tuple(self.x.shape), self.x.dtype, self.x.device
             # a callback may write to the state, so the next step's first stage must wait for it

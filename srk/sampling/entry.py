@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from srk._engine.run import StepInfo
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
-from srk.run import StepInfo
-from srk.sampler import Compile, Gradient, Sampler
+from srk.sampling.sampler import Compile, Gradient, Sampler
 from srk.scores import Prediction
 from srk.solution import Solution
 from srk.steps import StepController

@@ -12,20 +12,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from srk._engine.run import NotFinite, Run, StepInfo
+from srk._engine.transitions import check_gaussian, transition_log_prob
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
 from srk.integrators.plan import StepPlan
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
-from srk.planning import grid_times, plan_grid, validate
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.phase import PhaseProcess, mix, statistic
-from srk.run import NotFinite, Run, StepInfo
+from srk.sampling.planning import grid_times, plan_grid, validate
 from srk.scores import Prediction, as_prediction
 from srk.solution import Saved, Solution, join
 from srk.steps import Grid, Problem, StepController, as_grid
 from srk.steps.grids import Times
 from srk.tableaus import StochasticTableau
-from srk.transitions import check_gaussian, transition_log_prob
 
 DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob"}
@@ -261,7 +261,7 @@ class Sampler:
             raise IncompatibleError(
                 "compile='loop' runs without the host, which save, callback and progress need; leave them out, or use compile='step'"
             )
-        from srk.graphs import CapturedLoop
+        from srk._engine.graphs import CapturedLoop
 
         place = (tuple(x.shape), x.dtype, x.device)
         if place not in self._graphs:

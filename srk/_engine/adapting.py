@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk.executor import Executor, Outcome
+from srk._engine.executor import Executor, Outcome
 from srk.integrators.base import Step
 from srk.integrators.plan import Slot, StepPlan
 from srk.noise.base import NoiseSource
@@ -19,7 +19,7 @@ from srk.processes.phase import statistic
 from srk.steps import Problem, Report, StepController
 
 if TYPE_CHECKING:
-    from srk.run import Run
+    from srk._engine.run import Run
 
 
 class _Rows(NoiseSource):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import symbolic_trace
 
+from srk._engine.executor import Columns, Executor, Outcome
 from srk.errors import IncompatibleError
-from srk.executor import Columns, Executor, Outcome
 from srk.integrators.plan import STATE, Column, Row, Slot, Stage, StepPlan
 from srk.noise.base import NoiseSource
 from srk.noise.counter import normals

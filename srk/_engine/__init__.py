@@ -1,0 +1,1 @@
+"""Everything that touches tensors in a run. Private: nothing here is an interface."""

@@ -1,0 +1,7 @@
+"""Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called often."""
+
+from srk._engine.run import StepInfo
+from srk.sampling.entry import solve
+from srk.sampling.sampler import Sampler
+
+__all__ = ["Sampler", "StepInfo", "solve"]
