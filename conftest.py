@@ -1,4 +1,7 @@
-"""Which modules the doctests leave out: those that need an optional package that is not installed."""
+"""Which modules the doctests leave out.
+
+Those that need an optional package that is not installed.
+"""
 
 from importlib.util import find_spec
 

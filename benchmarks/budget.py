@@ -1,11 +1,12 @@
-"""The budget grid against the best fixed grid at equal numbers of network calls, on the exact-score targets of `quality.py`.
+"""The budget grid against the best fixed grid at equal numbers of network calls, on the exact-score
+targets of `quality.py`.
 
     python benchmarks/budget.py            # about six minutes of one core; resumes where it was stopped
     python benchmarks/budget.py --report   # only the tables, from the cells that are there
 
-Results go to benchmarks/results/budget.json (one cell per target, solver, grid and NFE) and benchmarks/results/budget.md. Errors are those of
-`quality.py`. The pilot has its default size, and one profile serves all solvers and budgets of a target. Its calls are not in NFE.
-"""
+Results go to benchmarks/results/budget.json (one cell per target, solver, grid and NFE) and
+benchmarks/results/budget.md. Errors are those of `quality.py`. The pilot has its default size, and
+one profile serves all solvers and budgets of a target. Its calls are not in NFE."""
 
 from __future__ import annotations
 
@@ -42,7 +43,10 @@ CRITERIA = ("concentrated", "broad", "kl", "l2")
 
 @functools.cache
 def targets() -> dict[str, Gaussians | Sampled]:
-    """The targets of `quality.py` with an exact score on which the criteria were chosen; two came later."""
+    """The targets of `quality.py` with an exact score on which the criteria were chosen.
+
+    Two came later.
+    """
     later = ("mixture, 64-D", quality.FASHION)
     return {
         name: target
@@ -90,7 +94,10 @@ def profiles(name: str) -> tuple[Profile, ...]:
 
 
 def error(target: Gaussians | Sampled, solver: str, grid: str, nfe: int) -> float:
-    """The error of a cell, nan where the budget buys no step; not below the resolution of the samples."""
+    """The error of a cell, nan where the budget buys no step.
+
+    Not below the resolution of the samples.
+    """
     try:
         if not grid.startswith("budget"):
             fixed = (
@@ -189,8 +196,14 @@ def report(values: dict[str, float]) -> str:
         ]
 
     text = HEADER
-    text += "## Error on the budget grid over that on the best fixed grid, geometric mean of seven targets\n\n"
-    text += "The best fixed grid is chosen afterwards, for each target, solver and NFE: log-snr, karras, uniform, quadratic, and `gauge`, which is told the\n"
+    text += (
+        "## Error on the budget grid over that on the best fixed grid, geometric mean of "
+        "seven targets\n\n"
+    )
+    text += (
+        "The best fixed grid is chosen afterwards, for each target, solver and NFE: "
+        "log-snr, karras, uniform, quadratic, and `gauge`, which is told the\n"
+    )
     text += "largest variance of the data.\n\n" + table(head, lines(chosen, FIXED))
     text += "\nWithout `gauge`:\n\n" + table(head, lines(chosen, FIXED[:-1]))
     text += "\nOver log-snr, the default grid:\n\n" + table(head, lines(chosen, FIXED[:1]))
@@ -231,7 +244,10 @@ def report(values: dict[str, float]) -> str:
 
 
 def pilots(n: int = 20_000) -> str:
-    """How far q, measured with different solvers, is from the closed form on N(0, v) data: a table of ratios."""
+    """How far q, measured with different solvers, is from the closed form on N(0, v) data.
+
+    A table of ratios.
+    """
     rows = []
     for solver, steps in (("ddpm", 64), ("seeds-2", 32), ("dpmpp-sde", 32), ("srk2s", 32)):
         ratios = []
@@ -259,7 +275,10 @@ def pilots(n: int = 20_000) -> str:
                 ),
             ]
         )
-    text = f"\nMeasured q over the closed form on N(0, v) data, v = 0.01, 0.25 and 4, VP, {n} samples (one standard deviation: {math.sqrt(2 / n):.3f}),\n"
+    text = (
+        f"\nMeasured q over the closed form on N(0, v) data, v = 0.01, 0.25 and 4, VP, {n} "
+        f"samples (one standard deviation: {math.sqrt(2 / n):.3f}),\n"
+    )
     return text + "64 calls each:\n\n" + table(["", "smallest", "largest", "last step"], rows)
 
 

@@ -1,11 +1,12 @@
-"""How much the gauge of the house methods and their matched weights matter: the variance on digits, how the gauge follows the noise on exact targets and
-on real networks, and the constants of the matching on Gaussian targets.
+"""How much the gauge of the house methods and their matched weights matter: the variance on digits,
+how the gauge follows the noise on exact targets and on real networks, and the constants of the
+matching on Gaussian targets.
 
     python benchmarks/gauge.py digits targets networks weights [--work ~/.cache/srk/networks]
 
-Writes benchmarks/results/gauge-digits.md and so on. A minute, three minutes, some ten minutes and half a minute on one core, `networks` after
-`python benchmarks/networks.py`, whose fine solutions are used again and whose packages are needed.
-"""
+Writes benchmarks/results/gauge-digits.md and so on. A minute, three minutes, some ten minutes and
+half a minute on one core, `networks` after `python benchmarks/networks.py`, whose fine solutions
+are used again and whose packages are needed."""
 
 from __future__ import annotations
 
@@ -107,7 +108,9 @@ def on_targets() -> Iterator[str]:
         + " |\n|---|"
         + "---:|" * len(TARGET_CALLS)
     )
-    yield "Errors as in [the quality benchmark](quality.md), log-SNR grid; the bound of `local` is 2."
+    yield (
+        "Errors as in [the quality benchmark](quality.md), log-SNR grid; the bound of `local` is 2."
+    )
     for name in TARGETS:
         target = quality.targets()[name]
         yield f"\n## {name}\n\n{header}"
@@ -165,7 +168,10 @@ def weights() -> Iterator[str]:
             ]
         return torch.tensor(rows).log()
 
-    yield "`srk2m`, bound 2, local 1.5, matched weights, log-SNR grid. sqrt(KL), geometric mean over three Gaussian targets of [the quality benchmark](quality.md) and"
+    yield (
+        "`srk2m`, bound 2, local 1.5, matched weights, log-SNR grid. sqrt(KL), geometric "
+        "mean over three Gaussian targets of [the quality benchmark](quality.md) and"
+    )
     yield "the nine scales from sigma 20 in place of 80, relative to the constants as they are.\n"
     yield (
         "| | "
@@ -190,7 +196,9 @@ def weights() -> Iterator[str]:
 
 
 def following(problem: networks.Problem, work: Path) -> Iterator[str]:
-    """Errors on a network, path and law, by `local` under the bound 2, on the paths of the clock of that bound."""
+    """Errors on a network, path and law, by `local` under the bound 2, on the paths of the clock of
+    that bound.
+    """
     fine = networks.run(problem, networks.FINE["gauge(2,1)"], networks.FINE_NFE, work)
     features = networks.features(problem.image(fine))
 
@@ -211,7 +219,10 @@ def following(problem: networks.Problem, work: Path) -> Iterator[str]:
         return f"{networks.path_error(x, fine):.3f}, {law:.3f} ± {error:.3f}"
 
     yield f"\n## Following the noise: {problem.name}\n"
-    yield f"{problem.samples} samples, log-SNR grid; path error, error in law as in [the comparison of networks](networks.md). inf is the constant gauge {BOUND:g}.\n"
+    yield (
+        f"{problem.samples} samples, log-SNR grid; path error, error in law as in [the "
+        f"comparison of networks](networks.md). inf is the constant gauge {BOUND:g}.\n"
+    )
     yield (
         "| local | node | "
         + " | ".join(f"`srk2m`, matched, NFE {nfe}" for nfe in CALLS)

@@ -1,4 +1,5 @@
-"""Accuracy of `srk.log_likelihood` against network calls, on mixtures whose density is known: the tables of docs/likelihood.md.
+"""Accuracy of `srk.log_likelihood` against network calls, on mixtures whose density is known: the
+tables of docs/likelihood.md.
 
 python benchmarks/likelihood.py
 """
@@ -28,7 +29,9 @@ SAMPLES = 64
 def own_time(
     process: srk.LinearProcess, target: srk.targets.Target, x: torch.Tensor, tolerance: float
 ) -> tuple[int, torch.Tensor]:
-    """The same ODE in x and the process's own time by scipy's RK45, with the divergence as one more coordinate of each sample."""
+    """The same ODE in x and the process's own time by scipy's RK45, with the divergence as one more
+    coordinate of each sample.
+    """
     n, d = x.shape
 
     def rate(t: float, y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -60,7 +63,8 @@ def main() -> None:
             ) -> None:
                 error = (log_prob - exact).abs()
                 print(
-                    f"{what:40s} {calls:5d}  {float(error.square().mean().sqrt()):.1e}  {float(error.max()):.1e}",
+                    f"{what:40s} {calls:5d}  {float(error.square().mean().sqrt()):.1e}  "
+                    f"{float(error.max()):.1e}",
                     flush=True,
                 )
 

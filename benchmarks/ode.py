@@ -1,9 +1,10 @@
-"""Solvers of the probability-flow ODE at equal numbers of network calls: which one `auto` takes at eta = 0.
+"""Solvers of the probability-flow ODE at equal numbers of network calls: which one `auto` takes at
+eta = 0.
 
     python benchmarks/ode.py
 
-Writes benchmarks/results/ode.md. Some ten minutes on one core; the networks need the packages that benchmarks/networks.py names.
-"""
+Writes benchmarks/results/ode.md. Some ten minutes on one core; the networks need the packages that
+benchmarks/networks.py names."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def on_targets() -> Iterator[tuple[str, dict[str, list[float]]]]:
 
 
 def on_networks() -> Iterator[tuple[str, dict[str, list[float]]]]:
-    """Median distance to the fine solution from the same noise, in units of the spread of the samples."""
+    """Median distance to the fine solution from the same noise, in units of the spread of the
+    samples.
+    """
     for name, make in networks.PROBLEMS.items():
         problem = make(SAMPLES)
 
@@ -79,13 +82,17 @@ def main() -> None:
     header = "| | " + " | ".join(f"NFE {n}" for n in CALLS) + " |\n|---|" + "---:|" * len(CALLS)
     lines = [
         "# The probability-flow ODE\n",
-        "Made by `python benchmarks/ode.py` on a 2-core x86-64 cloud machine, CPU. log-SNR grid, eta = 0.\n",
+        "Made by `python benchmarks/ode.py` on a 2-core x86-64 cloud machine, CPU. log-SNR "
+        "grid, eta = 0.\n",
     ]
     lines.append(
-        "Errors on targets with an exact score are those of [the quality benchmark](quality.md). On networks: median distance to a solution by `unipc-3` with"
+        "Errors on targets with an exact score are those of [the quality "
+        "benchmark](quality.md). On networks: median distance to a solution by `unipc-3` "
+        "with"
     )
     lines.append(
-        f"{FINE} calls from the same noise, {SAMPLES} samples, relative to the spread of the samples."
+        f"{FINE} calls from the same noise, {SAMPLES} samples, relative to the spread of the "
+        "samples."
     )
     means = []
     with torch.inference_mode():

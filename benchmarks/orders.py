@@ -1,11 +1,13 @@
-"""The measured orders of all registered solvers, which `srk solvers` shows beside the declared ones.
+"""The measured orders of all registered solvers, which `srk solvers` shows beside the declared
+ones.
 
     python benchmarks/orders.py
 
-Writes srk/integrators/measured.json. Strong: one Brownian path at 40, 80 and 160 steps of a smooth one-dimensional mixture, median over 256 paths (Ornstein-Uhlenbeck process
-from t = 1 to 0.1). Weak: the exact law on a Gaussian target at 128 and 256 steps (VP to t = 0.01), where some methods are better than their declared order, which counts for
-nonlinear problems too. About half a minute on one core.
-"""
+Writes srk/integrators/measured.json. Strong: one Brownian path at 40, 80 and 160 steps of a smooth
+one-dimensional mixture, median over 256 paths (Ornstein-Uhlenbeck process from t = 1 to 0.1). Weak:
+the exact law on a Gaussian target at 128 and 256 steps (VP to t = 0.01), where some methods are
+better than their declared order, which counts for nonlinear problems too. About half a minute on
+one core."""
 
 from __future__ import annotations
 

@@ -1,21 +1,25 @@
-"""Error at equal numbers of network calls: every registered solver on every sensible grid, on targets whose score is exact.
+"""Error at equal numbers of network calls: every registered solver on every sensible grid, on
+targets whose score is exact.
 
     python benchmarks/quality.py            # all of it, half an hour on two cores; resumes where it was stopped
     python benchmarks/quality.py --quick    # a smoke test of a minute: few targets, few solvers; writes nothing
     python benchmarks/quality.py --report   # only the tables, from the cells that are there
 
-Results go to benchmarks/results/quality.json (one cell per target, solver, grid and NFE) and benchmarks/results/quality.md.
+Results go to benchmarks/results/quality.json (one cell per target, solver, grid and NFE) and
+benchmarks/results/quality.md.
 
 The error of a cell is in units of a distance:
 
 - Gaussian targets: sqrt(KL), exact (srk.analysis.gaussian_kl), of the state at t_min;
-- mixtures: W1 of one-dimensional projections to the exact law at t_min, mean over fixed directions (sliced W1; W2 would weigh a wrong share of
+- mixtures: W1 of one-dimensional projections to the exact law at t_min, mean over fixed directions
+(sliced W1; W2 would weigh a wrong share of
   mass between distant modes by its square root, and its floor falls as n^(-1/4) only);
-- images: the same for the denoised samples (what `solve` returns) against the data set, along principal components and random directions.
+- images: the same for the denoised samples (what `solve` returns) against the data set, along
+principal components and random directions.
 
-The sampling floor f, measured on exact samples, is taken off: sqrt(W1^2 - f^2). An excess of W1^2 below two standard deviations of f^2 counts as
-those ("resolution"), so that no ratio is better than the samples can show.
-"""
+The sampling floor f, measured on exact samples, is taken off: sqrt(W1^2 - f^2). An excess of W1^2
+below two standard deviations of f^2 counts as those ("resolution"), so that no ratio is better than
+the samples can show."""
 
 from __future__ import annotations
 
@@ -47,7 +51,10 @@ from srk.targets.base import Target
 RESULTS = Path(__file__).parent / "results"
 NFE = (6, 8, 10, 14, 20, 30, 50, 100)
 LATE = 100
-"""From here on most errors of sampled targets are below the resolution: only the leaders of the budget before are run."""
+"""From here on most errors of sampled targets are below the resolution.
+
+Only the leaders of the budget before are run.
+"""
 GRIDS = ("log-snr", "karras", "uniform", "gauge")
 HOUSE = ("auto", "srk2m", "srk2m matched", "srk2m-local", "srk2s", "srk1")
 HALF = "srk2m, eta 0.5"
@@ -57,7 +64,10 @@ SOLVERS: dict[str, tuple[Any, float | None]] = {
     "srk2m matched": (srk.integrators.SRK2M(weights="matched"), None),
     HALF: ("srk2m", 0.5),
 }
-"""Labels that are not registered names: solver and eta. `HALF` has rows of its own and is not among `house()`, which runs at eta = 1."""
+"""Labels that are not registered names.
+
+Solver and eta. `HALF` has rows of its own and is not among `house()`, which runs at eta = 1.
+"""
 ALIASES = {
     "srk2",
     "euler-ancestral",
@@ -66,7 +76,9 @@ ALIASES = {
 }  # the same numbers as srk2s, ddpm, ddpm, euler-maruyama at eta = 1
 SEED = 20260801
 AHEAD, REPEATS = 1.3, 4
-"""A cell of a sampled target in which another house solver has less than 1/AHEAD of the error of `auto` is repeated with so many fresh seeds."""
+"""A cell of a sampled target in which another house solver has less than 1/AHEAD of the error of
+`auto` is repeated with so many fresh seeds.
+"""
 WORST = 100.0
 """Errors are capped here: a run that overflows counts as this."""
 
@@ -74,7 +86,8 @@ VP = srk.VP()
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
 
-# -- targets -----------------------------------------------------------------------------------------------------------
+# -- targets
+# ----------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -123,7 +136,8 @@ class Sampled:
         target: the data.
         n: samples.
         directions: shape (d, m).
-        quantiles: exact quantiles of the projected law, averaged over `bins` equal masses, shape (bins, m).
+        quantiles: exact quantiles of the projected law, averaged over `bins` equal masses, shape
+            (bins, m).
         denoise: measure the denoised samples (a call of the budget).
         perturb: size of the error of the denoiser, relative to the posterior deviation.
         budgets: the NFE that it is run at.
@@ -219,7 +233,10 @@ class Sampled:
 
 @attrs.frozen(eq=False)
 class Perturbed(Prediction):
-    """A denoiser with an error that is smooth in state and level: size `scale` relative to the posterior deviation of N(0, w) data, w = 0.3."""
+    """A denoiser with an error that is smooth in state and level.
+
+    Size `scale` relative to the posterior deviation of N(0, w) data, w = 0.3.
+    """
 
     inner: Prediction
     scale: float
@@ -264,7 +281,10 @@ def _mixture(
     bins: int = 500,
     **options: Any,
 ) -> Sampled:
-    """A mixture of isotropic components: every projection is a mixture in one dimension with exact quantiles."""
+    """A mixture of isotropic components.
+
+    Every projection is a mixture in one dimension with exact quantiles.
+    """
     q = (np.arange(4 * bins) + 0.5) / (4 * bins)
     columns = []
     for p in directions.T:
@@ -411,7 +431,8 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
     return {target.name: target for target in made}
 
 
-# -- what is run ---------------------------------------------------------------------------------------------------------
+# -- what is run
+# ----------------------------------------------------------------------------
 
 
 def stochastic_peers() -> list[str]:
@@ -533,7 +554,10 @@ class Cells:
 def collect(
     cells: Cells, names: Sequence[str], nfe: Sequence[int], workers: int, quick: bool
 ) -> None:
-    """All cells: pilots of every solver on sampled targets, then the serious runs of ours and of the best peers."""
+    """All cells.
+
+    Pilots of every solver on sampled targets, then the serious runs of ours and of the best peers.
+    """
     all_targets = targets(quick)
     peers, odes, ours = stochastic_peers(), ode_peers(), house()
     if quick:
@@ -637,7 +661,9 @@ def collect(
 
 
 def _ahead_of_auto(cells: Cells, target: Gaussians | Sampled, nfe: int) -> Best | None:
-    """The best of our other solvers on the log-SNR grid, if `auto` has more than 1.3 times its error."""
+    """The best of our other solvers on the log-SNR grid, if `auto` has more than 1.3 times its
+    error.
+    """
     rest = best(cells, target, [name for name in house() if name != "auto"], nfe, ["log-snr"])
     ours = best(cells, target, ["auto"], nfe, ["log-snr"])
     return rest if ours.error > AHEAD * rest.error else None
@@ -656,7 +682,8 @@ def _rank(cells: Cells, all_targets: Mapping[str, Gaussians | Sampled], job: Job
     return float(np.mean(errors)) if errors else math.inf
 
 
-# -- tables --------------------------------------------------------------------------------------------------------------
+# -- tables
+# ----------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -681,7 +708,8 @@ def best(
         for solver in group
         for grid in (grids or target.grids)
         if not math.isnan(error := cells.get(Job(target.name, solver, grid, (nfe,)).key(nfe)))
-        # a solver whose Gaussian reference is this very law (wcw: N(0, 1)) is exact by construction, which says nothing
+        # a solver whose Gaussian reference is this very law (wcw: N(0, 1)) is exact by
+        # construction, which says nothing
         and not (isinstance(target, Gaussians) and solver in target.exact)
     ]
     return min(found, key=lambda b: b.error) if found else Best(math.nan)
@@ -788,7 +816,8 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
             ]
             lines.append(
                 [
-                    "the same without those where both are at the resolution of the samples (how many are left)",
+                    "the same without those where both are at the resolution of the samples "
+                    "(how many are left)",
                     *(f"{_number(_mean(f))} ({len(f)})" for f in shares),
                 ]
             )
@@ -908,7 +937,8 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
             else ""
         )
         text += (
-            f"### {t.name}{note}\n\n{'sqrt(KL)' if isinstance(t, Gaussians) else 'sliced W1 above the floor'}.{floor}\n\n"
+            "### "
+            f"{t.name}{note}\n\n{'sqrt(KL)' if isinstance(t, Gaussians) else 'sliced W1 above the floor'}.{floor}\n\n"
             + table(head, rows)
             + "\n"
         )
@@ -916,7 +946,9 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
 
 
 def _own(cells: Cells, chosen: Sequence[Gaussians | Sampled], nfe: Sequence[int]) -> str:
-    """`auto` against the other house solvers, cell by cell, and what the fresh seeds say where it is behind."""
+    """`auto` against the other house solvers, cell by cell, and what the fresh seeds say where it
+    is behind.
+    """
     rest = [name for name in house() if name != "auto"]
     means, worst, where, repeated = [], [], [], []
     for n in nfe:

@@ -33,7 +33,9 @@ SECTIONS = {
     "SDE only": "These need noise.",
     "ODE only": "Samples are determined by the initial noise.",
     "Tableaus": (
-        "[Stochastic Butcher tableaus](tableaus.md), each a solver in the raw frame. They reverse nonlinear processes too. **noise**: what a step draws, the increment W alone or "
+        "[Stochastic Butcher tableaus](tableaus.md), each a solver in the raw frame. They "
+        "reverse nonlinear processes too. **noise**: what a step draws, the increment W "
+        "alone or "
         "with the space-time Levy area H."
     ),
 }
@@ -98,7 +100,8 @@ def page() -> str:
     parts = [HEAD.format(count=len(solvers))]
     for title, text in SECTIONS.items():
         parts.append(
-            f"## {title}\n\n{text}\n\n{table(name for name, solver in solvers.items() if section(solver) == title)}\n"
+            "## "
+            f"{title}\n\n{text}\n\n{table(name for name, solver in solvers.items() if section(solver) == title)}\n"
         )
     return "\n".join(parts)
 

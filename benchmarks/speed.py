@@ -1,13 +1,16 @@
-"""What a step costs beside the network: srk, the peers and a bare in-place loop, as ratios in one run.
+"""What a step costs beside the network: srk, the peers and a bare in-place loop, as ratios in one
+run.
 
-    PYTHONPATH=<k-diffusion, diffusers> python benchmarks/speed.py [--device cuda] [--threads 1] [--quick] [--write]
+    PYTHONPATH=<k-diffusion, diffusers> python benchmarks/speed.py [--device cuda] [--threads 1]
+    [--quick] [--write]
 
-The bare loop is what one would write by hand: coefficients ready, noise drawn in place, updates in place, nothing checked and nothing recorded. Everybody takes 50 steps on
-the same shapes with the same network; contestants take turns, and a figure is the median of many turns. On the CPU with one thread the processor time of that thread is
-taken, so that other work on the machine matters little; otherwise the time on the wall, with the GPU waited for before the clock is read. Peers that are not installed are
-left out.
-`--write` puts the tables into benchmarks/results/speed-cpu.md or speed-gpu.md.
-"""
+The bare loop is what one would write by hand: coefficients ready, noise drawn in place, updates in
+place, nothing checked and nothing recorded. Everybody takes 50 steps on the same shapes with the
+same network; contestants take turns, and a figure is the median of many turns. On the CPU with one
+thread the processor time of that thread is taken, so that other work on the machine matters little;
+otherwise the time on the wall, with the GPU waited for before the clock is read. Peers that are not
+installed are left out. `--write` puts the tables into benchmarks/results/speed-cpu.md or
+speed-gpu.md."""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def multiply(x: Tensor, t: Tensor) -> Tensor:
 
 
 def small_unet(channels: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Three convolutions with a bottleneck at half the resolution: enough work for a network, little enough to see the solver."""
+    """Three convolutions with a bottleneck at half the resolution.
+
+    Enough work for a network, little enough to see the solver.
+    """
     torch.manual_seed(0)
     down, middle = nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.Conv2d(32, 32, 3, padding=1)
     net = nn.Sequential(
@@ -70,7 +76,8 @@ def small_unet(channels: int, device: torch.device) -> Callable[[Tensor, Tensor]
     return lambda x, t: net(x)
 
 
-# -- bare loops -----------------------------------------------------------------------------------------------------------------------------
+# -- bare loops
+# ----------------------------------------------------------------------------
 
 
 def rows(solver: str) -> list[list[dict[Column, float]]]:
@@ -131,7 +138,8 @@ def bare_srk2m(case: Case) -> Run:
     return run
 
 
-# -- srk ------------------------------------------------------------------------------------------------------------------------------------
+# -- srk
+# ----------------------------------------------------------------------------
 
 
 def ours(solver: str, noise: str = "generator", compile: Any = False) -> Maker:
@@ -146,7 +154,8 @@ def ours(solver: str, noise: str = "generator", compile: Any = False) -> Maker:
     return make
 
 
-# -- peers ----------------------------------------------------------------------------------------------------------------------------------
+# -- peers
+# ----------------------------------------------------------------------------
 
 
 def need(module: str) -> None:
@@ -305,7 +314,8 @@ CONTESTANTS: dict[str, dict[str, Maker]] = {
 }
 
 
-# -- measuring ------------------------------------------------------------------------------------------------------------------------------
+# -- measuring
+# ----------------------------------------------------------------------------
 
 
 def now(device: torch.device) -> float:
@@ -359,7 +369,9 @@ class Traffic(TorchDispatchMode):
 
 
 def traffic(case: Case, run: Run) -> tuple[float, float]:
-    """Operators per step, and elements moved per step and element of the state, without the network's own."""
+    """Operators per step, and elements moved per step and element of the state, without the
+    network's own.
+    """
     inner = case.network
     size = math.prod(case.shape)
     whole = Traffic(size)
@@ -407,7 +419,9 @@ def build(group: str, case: Case) -> tuple[dict[str, Run], list[str]]:
 
 
 def slopes(device: str, seconds: float) -> list[str]:
-    """How the time of a srk2m run grows, as the slope of log time against log size over the last doubling and over the whole range."""
+    """How the time of a srk2m run grows, as the slope of log time against log size over the last
+    doubling and over the whole range.
+    """
     lines = [
         "| growth with | sizes | time per step, us | slope, all | slope, last doubling |",
         "|---|---|---|---:|---:|",
@@ -432,7 +446,8 @@ def slopes(device: str, seconds: float) -> list[str]:
         overall = math.log(found[-1] / found[0]) / math.log(sizes[-1] / sizes[0])
         final = math.log(found[-1] / found[-2]) / math.log(sizes[-1] / sizes[-2])
         lines.append(
-            f"| {what} | {', '.join(map(str, sizes))} | {', '.join(f'{1e6 * f:.0f}' for f in found)} | {overall:.2f} | {final:.2f} |"
+            f"| {what} | {', '.join(map(str, sizes))} | "
+            f"{', '.join(f'{1e6 * f:.0f}' for f in found)} | {overall:.2f} | {final:.2f} |"
         )
         print(lines[-1], flush=True)
     return lines
@@ -533,7 +548,8 @@ def tables(args: argparse.Namespace) -> list[str]:
     lines += [
         "### Two orders for one network call",
         "",
-        "Time per step of srk2m relative to ddpm, network: one multiplication; both call it once a step.",
+        "Time per step of srk2m relative to ddpm, network: one multiplication; both call it "
+        "once a step.",
         "",
     ]
     lines += [*per_call(args.device, args.seconds, SHAPES[:4] if args.quick else SHAPES), ""]
@@ -557,7 +573,9 @@ def tables(args: argparse.Namespace) -> list[str]:
             if device.type == "cuda":
                 a, b = device_counts(run)
             elif "compile" in name or "torchsde" in name:
-                continue  # the counter sees operators, not compiled kernels; torchsde's own tree would be counted with it
+                # the counter sees operators, not compiled kernels; torchsde's own tree would be
+                # counted with it
+                continue
             else:
                 a, b = traffic(case, run)
             lines.append(f"| {group}: {name} | {a:.1f} | {b:.1f} |")
@@ -626,8 +644,11 @@ def main() -> None:
     lines = [
         f"## {args.threads} thread{'s' if args.threads > 1 else ''}",
         "",
-        f"Machine: {machine}; torch {torch.__version__}; Python {platform.python_version()}; {clock}; {STEPS} steps.",
-        f"Command: `python benchmarks/speed.py --device {args.device} --threads {args.threads}{' --quick' if args.quick else f' --seconds {args.seconds:g}'} --write`.",
+        f"Machine: {machine}; torch {torch.__version__}; Python {platform.python_version()}; "
+        f"{clock}; {STEPS} steps.",
+        f"Command: `python benchmarks/speed.py --device {args.device} --threads "
+        f"{args.threads}{' --quick' if args.quick else f' --seconds {args.seconds:g}'} "
+        "--write`.",
         "",
         *tables(args),
         *planning_times(),

@@ -1,4 +1,7 @@
-"""Signatures of attrs classes for the API reference: their fields, inherited ones first, with annotations and defaults (an extension of Griffe)."""
+"""Signatures of attrs classes for the API reference.
+
+Their fields, inherited ones first, with annotations and defaults (an extension of Griffe).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import griffe
 
 
 class AttrsSignatures(griffe.Extension):
-    """Gives each class that attrs decorates, and that has no `__init__` of its own, one that takes its fields."""
+    """Gives each class that attrs decorates, and that has no `__init__` of its own, one that takes
+    its fields.
+    """
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for cls in classes(pkg):

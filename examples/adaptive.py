@@ -1,9 +1,10 @@
-"""Work and precision of adaptive steps against fixed grids, on a mixture whose exact score is known.
+"""Work and precision of adaptive steps against fixed grids, on a mixture whose exact score is
+known.
 
     python examples/adaptive.py > benchmarks/results/adaptive.md
 
-The target is a two-dimensional mixture of four Gaussians of unequal weights and widths. The error is the Wasserstein-1 distance of the first coordinate
-to its exact law. About a minute on one core.
+The target is a two-dimensional mixture of four Gaussians of unequal weights and widths. The error
+is the Wasserstein-1 distance of the first coordinate to its exact law. About a minute on one core.
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ def main() -> None:
     exact = TARGET.sample(SAMPLES, seed=1)
     print("# Adaptive steps against fixed grids\n")
     print(
-        "Made by `python examples/adaptive.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,"
+        "Made by `python examples/adaptive.py`, CPU. Wasserstein-1 distance of the first "
+        "coordinate to its exact law,"
     )
     print(
-        f"{SAMPLES} samples, one seed; exact samples have {error(exact):.4f}. Rejected steps are paid for in NFE.\n"
+        f"{SAMPLES} samples, one seed; exact samples have {error(exact):.4f}. Rejected steps "
+        "are paid for in NFE.\n"
     )
     for solver, tolerances in (("srk2", (0.3, 0.1, 0.03, 0.01)), ("sra1", (0.3, 0.1, 0.03))):
         print(f"## {solver}\n")
         print(
-            "| rtol = atol | NFE | steps | rejected | W1 adaptive | W1 log-snr grid | W1 karras grid |"
+            "| rtol = atol | NFE | steps | rejected | W1 adaptive | W1 log-snr grid | W1 "
+            "karras grid |"
         )
         print("|---:|---:|---:|---:|---:|---:|---:|")
         for tol in tolerances:
@@ -57,7 +61,8 @@ def main() -> None:
                 for grid in ("log-snr", "karras")
             ]
             print(
-                f"| {tol:g} | {sol.nfe} | {sol.steps} | {sol.rejected} | {error(sol.x):.4f} | {fixed[0]:.4f} | {fixed[1]:.4f} |"
+                f"| {tol:g} | {sol.nfe} | {sol.steps} | {sol.rejected} | {error(sol.x):.4f} "
+                f"| {fixed[0]:.4f} | {fixed[1]:.4f} |"
             )
         print()
 

@@ -1,11 +1,14 @@
-"""The front page's animation: the reverse process turns noise into letters, as a stochastic equation and as an ordinary one.
+"""The front page's animation: the reverse process turns noise into letters, as a stochastic
+equation and as an ordinary one.
 
     python examples/animation.py --out docs/assets/reverse.webp
 
-The data are uniform on the letters of a word, as a mixture of narrow Gaussians, so that the score is exact. Both panels start from the same noise, coloured
-from left to right: with eta = 0 (the probability-flow ODE) each colour keeps its place, with eta = 1 (the reverse SDE) the noise of the path mixes them.
-Writes an animated WebP, and its last frame as PNG for readers who prefer no motion. Under a minute on one core.
-"""
+The data are uniform on the letters of a word, as a mixture of narrow Gaussians, so that the score
+is exact. Both panels start from the same noise, coloured
+from left to right: with eta = 0 (the probability-flow ODE) each colour keeps its place, with eta =
+    1 (the reverse SDE) the noise of the path mixes them.
+Writes an animated WebP, and its last frame as PNG for readers who prefer no motion. Under a minute
+on one core."""
 
 from __future__ import annotations
 
@@ -101,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     still = args.out.with_suffix(".png")
     frames[-1].save(still, optimize=True)
     print(
-        f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e3:.0f} kB; {still}: {still.stat().st_size / 1e3:.0f} kB"
+        f"{args.out}: {len(frames)} frames, {args.out.stat().st_size / 1e3:.0f} kB; {still}: "
+        f"{still.stat().st_size / 1e3:.0f} kB"
     )
 
 

@@ -1,10 +1,12 @@
-"""Critically damped Langevin diffusion: samplers in phase space, with exact scores and with a trained network.
+"""Critically damped Langevin diffusion: samplers in phase space, with exact scores and with a
+trained network.
 
     python examples/cld.py > benchmarks/results/phase-space.md
 
-Gaussian data: the exact Kullback-Leibler divergence of the position's law. Mixture: the Wasserstein-1 distance of the positions to their exact law, with the
-exact score and with a small network that was trained by hybrid score matching to say the score of the velocity alone. Three minutes on one core.
-"""
+Gaussian data: the exact Kullback-Leibler divergence of the position's law. Mixture: the
+    Wasserstein-1 distance of the positions to their exact law, with the
+exact score and with a small network that was trained by hybrid score matching to say the score of
+the velocity alone. Three minutes on one core."""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ def distance(x: Tensor, exact: np.ndarray) -> float:
 
 
 class VelocityScore(nn.Module):
-    """s_v(z, t): that of N(0, 1) data, plus a network times the standard deviation of the target (the paper's mixed score)."""
+    """s_v(z, t).
+
+    That of N(0, 1) data, plus a network times the standard deviation of the target (the paper's
+    mixed score).
+    """
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -86,14 +92,19 @@ class VelocityScore(nn.Module):
 
 
 def coefficients(t: float) -> tuple[np.ndarray, float, float]:
-    """The velocity's row of -(a a^T + C)^-1, the standard deviation of the conditional score, and a time for the network."""
+    """The velocity's row of -(a a^T + C)^-1, the standard deviation of the conditional score, and a
+    time for the network.
+    """
     kernel = PROCESS.kernel(t)
     base = -np.linalg.inv(kernel.covariance + np.outer(kernel.mean, kernel.mean))[1]
     return base, float(np.sqrt(np.linalg.inv(kernel.covariance)[1, 1])), float(PROCESS.lam(t)) / 5.0
 
 
 def train(steps: int = 4000, batch: int = 1024) -> VelocityScore:
-    """Hybrid score matching: regress on the score of z_t given x0, the velocity at t = 0 integrated out."""
+    """Hybrid score matching.
+
+    Regress on the score of z_t given x0, the velocity at t = 0 integrated out.
+    """
     torch.manual_seed(0)
     network = VelocityScore()
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
@@ -157,7 +168,8 @@ def main() -> None:
     )
     print("# Phase space: critically damped Langevin diffusion\n")
     print(
-        "Made by `python examples/cld.py`, CPU, one thread. srk.CLD() with its defaults, grid log-snr from t = 1 to 0.001, no final denoising.\n"
+        "Made by `python examples/cld.py`, CPU, one thread. srk.CLD() with its defaults, "
+        "grid log-snr from t = 1 to 0.001, no final denoising.\n"
     )
 
     def kl(solver: object, eta: float, nfe: int) -> float:
@@ -183,7 +195,8 @@ def main() -> None:
         return value
 
     table(
-        f"Wasserstein-1 on a mixture of three Gaussians, exact score ({SAMPLES} samples; exact samples have {floor:.2g})",
+        f"Wasserstein-1 on a mixture of three Gaussians, exact score ({SAMPLES} samples; "
+        f"exact samples have {floor:.2g})",
         sampled(MIXTURE.score(PROCESS), torch.float64),
     )
     table(

@@ -1,17 +1,20 @@
 """A ComfyUI custom node: the solvers of srk as samplers.
 
-Installation: `pip install srk` into ComfyUI's Python, copy this file to ComfyUI/custom_nodes/, start ComfyUI again. Then
+Installation: `pip install srk` into ComfyUI's Python, copy this file to ComfyUI/custom_nodes/,
+    start ComfyUI again. Then
 
-- the node "srk sampler" (sampling/custom_sampling/samplers) gives a SAMPLER for SamplerCustom and SamplerCustomAdvanced, with a choice of all
+- the node "srk sampler" (sampling/custom_sampling/samplers) gives a SAMPLER for SamplerCustom and
+SamplerCustomAdvanced, with a choice of all
   solvers, eta and s_noise;
 - the house solvers (srk2, srk2m, ...) are in the sampler list of KSampler and of KSamplerSelect.
 
-The seed is the node's own: noise comes from a generator of the seed that ComfyUI passes on in `extra_args`. Models of rectified flow (SD3, Flux and
-their kin) are run in their own frame, x = (1 - sigma) x0 + sigma eps; all others in that of k-diffusion.
+The seed is the node's own: noise comes from a generator of the seed that ComfyUI passes on in
+`extra_args`. Models of rectified flow (SD3, Flux and their kin) are run in their own frame, x = (1
+- sigma) x0 + sigma eps; all others in that of k-diffusion.
 
-ComfyUI looks samplers up as functions `sample_NAME` in `comfy.k_diffusion.sampling` and lists the names in `comfy.samplers.KSampler.SAMPLERS`, the
-same two places that other packages of samplers use.
-"""
+ComfyUI looks samplers up as functions `sample_NAME` in `comfy.k_diffusion.sampling` and lists the
+names in `comfy.samplers.KSampler.SAMPLERS`, the same two places that other packages of samplers
+use."""
 
 from __future__ import annotations
 
@@ -60,7 +63,8 @@ def make(name: str) -> Any:
         if not takes_noise:
             options = {}  # a method of the ODE: eta and s_noise mean nothing to it
         elif options.get("noise_sampler") is None:
-            # one off, as in ComfyUI, so that the steps do not repeat the draws of the initial state on the same device
+            # one off, as in ComfyUI, so that the steps do not repeat the draws of the initial state
+            # on the same device
             seed = ((extra_args or {}).get("seed") or 0) + 1
             generator = torch.Generator(x.device).manual_seed(seed % 2**64)
             options["noise_sampler"] = lambda sigma, sigma_next: torch.randn(
@@ -77,7 +81,10 @@ class SRKSampler:
     RETURN_TYPES = ("SAMPLER",)
     FUNCTION = "get_sampler"
     CATEGORY = "sampling/custom_sampling/samplers"
-    DESCRIPTION = "A solver of srk. eta: 1 is the reverse SDE, 0 the probability-flow ODE; methods of the ODE alone do not look at it."
+    DESCRIPTION = (
+        "A solver of srk. eta: 1 is the reverse SDE, 0 the probability-flow ODE; methods of "
+        "the ODE alone do not look at it."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
     python examples/custom_process.py
 
-The forward process dx = (1.2 tanh(2x) - x) dt + sqrt(2 T) dW forgets the data and settles in p ~ exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes.
-Its transition has no closed form; the score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume grid, its matrix
-exponential by eigenvectors). Any solver in the raw frame then reverses the process from a bare score. What is printed is the Wasserstein-1 distance of the
-samples to the law at t_min; it falls to that of exact samples. Half a minute on one core.
-"""
+The forward process dx = (1.2 tanh(2x) - x) dt + sqrt(2 T) dW forgets the data and settles in p ~
+exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes. Its transition has no closed form; the
+score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume
+grid, its matrix exponential by eigenvectors). Any solver in the raw frame then reverses the process
+from a bare score. What is printed is the Wasserstein-1 distance of the samples to the law at t_min;
+it falls to that of exact samples. Half a minute on one core."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class DoubleWell(srk.ForwardProcess):
 
     Arguments:
         temperature: T; the wells, at +-1.2, are 0.31 deep.
-        t_min, t_max: the ends; at t_max the law is that of equilibrium but for exp(-0.34 t_max) at T = 1.
+        t_min, t_max: the ends; at t_max the law is that of equilibrium but for exp(-0.34 t_max) at
+            T = 1.
     """
 
     name = "double-well"
@@ -71,11 +73,12 @@ def quantiles(probabilities: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 
 class Density:
-    """p_t on GRID by the Fokker-Planck equation, from data given as cell probabilities; and its score.
+    """p_t on GRID by the Fokker-Planck equation, from data given as cell probabilities; and its
+    score.
 
-    The rates between cells are those of a reversible chain with the process's equilibrium (Scharfetter-Gummel to second order), so that a symmetric matrix
-    has the same eigenvalues and the exponential is exact in time.
-    """
+    The rates between cells are those of a reversible chain with the process's equilibrium
+    (Scharfetter-Gummel to second order), so that a symmetric matrix has the same eigenvalues and
+    the exponential is exact in time."""
 
     def __init__(self, process: DoubleWell, data: np.ndarray) -> None:
         root = np.sqrt(process.equilibrium())
@@ -113,7 +116,8 @@ def main() -> None:
 
     own = np.random.default_rng(0).random(samples)
     print(
-        f"W1 to the law at t = {process.t_min:g}; exact samples have {distance(quantiles(density.at(process.t_min), own)):.4f}"
+        f"W1 to the law at t = {process.t_min:g}; exact samples have "
+        f"{distance(quantiles(density.at(process.t_min), own)):.4f}"
     )
     for solver in ("euler-maruyama", "sra1"):
         for steps in (25, 50, 100, 200, 400):
@@ -128,7 +132,8 @@ def main() -> None:
                 dtype=torch.float64,
             )
             print(
-                f"{solver:15s} {steps:4d} steps {sol.nfe:4d} NFE  W1 {distance(sol.x[:, 0].numpy()):.4f}"
+                f"{solver:15s} {steps:4d} steps {sol.nfe:4d} NFE  W1 "
+                f"{distance(sol.x[:, 0].numpy()):.4f}"
             )
 
 

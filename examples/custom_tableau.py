@@ -1,14 +1,17 @@
-"""A stochastic Runge-Kutta method of one's own: written down, checked, registered, and its orders measured.
+"""A stochastic Runge-Kutta method of one's own: written down, checked, registered, and its orders
+measured.
 
     python examples/custom_tableau.py --out custom_tableau.png
 
-Two stages, additive noise: the conditions of strong order 1.5 are, for drift weights alpha, abscissae c and stage weights w of W and k of H,
+Two stages, additive noise: the conditions of strong order 1.5 are, for drift weights alpha,
+    abscissae c and stage weights w of W and k of H,
 
     alpha.e = 1,  alpha.c = 1/2,  alpha.w = 1/2,  alpha.k = 1,  alpha.(w^2 + k^2/12) = 1/2.
 
-With c = w = (0, c2) and alpha = (1 - a, a) they leave c2 = 1/(2a) and a spread of k of 5 - 3/a around its mean 1. Roessler's SRA1 has a = 2/3. Here is the other
-end, a = 3/5, where the spread is zero: c2 = 5/6 and k = (1, 1), the same weight of the Levy area H in both stages. Ten seconds on one core.
-"""
+With c = w = (0, c2) and alpha = (1 - a, a) they leave c2 = 1/(2a) and a spread of k of 5 - 3/a
+around its mean 1. Roessler's SRA1 has a = 2/3. Here is the other end, a = 3/5, where the spread is
+zero: c2 = 5/6 and k = (1, 1), the same weight of the Levy area H in both stages. Ten seconds on one
+core."""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ TARGET = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
 
 
 def even_levy(name: str = "even-levy", k: Sequence[str | int] = (1, 1)) -> srk.StochasticTableau:
-    """The tableau; coefficients as strings are exact fractions, and the conditions are checked exactly."""
+    """The tableau.
+
+    Coefficients as strings are exact fractions, and the conditions are checked exactly.
+    """
     return srk.StochasticTableau.from_wh(
         name,
         alpha=("2/5", "3/5"),
@@ -58,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(srk.solve(PROCESS, TARGET.score(PROCESS), "even-levy", shape=1000, nfe=50, seed=0))
 
     print(
-        "\n3. Its orders, measured. Strong: on one Brownian path, median over paths; weak: from exact laws on Gaussian data:\n"
+        "\n3. Its orders, measured. Strong: on one Brownian path, median over paths; weak: "
+        "from exact laws on Gaussian data:\n"
     )
     solvers = ("even-levy", "sra1", "euler-maruyama")
     strong = srk.analysis.strong_orders(
@@ -70,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for solver in solvers:
         declared = srk.solvers()[solver]
         print(
-            f"{solver:15s} strong {strong[solver].slope:.2f} (declared {declared.strong_order:g})   "
+            f"{solver:15s} strong {strong[solver].slope:.2f} (declared "
+            f"{declared.strong_order:g})   "
             f"weak {weak[solver].slope:.2f} (declared {declared.weak_order:g})"
         )
 

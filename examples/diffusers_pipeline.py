@@ -1,10 +1,12 @@
-"""Schedulers of diffusers and of srk in the same loop, with the same network and as many network calls.
+"""Schedulers of diffusers and of srk in the same loop, with the same network and as many network
+calls.
 
     python examples/diffusers_pipeline.py > table.md
 
-The network is the exact noise prediction of a mixture of Gaussians, called as a Stable Diffusion UNet is: the training index, alphas_cumprod of "scaled_linear"
-betas. The error is the Wasserstein-1 distance of the first coordinate to its exact law, averaged over three seeds. About 20 seconds on one core.
-"""
+The network is the exact noise prediction of a mixture of Gaussians, called as a Stable Diffusion
+UNet is: the training index, alphas_cumprod of "scaled_linear" betas. The error is the Wasserstein-1
+distance of the first coordinate to its exact law, averaged over three seeds. About 20 seconds on
+one core."""
 
 from __future__ import annotations
 
@@ -95,10 +97,12 @@ def main() -> None:
     floor = np.mean([error(TARGET.sample(SAMPLES, seed=seed)) for seed in range(SEEDS)])
     print("# Schedulers of diffusers and of srk\n")
     print(
-        "Made by `python examples/diffusers_pipeline.py`, CPU. Wasserstein-1 distance of the first coordinate to its exact law,"
+        "Made by `python examples/diffusers_pipeline.py`, CPU. Wasserstein-1 distance of "
+        "the first coordinate to its exact law,"
     )
     print(
-        f'{SAMPLES} samples, mean of {SEEDS} seeds; exact samples have {floor:.4f}. `timestep_spacing` is "leading" except for log-snr.\n'
+        f"{SAMPLES} samples, mean of {SEEDS} seeds; exact samples have {floor:.4f}. "
+        '`timestep_spacing` is "leading" except for log-snr.\n'
     )
     print("| scheduler | " + " | ".join(f"NFE {nfe}" for nfe in NFE) + " |")
     print("|---|" + "---:|" * len(NFE))

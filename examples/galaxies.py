@@ -1,12 +1,13 @@
-"""Draw galaxies with a pre-trained score network: the MLP-Mixer of the package galaxygrad, read without running its code.
+"""Draw galaxies with a pre-trained score network: the MLP-Mixer of the package galaxygrad, read
+without running its code.
 
     pip install --no-deps galaxygrad==0.1.8
     python examples/galaxies.py --out galaxies.png
 
-The network is the score of 32 x 32 images of galaxies (y = 10 log(1 + flux)) under dx = -x/2 dt + dW, t in (0, 10]: alpha = e^{-t/2}, sigma^2 = 1 - e^{-t}.
-The picture has a row for each solver. All start from the same noise; those of one clock (`srk2m` and `srk2`; `dpmpp-2m-sde` and `ddpm`) follow the same
-Brownian paths too, and draw nearly the same galaxies. About ten seconds on one core.
-"""
+The network is the score of 32 x 32 images of galaxies (y = 10 log(1 + flux)) under dx = -x/2 dt +
+dW, t in (0, 10]: alpha = e^{-t/2}, sigma^2 = 1 - e^{-t}. The picture has a row for each solver. All
+start from the same noise; those of one clock (`srk2m` and `srk2`; `dpmpp-2m-sde` and `ddpm`) follow
+the same Brownian paths too, and draw nearly the same galaxies. About ten seconds on one core."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class MixerBlock(nn.Module):
 
 
 class GalaxyScore(nn.Module):
-    """The score of noisy galaxies, (x, t) -> grad log p_t(x) for x of shape (batch, 1, 32, 32) and t of shape (batch,).
+    """The score of noisy galaxies, (x, t) -> grad log p_t(x) for x of shape (batch, 1, 32, 32) and
+    t of shape (batch,).
 
     Arguments:
         weights: the arrays of galaxygrad's file, see `srk.targets.datasets.galaxy_weights`.
@@ -73,7 +75,8 @@ class GalaxyScore(nn.Module):
         self._read(weights)
 
     def _read(self, weights: Sequence[Tensor]) -> None:
-        # JAX correlates where PyTorch's transposed convolution adds up patches: its kernel is (out, in) and mirrored. In the file,
+        # JAX correlates where PyTorch's transposed convolution adds up patches: its kernel is (out,
+        # in) and mirrored. In the file,
         # the parameters stand in this module's order, after them the final time.
         parameters = list(self.parameters())
         values = [
@@ -82,7 +85,8 @@ class GalaxyScore(nn.Module):
         ]
         if len(weights) != len(parameters) + 1 or float(weights[-1]) != T_MAX:
             raise ValueError(
-                f"the file holds {len(weights)} arrays, where the network has {len(parameters)} and the final time {T_MAX}"
+                f"the file holds {len(weights)} arrays, where the network has "
+                f"{len(parameters)} and the final time {T_MAX}"
             )
         with torch.no_grad():
             for parameter, value in zip(parameters, values, strict=True):

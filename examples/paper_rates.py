@@ -1,19 +1,24 @@
-"""Rates of the path-measure KL in the number of steps and in the dimension, for the claim of the seed paper (arXiv 2410.04760).
+"""Rates of the path-measure KL in the number of steps and in the dimension, for the claim of the
+seed paper (arXiv 2410.04760).
 
     python examples/paper_rates.py --out paper_rates.png
 
-Computed: KL between the laws of the whole grid path (x_0, ..., x_N) of a solver and of the exact reverse process, which by the chain rule is
+Computed: KL between the laws of the whole grid path (x_0, ..., x_N) of a solver and of the exact
+    reverse process, which by the chain rule is
 the sum over steps of the expected KL between their transition laws,
 
     KL = sum_k E KL( solver's x_{k+1} | past  ||  exact x_{k+1} | x_k ),     the expectation over the solver's own paths.
 
-A solver whose drift uses the noise of its own step is no adapted change of drift, so Girsanov's theorem does not apply to it in continuous
-time; for DDPM, where it does, the grid KL and Girsanov's half time integral of E|drift error|^2/g^2 agree to leading order (printed).
+A solver whose drift uses the noise of its own step is no adapted change of drift, so Girsanov's
+theorem does not apply to it in continuous time; for DDPM, where it does, the grid KL and Girsanov's
+half time integral of E|drift error|^2/g^2 agree to leading order (printed).
 
-- Gaussian targets: exactly, by linear algebra: all laws are Gaussian, and the expected square of a mean error is a sum of squares over draws.
-- The mixture 1/2 N(-m e, s^2 I) + 1/2 N(m e, s^2 I), e = (1, ..., 1): it splits into one direction with a two-component mixture at +-m sqrt(d),
-  whose transition law is a two-component mixture in closed form, and d - 1 Gaussian ones. Transition KL by Gauss-Hermite quadrature,
-  averaged over simulated paths.
+- Gaussian targets: exactly, by linear algebra: all laws are Gaussian, and the expected square of a
+mean error is a sum of squares over draws.
+- The mixture 1/2 N(-m e, s^2 I) + 1/2 N(m e, s^2 I), e = (1, ..., 1): it splits into one direction
+with a two-component mixture at +-m sqrt(d),
+  whose transition law is a two-component mixture in closed form, and d - 1 Gaussian ones.
+  Transition KL by Gauss-Hermite quadrature, averaged over simulated paths.
 
 Prints the table and writes the figure. Some minutes on two cores.
 """
@@ -72,7 +77,8 @@ def step(
     return row(plan.update), [row(kept) for kept in plan.keep]
 
 
-# --- Gaussian targets, exactly ------------------------------------------------------------------------------------------------------
+# --- Gaussian targets, exactly
+# ----------------------------------------------------------------------------
 
 
 def gaussian_path_kl(method: str, steps: int, variance: float) -> float:
@@ -118,7 +124,10 @@ def clock(level: Level) -> tuple[float, float]:
 
 
 def girsanov_ddpm(steps: int, variance: float) -> float:
-    """Half the integral of E|D_l - D_{l_k}|^2 dl over all steps: D is a martingale, so that is mmse(l_k) - mmse(l), mmse = v/(1 + v l)."""
+    """Half the integral of E|D_l - D_{l_k}|^2 dl over all steps.
+
+    D is a martingale, so that is mmse(l_k) - mmse(l), mmse = v/(1 + v l).
+    """
     total = 0.0
     for plan in plans_of("ddpm", steps):
         l0, l1 = clock(plan.start)[0], clock(plan.stop)[0]
@@ -128,13 +137,16 @@ def girsanov_ddpm(steps: int, variance: float) -> float:
     return total
 
 
-# --- a two-component mixture in one dimension, by quadrature ------------------------------------------------------------------------
+# --- a two-component mixture in one dimension, by quadrature
+# ----------------------------------------------------------------------------
 
 
 def mixture_path_kl(
     method: str, steps: int, mean: float, std: float, seed: int = 0
 ) -> tuple[float, float]:
-    """Path KL for 1/2 N(-mean, std^2) + 1/2 N(mean, std^2) in one dimension, and its standard error over paths."""
+    """Path KL for 1/2 N(-mean, std^2) + 1/2 N(mean, std^2) in one dimension, and its standard error
+    over paths.
+    """
     target = srk.targets.GaussianMixture([0.5, 0.5], [-mean, mean], [std, std])
     generator = torch.Generator().manual_seed(seed)
 
@@ -172,7 +184,10 @@ def log_normal(z: Tensor) -> Tensor:
 def one_draw(
     plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One draw a step: the new state is a monotone function of it, and its density follows by change of variable."""
+    """One draw a step.
+
+    The new state is a monotone function of it, and its density follows by change of variable.
+    """
     nodes, weights = hermite(NODES)
     z = nodes.expand(len(x), -1).clone().requires_grad_()
     new, _ = step(plan, x[:, None], [m[:, None] for m in memory], [z], denoise)
@@ -187,7 +202,11 @@ def one_draw(
 def two_draws(
     plan: StepPlan, x: Tensor, memory: list[Tensor], denoise: Denoiser
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """wcw: rotate the draws to (g, n), g the one that its stage sees; the new state is linear in n, and q is a mixture over g."""
+    """wcw.
+
+    Rotate the draws to (g, n), g the one that its stage sees; the new state is linear in n, and q
+    is a mixture over g.
+    """
     seen = [0.0, 0.0]
     for column, weight in plan.stages[-1].row:
         if column.kind == "z":
@@ -210,7 +229,10 @@ def two_draws(
 
 
 def exact_log_density(plan: StepPlan, x: Tensor, new: Tensor, mean: float, std: float) -> Tensor:
-    """Log-density of the exact x_{k+1} = new (paths, nodes) given x_k = x: a two-component mixture."""
+    """Log-density of the exact x_{k+1} = new (paths, nodes) given x_k = x.
+
+    A two-component mixture.
+    """
     (l0, c0), (l1, c1) = clock(plan.start), clock(plan.stop)
     z0, z1, d = (c0 * x)[:, None], c1 * new, l1 - l0
     posterior = 1.0 / (std**-2 + l0)
@@ -225,7 +247,8 @@ def exact_log_density(plan: StepPlan, x: Tensor, new: Tensor, mean: float, std: 
     return torch.logaddexp(*parts) + math.log(c1 / spread)
 
 
-# --- the figure -----------------------------------------------------------------------------------------------------------------------
+# --- the figure
+# ----------------------------------------------------------------------------
 
 
 def slope(x: tuple[int, ...], y: list[float]) -> float:
@@ -257,7 +280,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
 
     lines = [
-        "| solver | calls a step | Gaussian, path | Gaussian, output law | mixture, path | growth with d |",
+        "| solver | calls a step | Gaussian, path | Gaussian, output law | mixture, path | "
+        "growth with d |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for m in METHODS:

@@ -1,10 +1,11 @@
-"""From noise to data: the reverse process of a mixture of three Gaussians, and what a network call buys.
+"""From noise to data: the reverse process of a mixture of three Gaussians, and what a network call
+buys.
 
     python examples/quickstart.py --out quickstart.png
 
-Draws paths of the reverse process between the laws at its two ends, and prints the Wasserstein-1 distance of the samples to the exact law for four solvers
-and three budgets of network calls. A few seconds.
-"""
+Draws paths of the reverse process between the laws at its two ends, and prints the Wasserstein-1
+distance of the samples to the exact law for four solvers and three budgets of network calls. A few
+seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ def distance(x: torch.Tensor) -> float:
 
 
 def picture(path: Path) -> None:
-    """Sixty paths of the reverse process; the exact law of the start and of the end at the sides, with histograms of the samples."""
+    """Sixty paths of the reverse process.
+
+    The exact law of the start and of the end at the sides, with histograms of the samples.
+    """
     sol = srk.solve(
         process, score, "srk2m", shape=SAMPLES, steps=200, grid="uniform", seed=0, save="x"
     )
@@ -84,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     budgets = (6, 12, 24)
     print(
-        f"Wasserstein-1 distance to the target, {SAMPLES} samples; exact samples have {distance(target.sample(SAMPLES, seed=1)):.4f}"
+        f"Wasserstein-1 distance to the target, {SAMPLES} samples; exact samples have "
+        f"{distance(target.sample(SAMPLES, seed=1)):.4f}"
     )
     print(f"{'solver':16s}" + "".join(f"{f'NFE {nfe}':>10s}" for nfe in budgets))
     for solver in ("euler-maruyama", "ddpm", "srk2", "srk2m"):

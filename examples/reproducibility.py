@@ -1,10 +1,11 @@
-"""Noise that belongs to the sample: the same digit in any batch, and the same digit drawn with more and more steps.
+"""Noise that belongs to the sample: the same digit in any batch, and the same digit drawn with more
+and more steps.
 
     python examples/reproducibility.py --out reproducibility.png
 
-With noise="generator" a sample depends on the batch it was drawn in, and another number of steps is another path. noise="keyed" ties the draws to the index
-of the sample; noise="brownian" gives each sample one Brownian path for all step counts, so that the picture settles. A few seconds.
-"""
+With noise="generator" a sample depends on the batch it was drawn in, and another number of steps is
+another path. noise="keyed" ties the draws to the index of the sample; noise="brownian" gives each
+sample one Brownian path for all step counts, so that the picture settles. A few seconds."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             before, torch.get_rng_state()
         )  # the global random state is never touched
         print(
-            f"  {noise:10s} twice: {same_digits(whole, again)};  in batches: {same_digits(whole, torch.cat(parts))}"
+            f"  {noise:10s} twice: {same_digits(whole, again)};  in batches: "
+            f"{same_digits(whole, torch.cat(parts))}"
         )
 
     rows = {

@@ -1,11 +1,12 @@
-"""Work and precision: the distance to the target that solvers reach with equal numbers of network calls, and where they meet exact samples.
+"""Work and precision: the distance to the target that solvers reach with equal numbers of network
+calls, and where they meet exact samples.
 
     python examples/solver_comparison.py mixture
     python examples/solver_comparison.py digits
 
-The score is exact, so that every error is the solver's: `mixture` is a ring of eight narrow Gaussians in 2-D, `digits` the 1797 handwritten digits of
-scikit-learn, 8 x 8 pixels. Writes compare-TARGET.png, .csv (every run) and .md (the table). One to two minutes on one core.
-"""
+The score is exact, so that every error is the solver's: `mixture` is a ring of eight narrow
+Gaussians in 2-D, `digits` the 1797 handwritten digits of scikit-learn, 8 x 8 pixels. Writes
+compare-TARGET.png, .csv (every run) and .md (the table). One to two minutes on one core."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ CUT = 20.0
 def calls_to_the_floor(
     result: srk.analysis.Comparison, solver: str, metric: str, factor: float = 1.25
 ) -> int | None:
-    """The smallest budget from which on the mean distance stays below `factor` times the floor; None if there is none."""
+    """The smallest budget from which on the mean distance stays below `factor` times the floor.
+
+    None if there is none.
+    """
     good = [
         nfe
         for nfe in result.budgets
@@ -68,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\nnetwork calls from which on {METRICS[0]} is within 25 % of exact samples:")
     for solver in SOLVERS:
         print(
-            f"  {solver:15s} {calls_to_the_floor(result, solver, METRICS[0]) or f'more than {max(args.nfe)}'}"
+            f"  {solver:15s} "
+            f"{calls_to_the_floor(result, solver, METRICS[0]) or f'more than {max(args.nfe)}'}"
         )
 
     name = f"compare-{args.target}"
@@ -78,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     (args.results / f"{name}.md").write_text(result.to_markdown(), encoding="utf-8")
     figure = result.plot()
     for axis, metric in zip(figure.axes, METRICS, strict=True):
-        # a solver that is unstable with few calls would flatten all others; the table has its numbers
+        # a solver that is unstable with few calls would flatten all others; the table has its
+        # numbers
         axis.set_ylim(top=min(axis.get_ylim()[1], CUT * result.floor(metric).mean))
     figure.savefig(args.pictures / f"{name}.png", dpi=130)
     pyplot("examples/solver_comparison.py").close(figure)

@@ -1,11 +1,14 @@
-"""Train a small U-Net on Fashion-MNIST (or CIFAR-10) with plain PyTorch, then sample from it with srk.
+"""Train a small U-Net on Fashion-MNIST (or CIFAR-10) with plain PyTorch, then sample from it with
+srk.
 
     python examples/train_fashion.py                                          # 20 minutes of one CPU core; resumes where it was stopped
     python examples/train_fashion.py --data cifar10 --device cuda --width 128 --minutes 120
 
-The network is the preconditioned denoiser of EDM (Karras et al. 2022): it sees u = x0 + sigma eps and sigma, and says E[x0 | u]. Everything that a run needs
-to continue is in FOLDER/checkpoint.pt, written anew every minute; FOLDER/fashion.pt holds the averaged weights alone, in half precision, and
-FOLDER/fashion.png samples drawn with `srk2m`. The weights that the benchmarks use are those of examples/weights, which took the command
+The network is the preconditioned denoiser of EDM (Karras et al. 2022): it sees u = x0 + sigma eps
+and sigma, and says E[x0 | u]. Everything that a run needs to continue is in FOLDER/checkpoint.pt,
+written anew every minute; FOLDER/fashion.pt holds the averaged weights alone, in half precision,
+and FOLDER/fashion.png samples drawn with `srk2m`. The weights that the benchmarks use are those of
+examples/weights, which took the command
 
     python examples/train_fashion.py --minutes 24 --folder examples/weights      # 2880 steps on a busy core
 """
@@ -32,7 +35,10 @@ SIGMA_DATA = 0.7
 """Standard deviation of a pixel of Fashion-MNIST in [-1, 1]."""
 
 LOG_SIGMA = (-0.3, 1.4)
-"""Mean and standard deviation of log sigma in training. Structure is decided at sigma up to the largest deviation along a direction, about 10 here."""
+"""Mean and standard deviation of log sigma in training.
+
+Structure is decided at sigma up to the largest deviation along a direction, about 10 here.
+"""
 
 PROCESS = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
@@ -80,7 +86,8 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Two resolutions, the image folded into blocks of 2 x 2 pixels first: 14 x 14 and 7 x 7 for Fashion-MNIST.
+    """Two resolutions, the image folded into blocks of 2 x 2 pixels first: 14 x 14 and 7 x 7 for
+    Fashion-MNIST.
 
     Arguments:
         channels: of the image.
@@ -132,7 +139,8 @@ class UNet(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """E[x0 | x0 + sigma eps = u], from a network that sees an input and has a target of unit variance at every sigma.
+    """E[x0 | x0 + sigma eps = u], from a network that sees an input and has a target of unit
+    variance at every sigma.
 
     Source: Karras et al. 2022, table 1 and appendix B.6.
     """
@@ -189,7 +197,10 @@ class Training:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99))
 
     def step(self, images: Tensor, fraction: float) -> float:
-        """One step on a random batch of `images`; `fraction` of the run is over. Returns the loss."""
+        """One step on a random batch of `images`.
+
+        `fraction` of the run is over. Returns the loss.
+        """
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(
             self.seed * 1_000_003 + self.steps
@@ -239,7 +250,8 @@ class Training:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if (state["options"], state["seed"]) != (self.model.network.options, self.seed):
             raise SystemExit(
-                f"{path} belongs to a run with options {state['options']} and seed {state['seed']}; use these or another --folder"
+                f"{path} belongs to a run with options {state['options']} and seed "
+                f"{state['seed']}; use these or another --folder"
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -272,7 +284,10 @@ def save_weights(model: Denoiser, path: Path) -> None:
 
 
 def load_denoiser(path: str | Path) -> Denoiser:
-    """The network that `save_weights` wrote, in float32, ready for `srk.EDMDenoiser`. Only tensors and numbers are read from the file."""
+    """The network that `save_weights` wrote, in float32, ready for `srk.EDMDenoiser`.
+
+    Only tensors and numbers are read from the file.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
     model = Denoiser(UNet(**content["options"]), content["sigma_data"])
     model.load_state_dict({name: value.float() for name, value in content["weights"].items()})
@@ -311,7 +326,9 @@ def sheet(images: Tensor, columns: int = 12, scale: int = 2) -> Any:
 def train(
     run: Training, images: Tensor, minutes: float, every: Callable[[], None], interval: float = 60.0
 ) -> None:
-    """Train until the run has had `minutes` of wall-clock time, calling `every` each `interval` seconds and at the end."""
+    """Train until the run has had `minutes` of wall-clock time, calling `every` each `interval`
+    seconds and at the end.
+    """
     began, saved, losses = time.monotonic() - run.seconds, time.monotonic(), []
     while run.seconds < 60 * minutes:
         losses.append(run.step(images, run.seconds / (60 * minutes)))
@@ -319,7 +336,8 @@ def train(
         if time.monotonic() - saved > interval:
             every()
             print(
-                f"{run.seconds / 60:5.1f} min  step {run.steps}  loss {sum(losses) / len(losses):.4f}",
+                f"{run.seconds / 60:5.1f} min  step {run.steps}  loss "
+                f"{sum(losses) / len(losses):.4f}",
                 flush=True,
             )
             saved, losses = time.monotonic(), []
@@ -364,7 +382,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     sheet(sol.x).save(args.folder / f"{args.data}.png")
     print(
-        f"{weights}: {run.steps} steps, {weights.stat().st_size / 1e6:.2f} MB; {args.data}.png: {sol!r}"
+        f"{weights}: {run.steps} steps, {weights.stat().st_size / 1e6:.2f} MB; "
+        f"{args.data}.png: {sol!r}"
     )
 
 

@@ -1,4 +1,7 @@
-"""What all tests share: one thread a worker, GPU tests skipped without a GPU, a check that random states are left alone."""
+"""What all tests share.
+
+One thread a worker, GPU tests skipped without a GPU, a check that random states are left alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ torch.set_num_threads(
     1
 )  # pytest-xdist runs two workers; more threads than cores slow each other down
 
-# The same examples in every run, so that a failure in CI is one that a person sees too; no deadline, for torch's first calls are slow.
+# The same examples in every run, so that a failure in CI is one that a person sees too; no
+# deadline, for torch's first calls are slow.
 hypothesis.settings.register_profile("srk", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("srk")
 
@@ -32,7 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def global_rng_untouched() -> Iterator[None]:
-    """Fail a test that changes a global random state: Python's, NumPy's, torch's on the CPU or on any GPU."""
+    """Fail a test that changes a global random state.
+
+    Python's, NumPy's, torch's on the CPU or on any GPU.
+    """
 
     def states() -> dict[str, object]:
         kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy global state is what is watched

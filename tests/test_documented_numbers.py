@@ -1,4 +1,7 @@
-"""Numbers on the pages are those of the committed results: a result that is measured anew shows which pages to change."""
+"""Numbers on the pages are those of the committed results.
+
+A result that is measured anew shows which pages to change.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,8 @@ SENTENCES = [
     ),
     (
         "examples.md",
-        "(0.017 ± 0.004; exact samples have 0.019 ± 0.002) and stays at 0.026 ± 0.004 with the network",
+        "(0.017 ± 0.004; exact samples have 0.019 ± 0.002) and stays at 0.026 ± 0.004 with "
+        "the network",
         "output/custom_network.txt",
         ["srk2m 24 0.017 ± 0.004", "exact samples 0.019 ± 0.002", "srk2m 24 0.026 ± 0.004"],
     ),
@@ -96,7 +100,8 @@ SENTENCES = [
     ),
     (
         "comparing.md",
-        "only `srk2m` is there (0.037 ± 0.007; exact samples have 0.044 ± 0.002); `euler-maruyama` comes next (0.056)",
+        "only `srk2m` is there (0.037 ± 0.007; exact samples have 0.044 ± 0.002); "
+        "`euler-maruyama` comes next (0.056)",
         "compare-mixture.md",
         ["srk2m | 6 | 0.037 ± 0.007", "euler-maruyama | 6 | 0.056"],
     ),
@@ -191,7 +196,8 @@ SENTENCES = [
     ),
     (
         "../README.md",
-        "with 10 calls, it has 0.31 and 0.51 of the error along the path of the best of seven peers, and 0.60 and 0.67 of its error in law",
+        "with 10 calls, it has 0.31 and 0.51 of the error along the path of the best of "
+        "seven peers, and 0.60 and 0.67 of its error in law",
         "networks.md",
         [
             "| path, `srk2m-local`, log-SNR grid | 0.54 | 0.31 |",
@@ -202,7 +208,8 @@ SENTENCES = [
     ),
     (
         "real-networks.md",
-        "`srk2m-local` has 0.54 (galaxies) and 0.83 (garments) of the best peer's error at 6 calls, 0.31 and 0.51 at 10, 0.18 and 0.27 at 20, 0.12 and 0.15 at 100",
+        "`srk2m-local` has 0.54 (galaxies) and 0.83 (garments) of the best peer's error at "
+        "6 calls, 0.31 and 0.51 at 10, 0.18 and 0.27 at 20, 0.12 and 0.15 at 100",
         "networks.md",
         [
             "| path, `srk2m-local`, log-SNR grid | 0.54 | 0.31 | 0.18 | 0.15 | 0.12 |",
@@ -211,7 +218,8 @@ SENTENCES = [
     ),
     (
         "real-networks.md",
-        "`auto`, of order 1, has 0.59 and 1.04 at 6 calls, 0.53 and 0.77 at 10, 0.53 and 0.81 at 20, 0.72 and 0.77 at 100",
+        "`auto`, of order 1, has 0.59 and 1.04 at 6 calls, 0.53 and 0.77 at 10, 0.53 and "
+        "0.81 at 20, 0.72 and 0.77 at 100",
         "networks.md",
         [
             "| path, `auto`, log-SNR grid | 0.59 | 0.53 | 0.53 | 0.66 | 0.72 |",
@@ -220,7 +228,8 @@ SENTENCES = [
     ),
     (
         "real-networks.md",
-        "`srk2m-local` has 0.56 (galaxies) and 1.37 (garments) at 6 calls, 0.60 and 0.67 at 10, 0.43 and 0.76 at 20, 0.33 and 0.52 at 50",
+        "`srk2m-local` has 0.56 (galaxies) and 1.37 (garments) at 6 calls, 0.60 and 0.67 at "
+        "10, 0.43 and 0.76 at 20, 0.33 and 0.52 at 50",
         "networks.md",
         [
             "| law, `srk2m-local`, log-SNR grid | 0.56 | 0.60 | 0.43 | 0.33 |",
@@ -238,7 +247,8 @@ SENTENCES = [
     ),
     (
         "house-methods.md",
-        "three stages in place of four 1.3 / 2.3 / 5 / 8.9 / 10 / 11 / 8.4 / 12, five 0.94 / 1.1 / 1.6 / 2.6 / 2.7 / 3.2 / 1.7 / 1.2",
+        "three stages in place of four 1.3 / 2.3 / 5 / 8.9 / 10 / 11 / 8.4 / 12, five 0.94 "
+        "/ 1.1 / 1.6 / 2.6 / 2.7 / 3.2 / 1.7 / 1.2",
         "gauge-weights.md",
         [
             "| three stages | 1.3 | 2.3 | 5 | 8.9 | 10 | 11 | 8.4 | 12 |",
@@ -247,7 +257,8 @@ SENTENCES = [
     ),
     (
         "house-methods.md",
-        "from 0.211 to 0.099 at 10 calls and from 0.104 to 0.029 at 20 (galaxies), from 0.427 to 0.258 and from 0.222 to 0.064 (garments)",
+        "from 0.211 to 0.099 at 10 calls and from 0.104 to 0.029 at 20 (galaxies), from "
+        "0.427 to 0.258 and from 0.222 to 0.064 (garments)",
         "gauge-networks.md",
         [
             "0.211, 0.037 ± 0.047 | 0.104,",
@@ -258,7 +269,8 @@ SENTENCES = [
     ),
     (
         "house-methods.md",
-        "(1.09 / 0.85 / 0.52 / 0.82 / 0.56, 1.33 / 1.10 / 0.69 / 1.04 / 0.62 and 3.77 / 2.20 / 1.10 / 1.86 / 0.99 of the error with v = 0.5",
+        "(1.09 / 0.85 / 0.52 / 0.82 / 0.56, 1.33 / 1.10 / 0.69 / 1.04 / 0.62 and 3.77 / "
+        "2.20 / 1.10 / 1.86 / 0.99 of the error with v = 0.5",
         "gauge-targets.md",
         [
             "| 1.09 | 0.85 | 0.52 | 0.82 | 0.56 |",
@@ -271,7 +283,8 @@ SENTENCES = [
         "by `auto` on the log-SNR grid alone, 0.34, 0.22, 0.16, 0.13, 0.14; 0.19, 0.06",
         "quality.md",
         [
-            "| `auto`, log-SNR grid, geometric mean | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | 0.19 | 0.06 |"
+            "| `auto`, log-SNR grid, geometric mean | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | "
+            "0.19 | 0.06 |"
         ],
     ),
     (
@@ -279,7 +292,8 @@ SENTENCES = [
         "by the best of ours on any grid, 0.15, 0.1, 0.12, 0.084, 0.12; 0.17, 0.059",
         "quality.md",
         [
-            "| best of ours, any grid, geometric mean | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | 0.17 | 0.059 |"
+            "| best of ours, any grid, geometric mean | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | "
+            "0.17 | 0.059 |"
         ],
     ),
     (
@@ -287,7 +301,8 @@ SENTENCES = [
         "1.2 / 0.97 / 0.72 / 0.94 / 0.74 / 0.99 / 0.76 / 0.70 times the best of the others",
         "quality.md",
         [
-            "| geometric mean over all targets | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | 0.76 | 0.7 |"
+            "| geometric mean over all targets | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | "
+            "0.76 | 0.7 |"
         ],
     ),
     (
@@ -458,7 +473,10 @@ def test_measured_strong_orders_of_the_validation_page() -> None:
 
 @pytest.mark.slow
 def test_measured_norms_of_the_page_on_adaptive_steps() -> None:
-    """One sample of a narrow mixture among 63 of a Gaussian: the table of calls and errors by norm."""
+    """One sample of a narrow mixture among 63 of a Gaussian.
+
+    The table of calls and errors by norm.
+    """
     process, narrow = (
         srk.VP(),
         srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1]),

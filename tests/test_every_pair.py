@@ -15,13 +15,14 @@ TARGET = srk.targets.Gaussian(0.5, 0.3)
 @pytest.mark.parametrize("process", list(srk.processes()))
 @pytest.mark.parametrize("eta", [1.0, 0.0])
 def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, eta: float) -> None:
-    """On N(0.5, 0.3), the exact law of the output converges to the target's, or the pair is refused with a cure.
+    """On N(0.5, 0.3), the exact law of the output converges to the target's, or the pair is refused
+    with a cure.
 
-    200 steps (the Euler methods in the raw frame of `ve`, whose clock is exponential, still miss the variance by 20% there, and those for the ODE in the raw frame
-    of `cld`, where position and velocity cancel, by 85%); the error must also fall when the steps are doubled, unless it is small already: the rates of `vp-discrete`
-    jump at the training times, and the stages of `ddram` are random, so
-    that theirs fluctuates at some 1e-4.
-    """
+    200 steps (the Euler methods in the raw frame of `ve`, whose clock is exponential, still miss
+    the variance by 20% there, and those for the ODE in the raw frame of `cld`, where position and
+    velocity cancel, by 85%); the error must also fall when the steps are doubled, unless it is
+    small already: the rates of `vp-discrete` jump at the training times, and the stages of `ddram`
+    are random, so that theirs fluctuates at some 1e-4."""
     forward, method = srk.process(process), srk.solvers()[solver]
     low, high = method.eta_range
     if not low <= eta <= high:
@@ -46,9 +47,11 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
 @pytest.mark.parametrize("solver", list(srk.solvers()))
 @pytest.mark.parametrize("process", list(srk.processes()))
 def test_solve_runs_and_counts(process: str, solver: str) -> None:
-    """A short real run: finite, the cost as declared, the moments within the sampling error of the exact law's.
+    """A short real run: finite, the cost as declared, the moments within the sampling error of the
+    exact law's.
 
-    In float64: `wcw` with its default probe divides the rounding of the denoiser by sigma^2, which float32 does not bear at sub-vp's last noise levels.
+    In float64: `wcw` with its default probe divides the rounding of the denoiser by sigma^2, which
+        float32 does not bear at sub-vp's last noise levels.
     """
     forward, method = srk.process(process), srk.solvers()[solver]
     eta = min(1.0, method.eta_range[1])

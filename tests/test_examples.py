@@ -49,7 +49,10 @@ def example(name: str) -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty folder, draw without a screen, and leave the global random state as it was: a training may seed it."""
+    """Work in an empty folder, draw without a screen, and leave the global random state as it was.
+
+    A training may seed it.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     with torch.random.fork_rng():
@@ -86,7 +89,8 @@ def test_every_example_is_run_and_shown() -> None:
         )
 
 
-# -- those of this page ----------------------------------------------------------------------------------------------------
+# -- those of this page
+# ----------------------------------------------------------------------------
 
 
 def is_png(path: Path, width: int) -> bool:
@@ -138,7 +142,8 @@ def test_custom_network(capsys: pytest.CaptureFixture[str]) -> None:
     module = example("custom_network")
     module.main(["--steps", "250", "--samples", "300", "--repeats", "2"])
     exact, network = capsys.readouterr().out.split("\nnetwork\n")
-    # an untrained network is hundreds away, the prior 0.34; with the exact score what is left is the noise of 300 samples
+    # an untrained network is hundreds away, the prior 0.34; with the exact score what is left is
+    # the noise of 300 samples
     far = srk.analysis.sliced_w2(torch.randn(2000, 2), module.TARGET.sample(2000, seed=0))
     nfe, distance, *_ = [
         numbers(line, "srk2m") for line in network.splitlines() if line.startswith("srk2m")
@@ -226,7 +231,8 @@ def test_animation(capsys: pytest.CaptureFixture[str]) -> None:
     assert is_png(Path("reverse.png"), 720)
 
 
-# -- those of other pages --------------------------------------------------------------------------------------------------
+# -- those of other pages
+# ----------------------------------------------------------------------------
 
 
 def table(out: str, first: str) -> list[float]:

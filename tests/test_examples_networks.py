@@ -1,4 +1,7 @@
-"""The networks of examples/ and what measures them: the galaxy port, the U-Net's training, the loaders, the Frechet distance."""
+"""The networks of examples/ and what measures them.
+
+The galaxy port, the U-Net's training, the loaders, the Frechet distance.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def normals(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-# -- loaders -------------------------------------------------------------------------------------------------------------
+# -- loaders
+# ----------------------------------------------------------------------------
 
 
 def test_cifar10_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +103,8 @@ def test_without_galaxygrad_the_error_says_what_brings_it(monkeypatch: pytest.Mo
         datasets.galaxy_weights()
 
 
-# -- the galaxy network --------------------------------------------------------------------------------------------------
+# -- the galaxy network
+# ----------------------------------------------------------------------------
 
 
 def random_weights(seed: int = 0) -> list[torch.Tensor]:
@@ -114,7 +119,9 @@ def random_weights(seed: int = 0) -> list[torch.Tensor]:
 
 
 def mixer_in_numpy(weights: list[np.ndarray], x: np.ndarray, t: float) -> np.ndarray:
-    """The score of one image (32, 32) from the definitions of the layers in JAX and equinox, array by array."""
+    """The score of one image (32, 32) from the definitions of the layers in JAX and equinox, array
+    by array.
+    """
     arrays = iter(weights)
     into, into_bias, out, out_bias = (next(arrays) for _ in range(4))
 
@@ -130,7 +137,8 @@ def mixer_in_numpy(weights: list[np.ndarray], x: np.ndarray, t: float) -> np.nda
         y = y + (c2 @ np.maximum(c1 @ norm(y).T + d1[:, None], 0.0) + d2[:, None]).T
         y = y.T
     y = norm(y).reshape(64, 8, 8)
-    # A transposed convolution in JAX correlates the dilated input with the kernel: the pixel (i, j) of a patch sees its entry (3 - i, 3 - j)
+    # A transposed convolution in JAX correlates the dilated input with the kernel: the pixel (i, j)
+    # of a patch sees its entry (3 - i, 3 - j)
     return np.einsum("cij,cpq->piqj", out[0, :, ::-1, ::-1], y).reshape(32, 32) + out_bias[0, 0, 0]
 
 
@@ -159,7 +167,10 @@ def test_the_galaxy_process_is_the_one_of_its_network() -> None:
 
 
 def test_the_galaxy_score_denoises_what_it_draws() -> None:
-    """On x_t = alpha x + sigma eps, sigma s(x_t) must be close to -eps: the loss |sigma s + eps|^2 of the score 0 is 1."""
+    """On x_t = alpha x + sigma eps, sigma s(x_t) must be close to -eps.
+
+    The loss |sigma s + eps|^2 of the score 0 is 1.
+    """
     if importlib.util.find_spec("galaxygrad") is None:
         pytest.skip("needs galaxygrad: pip install --no-deps galaxygrad==0.1.8")
     process, score = galaxies.PROCESS, galaxies.galaxy_score()
@@ -177,7 +188,8 @@ def test_the_galaxy_score_denoises_what_it_draws() -> None:
         assert float(loss) < limit
 
 
-# -- the U-Net -----------------------------------------------------------------------------------------------------------
+# -- the U-Net
+# ----------------------------------------------------------------------------
 
 
 def squares(n: int = 64) -> torch.Tensor:
@@ -198,7 +210,9 @@ def small(seed: int = 0) -> object:
 
 
 def test_training_lowers_the_loss_and_the_error_of_the_denoiser() -> None:
-    """60 steps take a large part off the error of the untrained network, which knows the pixels' variance only, at sigma = 1 and 3."""
+    """60 steps take a large part off the error of the untrained network, which knows the pixels'
+    variance only, at sigma = 1 and 3.
+    """
     images, run = squares(), train_fashion.Training(small(), batch=32, rate=1e-2)
     losses = [run.step(images, 0.0) for _ in range(60)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
@@ -254,7 +268,9 @@ def test_saved_weights_give_the_same_network(tmp_path: Path) -> None:
 
 
 def test_the_denoiser_is_preconditioned_as_edm_has_it() -> None:
-    """Where data is N(0, sigma_data^2) the untrained network (output 0) is the exact denoiser, and input and target have unit variance."""
+    """Where data is N(0, sigma_data^2) the untrained network (output 0) is the exact denoiser, and
+    input and target have unit variance.
+    """
     model, n = small(), 1000
     torch.nn.init.zeros_(model.network.leave[-1].bias)
     clean, noise = 0.9 * normals(n, 1, 12, 12).float(), normals(n, 1, 12, 12, seed=1).float()
@@ -267,7 +283,9 @@ def test_the_denoiser_is_preconditioned_as_edm_has_it() -> None:
 
 
 def test_the_committed_weights_draw_garments() -> None:
-    """Pixels stay within [-1, 1] but for an overshoot, and their mean and deviation are those of Fashion-MNIST (-0.428, 0.706)."""
+    """Pixels stay within [-1, 1] but for an overshoot, and their mean and deviation are those of
+    Fashion-MNIST (-0.428, 0.706).
+    """
     model = train_fashion.load_denoiser(EXAMPLES / "weights" / "fashion.pt")
     x = srk.solve(
         train_fashion.PROCESS, train_fashion.prediction(model), "srk2m", shape=64, nfe=20, seed=0
@@ -277,13 +295,17 @@ def test_the_committed_weights_draw_garments() -> None:
     assert float(x.std()) == pytest.approx(0.706, abs=0.08)
 
 
-# -- the errors of benchmarks/networks.py --------------------------------------------------------------------------------
+# -- the errors of benchmarks/networks.py
+# ----------------------------------------------------------------------------
 
 
 def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(
     networks: ModuleType,
 ) -> None:
-    """Pairs y, y + b + 0.2 noise in 20 dimensions: |b| over the spread of y, 200 times; the jackknife's error is the scatter."""
+    """Pairs y, y + b + 0.2 noise in 20 dimensions.
+
+    |b| over the spread of y, 200 times; the jackknife's error is the scatter.
+    """
     generator = torch.Generator().manual_seed(0)
     for shift, expected in ((0.1, 0.1), (0.0, 0.0)):
         squares, errors = [], []
@@ -298,7 +320,9 @@ def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(
         if shift:  # the ends of the estimate are not cut here
             assert mean == pytest.approx(expected**2, rel=0.03)
             assert float(np.mean(errors)) == pytest.approx(float(np.std(np.sqrt(squares))), rel=0.2)
-        else:  # |mean of 64 noises| would be 0.2/8 of the spread; what is left is the positive part of its error
+        # |mean of 64 noises| would be 0.2/8 of the spread; what is left is the positive part of its
+        # error
+        else:
             assert mean < 0.25 * (0.2 / 8) ** 2
 
 
@@ -310,7 +334,8 @@ def test_the_error_of_the_path_is_relative_to_the_spread(networks: ModuleType) -
     assert networks.path_error(y + 0.4 * direction, y) == pytest.approx(0.1, rel=0.01)
 
 
-# -- the Frechet distance ------------------------------------------------------------------------------------------------
+# -- the Frechet distance
+# ----------------------------------------------------------------------------
 
 
 def test_frechet_is_the_formula_with_matrix_square_roots() -> None:
@@ -339,7 +364,10 @@ def test_frechet_looks_at_the_features() -> None:
 
 
 def test_the_floor_of_frechet_falls_as_the_samples_grow() -> None:
-    """Two sets of n of one law in d dimensions: about d (d + 1)/(2 n) from the covariances, 2 d/n from the means."""
+    """Two sets of n of one law in d dimensions.
+
+    About d (d + 1)/(2 n) from the covariances, 2 d/n from the means.
+    """
     for n in (200, 800):
         assert floor(frechet, normals(2 * n, 8)) == pytest.approx((8 * 9 / 2 + 2 * 8) / n, rel=0.25)
 

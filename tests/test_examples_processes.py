@@ -1,4 +1,7 @@
-"""The examples of other processes: the pieces they are made of, against independent computations, and a short run."""
+"""The examples of other processes.
+
+The pieces they are made of, against independent computations, and a short run.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def density(well: ModuleType) -> object:
 
 
 def test_the_density_moves_as_the_process_does(well: ModuleType, density: object) -> None:
-    """Simulated paths of the forward process (Euler-Maruyama, 400 steps) have the law of the Fokker-Planck solver; it ends in the equilibrium."""
+    """Simulated paths of the forward process (Euler-Maruyama, 400 steps) have the law of the
+    Fokker-Planck solver; it ends in the equilibrium.
+    """
     process = well.DoubleWell()
     generator = torch.Generator().manual_seed(0)
     x = 0.8 + 0.3 * torch.randn(20_000, generator=generator, dtype=torch.float64)
@@ -54,7 +59,9 @@ def test_the_score_in_equilibrium_is_that_of_the_potential(
 
 
 def test_the_reverse_brings_the_data_back(well: ModuleType, density: object) -> None:
-    """Wasserstein-1 to the law at t_min within the noise of 4000 exact samples (about 0.005), from a prior 1.2 wide."""
+    """Wasserstein-1 to the law at t_min within the noise of 4000 exact samples (about 0.005), from
+    a prior 1.2 wide.
+    """
     process, n = well.DoubleWell(), 4000
     sol = srk.solve(
         process,

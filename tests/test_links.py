@@ -1,4 +1,7 @@
-"""Links between the pages, and their anchors, exist; every page is in the navigation. (Addresses elsewhere are not asked for.)"""
+"""Links between the pages, and their anchors, exist.
+
+Every page is in the navigation. (Addresses elsewhere are not asked for.)
+"""
 
 from __future__ import annotations
 

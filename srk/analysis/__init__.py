@@ -1,4 +1,7 @@
-"""Measuring solvers and models: exact laws, log-densities, orders, distances between samples, comparisons, agreement with torchsde."""
+"""Measuring solvers and models.
+
+Exact laws, log-densities, orders, distances between samples, comparisons, agreement with torchsde.
+"""
 
 from srk.analysis.compare import compare
 from srk.analysis.comparison import Comparison

@@ -1,4 +1,7 @@
-"""Work and precision: the distance to the target that each solver reaches with equal numbers of network calls."""
+"""Work and precision.
+
+The distance to the target that each solver reaches with equal numbers of network calls.
+"""
 
 from __future__ import annotations
 
@@ -50,27 +53,33 @@ def compare(
     resume: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Sample with every solver at every budget of network calls and measure the distance to the target.
+    """Sample with every solver at every budget of network calls and measure the distance to the
+    target.
 
-    Each repeat has a seed and a reference of its own. A solver that a budget does not buy a step is left out there; a run whose network
-    returned NaN or inf is kept with its status and without values.
+    Each repeat has a seed and a reference of its own. A solver that a budget does not buy a step is
+    left out there; a run whose network returned NaN or inf is kept with its status and without
+    values.
 
     Arguments:
         solvers: names or solver objects, or label -> solver.
         process: the forward process.
         score: the network, as in `srk.solve`.
-        reference: the target (fresh samples for each repeat), or samples of it, shape (m, *event), which are split at random for each
-            repeat: `samples` of them for the floor, the rest as reference.
+        reference: the target (fresh samples for each repeat), or samples of it, shape (m, *event),
+            which are split at random for each repeat: `samples` of them for the floor, the rest as
+            reference.
         nfe: budgets of network calls, the final denoising included.
-        metrics: names out of `srk.analysis.metrics.METRICS`, or label -> function (samples, reference) -> distance.
-        grids: names of grids or grid objects, each combined with each solver; default that of `srk.solve`.
+        metrics: names out of `srk.analysis.metrics.METRICS`, or label -> function (samples,
+            reference) -> distance.
+        grids: names of grids or grid objects, each combined with each solver; default that of
+            `srk.solve`.
         repeats: runs of each solver at each budget.
         samples: samples of a run.
         reference_samples: size of the reference where it is a target; default 4 times `samples`.
         eta: stochasticity; default that of the solver.
         seed: repeat i runs with seed + i.
         device, dtype: of the samples.
-        resume: JSON file; written after every run, and read first if it is there, so that a long comparison continues where it was stopped.
+        resume: JSON file; written after every run, and read first if it is there, so that a long
+            comparison continues where it was stopped.
         progress: show a progress bar.
 
     Raises:
@@ -100,7 +109,8 @@ def compare(
             )
     if isinstance(reference, Tensor) and len(reference) < 2 * samples:
         raise ArgumentError(
-            f"the reference has {len(reference)} samples, which leaves too few once {samples} are held out for the floor; "
+            f"the reference has {len(reference)} samples, which leaves too few once "
+            f"{samples} are held out for the floor; "
             f"use samples={len(reference) // 2} or fewer, or give a target"
         )
     size = reference_samples or 4 * samples
@@ -245,7 +255,8 @@ def _labelled(solvers: Any) -> dict[str, Integrator]:
         named = {str(label): integrator(solver) for label, solver in solvers.items()}
     elif isinstance(solvers, str) or not isinstance(solvers, Sequence):
         raise ArgumentTypeError(
-            f"solvers must be a list of solvers or a mapping label -> solver, not {solvers!r}; e.g. ['srk2m', 'ddpm']"
+            "solvers must be a list of solvers or a mapping label -> solver, not "
+            f"{solvers!r}; e.g. ['srk2m', 'ddpm']"
         )
     else:
         named = {}
@@ -254,7 +265,8 @@ def _labelled(solvers: Any) -> dict[str, Integrator]:
             label = solver if isinstance(solver, str) else method.name
             if label in named:
                 raise ArgumentError(
-                    f"two solvers are labelled {label!r}; give a mapping label -> solver to tell them apart"
+                    f"two solvers are labelled {label!r}; give a mapping label -> solver to "
+                    "tell them apart"
                 )
             named[label] = method
     if not named:
@@ -284,7 +296,8 @@ def _measures(metrics: Any) -> dict[str, Metric]:
         return dict(metrics)
     if isinstance(metrics, str) or not metrics:
         raise ArgumentTypeError(
-            f"metrics must be a list of names or a mapping, not {metrics!r}; e.g. metrics=['sliced-w2']"
+            f"metrics must be a list of names or a mapping, not {metrics!r}; e.g. "
+            "metrics=['sliced-w2']"
         )
     for name in metrics:
         if name not in METRICS:
@@ -301,7 +314,8 @@ def _resumed(
         earlier = Comparison.from_json(Path(path).read_text(encoding="utf-8"))
     except (ValueError, KeyError, TypeError) as error:
         raise ArgumentError(
-            f"{os.fspath(path)!r} is not the JSON of a comparison ({error}); remove it or name another file"
+            f"{os.fspath(path)!r} is not the JSON of a comparison ({error}); remove it or "
+            "name another file"
         ) from error
     # More solvers, budgets or repeats than last time are welcome; everything else must agree
     differ = [k for k, v in settings.items() if k != "solvers" and earlier.settings.get(k) != v]
@@ -313,7 +327,8 @@ def _resumed(
     ]
     if differ:
         raise ArgumentError(
-            f"{os.fspath(path)!r} holds another comparison (other {', '.join(differ)}); remove it or name another file"
+            f"{os.fspath(path)!r} holds another comparison (other {', '.join(differ)}); "
+            "remove it or name another file"
         )
     labels = {entry.partition(": ")[0] for entry in settings["solvers"]}
     return [point for point in earlier.points if point.solver in labels], list(earlier.floors)

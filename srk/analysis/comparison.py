@@ -82,7 +82,8 @@ class Comparison:
 
     Arguments:
         points: all runs.
-        floors: metric -> distance between exact samples (as many as a run has) and the reference; four sets of them a repeat.
+        floors: metric -> distance between exact samples (as many as a run has) and the reference;
+            four sets of them a repeat.
         metrics: the names, in order.
         settings: what was compared, as text: process, samples and so on.
     """
@@ -194,7 +195,10 @@ class Comparison:
         return cls(points, tuple(found["floors"]), tuple(found["metrics"]), found["settings"])
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write compare.json, .csv, .md and, where matplotlib is installed, .png into `folder`; returns the files."""
+        """Write compare.json, .csv, .md and, where matplotlib is installed, .png into `folder`.
+
+        Returns the files.
+        """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         files = []
@@ -212,14 +216,16 @@ class Comparison:
         return files
 
     def plot(self, metrics: Sequence[str] | None = None) -> Any:
-        """Error over network calls, a panel per metric, with error bars (two standard errors) and the floor; returns the matplotlib figure.
+        """Error over network calls, a panel per metric, with error bars (two standard errors) and
+        the floor; returns the matplotlib figure.
 
         Arguments:
             metrics: which ones; default the first three.
         """
         chosen = self.metrics[:3] if metrics is None else tuple(metrics)
         with house_style("Comparison.plot()") as plt:
-            # Room on the right for the legend, so that no curve hides behind it; at README width (about 800 pixels) the text stays legible
+            # Room on the right for the legend, so that no curve hides behind it; at README width
+            # (about 800 pixels) the text stays legible
             figure, axes = plt.subplots(
                 1, len(chosen), figsize=(2.0 + 3.0 * len(chosen), 3.4), squeeze=False
             )

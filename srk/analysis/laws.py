@@ -1,8 +1,8 @@
 """Exact output laws on Gaussian targets, without Monte Carlo.
 
-For a Gaussian target the denoiser is linear, so a solver is a linear map of (initial noise, step noises). The plan is run on unit
-vectors in place of random draws; the sum of squares of the result is the exact output variance.
-"""
+For a Gaussian target the denoiser is linear, so a solver is a linear map of (initial noise, step
+noises). The plan is run on unit vectors in place of random draws; the sum of squares of the result
+is the exact output variance."""
 
 from __future__ import annotations
 
@@ -66,15 +66,18 @@ def gaussian_law(
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process, or a phase-space process, of whose state the law of the data component is returned.
+        process: a linear process, or a phase-space process, of whose state the law of the data
+            component is returned.
         mean: of the data; a number or shape (d,).
-        covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose principal axes are then used (every solver
-            here commutes with rotations).
+        covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose
+            principal axes are then used (every solver here commutes with rotations).
         steps: number of steps of the grid (not for explicit times).
         grid: a grid's name, a grid, or a list of own times.
         eta: stochasticity; default that of the solver (`Integrator.default_eta`).
-        start: "exact" starts from the true law at the first time, "prior" from N(0, sigma(t_max)^2).
-        denoise_final: end with the denoiser, as `srk.solve` does; the target law is then still the one at the last time.
+        start: "exact" starts from the true law at the first time, "prior" from N(0,
+            sigma(t_max)^2).
+        denoise_final: end with the denoiser, as `srk.solve` does; the target law is then still the
+            one at the last time.
 
     Returns:
         A `GaussianLaw`.
@@ -87,7 +90,8 @@ def gaussian_law(
     """
     if statistic(process) is None:
         raise IncompatibleError(
-            f"an exact Gaussian law needs a linear process or a phase-space process, not {process!r}"
+            "an exact Gaussian law needs a linear process or a phase-space process, not "
+            f"{process!r}"
         )
     method = integrator(solver)
     eta = method.default_eta if eta is None else float(eta)
@@ -95,7 +99,8 @@ def gaussian_law(
     control = as_grid(grid)
     if not isinstance(control, Grid):
         raise IncompatibleError(
-            f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run depend on the draws"
+            f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run "
+            "depend on the draws"
         )
     m, v = _axes(mean, covariance)
     plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
@@ -152,7 +157,9 @@ class _Scalar:
         return centre + gain * (x - level.alpha * centre)
 
     def factors(self, level: Level, exact: bool) -> torch.Tensor:
-        """Initial states whose squares sum to the covariance that the run starts from, shape (components, *state)."""
+        """Initial states whose squares sum to the covariance that the run starts from, shape
+        (components, *state).
+        """
         std = (
             torch.sqrt(level.alpha**2 * self.v + level.sigma**2)
             if exact
@@ -234,9 +241,11 @@ def gaussian_kl(
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> float:
-    """Exact KL(output || target at the last time), in nats, of `solver` on the target N(mean, variance).
+    """Exact KL(output || target at the last time), in nats, of `solver` on the target N(mean,
+    variance).
 
-    Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and `nfe` may replace `steps`.
+    Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and
+    `nfe` may replace `steps`.
 
     Examples:
         >>> import srk

@@ -20,18 +20,23 @@ from srk.scores import Prediction, as_prediction
 Prior = Callable[[Tensor], Tensor]
 
 METHODS = {"rk45": RK45, "rk23": RK23}
-"""Explicit Runge-Kutta pairs whose last stage is the first of the next step; their coefficients are scipy's."""
+"""Explicit Runge-Kutta pairs whose last stage is the first of the next step.
+
+Their coefficients are scipy's.
+"""
 
 
 @attrs.frozen(slots=True, eq=False, repr=False)
 class LogLikelihood:
-    """Log-densities of states and what they cost. Natural logarithms (nats); the density is per unit volume of `x`.
+    """Log-densities of states and what they cost. Natural logarithms (nats); the density is per
+    unit volume of `x`.
 
     Arguments:
         log_prob: log p_t(x), shape (batch,): `prior + log_det`.
         prior: log-density of the end state under the law at t_max, shape (batch,).
         log_det: what the divergence adds, the integral of div F from t to t_max, shape (batch,).
-        std_error: standard error of `log_prob` over the probes, shape (batch,); None for an exact divergence or a single probe.
+        std_error: standard error of `log_prob` over the probes, shape (batch,); None for an exact
+            divergence or a single probe.
         latent: the state at t_max that the ODE carries `x` to, shape (batch, *event).
         t: own time of the density.
         nfe: network calls of each sample.
@@ -58,16 +63,19 @@ class LogLikelihood:
         return math.prod(self.latent.shape[1:])
 
     def bits_per_dim(self, bin_width: float = 1.0) -> Tensor:
-        """-log2 of the density per coordinate, for data counted in units of `bin_width`; shape (batch,).
+        """-log2 of the density per coordinate, for data counted in units of `bin_width`; shape
+        (batch,).
 
         Arguments:
-            bin_width: width of one grey level in the units of `x`. For 8-bit images scaled to [-1, 1] it is 2/256, which adds 7 bits. The images must be
-                dequantized first, x = -1 + 2 (k + U)/256 with U uniform on [0, 1): the mean is then an upper bound of the code length of the
-                discrete data (Theis, van den Oord and Bethge 2016).
+            bin_width: width of one grey level in the units of `x`. For 8-bit images scaled to [-1,
+                1] it is 2/256, which adds 7 bits. The images must be dequantized first, x = -1 + 2
+                (k + U)/256 with U uniform on [0, 1): the mean is then an upper bound of the code
+                length of the discrete data (Theis, van den Oord and Bethge 2016).
         """
         if not (isinstance(bin_width, (int, float)) and 0.0 < bin_width < math.inf):
             raise ArgumentError(
-                f"bin_width is the width of one grey level in the units of x, positive, e.g. 2 / 256, not {bin_width!r}"
+                "bin_width is the width of one grey level in the units of x, positive, e.g. "
+                f"2 / 256, not {bin_width!r}"
             )
         return -self.log_prob / (self.dimension * math.log(2.0)) - math.log2(bin_width)
 
@@ -76,11 +84,14 @@ class LogLikelihood:
         spread = (
             ""
             if self.std_error is None
-            else f" +- {float(self.std_error.square().mean().sqrt()):.2g} (a sample, from the probes)"
+            else f" +- {float(self.std_error.square().mean().sqrt()):.2g} (a sample, from the "
+            "probes)"
         )
         return (
-            f"LogLikelihood(t={self.t:g}, mean log_prob={mean:.6g}{spread} nats, {len(self.log_prob)} samples of dimension {self.dimension}, "
-            f"nfe={self.nfe}, derivatives={self.derivatives}, steps={self.steps}, rejected={self.rejected})"
+            f"LogLikelihood(t={self.t:g}, mean log_prob={mean:.6g}{spread} nats, "
+            f"{len(self.log_prob)} samples of dimension {self.dimension}, "
+            f"nfe={self.nfe}, derivatives={self.derivatives}, steps={self.steps}, "
+            f"rejected={self.rejected})"
         )
 
 
@@ -104,44 +115,57 @@ def log_likelihood(
     chunk: int = 64,
     differentiable: bool = False,
 ) -> LogLikelihood:
-    """Log-density of states `x` at own time `t` under the model: the probability-flow ODE of `score` from there to t_max.
+    """Log-density of states `x` at own time `t` under the model: the probability-flow ODE of
+    `score` from there to t_max.
 
-    The density is that of x_t, by default at t_min, which is the law of the data with a little noise (and the factor alpha(t_min)), not of the data. Where
-    data of their own scale are wanted, noise them first: `process.perturb(x0, t)`. A density without noise, at sigma(t) = 0, is not defined for
-    data on a lower-dimensional set, and the ODE cannot start there.
+    The density is that of x_t, by default at t_min, which is the law of the data with a little
+    noise (and the factor alpha(t_min)), not of the data. Where data of their own scale are wanted,
+    noise them first: `process.perturb(x0, t)`. A density without noise, at sigma(t) = 0, is not
+    defined for data on a lower-dimensional set, and the ODE cannot start there.
 
-    The state's accuracy is controlled in units of `data_variance`'s standard deviation at the noise level, that of the log-density in nats per
-    coordinate. Samples of a batch share the steps, which satisfy the tolerance for each; with `steps` a sample's result does not depend on its batch.
+    The state's accuracy is controlled in units of `data_variance`'s standard deviation at the noise
+    level, that of the log-density in nats per coordinate. Samples of a batch share the steps, which
+    satisfy the tolerance for each; with `steps` a sample's result does not depend on its batch.
 
     Arguments:
         process: a linear process, or another one together with `prior`.
-        score: as in `srk.solve`; its output must be differentiable in `x` by autograd. The network runs with gradients enabled, also under no_grad.
+        score: as in `srk.solve`; its output must be differentiable in `x` by autograd. The network
+            runs with gradients enabled, also under no_grad.
         x: states, shape (batch, *event), float32 or float64.
         t: own time of the density, in [t_min, t_max); default t_min.
-        divergence: "exact" takes one vector-Jacobian product per coordinate and evaluation; "hutchinson" one per probe: an unbiased estimate of `log_det`.
+        divergence: "exact" takes one vector-Jacobian product per coordinate and evaluation;
+            "hutchinson" one per probe: an unbiased estimate of `log_det`.
         probes: random vectors per sample, kept along the ODE.
         distribution: of the probes: "rademacher" (signs; smaller variance) or "gaussian".
-        seed: of the probes; None takes one from the operating system. The global random state is never touched.
-        method: "rk45" (Dormand-Prince 5(4), 6 evaluations a step) or "rk23" (Bogacki-Shampine 3(2), 3), which is better up to some 50 evaluations.
-        rtol, atol: tolerances of a step. The error of the result is larger: `docs/likelihood.md` has measurements.
+        seed: of the probes; None takes one from the operating system. The global random state is
+            never touched.
+        method: "rk45" (Dormand-Prince 5(4), 6 evaluations a step) or "rk23" (Bogacki-Shampine 3(2),
+            3), which is better up to some 50 evaluations.
+        rtol, atol: tolerances of a step. The error of the result is larger: `docs/likelihood.md`
+            has measurements.
         steps: take so many equal steps (of c, or of t for a process that is not linear) instead.
         max_nfe: give up beyond this number of evaluations.
-        data_variance: v, the order of magnitude of the variance of the data; it affects cost, not the result.
-        prior: log-density at t_max, (batch, *event) -> (batch,). Default for linear processes N(0, sigma(t_max)^2), from which `srk.solve` starts.
-        chunk: coordinates or probes that are differentiated at once, by a vectorized backward pass; memory grows with it. 1 takes plain backward passes, which
-            every network supports.
-        differentiable: keep the graph, so that `log_prob` can be differentiated in `x` and in the network's parameters. Memory grows with nfe.
+        data_variance: v, the order of magnitude of the variance of the data; it affects cost, not
+            the result.
+        prior: log-density at t_max, (batch, *event) -> (batch,). Default for linear processes N(0,
+            sigma(t_max)^2), from which `srk.solve` starts.
+        chunk: coordinates or probes that are differentiated at once, by a vectorized backward pass;
+            memory grows with it. 1 takes plain backward passes, which every network supports.
+        differentiable: keep the graph, so that `log_prob` can be differentiated in `x` and in the
+            network's parameters. Memory grows with nfe.
 
     Returns:
         A `LogLikelihood`.
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is not usable.
-        IncompatibleError: the output cannot be differentiated, sigma(t) = 0, or a process that is not linear without `prior`.
+        IncompatibleError: the output cannot be differentiated, sigma(t) = 0, or a process that is
+            not linear without `prior`.
         ScoreError: the network returned something that is not finite.
         SolveError: `max_nfe` or the smallest step is reached.
 
-    Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021; Grathwohl et al., "FFJORD", 2019 (fixed probes).
+    Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential
+        Equations", 2021; Grathwohl et al., "FFJORD", 2019 (fixed probes).
 
     Examples:
         >>> import torch, srk
@@ -154,7 +178,8 @@ def log_likelihood(
     """
     if not isinstance(process, ForwardProcess):
         raise ArgumentTypeError(
-            f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}"
+            "process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), "
+            f"not {process!r}"
         )
     process.validate()
     prediction = as_prediction(score).bind(process)
@@ -190,7 +215,8 @@ def log_likelihood(
         end = density(latent)
         if not (isinstance(end, Tensor) and end.shape == x.shape[:1]):
             raise ArgumentError(
-                f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for each sample, not {_kind(end)}"
+                f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for "
+                f"each sample, not {_kind(end)}"
             )
         change = change + x[0].numel() * math.log(
             flow.scale_stop / flow.scale_start
@@ -231,7 +257,8 @@ def _prior(process: ForwardProcess, prior: Prior | None) -> Prior:
         return prior
     if not isinstance(process, LinearProcess):
         raise IncompatibleError(
-            f"the density of {process!r} at t_max is not known; give prior=, a function (batch, *event) -> log-densities (batch,)"
+            f"the density of {process!r} at t_max is not known; give prior=, a function "
+            "(batch, *event) -> log-densities (batch,)"
         )
     std = process.prior_std
 
@@ -247,7 +274,8 @@ def _prior(process: ForwardProcess, prior: Prior | None) -> Prior:
 def _check_state(x: object, prediction: Prediction) -> None:
     if not isinstance(x, Tensor) or x.ndim == 0 or x.dtype not in (torch.float32, torch.float64):
         raise ArgumentTypeError(
-            f"x must be a float32 or float64 tensor of shape (batch, *event), not {_kind(x)}; e.g. x.float(). "
+            "x must be a float32 or float64 tensor of shape (batch, *event), not "
+            f"{_kind(x)}; e.g. x.float(). "
             "A network in half precision is told by its adapter's network_dtype"
         )
     if x.numel() == 0:
@@ -255,7 +283,8 @@ def _check_state(x: object, prediction: Prediction) -> None:
     event = prediction.event_shape
     if event is not None and tuple(x.shape[1:]) != tuple(event):
         raise ArgumentError(
-            f"x has event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; x is (batch, *{tuple(event)})"
+            f"x has event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; x "
+            f"is (batch, *{tuple(event)})"
         )
     if not bool(torch.isfinite(x).all()):
         raise ArgumentError("x contains NaN or infinity, which has no density")

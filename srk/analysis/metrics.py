@@ -1,9 +1,9 @@
 r"""Distances between two sets of samples.
 
-Each is estimated from finite samples, so that it is not zero for two sets of one law: compare it with its floor, the same distance between
-two independent sets of that law (`floor`). Samples have shape (n, *event); they may differ in number, must agree in the event, and are
-computed in float64 where either is float64, else in float32, on the device of `x`.
-"""
+Each is estimated from finite samples, so that it is not zero for two sets of one law: compare it
+with its floor, the same distance between two independent sets of that law (`floor`). Samples have
+shape (n, *event); they may differ in number, must agree in the event, and are computed in float64
+where either is float64, else in float32, on the device of `x`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,25 @@ ROWS = 2048
 """Rows of one block of pairwise distances."""
 
 PAIRED = 4096
-"""Samples of each set that distances between all pairs look at by default: their cost grows with the square."""
+"""Samples of each set that distances between all pairs look at by default.
+
+Their cost grows with the square.
+"""
 
 
 def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
     r"""Sliced 2-Wasserstein distance, (mean over directions of W_2^2 of the projections)^{1/2}.
 
-    In one dimension it is W_2 itself. Exact for the two empirical laws and the directions drawn; different numbers of samples are allowed.
+    In one dimension it is W_2 itself. Exact for the two empirical laws and the directions drawn;
+    different numbers of samples are allowed.
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event).
         projections: number of random directions.
         seed: of the directions, so that equal calls compare along equal directions.
 
-    Source: Bonneel et al. 2015; equals `ot.sliced_wasserstein_distance(p=2)` on the same directions.
+    Source: Bonneel et al. 2015; equals `ot.sliced_wasserstein_distance(p=2)` on the same
+        directions.
 
     Examples:
         >>> import torch
@@ -48,7 +53,8 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
     d = x.shape[1]
     if projections < 1:
         raise ArgumentError(
-            f"projections is a positive number of directions, not {projections!r}; e.g. projections=256"
+            f"projections is a positive number of directions, not {projections!r}; e.g. "
+            "projections=256"
         )
     if d == 1:
         directions = torch.ones(1, 1, dtype=x.dtype)
@@ -67,7 +73,10 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
 
 
 def _w2_squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared W_2 of the rows of `a` (k, n) and `b` (k, m): the quantile functions are steps, integrated piece by piece."""
+    """Squared W_2 of the rows of `a` (k, n) and `b` (k, m).
+
+    The quantile functions are steps, integrated piece by piece.
+    """
     a, b = a.sort(dim=1).values, b.sort(dim=1).values
     n, m = a.shape[1], b.shape[1]
     if n == m:
@@ -81,7 +90,8 @@ def _w2_squared(a: Tensor, b: Tensor) -> Tensor:
 
 
 def energy_distance(x: Tensor, y: Tensor, *, limit: int = PAIRED) -> float:
-    """Energy distance, the square root of 2 E|X - Y| - E|X - X'| - E|Y - Y'| (unbiased estimate, 0 where that is negative).
+    """Energy distance, the square root of 2 E|X - Y| - E|X - X'| - E|Y - Y'| (unbiased estimate, 0
+    where that is negative).
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event), at least two each.
@@ -106,7 +116,8 @@ def mmd(
     bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0),
     limit: int = PAIRED,
 ) -> float:
-    """Maximum mean discrepancy with the mean of Gaussian kernels exp(-|x - y|^2/(2 b^2)) (unbiased estimate, 0 where that is negative).
+    """Maximum mean discrepancy with the mean of Gaussian kernels exp(-|x - y|^2/(2 b^2)) (unbiased
+    estimate, 0 where that is negative).
 
     Arguments:
         x: samples to judge, shape (n, *event), at least two.
@@ -120,7 +131,8 @@ def mmd(
     median = float(torch.pdist(y[:ROWS]).median())
     if median == 0.0:
         raise ArgumentError(
-            "most of the reference samples coincide, so that their median distance, the unit of the bandwidths, is 0"
+            "most of the reference samples coincide, so that their median distance, the "
+            "unit of the bandwidths, is 0"
         )
 
     def mean(a: Tensor, b: Tensor, diagonal: int) -> float:
@@ -172,16 +184,20 @@ def covariance_error(x: Tensor, y: Tensor) -> float:
 
 
 def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None = None) -> float:
-    r"""Squared Frechet distance of the normal laws with the samples' moments, |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^{1/2}).
+    r"""Squared Frechet distance of the normal laws with the samples' moments, |m_x - m_y|^2 +
+    tr(C_x + C_y - 2 (C_x C_y)^{1/2}).
 
-    On features of an image network this is what is reported as FID, up to the choice of the network. For two sets of n samples of one law in d
-    dimensions it is not 0 but grows like d/n: compare it with `floor` at equal numbers of samples.
+    On features of an image network this is what is reported as FID, up to the choice of the
+    network. For two sets of n samples of one law in d dimensions it is not 0 but grows like d/n:
+    compare it with `floor` at equal numbers of samples.
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event), at least two each.
-        features: function of samples (n, *event) that returns features (n, *shape), e.g. a pooled layer of a network; default the samples themselves.
+        features: function of samples (n, *event) that returns features (n, *shape), e.g. a pooled
+            layer of a network; default the samples themselves.
 
-    Source: Dowson and Landau 1982; Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash equilibrium".
+    Source: Dowson and Landau 1982; Heusel et al. 2017, "GANs trained by a two time-scale update
+        rule converge to a local Nash equilibrium".
 
     Examples:
         >>> import torch
@@ -202,15 +218,16 @@ def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None
         values, vectors = torch.linalg.eigh(centred.T @ centred / (len(z) - 1))
         roots.append(values.clamp_min(0).sqrt()[:, None] * vectors.T)
         total += float(values.sum())
-    # tr (C_x C_y)^{1/2} is the sum of the singular values of C_x^{1/2} C_y^{1/2}; taken so, nothing is lost to the square root of rounding
+    # tr (C_x C_y)^{1/2} is the sum of the singular values of C_x^{1/2} C_y^{1/2}; taken so, nothing
+    # is lost to the square root of rounding
     return max(total - 2.0 * float(torch.linalg.svdvals(roots[0] @ roots[1].T).sum()), 0.0)
 
 
 def chi_square_excess(counts: ArrayLike | Tensor) -> float:
     """Chi-square of counts against equal expectations, divided by its degrees of freedom, less 1.
 
-    About 0 +- sqrt(2/(k - 1)) where all k classes are equally likely, whatever the number of samples; for an unequal law it grows in
-    proportion to that number.
+    About 0 +- sqrt(2/(k - 1)) where all k classes are equally likely, whatever the number of
+    samples; for an unequal law it grows in proportion to that number.
 
     Arguments:
         counts: how often each of k >= 2 classes came, shape (k,).
@@ -224,7 +241,8 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
     )
     if values.ndim != 1 or len(values) < 2 or values.min() < 0 or values.sum() == 0:
         raise ArgumentError(
-            f"counts are at least two numbers >= 0, not all 0, of shape (k,), not an array of shape {values.shape}"
+            "counts are at least two numbers >= 0, not all 0, of shape (k,), not an array "
+            f"of shape {values.shape}"
         )
     expected = values.mean()
     return float(((values - expected) ** 2).sum() / expected / (len(values) - 1) - 1.0)
@@ -250,13 +268,14 @@ def floor(metric: Metric, x: Tensor, *, size: int | None = None, seed: int = 0) 
 
 
 def _pair(x: object, y: object, *, least: int = 1) -> tuple[Tensor, Tensor]:
-    """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y` (distances then cancel less)."""
+    """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y`
+    (distances then cancel less).
+    """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor) or not value.dtype.is_floating_point or value.ndim < 1:
             raise ArgumentTypeError(
-                f"{name} must be a floating-point tensor of samples, shape (n, *event), not {value!r}"[
-                    :400
-                ]
+                f"{name} must be a floating-point tensor of samples, shape (n, *event), not "
+                f"{value!r}"[:400]
             )
         if len(value) < least:
             raise ArgumentError(
@@ -265,7 +284,8 @@ def _pair(x: object, y: object, *, least: int = 1) -> tuple[Tensor, Tensor]:
     assert isinstance(x, Tensor) and isinstance(y, Tensor)
     if x.shape[1:] != y.shape[1:]:
         raise ArgumentError(
-            f"the samples have event shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; they must agree"
+            f"the samples have event shapes {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; "
+            "they must agree"
         )
     dtype = torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
     a = x.detach().to(dtype).reshape(len(x), -1)

@@ -1,4 +1,7 @@
-"""Orders of convergence: what a measurement says, and strong orders, measured on one Brownian path."""
+"""Orders of convergence.
+
+What a measurement says, and strong orders, measured on one Brownian path.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,8 @@ class Order:
         low, high = self.interval
         declared = "none declared" if self.declared is None else f"declared {self.declared:g}"
         lines = [
-            f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], {declared}; error against {self.reference}"
+            f"{self.solver}: {self.kind} order {self.slope:.2f} [{low:.2f}, {high:.2f}], "
+            f"{declared}; error against {self.reference}"
         ]
         lines.append("  steps  error      local order")
         for i, (n, error) in enumerate(zip(self.steps, self.errors, strict=True)):
@@ -66,7 +70,9 @@ class Order:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Error over steps with its 95 % interval and a line of the declared order, on logarithmic axes; returns the matplotlib axes."""
+        """Error over steps with its 95 % interval and a line of the declared order, on logarithmic
+        axes; returns the matplotlib axes.
+        """
         with house_style("Order.plot()") as plt:
             if ax is None:
                 _, ax = plt.subplots(figsize=(5, 3.6))
@@ -100,24 +106,30 @@ def strong_order(
     reference: str | Integrator | StochasticTableau | None = None,
     reference_steps: int | None = None,
 ) -> Order:
-    """The strong order of `solver`: how fast its end point approaches that of the exact path driven by the same Brownian motion.
+    """The strong order of `solver`: how fast its end point approaches that of the exact path driven
+    by the same Brownian motion.
 
-    All runs start from the same states, drawn from the exact law at t_max, and see the same path on the clock of the solver (`GridPath`).
-    The error of a step count is the MEDIAN over paths of the distance at the end, in units of the root mean square of the end states: rare
-    switches between modes would dominate a mean. A method without noise is measured as solver of its ordinary differential equation.
+    All runs start from the same states, drawn from the exact law at t_max, and see the same path on
+    the clock of the solver (`GridPath`). The error of a step count is the MEDIAN over paths of the
+    distance at the end, in units of the root mean square of the end states: rare switches between
+    modes would dominate a mean. A method without noise is measured as solver of its ordinary
+    differential equation.
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process; where it starts at alpha = 0, the clock of `solver` must be finite there.
+        process: a linear process; where it starts at alpha = 0, the clock of `solver` must be
+            finite there.
         target: with an exact denoiser; use one that is smooth on the scale of the steps.
         steps: step counts, increasing.
         grid: a fixed grid.
         paths: number of paths.
         seed: of starts and path.
         eta: stochasticity; default that of the solver.
-        reference: solver of the fine run, which must draw on the clock of `solver`. Default: SRA1 on that clock where there is one
-            (eta = 1, the process's time or a gauge clock), DPM-Solver-3 for the ODE (eta = 0), else `solver` itself.
-        reference_steps: default 8 times the largest of `steps`, 16 times where the reference is `solver`.
+        reference: solver of the fine run, which must draw on the clock of `solver`. Default: SRA1
+            on that clock where there is one (eta = 1, the process's time or a gauge clock),
+            DPM-Solver-3 for the ODE (eta = 0), else `solver` itself.
+        reference_steps: default 8 times the largest of `steps`, 16 times where the reference is
+            `solver`.
 
     Returns:
         An `Order`; its interval is a bootstrap over paths.
@@ -156,7 +168,8 @@ def strong_orders(
     reference: str | Integrator | StochasticTableau | None = None,
     reference_steps: int | None = None,
 ) -> dict[str, Order]:
-    """The strong orders of several solvers; those that draw on one clock see one path and share the fine run. Arguments as `strong_order`.
+    """The strong orders of several solvers; those that draw on one clock see one path and share the
+    fine run. Arguments as `strong_order`.
 
     Returns:
         Label -> `Order`, in the order of `solvers`.
@@ -193,7 +206,8 @@ def strong_orders(
             last = Runs.of(other, process, control, [n], run.eta)
             if {run.clock, last.clock} - {""} != {run.clock} - {""}:
                 raise IncompatibleError(
-                    f"the reference {other.name} draws on the clock {last.clock!r}, not on {run.clock!r} as {label} does"
+                    f"the reference {other.name} draws on the clock {last.clock!r}, not on "
+                    f"{run.clock!r} as {label} does"
                 )
             alike = [
                 plans
@@ -220,7 +234,9 @@ def strong_orders(
 
 @attrs.frozen
 class Runs:
-    """A solver's plans for each step count, and the clock that it draws on ("" if it draws nothing)."""
+    """A solver's plans for each step count, and the clock that it draws on ("" if it draws
+    nothing).
+    """
 
     method: Integrator
     plans: list[list[StepPlan]]
@@ -245,7 +261,8 @@ class Runs:
         if len(clocks) > 1:
             found = ", ".join(sorted(clocks))
             raise IncompatibleError(
-                f"{method.name} draws on the clocks {found}; an order is measured on one path, on one clock"
+                f"{method.name} draws on the clocks {found}; an order is measured on one "
+                "path, on one clock"
             )
         return Runs(method, plans, clocks.pop() if clocks else "", eta)
 
@@ -325,7 +342,8 @@ def step_counts(steps: Sequence[int]) -> list[int]:
     counts = [int(n) for n in steps]
     if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
         raise ArgumentError(
-            f"steps must be at least two increasing step counts, not {steps!r}; e.g. steps=(32, 64, 128)"
+            f"steps must be at least two increasing step counts, not {steps!r}; e.g. "
+            "steps=(32, 64, 128)"
         )
     return counts
 

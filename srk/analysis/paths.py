@@ -1,4 +1,7 @@
-"""One Brownian path for runs of different step counts: increments and Levy areas on a list of points, joined on demand."""
+"""One Brownian path for runs of different step counts.
+
+Increments and Levy areas on a list of points, joined on demand.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,17 @@ SAME = 1e-13
 
 
 class GridPath(NoiseSource):
-    """A Brownian path known at given points of a clock, with its Levy area between them; any run whose draws end at these points sees it.
+    """A Brownian path known at given points of a clock, with its Levy area between them; any run
+    whose draws end at these points sees it.
 
-    W and H of every interval between neighbouring points are drawn once. A draw over several intervals joins them, exactly:
+    W and H of every interval between neighbouring points are drawn once. A draw over several
+    intervals joins them, exactly:
 
         W = sum W_k,    h (W/2 + H) = int B = sum (B_k h_k + h_k (W_k/2 + H_k))
 
-    What a draw needs beyond W and H of its interval (weights 2, 3, ... of `Slot`) is drawn for each interval anew: two runs with different
-    steps then share W and H, which is all that strong order 1.5 asks for, but not more.
+    What a draw needs beyond W and H of its interval (weights 2, 3, ... of `Slot`) is drawn for each
+    interval anew: two runs with different steps then share W and H, which is all that strong order
+    1.5 asks for, but not more.
 
     Arguments:
         points: for each clock, the points; in any order, repetitions allowed.
@@ -51,7 +57,10 @@ class GridPath(NoiseSource):
 
     @classmethod
     def of(cls, runs: Iterable[Sequence[StepPlan]], seed: int = 0) -> GridPath:
-        """The path that the planned `runs` can share: its points are all the ends of their draws."""
+        """The path that the planned `runs` can share.
+
+        Its points are all the ends of their draws.
+        """
         points: dict[str, list[float]] = {}
         for plans in runs:
             for plan in plans:
@@ -89,7 +98,10 @@ class GridPath(NoiseSource):
     def increments(
         self, start: float, stop: float, clock: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(W, H) over [start, stop] of `clock`, both of the shape of the state; the ends must be points of the path."""
+        """(W, H) over [start, stop] of `clock`, both of the shape of the state.
+
+        The ends must be points of the path.
+        """
         i, j = self._index(start, clock), self._index(stop, clock)
         w, levy = (steps[i:j] for steps in self._steps[clock])
         if j == i + 1:
@@ -101,12 +113,13 @@ class GridPath(NoiseSource):
         return total, ((before + 0.5 * w + levy) * h).sum(0) / h.sum() - 0.5 * total
 
     def mirrored(self, nodes: Sequence[float], clock: str) -> GridPath:
-        """The started path reflected about its chords between `nodes`, points of `clock`: as likely as the path itself, with the same increments
-        between the nodes and opposite Levy areas.
+        """The started path reflected about its chords between `nodes`, points of `clock`: as likely
+        as the path itself, with the same increments between the nodes and opposite Levy areas.
 
-        A run with a step between each two nodes that draws W alone does not see the difference; one with shorter steps does, with the opposite sign to first
-        order. So the mean over a path and its mirror image has little of the noise between the two runs (antithetic coupling: Giles and Szpruch 2014).
-        """
+        A run with a step between each two nodes that draws W alone does not see the difference; one
+        with shorter steps does, with the opposite sign to first order. So the mean over a path and
+        its mirror image has little of the noise between the two runs (antithetic coupling: Giles
+        and Szpruch 2014)."""
         points, (w, levy) = self.points[clock], self._steps[clock]
         at = np.array([self._index(node, clock) for node in sorted(nodes)])
         if at[0] != 0 or at[-1] != len(points) - 1:
@@ -159,7 +172,8 @@ def _distinct(values: NDArray[np.float64], clock: str) -> NDArray[np.float64]:
     values = np.unique(values)
     if not np.isfinite(values).all():
         raise IncompatibleError(
-            f"a path on the clock {clock!r} cannot start at alpha = 0, where that clock is infinite; choose a later start"
+            f"a path on the clock {clock!r} cannot start at alpha = 0, where that clock is "
+            "infinite; choose a later start"
         )
     if len(values) < 2:
         raise ArgumentError(f"a path on the clock {clock!r} needs at least two points")

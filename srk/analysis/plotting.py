@@ -1,4 +1,8 @@
-"""What all plots share: matplotlib on demand, one style, colours that colour-blind readers can tell apart, axes of work and precision, floors."""
+"""What all plots share.
+
+Matplotlib on demand, one style, colours that colour-blind readers can tell apart, axes of work and
+precision, floors.
+"""
 
 from __future__ import annotations
 
@@ -84,5 +88,8 @@ def work_axes(axis: Any, work: Sequence[int], label: str = "network calls (NFE)"
 
 
 def draw_floor(axis: Any, level: float, label: str = FLOOR) -> None:
-    """A dotted line at the error that exact samples have: below it a plot says nothing about solvers."""
+    """A dotted line at the error that exact samples have.
+
+    Below it a plot says nothing about solvers.
+    """
     axis.axhline(level, color="0.35", linewidth=1.0, linestyle=":", label=label)

@@ -1,13 +1,14 @@
-r"""The probability-flow ODE with the divergence of its velocity, in coordinates in which it is smooth, and the Runge-Kutta pair that runs it.
+r"""The probability-flow ODE with the divergence of its velocity, in coordinates in which it is
+smooth, and the Runge-Kutta pair that runs it.
 
 For a linear process and a reference variance $v$ of the data:
 
     n = sqrt(alpha^2 v + sigma^2)      w = x/n      c = log(sigma/(n + alpha sqrt(v))) = -asinh(sqrt(v) exp(lam))
     dw/dc = -tanh(c) w - D/sqrt(v)
 
-`w` has unit variance at every level and does not move at all for N(0, v) data; `c` is the half log-SNR (less a constant, negated) where there is
-little noise, and finite (0) at alpha = 0. The divergence of the part that is linear in w is exact.
-"""
+`w` has unit variance at every level and does not move at all for N(0, v) data; `c` is the half
+log-SNR (less a constant, negated) where there is little noise, and finite (0) at alpha = 0. The
+divergence of the part that is linear in w is exact."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ class Divergence:
     products: int = 0
 
     def trace(self, out: Tensor, x: Tensor) -> Tensor:
-        """tr(d out/d x) of each sample, shape (1, batch), or its estimate by each probe, shape (probes, batch); summed in `wide` precision."""
+        """tr(d out/d x) of each sample, shape (1, batch), or its estimate by each probe, shape
+        (probes, batch); summed in `wide` precision.
+        """
         if not out.requires_grad:
             raise self._undifferentiable()
         d = x[0].numel()
@@ -97,7 +100,8 @@ class Divergence:
             if not batched:
                 raise
             raise IncompatibleError(
-                f"differentiating {len(rows)} directions of the network at once failed ({error}); use chunk=1, which takes one backward pass for each, "
+                f"differentiating {len(rows)} directions of the network at once failed "
+                f"({error}); use chunk=1, which takes one backward pass for each, "
                 "or a smaller chunk if memory ran out"
             ) from error
         if found is None:
@@ -106,13 +110,17 @@ class Divergence:
 
     def _undifferentiable(self) -> IncompatibleError:
         return IncompatibleError(
-            f"the output of {self.prediction!r} does not depend on its input by autograd, so it has no divergence; take torch.no_grad(), "
+            f"the output of {self.prediction!r} does not depend on its input by autograd, so "
+            "it has no divergence; take torch.no_grad(), "
             "torch.inference_mode() and detach() out of the network's forward pass"
         )
 
 
 class Flow(ABC):
-    """The ODE in the coordinates and on the clock that it is integrated in: from `start` to `stop`, for states x/scale."""
+    """The ODE in the coordinates and on the clock that it is integrated in.
+
+    From `start` to `stop`, for states x/scale.
+    """
 
     start: float
     stop: float
@@ -130,7 +138,10 @@ class Flow(ABC):
 
     @abstractmethod
     def velocity(self, x: Tensor, state: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """The velocity of the state and its divergence (probes or 1, batch); `x` = scale `state` is what can be differentiated in."""
+        """The velocity of the state and its divergence (probes or 1, batch).
+
+        `x` = scale `state` is what can be differentiated in.
+        """
 
     @abstractmethod
     def scale(self, level: Level) -> float:
@@ -166,7 +177,8 @@ class LinearFlow(Flow):
         super().__init__(prediction, divergence)
         if start.sigma == 0.0:
             raise IncompatibleError(
-                f"at t = {start.t!r} the noise scale sigma is 0, where the ODE cannot start: the density may not exist there; "
+                f"at t = {start.t!r} the noise scale sigma is 0, where the ODE cannot start: "
+                "the density may not exist there; "
                 "give an own time with a little noise, e.g. t=1e-3"
             )
         self.process, self.root = process, math.sqrt(variance)
@@ -190,7 +202,8 @@ class LinearFlow(Flow):
         scale, d = self.scale(level), x[0].numel()
         cosine = level.alpha * self.root / scale  # -tanh(c)
         pair = self.prediction.coefficients(level)
-        # The network's own output is what must be differentiable; D = a x + b output is so in any case
+        # The network's own output is what must be differentiable; D = a x + b output is so in any
+        # case
         out = (
             self.prediction.denoise(x, level, self.process)
             if pair is None
@@ -214,7 +227,8 @@ class OwnTimeFlow(Flow):
         super().__init__(prediction, divergence)
         if np.ndim(process.diffusion(start)) > 0:
             raise IncompatibleError(
-                f"log-densities need a scalar diffusion g(t), and that of {process!r} is a matrix; use a process such as srk.VP()"
+                f"log-densities need a scalar diffusion g(t), and that of {process!r} is a "
+                "matrix; use a process such as srk.VP()"
             )
         self.process, self.start, self.stop = process, start, float(process.t_max)
         self.first_step = 0.01 * (self.stop - self.start)
@@ -238,14 +252,17 @@ class OwnTimeFlow(Flow):
 def integrate(
     flow: Flow, x: Tensor, pair: Any, rtol: float, atol: float, steps: int | None, max_nfe: int
 ) -> tuple[Tensor, Tensor, int, int]:
-    """The state at the end of `flow`, the integral of its divergence (probes or 1, batch), and the numbers of accepted and rejected steps.
+    """The state at the end of `flow`, the integral of its divergence (probes or 1, batch), and the
+    numbers of accepted and rejected steps.
 
-    The error of a step is the largest over samples of the root mean square over coordinates, or of that over probes of the divergence per coordinate.
+    The error of a step is the largest over samples of the root mean square over coordinates, or of
+    that over probes of the divergence per coordinate.
 
     Arguments:
         flow: what is integrated.
         x: states at its start, unscaled, shape (batch, *event).
-        pair: class of scipy with the coefficients of an explicit Runge-Kutta pair whose last stage is the first of the next step.
+        pair: class of scipy with the coefficients of an explicit Runge-Kutta pair whose last stage
+            is the first of the next step.
         rtol, atol: tolerances of a step.
         steps: so many equal steps instead.
         max_nfe: evaluations at most.
@@ -297,8 +314,10 @@ def integrate(
             h *= max(0.2, 0.9 * norm**exponent) if norm < math.inf else 0.2
         if clock < flow.stop and (flow.evaluations > max_nfe or h < SMALLEST_STEP * span):
             raise SolveError(
-                f"the probability-flow ODE has reached t = {flow.level(clock).t:.6g} after {flow.evaluations} evaluations (max_nfe={max_nfe}), with steps of "
-                f"{h / span:.1g} of the way; loosen rtol={rtol:g} and atol={atol:g}, use float64, or choose a later t, where the law is smoother. "
+                f"the probability-flow ODE has reached t = {flow.level(clock).t:.6g} after "
+                f"{flow.evaluations} evaluations (max_nfe={max_nfe}), with steps of "
+                f"{h / span:.1g} of the way; loosen rtol={rtol:g} and atol={atol:g}, use "
+                "float64, or choose a later t, where the law is smoother. "
                 "Does the network return finite numbers there?",
                 None,
             )
@@ -333,7 +352,8 @@ def _sum(coefficients: list[float], terms: list[Tensor]) -> Tensor:
 def _finite(flow: Flow, tensor: Tensor, clock: float) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise ScoreError(
-            f"the probability-flow ODE is not finite at t = {flow.level(clock).t:.6g}: {flow.prediction!r} or its derivative is nan or inf at or before it; "
+            f"the probability-flow ODE is not finite at t = {flow.level(clock).t:.6g}: "
+            f"{flow.prediction!r} or its derivative is nan or inf at or before it; "
             "look at its output there, or use float64"
         )
     return tensor

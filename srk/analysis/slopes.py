@@ -44,7 +44,10 @@ EQUAL = 1e-6
 
 @attrs.frozen(slots=True)
 class Slope:
-    """One method on one SDE: the strong order of ours and of torchsde's, both against one fine run on the same paths."""
+    """One method on one SDE.
+
+    The strong order of ours and of torchsde's, both against one fine run on the same paths.
+    """
 
     process: str
     frame: Frame
@@ -72,7 +75,9 @@ class Slopes:
 
     @property
     def success(self) -> bool:
-        """Whether in every row the slopes agree to `EQUAL` and are within `TOLERANCE` of the declared order."""
+        """Whether in every row the slopes agree to `EQUAL` and are within `TOLERANCE` of the
+        declared order.
+        """
         return all(
             row.difference <= EQUAL
             and abs(row.ours.slope - (row.ours.declared or 0.0)) <= TOLERANCE
@@ -80,7 +85,10 @@ class Slopes:
         )
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of the table: the declared order, both slopes, and the interval of ours."""
+        """Header and rows of the table.
+
+        The declared order, both slopes, and the interval of ours.
+        """
         body = []
         for row in self.rows:
             low, high = row.ours.interval
@@ -112,13 +120,16 @@ def torchsde_slopes(
     seed: int = 0,
     watch: Callable[[Slope], None] | None = None,
 ) -> Slopes:
-    """Measure the strong orders of torchsde's solvers and of ours on the same Brownian paths, against the same fine run of SRA1.
+    """Measure the strong orders of torchsde's solvers and of ours on the same Brownian paths,
+    against the same fine run of SRA1.
 
-    Errors are medians over paths, as in `srk.analysis.strong_order`; the target is a one-dimensional mixture, the grid uniform in log-SNR.
+    Errors are medians over paths, as in `srk.analysis.strong_order`; the target is a
+    one-dimensional mixture, the grid uniform in log-SNR.
 
     Arguments:
         processes: names out of "ou", "vp".
-        frames: "raw" is the reverse SDE in the process's own time, "localization" the clock in which the noise is constant.
+        frames: "raw" is the reverse SDE in the process's own time, "localization" the clock in
+            which the noise is constant.
         methods: names out of torchsde's, as in `srk.analysis.torchsde_agreement`; default all.
         steps: step counts, increasing.
         reference_steps: of the fine run; default 8 times the largest of `steps`.

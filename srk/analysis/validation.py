@@ -1,8 +1,9 @@
-"""Agreement with torchsde, path by path: its solvers and ours on the same reverse SDE, driven by the same Brownian path.
+"""Agreement with torchsde, path by path: its solvers and ours on the same reverse SDE, driven by
+the same Brownian path.
 
-torchsde is an independent implementation; with additive noise several of its methods are tableaus of ours. Both are given W and the Levy
-area of the same path, in float64, and must agree to rounding at every step.
-"""
+torchsde is an independent implementation; with additive noise several of its methods are tableaus
+of ours. Both are given W and the Levy area of the same path, in float64, and must agree to rounding
+at every step."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ PROCESSES: Mapping[str, LinearProcess] = {
 }
 """What is reversed: each starts at alpha > 0, where the raw frame is defined."""
 
-# torchsde's midpoint reads g at the start in the stage and at the midpoint in the update; its euler_heun is Euler with the mean of g at
+# torchsde's midpoint reads g at the start in the stage and at the midpoint in the update; its
+# euler_heun is Euler with the mean of g at
 # both ends. In the raw frame, where g depends on time, these two are tableaus that we do not ship.
 _MIDPOINT = StochasticTableau(
     "torchsde-midpoint",
@@ -115,7 +117,11 @@ METHODS: tuple[Method, ...] = (
 
 @attrs.frozen(slots=True)
 class Row:
-    """One comparison: `difference` is the largest over steps of |ours - torchsde|/|ours|, both the maximum over paths and coordinates."""
+    """One comparison.
+
+    `difference` is the largest over steps of |ours - torchsde|/|ours|, both the maximum over paths
+    and coordinates.
+    """
 
     process: str
     frame: Frame
@@ -151,7 +157,10 @@ class Agreement:
         return self.worst.difference <= BOUND
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of the table: for each process and frame, the largest difference per method, over dimensions and grids."""
+        """Header and rows of the table.
+
+        For each process and frame, the largest difference per method, over dimensions and grids.
+        """
         methods = list(dict.fromkeys(row.method for row in self.rows))
         worst: dict[tuple[str, str], dict[str, float]] = {}
         for row in self.rows:
@@ -201,11 +210,12 @@ def torchsde_agreement(
 
     Arguments:
         processes: names out of "vp", "edm", "ve", "sub-vp", "ou", "cosine".
-        frames: "raw" is the reverse SDE in the process's own time (time-dependent g); "localization" is dZ = D dl + dB with
-            l = alpha^2/sigma^2.
+        frames: "raw" is the reverse SDE in the process's own time (time-dependent g);
+            "localization" is dZ = D dl + dB with l = alpha^2/sigma^2.
         dimensions: of the Gaussian mixtures that are sampled.
         grids: fixed grids by name; each is uniform in at most one of the clocks compared.
-        methods: names out of torchsde's "euler", "milstein", "srk", "srk (g_prod)", "heun", "midpoint", "euler_heun"; default all.
+        methods: names out of torchsde's "euler", "milstein", "srk", "srk (g_prod)", "heun",
+            "midpoint", "euler_heun"; default all.
         steps, paths: size of each run.
         seed: of starts and paths.
         watch: called with each row as it is done.
@@ -293,7 +303,9 @@ def follow(
     frame: Frame,
     path: GridPath,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Our state and torchsde's after each planned step on the started `path`, in the coordinates of `frame`; torchsde takes one step an interval."""
+    """Our state and torchsde's after each planned step on the started `path`, in the coordinates of
+    `frame`; torchsde takes one step an interval.
+    """
     clock = plans[0].clock
     sde = (_RawSDE if frame == "raw" else _LocalizationSDE)(process, target, method)
     driver = _Driver(path, clock, tuple(begin.shape))

@@ -1,4 +1,7 @@
-"""Weak orders of convergence, measured: from exact laws on Gaussian targets, from means over common random numbers on any other."""
+"""Weak orders of convergence, measured.
+
+From exact laws on Gaussian targets, from means over common random numbers on any other.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ OBSERVABLES: Mapping[str, Observable] = {
     "sin": lambda x: _diagonal(x).sin(),
     "cos-2": lambda x: (2.0 * _diagonal(x)).cos(),
 }
-"""Default observables, (batch, *event) -> (batch,): with s = sum x_i / sqrt(d) they are s, mean x_i^2, s^2, cos s, sin s, cos 2s."""
+"""Default observables, (batch, *event) -> (batch,).
+
+With s = sum x_i / sqrt(d) they are s, mean x_i^2, s^2, cos s, sin s, cos 2s.
+"""
 
 
 def weak_order(
@@ -71,21 +77,27 @@ def weak_order(
 ) -> Order:
     """The weak order of `solver`: how fast the law of its output approaches the exact one.
 
-    On a Gaussian target (the default) from the exact law of the output: no sampling, no noise. The error is sqrt(KL(output || exact)), to first order the
-    relative error of mean and variance; a weak order p gives KL ~ steps^(-2p). On linear problems a method may be better than on nonlinear ones, never worse.
+    On a Gaussian target (the default) from the exact law of the output: no sampling, no noise. The
+    error is sqrt(KL(output || exact)), to first order the relative error of mean and variance; a
+    weak order p gives KL ~ steps^(-2p). On linear problems a method may be better than on nonlinear
+    ones, never worse.
 
-    On any other target, or where `observables` are given, from means: for each step count m the difference of the means of the observables between m and 2 m
-    steps, both from the same starts (the exact law at t_max) and on the same Brownian path. Each path is used together with its mirror image
-    (`GridPath.mirrored`), which removes most of the noise that is left. For order p the difference falls as m^-p too. The observables are measured in units of
-    their standard deviation, and the error is the component of their differences along that of the fewest steps: no norm, which noise would bias.
+    On any other target, or where `observables` are given, from means: for each step count m the
+    difference of the means of the observables between m and 2 m steps, both from the same starts
+    (the exact law at t_max) and on the same Brownian path. Each path is used together with its
+    mirror image (`GridPath.mirrored`), which removes most of the noise that is left. For order p
+    the difference falls as m^-p too. The observables are measured in units of their standard
+    deviation, and the error is the component of their differences along that of the fewest steps:
+    no norm, which noise would bias.
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
         process: a linear process.
         target: of the data; default the Gaussian of `mean` and `variance`.
         mean, variance: of the Gaussian target, per axis; ignored where `target` is given.
-        observables: names out of "mean", "square", "diagonal-square", "cos", "sin", "cos-2" (see `srk.analysis.weak.OBSERVABLES`), or functions by name,
-            (batch, *event) -> (batch,). Default: all of these.
+        observables: names out of "mean", "square", "diagonal-square", "cos", "sin", "cos-2" (see
+            `srk.analysis.weak.OBSERVABLES`), or functions by name, (batch, *event) -> (batch,).
+            Default: all of these.
         steps: step counts, increasing.
         grid: a fixed grid.
         eta: stochasticity; default that of the solver.
@@ -93,11 +105,13 @@ def weak_order(
         seed: of starts and paths.
 
     Returns:
-        An `Order`. For exact laws its interval spans the local orders between neighbouring step counts. For means it is the 95 % interval of the noise of
-        sampling, and so are those of the errors; it does not hold what is due to too few steps.
+        An `Order`. For exact laws its interval spans the local orders between neighbouring step
+        counts. For means it is the 95 % interval of the noise of sampling, and so are those of the
+        errors; it does not hold what is due to too few steps.
 
     Raises:
-        ArgumentError: the method is exact on the target, or a difference is lost in the noise of its paths.
+        ArgumentError: the method is exact on the target, or a difference is lost in the noise of
+            its paths.
 
     Examples:
         >>> import srk
@@ -150,7 +164,8 @@ def _exact(
     errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])
     if not (errors > 1e-13).all():
         raise ArgumentError(
-            f"{method.name} is exact to rounding on this target, which shows no order; choose another variance"
+            f"{method.name} is exact to rounding on this target, which shows no order; "
+            "choose another variance"
         )
     local = local_slopes(counts, errors)
     interval = float(local.min()), float(local.max())
@@ -182,7 +197,8 @@ def _from_means(
 ) -> Order:
     if paths < 64:
         raise ArgumentError(
-            f"paths must be at least 64, not {paths!r}: the noise of the means is estimated from them"
+            f"paths must be at least 64, not {paths!r}: the noise of the means is estimated "
+            "from them"
         )
     control = the_fixed_grid(grid)
     pairs = [Runs.of(method, process, control, (n, 2 * n), eta) for n in counts]
@@ -199,14 +215,16 @@ def _from_means(
     scale = ends[-1, 1].std(1)
     if not (scale > 0).all():
         raise ArgumentError(
-            f"an observable of {', '.join(observables)} is constant, which shows no order; take it out"
+            f"an observable of {', '.join(observables)} is constant, which shows no order; "
+            "take it out"
         )
     differences = (ends[:, 0] - ends[:, 1]) / scale[:, None]
     coarse = differences[0].mean(1)
     length = float(np.linalg.norm(coarse))
     if not length > 1e-13:
         raise ArgumentError(
-            f"{method.name} is exact to rounding on this target, which shows no order; choose another"
+            f"{method.name} is exact to rounding on this target, which shows no order; "
+            "choose another"
         )
     projected = np.einsum("kop,o->kp", differences, coarse / (length * math.sqrt(len(scale))))
     errors = projected.mean(1)
@@ -216,7 +234,8 @@ def _from_means(
     if lost.size:
         i = int(lost[0])
         raise ArgumentError(
-            f"the difference between {counts[i]} and {2 * counts[i]} steps of {method.name} is {errors[i]:.1e} with a standard error of {noise[i]:.1e}: "
+            f"the difference between {counts[i]} and {2 * counts[i]} steps of {method.name} "
+            f"is {errors[i]:.1e} with a standard error of {noise[i]:.1e}: "
             f"too noisy for an order; take fewer steps, or more than paths={paths}"
         )
     slope = float(fit_slope(counts, errors))
@@ -249,7 +268,10 @@ def _from_means(
 def _ends(
     pair: Runs, target: Target, begin: Tensor, seed: int, observables: Mapping[str, Observable]
 ) -> NDArray[np.float64]:
-    """What is observed at the ends of both runs, in the mean over a path and its mirror image; shape (2, observables, batch)."""
+    """What is observed at the ends of both runs, in the mean over a path and its mirror image.
+
+    Shape (2, observables, batch).
+    """
     path = GridPath.of(pair.plans, seed)
     path.start(begin.shape, begin.dtype, begin.device)
     images = [path]
@@ -277,7 +299,8 @@ def _values(observables: Mapping[str, Observable], x: Tensor) -> NDArray[np.floa
         if not (isinstance(value, Tensor) and value.shape == x.shape[:1]):
             kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ArgumentError(
-                f"the observable {name!r} must return one number for each state, a tensor of shape (batch,) = {tuple(x.shape[:1])}, not {kind}"
+                f"the observable {name!r} must return one number for each state, a tensor of "
+                f"shape (batch,) = {tuple(x.shape[:1])}, not {kind}"
             )
         rows.append(value.double())
     return np.asarray(torch.stack(rows).numpy())
@@ -295,7 +318,8 @@ def _chosen(
         unknown = [name for name in names if name not in OBSERVABLES]
         if unknown:
             raise ArgumentError(
-                f"there is no observable {unknown[0]!r}; choose out of {', '.join(OBSERVABLES)}, or give functions: {{'name': lambda x: x[:, 0]}}"
+                f"there is no observable {unknown[0]!r}; choose out of "
+                f"{', '.join(OBSERVABLES)}, or give functions: {{'name': lambda x: x[:, 0]}}"
             )
         chosen = {name: OBSERVABLES[name] for name in names}
     if not chosen:

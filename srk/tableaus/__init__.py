@@ -1,9 +1,11 @@
-"""Stochastic Runge-Kutta tableaus for additive noise: the table, its order conditions, the named ones, and a registry for your own.
+"""Stochastic Runge-Kutta tableaus for additive noise: the table, its order conditions, the named
+ones, and a registry for your own.
 
 Examples:
     >>> from srk.tableaus import TABLEAUS, check_tableau
     >>> TABLEAUS["sra1"]
-    <StochasticTableau 'sra1': 2 stages, 2 drift evaluations, strong order 1.5, weak order 2, draws W and H>
+    <StochasticTableau 'sra1': 2 stages, 2 drift evaluations, strong order 1.5, weak order 2, draws
+    W and H>
     >>> check_tableau(TABLEAUS["sea"]).strong_order
     1.0
 """

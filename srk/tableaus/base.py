@@ -1,15 +1,17 @@
 r"""The stochastic Runge-Kutta tableau: what one explicit step for additive noise is made of.
 
-For `dX = f(X, t) dt + g(t) dB` a step of size h from (t, x), with s stages and m nodes at which g is read, is
+For `dX = f(X, t) dt + g(t) dB` a step of size h from (t, x), with s stages and m nodes at which g
+is read, is
 
     X_i = x + h sum_j A_ij f(X_j, t + c_j h) + sum_m g(t + c1_m h) (w_im W + k_im H)
     x'  = x + h sum_i alpha_i f(X_i, t + c_i h) + sum_m g(t + c1_m h) (bw_m W + bk_m H)
 
-where `W = B(t + h) - B(t)` and H is the space-time Levy area `H = I10/h - W/2`, `I10 = int_t^{t+h} (B - B(t))`: H is N(0, h/12) and
-independent of W. Roessler's SRA tableaus multiply I10/h = W/2 + H; `from_sra` reads them and `B`, `beta1`, `beta2` give them back.
+where `W = B(t + h) - B(t)` and H is the space-time Levy area `H = I10/h - W/2`, `I10 = int_t^{t+h}
+(B - B(t))`: H is N(0, h/12) and independent of W. Roessler's SRA tableaus multiply I10/h = W/2 + H;
+`from_sra` reads them and `B`, `beta1`, `beta2` give them back.
 
-A coefficient is an exact `Fraction` where it is rational and a float where it is not, so that order conditions can be checked exactly.
-"""
+A coefficient is an exact `Fraction` where it is rational and a float where it is not, so that order
+conditions can be checked exactly."""
 
 from __future__ import annotations
 
@@ -42,15 +44,18 @@ __all__ = ["StochasticTableau"]
 
 @attrs.frozen
 class StochasticTableau:
-    """Coefficients of an explicit stochastic Runge-Kutta step for additive noise (the module docstring has the formula).
+    """Coefficients of an explicit stochastic Runge-Kutta step for additive noise (the module
+    docstring has the formula).
 
-    Every coefficient may be an int, a Fraction, a float or a string ("3/4", "0.75"); all but floats are kept exactly.
-    Making a tableau checks its shape only; `srk.tableaus.check_tableau` checks its order.
+    Every coefficient may be an int, a Fraction, a float or a string ("3/4", "0.75"); all but floats
+    are kept exactly. Making a tableau checks its shape only; `srk.tableaus.check_tableau` checks
+    its order.
 
     Arguments:
         name: the name it is registered and reported under.
         alpha: drift weights (s,).
-        A: stage drift weights (s, s), strictly lower triangular; or its strictly lower half alone, rows of 0, 1, 2, ... entries.
+        A: stage drift weights (s, s), strictly lower triangular; or its strictly lower half alone,
+            rows of 0, 1, 2, ... entries.
         c: stage abscissae (s,), in units of the step.
         w: stage weights of W (s, m).
         k: stage weights of H (s, m).
@@ -59,17 +64,21 @@ class StochasticTableau:
         bk: update weights of H (m,).
         strong_order: the strong order claimed (0: none).
         weak_order: the weak order claimed (0: none).
-        alpha_hat: drift weights (s,) of an embedded method of lower order; the step's drift error is `h sum (alpha - alpha_hat) f_i`.
-        bw_error: weights of W (m,) in the step's noise error `sum_m g(t + c1_m h)(bw_error W + bk_error H)`, which vanishes for constant g.
+        alpha_hat: drift weights (s,) of an embedded method of lower order; the step's drift error
+            is `h sum (alpha - alpha_hat) f_i`.
+        bw_error: weights of W (m,) in the step's noise error `sum_m g(t + c1_m h)(bw_error W +
+            bk_error H)`, which vanishes for constant g.
         bk_error: weights of H (m,) in the same.
         reference: the paper; what stands before a colon is its short form in tables.
         advice: one line: cost, order, when to choose it.
 
     Raises:
-        TableauError: shapes that do not fit each other, an implicit stage, an entry that is not finite or not a fraction.
+        TableauError: shapes that do not fit each other, an implicit stage, an entry that is not
+            finite or not a fraction.
         ArgumentTypeError: an entry that is not a number.
 
-    Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA methods); J. Foster, G. dos Reis, C. Strange, arXiv 2210.17543 (W, H).
+    Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA methods); J. Foster, G. dos Reis,
+        C. Strange, arXiv 2210.17543 (W, H).
 
     Examples:
         >>> from srk.tableaus import StochasticTableau
@@ -111,7 +120,8 @@ class StochasticTableau:
     def __attrs_post_init__(self) -> None:
         check_shape(self)
 
-    # --- constructors -------------------------------------------------------------------------------------------------------------------
+    # --- constructors
+    # ----------------------------------------------------------------------------
 
     @classmethod
     def from_sra(
@@ -133,14 +143,17 @@ class StochasticTableau:
         reference: str = "",
         advice: str = "",
     ) -> StochasticTableau:
-        """A tableau given in Roessler's SRA form, where all noise beyond W enters as `I10/h = W/2 + H`.
+        """A tableau given in Roessler's SRA form, where all noise beyond W enters as `I10/h = W/2 +
+        H`.
 
-        Stage noise is `sum_m B_im g(t + c1_m h) I10/h`, update noise `sum_m g(t + c1_m h) (beta1_m W + beta2_m I10/h)`. Unless given, the
-        noise error is the `beta2` term of the update, if any (the natural embedding of Rackauckas and Nie, DCDS-B 22 (2017) 2731).
+        Stage noise is `sum_m B_im g(t + c1_m h) I10/h`, update noise `sum_m g(t + c1_m h) (beta1_m
+        W + beta2_m I10/h)`. Unless given, the noise error is the `beta2` term of the update, if any
+        (the natural embedding of Rackauckas and Nie, DCDS-B 22 (2017) 2731).
 
         Arguments:
             name, alpha, A, c: as in the class.
-            B: stage weights of I10/h (s, m), m = s in Roessler's tables; or the strictly lower half alone.
+            B: stage weights of I10/h (s, m), m = s in Roessler's tables; or the strictly lower half
+                alone.
             c1: abscissae at which g is read (m,).
             beta1: update weights of W (m,).
             beta2: update weights of I10/h (m,).
@@ -189,9 +202,10 @@ class StochasticTableau:
     ) -> StochasticTableau:
         """A tableau given for constant g, stage noise `g (w_i W + k_i H)`, made usable for g(t).
 
-        Stage noise reads g at the start of the step. If H occurs at all, the update integrates the linear interpolant of g exactly,
-        `int g dB ~ g(t)(W/2 + H) + g(t+h)(W/2 - H)`, which satisfies the conditions for time-dependent g; if H does not occur it is the
-        trapezoid `(g(t) + g(t+h)) W/2`. The noise error is the distance of that from `g(t) W`.
+        Stage noise reads g at the start of the step. If H occurs at all, the update integrates the
+        linear interpolant of g exactly, `int g dB ~ g(t)(W/2 + H) + g(t+h)(W/2 - H)`, which
+        satisfies the conditions for time-dependent g; if H does not occur it is the trapezoid
+        `(g(t) + g(t+h)) W/2`. The noise error is the distance of that from `g(t) W`.
 
         Arguments:
             name, alpha, A, c: as in the class.
@@ -222,10 +236,12 @@ class StochasticTableau:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StochasticTableau:
-        """A tableau from plain data: `to_dict`'s form, or the arguments of `from_sra` (if it has B) or of `from_wh` (if it has no bw).
+        """A tableau from plain data: `to_dict`'s form, or the arguments of `from_sra` (if it has B)
+        or of `from_wh` (if it has no bw).
 
         Arguments:
-            data: field name -> value; fractions as strings ("3/4"), irrational coefficients as floats.
+            data: field name -> value; fractions as strings ("3/4"), irrational coefficients as
+                floats.
 
         Raises:
             TableauError: a field is missing or unknown, or as the class.
@@ -244,7 +260,8 @@ class StochasticTableau:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> StochasticTableau:
-        """A tableau from a TOML file with the fields of `from_dict`; nothing in the file is executed.
+        """A tableau from a TOML file with the fields of `from_dict`; nothing in the file is
+        executed.
 
         Arguments:
             path: the file.
@@ -275,7 +292,8 @@ class StochasticTableau:
             raise type(error)(f"{os.fspath(path)!r}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The tableau as plain data (fractions as strings, floats as they are) that `from_dict` reads back to an equal tableau.
+        """The tableau as plain data (fractions as strings, floats as they are) that `from_dict`
+        reads back to an equal tableau.
 
         Examples:
             >>> from srk.tableaus import SRA1, StochasticTableau
@@ -284,7 +302,8 @@ class StochasticTableau:
         """
         return to_plain(self)
 
-    # --- derived ------------------------------------------------------------------------------------------------------------------------
+    # --- derived
+    # ----------------------------------------------------------------------------
 
     @property
     def stages(self) -> int:
@@ -312,7 +331,10 @@ class StochasticTableau:
 
     @property
     def reads_varying_g(self) -> bool:
-        """Whether g is read at more than one time: such a tableau claims its order for time-dependent g too, and is checked for it."""
+        """Whether g is read at more than one time.
+
+        Such a tableau claims its order for time-dependent g too, and is checked for it.
+        """
         weights = (*self.w, *self.k, self.bw, self.bk)
         return (
             len({node for i, node in enumerate(self.c1) if any(row[i] != 0 for row in weights)}) > 1
@@ -326,7 +348,9 @@ class StochasticTableau:
 
     @property
     def noise(self) -> str:
-        """'additive, time-dependent g' if the coefficients support the declared orders for g(t), else 'additive, constant g'."""
+        """'additive, time-dependent g' if the coefficients support the declared orders for g(t),
+        else 'additive, constant g'.
+        """
         from srk.tableaus.check import (
             check_tableau,
         )  # the checker reads tableaus; only this convenience looks back
@@ -347,7 +371,9 @@ class StochasticTableau:
 
     @property
     def is_sra(self) -> bool:
-        """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has Roessler's SRA form."""
+        """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has
+        Roessler's SRA form.
+        """
         return all(
             x == y * HALF
             for row_w, row_k in zip(self.w, self.k, strict=True)
@@ -357,13 +383,17 @@ class StochasticTableau:
     def _require_sra(self) -> None:
         if not self.is_sra:
             raise TableauError(
-                f"tableau {self.name!r} has no SRA form: its stage noise is not a multiple of I10/h = W/2 + H, that is w = k/2; "
+                f"tableau {self.name!r} has no SRA form: its stage noise is not a multiple "
+                "of I10/h = W/2 + H, that is w = k/2; "
                 "use w, k, bw, bk instead of B, beta1, beta2"
             )
 
     @property
     def B(self) -> Matrix:
-        """Roessler's stage weights of I10/h (s, m); `TableauError` if the tableau has no SRA form."""
+        """Roessler's stage weights of I10/h (s, m).
+
+        `TableauError` if the tableau has no SRA form.
+        """
         self._require_sra()
         return self.k
 
@@ -381,6 +411,12 @@ class StochasticTableau:
 
     def __repr__(self) -> str:
         calls = self.drift_evaluations
-        cost = f"{self.stages} stage{'s' * (self.stages != 1)}, {calls} drift evaluation{'s' * (calls != 1)}"
+        cost = (
+            f"{self.stages} stage{'s' * (self.stages != 1)}, {calls} drift "
+            f"evaluation{'s' * (calls != 1)}"
+        )
         orders = f"strong order {self.strong_order:g}, weak order {self.weak_order:g}"
-        return f"<StochasticTableau {self.name!r}: {cost}, {orders}, draws {'W and H' if self.uses_levy_area else 'W'}>"
+        return (
+            f"<StochasticTableau {self.name!r}: {cost}, {orders}, draws "
+            f"{'W and H' if self.uses_levy_area else 'W'}>"
+        )

@@ -1,4 +1,6 @@
-"""The report of a tableau against the order conditions, and the refusal of one that does not support what it declares."""
+"""The report of a tableau against the order conditions, and the refusal of one that does not
+support what it declares.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from srk.tableaus.entries import Number, Vector
 __all__ = ["TOLERANCE", "TableauReport", "check_tableau", "require_order"]
 
 TOLERANCE = 1e-12
-"""A float condition holds if its residual is below this times the size of its terms (at least 1); an exact one must hold exactly."""
+"""A float condition holds if its residual is below this times the size of its terms (at least 1).
+
+An exact one must hold exactly.
+"""
 
 _STRONG_ORDERS = tuple(sorted({c.strong for c in ORDER_CONDITIONS if c.strong is not None}))
 _WEAK_ORDERS = tuple(sorted({c.weak for c in ORDER_CONDITIONS if c.weak is not None}))
@@ -31,14 +36,15 @@ class TableauReport:
         tableau: the tableau.
         values: condition name -> left-hand side, a Fraction where all coefficients in it are exact.
         residuals: condition name -> left-hand side minus right-hand side.
-        violated: names of the conditions that do not hold (exactly, or for floats to `TOLERANCE` times the size of the terms).
+        violated: names of the conditions that do not hold (exactly, or for floats to `TOLERANCE`
+            times the size of the terms).
         strong_order: the strong order supported for constant g.
         weak_order: the weak order supported for constant g.
         strong_order_varying: the strong order supported for g(t).
         weak_order_varying: the weak order supported for g(t).
         drift_order: the order without noise, 0 to 3.
-        noise_levels: per stage, (w_i^2 h + k_i^2 h/12)/(c_i h): 1 where a stage sits on its own noise level, inf for noise at c_i = 0.
-            Far-off stages cost accuracy at large steps.
+        noise_levels: per stage, (w_i^2 h + k_i^2 h/12)/(c_i h): 1 where a stage sits on its own
+            noise level, inf for noise at c_i = 0. Far-off stages cost accuracy at large steps.
     """
 
     tableau: StochasticTableau
@@ -63,7 +69,8 @@ class TableauReport:
         Arguments:
             strong_order: the claim (default: the tableau's own).
             weak_order: the claim (default: the tableau's own).
-            varying_g: whether it is claimed for g(t) (default: if the tableau reads g at more than one time).
+            varying_g: whether it is claimed for g(t) (default: if the tableau reads g at more than
+                one time).
 
         Raises:
             TableauError: the claim is higher than what the checker has conditions for.
@@ -82,7 +89,8 @@ class TableauReport:
         ):
             if claim > known[-1]:
                 raise TableauError(
-                    f"tableau {self.tableau.name!r} claims {kind} order {claim:g}; srk has order conditions up to {known[-1]:g} only, "
+                    f"tableau {self.tableau.name!r} claims {kind} order {claim:g}; srk has "
+                    f"order conditions up to {known[-1]:g} only, "
                     f"so the claim cannot be checked: declare {kind}_order={known[-1]:g} or less"
                 )
         # an order between two levels needs the conditions of the level above it
@@ -110,12 +118,16 @@ class TableauReport:
 
     @property
     def row_sums(self) -> bool:
-        """Whether c = A e, Roessler's consistency of the abscissae (a convenience below weak order 3, a condition there)."""
+        """Whether c = A e, Roessler's consistency of the abscissae (a convenience below weak order
+        3, a condition there).
+        """
         return "c = A e" not in self.violated
 
     @property
     def noise(self) -> str:
-        """'additive, time-dependent g' if the declared orders hold for g(t), else 'additive, constant g'."""
+        """'additive, time-dependent g' if the declared orders hold for g(t), else 'additive,
+        constant g'.
+        """
         supported = (
             self.strong_order_varying >= self.tableau.strong_order
             and self.weak_order_varying >= self.tableau.weak_order
@@ -123,7 +135,10 @@ class TableauReport:
         return "additive, time-dependent g" if supported else "additive, constant g"
 
     def rows(self) -> list[list[str]]:
-        """A table of all conditions: the equation, the value, the residual, what needs it, whether it holds."""
+        """A table of all conditions.
+
+        The equation, the value, the residual, what needs it, whether it holds.
+        """
         table = []
         for c in ORDER_CONDITIONS:
             needs = [
@@ -147,10 +162,13 @@ class TableauReport:
     def __repr__(self) -> str:
         levels = ", ".join(f"{level:.3g}" for level in self.noise_levels)
         head = [
-            f"TableauReport of {self.tableau.name!r}: {'ok' if self.ok else 'does not support the orders it declares'}",
-            f"  declared           strong {self.tableau.strong_order:g}, weak {self.tableau.weak_order:g}",
+            f"TableauReport of {self.tableau.name!r}: "
+            f"{'ok' if self.ok else 'does not support the orders it declares'}",
+            f"  declared           strong {self.tableau.strong_order:g}, weak "
+            f"{self.tableau.weak_order:g}",
             f"  constant g         strong {self.strong_order:g}, weak {self.weak_order:g}",
-            f"  time-dependent g   strong {self.strong_order_varying:g}, weak {self.weak_order_varying:g}",
+            f"  time-dependent g   strong {self.strong_order_varying:g}, weak "
+            f"{self.weak_order_varying:g}",
             f"  without noise      order {self.drift_order}{' or more' * (self.drift_order == 3)}",
             f"  noise level/stage  {levels}   (1: the stage has the noise of its own time)",
         ]
@@ -184,7 +202,8 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
         tableau: any tableau; what it declares does not influence the residuals.
 
     Returns:
-        The report: residuals, the strong and weak orders supported for constant and for time-dependent g, noise levels.
+        The report: residuals, the strong and weak orders supported for constant and for
+            time-dependent g, noise levels.
 
     Source: the docstring of `srk.tableaus.conditions`.
 
@@ -198,7 +217,8 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
     """
     if not isinstance(tableau, StochasticTableau):
         raise ArgumentTypeError(
-            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data"
+            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict "
+            "makes one from plain data"
         )
     coefficients, magnitudes = Coefficients.of(tableau), Coefficients.of(tableau, absolute=True)
     values = {c.name: c.value(coefficients) for c in ORDER_CONDITIONS}
@@ -257,7 +277,8 @@ def require_order(tableau: StochasticTableau) -> TableauReport:
         Its report.
 
     Raises:
-        TableauError: naming each condition that fails and by how much, and the orders that the coefficients do support.
+        TableauError: naming each condition that fails and by how much, and the orders that the
+            coefficients do support.
 
     Examples:
         >>> import attrs
@@ -265,7 +286,8 @@ def require_order(tableau: StochasticTableau) -> TableauReport:
         >>> require_order(attrs.evolve(SEA, strong_order=1.5))
         Traceback (most recent call last):
             ...
-        srk.errors.TableauError: tableau 'sea' declares strong order 1.5 and weak order 1, which its coefficients do not support:
+        srk.errors.TableauError: tableau 'sea' declares strong order 1.5 and weak order 1, which its
+        coefficients do not support:
           alpha.c = 1/2: value 0, residual -1/2
           alpha.(A e) = 1/2: value 0, residual -1/2
           alpha.(w^2 + k^2/12) = 1/2: value 1/3, residual -1/6
@@ -281,11 +303,15 @@ def require_order(tableau: StochasticTableau) -> TableauReport:
         ]
         varying = any(c.varying_g for c in ORDER_CONDITIONS if c.name in failed)
         raise TableauError(
-            f"tableau {tableau.name!r} declares strong order {tableau.strong_order:g} and weak order {tableau.weak_order:g}"
-            f"{' for g(t), which it reads at several times' * varying}, which its coefficients do not support:\n"
+            f"tableau {tableau.name!r} declares strong order {tableau.strong_order:g} and "
+            f"weak order {tableau.weak_order:g}"
+            f"{' for g(t), which it reads at several times' * varying}, which its "
+            "coefficients do not support:\n"
             + "\n".join(lines)
-            + f"\nThey support strong order {report.strong_order:g} and weak order {report.weak_order:g} for constant g, "
-            f"strong {report.strong_order_varying:g} and weak {report.weak_order_varying:g} for g(t).\n"
+            + f"\nThey support strong order {report.strong_order:g} and weak order "
+            f"{report.weak_order:g} for constant g, "
+            f"strong {report.strong_order_varying:g} and weak {report.weak_order_varying:g} "
+            "for g(t).\n"
             "Correct the coefficients, or declare these orders."
         )
     _require_embedded(tableau)
@@ -310,5 +336,6 @@ def _require_embedded(tableau: StochasticTableau) -> None:
         )
         if size(defect) > bound:
             raise TableauError(
-                f"tableau {tableau.name!r}: {field} sums to {_show(defect + target)}, it must sum to {target}: {why}"
+                f"tableau {tableau.name!r}: {field} sums to {_show(defect + target)}, it "
+                f"must sum to {target}: {why}"
             )

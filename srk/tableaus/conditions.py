@@ -1,18 +1,21 @@
 r"""Order conditions of stochastic Runge-Kutta tableaus for additive noise.
 
-The conditions are the coefficients of the stochastic B-series of `dX = f(X, t) dt + g(t) dB`, any number of independent Brownian motions.
-Write `w_i = sum_m w_im`, `k_i = sum_m k_im` and
+The conditions are the coefficients of the stochastic B-series of `dX = f(X, t) dt + g(t) dB`, any
+number of independent Brownian motions. Write `w_i = sum_m w_im`, `k_i = sum_m k_im` and
 
     Q_i = w_i^2 + k_i^2/12                 variance of stage i's noise over h g^2
     C_ij = w_i w_j + k_i k_j/12            covariance of the noise of stages i and j over h g^2
 
-Strong order p needs every term up to order p on the path and the mean of order p + 1/2 (Milstein and Tretyakov): for p = 1 the sums of
-weights, for p = 3/2 also `f' g I10` (alpha.w, alpha.k), `g' int s dB` (bw.c1, bk.c1) and the means `f'f/2`, `f_t/2`, `f''gg/4`.
-Weak order p needs the expectation of every product of such terms of total order <= p, each pairing of Gaussian factors separately
-(exotic trees): a tree node f counts 1, a pair of noise leaves 1, a derivative of g 1. For constant g the update's noise must be W itself
-(`bw.e = 1`, `bk.e = 0`), at every order; the other rows below are written with that.
+Strong order p needs every term up to order p on the path and the mean of order p + 1/2 (Milstein
+and Tretyakov): for p = 1 the sums of weights, for p = 3/2 also `f' g I10` (alpha.w, alpha.k), `g'
+int s dB` (bw.c1, bk.c1) and the means `f'f/2`, `f_t/2`, `f''gg/4`. Weak order p needs the
+expectation of every product of such terms of total order <= p, each pairing of Gaussian factors
+separately (exotic trees): a tree node f counts 1, a pair of noise leaves 1, a derivative of g 1.
+For constant g the update's noise must be W itself (`bw.e = 1`, `bk.e = 0`), at every order; the
+other rows below are written with that.
 
-Sources: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA); K. Debrabant 2010, BIT (that weak order 3 exists for additive noise). The
+Sources: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA); K. Debrabant 2010, BIT (that weak
+    order 3 exists for additive noise). The
 weak order 3 rows are our own derivation; the tests generate them anew from all trees and pairings.
 """
 
@@ -54,7 +57,10 @@ def dot(*factors: Vector) -> Number:
 
 @attrs.frozen
 class Coefficients:
-    """What the conditions are written in: the tableau's weights and their sums over the nodes of g."""
+    """What the conditions are written in.
+
+    The tableau's weights and their sums over the nodes of g.
+    """
 
     alpha: Vector
     A: Matrix
@@ -69,7 +75,9 @@ class Coefficients:
 
     @classmethod
     def of(cls, tableau: StochasticTableau, absolute: bool = False) -> Coefficients:
-        """The tableau's coefficients, or their absolute values, from which the size of a condition's terms follows."""
+        """The tableau's coefficients, or their absolute values, from which the size of a
+        condition's terms follows.
+        """
 
         def vector(values: Vector) -> Vector:
             return sizes(values) if absolute else values

@@ -1,4 +1,7 @@
-"""The entries of a tableau: exact fractions where they are rational, floats where they are not, nothing else."""
+"""The entries of a tableau.
+
+Exact fractions where they are rational, floats where they are not, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ Matrix: TypeAlias = tuple[Vector, ...]
 
 
 def to_number(value: Any) -> Number:
-    """`value` as a Fraction where it is exact, else as a float; what is no number stays as it is, for `check_entries` to refuse by name."""
+    """`value` as a Fraction where it is exact, else as a float.
+
+    What is no number stays as it is, for `check_entries` to refuse by name.
+    """
     if isinstance(value, str):
         try:
             return Fraction(value)
@@ -58,7 +64,10 @@ def to_vector(value: Any) -> Vector:
 
 
 def to_matrix(value: Any) -> Matrix:
-    """A tuple of rows; the strictly lower half alone (rows of 0, 1, 2, ... entries) is filled up with zeros."""
+    """A tuple of rows.
+
+    The strictly lower half alone (rows of 0, 1, 2, ... entries) is filled up with zeros.
+    """
     rows: Any = to_vector(value)
     if not isinstance(rows, tuple):
         return rows  # type: ignore[no-any-return]
@@ -88,15 +97,18 @@ def check_entries(value: Any, where: str, depth: int = 0) -> None:
             check_entries(x, f"{where}[{i}]", depth - 1)
     elif isinstance(value, str):
         raise TableauError(
-            f"{where} is {value!r}, which is not a fraction: write '3/4', '-2' or '0.75' (an irrational coefficient is a plain float)"
+            f"{where} is {value!r}, which is not a fraction: write '3/4', '-2' or '0.75' (an "
+            "irrational coefficient is a plain float)"
         )
     elif not isinstance(value, Fraction | float):
         raise ArgumentTypeError(
-            f"{where} is {value!r} of type {type(value).__name__}: give an int, a float, a Fraction or a string such as '3/4'"
+            f"{where} is {value!r} of type {type(value).__name__}: give an int, a float, a "
+            "Fraction or a string such as '3/4'"
         )
     elif not -sys.float_info.max <= value <= sys.float_info.max:  # NaN fails too
         raise TableauError(
-            f"{where} is {float('inf') if isinstance(value, Fraction) else value!r}: every coefficient must be finite"
+            f"{where} is {float('inf') if isinstance(value, Fraction) else value!r}: every "
+            "coefficient must be finite"
         )
 
 

@@ -1,4 +1,7 @@
-"""The noise weights of a tableau out of the two shorter forms of the literature: Roessler's SRA form, and W and H for constant g."""
+"""The noise weights of a tableau out of the two shorter forms of the literature.
+
+Roessler's SRA form, and W and H for constant g.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,18 @@ HALF = Fraction(1, 2)
 def sra_weights(
     name: str, B: Sequence[Sequence[Entry]], beta1: Sequence[Entry], beta2: Sequence[Entry]
 ) -> dict[str, Any]:
-    """Field name -> noise weights of a tableau that is written with `I10/h = W/2 + H`; see `StochasticTableau.from_sra`."""
+    """Field name -> noise weights of a tableau that is written with `I10/h = W/2 + H`.
+
+    See `StochasticTableau.from_sra`.
+    """
     matrix, first, second = to_matrix(B), to_vector(beta1), to_vector(beta2)
     check_entries(matrix, "B", 2)
     check_entries(first, "beta1", 1)
     check_entries(second, "beta2", 1)
     if len(first) != len(second):
         raise TableauError(
-            f"tableau {name!r}: beta1 has {len(first)} entries and beta2 {len(second)}; both need one per node of g, len(c1)"
+            f"tableau {name!r}: beta1 has {len(first)} entries and beta2 {len(second)}; both "
+            "need one per node of g, len(c1)"
         )
     halves = tuple(b * HALF for b in second)
     weights = {
@@ -38,7 +45,10 @@ def sra_weights(
 
 
 def wh_weights(w: Sequence[Entry], k: Sequence[Entry]) -> dict[str, Any]:
-    """Field name -> noise weights of a tableau that is written with W and H for constant g; see `StochasticTableau.from_wh`."""
+    """Field name -> noise weights of a tableau that is written with W and H for constant g.
+
+    See `StochasticTableau.from_wh`.
+    """
     stage_w, stage_k = to_vector(w), to_vector(k)
     check_entries(stage_w, "w", 1)
     check_entries(stage_k, "k", 1)

@@ -1,4 +1,7 @@
-"""The tableaus of the literature, each under its registered name; registering one checks its order conditions."""
+"""The tableaus of the literature, each under its registered name.
+
+Registering one checks its order conditions.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,18 @@ __all__ = [
     "SRA3",
 ]
 
-_ROESSLER = "Roessler 2010: Runge-Kutta methods for the strong approximation of solutions of SDEs, SIAM J. Numer. Anal. 48, 922"
-_RACKAUCKAS = "Rackauckas, Nie 2020: Stability-optimized high order methods for pathwise stiff SDEs, IEEE HPEC, arXiv 1804.04344"
-_FOSTER = "Foster, dos Reis, Strange 2023: High order splitting methods for SDEs satisfying a commutativity condition, arXiv 2210.17543"
+_ROESSLER = (
+    "Roessler 2010: Runge-Kutta methods for the strong approximation of solutions of SDEs, "
+    "SIAM J. Numer. Anal. 48, 922"
+)
+_RACKAUCKAS = (
+    "Rackauckas, Nie 2020: Stability-optimized high order methods for pathwise stiff SDEs, "
+    "IEEE HPEC, arXiv 1804.04344"
+)
+_FOSTER = (
+    "Foster, dos Reis, Strange 2023: High order splitting methods for SDEs satisfying a "
+    "commutativity condition, arXiv 2210.17543"
+)
 
 SRA1 = register_tableau(
     StochasticTableau.from_sra(
@@ -41,7 +53,8 @@ SRA1 = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0),
         reference=_ROESSLER,
-        advice="2 calls, strong 1.5: the classic, all stages on their own noise levels; the first choice for accuracy on the path",
+        advice="2 calls, strong 1.5: the classic, all stages on their own noise levels; the first "
+        "choice for accuracy on the path",
     )
 )
 SRA2 = register_tableau(
@@ -58,7 +71,8 @@ SRA2 = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0),
         reference=_ROESSLER,
-        advice="2 calls, strong 1.5: SRA1 with g read at 1/3 and 1, for a g that is singular at the start of a step; else SRA1",
+        advice="2 calls, strong 1.5: SRA1 with g read at 1/3 and 1, for a g that is singular at "
+        "the start of a step; else SRA1",
     )
 )
 SRA3 = register_tableau(
@@ -75,7 +89,8 @@ SRA3 = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0, 0),
         reference=_ROESSLER,
-        advice="3 calls, strong 1.5, order 3 without noise: for small noise; its stages are off their noise levels",
+        advice="3 calls, strong 1.5, order 3 without noise: for small noise; its stages are off "
+        "their noise levels",
     )
 )
 SOSRA = register_tableau(
@@ -92,7 +107,8 @@ SOSRA = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0, 0),
         reference=_RACKAUCKAS,
-        advice="3 calls, strong 1.5: large stability region, for mildly stiff drift and adaptive steps; stage 3 has 3.6 times its noise",
+        advice="3 calls, strong 1.5: large stability region, for mildly stiff drift and adaptive "
+        "steps; stage 3 has 3.6 times its noise",
     )
 )
 SOSRA2 = register_tableau(
@@ -109,7 +125,8 @@ SOSRA2 = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0, 0),
         reference=_RACKAUCKAS,
-        advice="3 calls, strong 1.5: as SOSRA, both later stages at the end of the step (which detects stiffness); a negative weight",
+        advice="3 calls, strong 1.5: as SOSRA, both later stages at the end of the step (which "
+        "detects stiffness); a negative weight",
     )
 )
 SHARK = register_tableau(
@@ -124,7 +141,8 @@ SHARK = register_tableau(
         weak_order=2,
         alpha_hat=(1, 0),
         reference=_FOSTER + "; eq. (6.1)",
-        advice="2 calls, strong 1.5: a smaller strong error than SRA1 at small steps; stage 1 carries noise at time 0",
+        advice="2 calls, strong 1.5: a smaller strong error than SRA1 at small steps; stage 1 "
+        "carries noise at time 0",
     )
 )
 SEA = register_tableau(
@@ -138,7 +156,8 @@ SEA = register_tableau(
         strong_order=1,
         weak_order=1,
         reference=_FOSTER + "; eq. (5.8)",
-        advice="1 call, strong 1 (not 1.5): Euler at a shifted point, smaller strong error for one more Gaussian",
+        advice="1 call, strong 1 (not 1.5): Euler at a shifted point, smaller strong error for one "
+        "more Gaussian",
     )
 )
 _X = (3 - math.sqrt(3)) / 6
@@ -158,14 +177,20 @@ SPARK = register_tableau(
         alpha_hat=("1/2", 0, "1/2"),
         bw_error=(_X - 0.5, math.sqrt(3) / 3, _X - 0.5),
         bk_error=(1, 0, -1),
-        reference="Foster 2023: On the convergence of adaptive approximations for SDEs, arXiv 2311.14201; Definition 1.6",
-        advice="3 calls, strong 1.5: all stages on their own noise levels and a trapezoidal embedded error: for adaptive steps",
+        reference="Foster 2023: On the convergence of adaptive approximations for SDEs, arXiv "
+        "2311.14201; Definition 1.6",
+        advice="3 calls, strong 1.5: all stages on their own noise levels and a trapezoidal "
+        "embedded error: for adaptive steps",
     )
 )
-# Weak order 3 for additive noise. With weights >= 0 the conditions force w = c and Q = c (every stage has the noise of its own time),
-# hence k_i = +-sqrt(12 c_i (1 - c_i)); alpha.k = 1 needs a negative k_i among them, and three stages do not suffice. With four, c and
-# A_42 = 0 were chosen near the smallest sum of squares of the conditions of order 4; alpha solves alpha.(1, c, c^2, k) = (1, 1/2, 1/3,
-# 1), and A_32 and A_43 the two conditions that are left. Stage i reads g at t + c_i h/2 (interpolated), which is what weak order 3 asks
+# Weak order 3 for additive noise. With weights >= 0 the conditions force w = c and Q = c (every
+# stage has the noise of its own time),
+# hence k_i = +-sqrt(12 c_i (1 - c_i)); alpha.k = 1 needs a negative k_i among them, and three
+# stages do not suffice. With four, c and
+# A_42 = 0 were chosen near the smallest sum of squares of the conditions of order 4; alpha solves
+# alpha.(1, c, c^2, k) = (1, 1/2, 1/3,
+# 1), and A_32 and A_43 the two conditions that are left. Stage i reads g at t + c_i h/2
+# (interpolated), which is what weak order 3 asks
 # for g(t).
 _AWR3_C = (Fraction(0), Fraction(5, 12), Fraction(7, 12), Fraction(23, 24))
 _AWR3_K = (0.0, 1.7078251276599331, 1.7078251276599331, -0.6922186552431729)
@@ -190,8 +215,10 @@ AWR3 = register_tableau(
         alpha_hat=(0.22810448619947113, 0, 0.6392885352680182, 0.13260697853251066),
         bw_error=("-5/6", "2/3", "1/6"),
         bk_error=(1, 0, -1),
-        reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is another one)",
-        advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive weights, all stages on their noise levels",
+        reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is another "
+        "one)",
+        advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive "
+        "weights, all stages on their noise levels",
     )
 )
 HEUN = register_tableau(
@@ -205,7 +232,8 @@ HEUN = register_tableau(
         strong_order=1,
         weak_order=2,
         alpha_hat=(1, 0),
-        reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM J. Numer. Anal. 19, 604",
+        reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM J. "
+        "Numer. Anal. 19, 604",
         advice="2 calls, strong 1, weak 2: one Gaussian per step; the simplest second-order law",
     )
 )
@@ -223,8 +251,10 @@ MIDPOINT = register_tableau(
         strong_order=1,
         weak_order=1,
         alpha_hat=(1, 0),
-        reference="Kloeden, Platen 1992: Numerical Solution of Stochastic Differential Equations, Springer",
-        advice="2 calls, strong 1, weak 1 (its midpoint carries half its noise; weak 2 only for linear drift): for comparison",
+        reference="Kloeden, Platen 1992: Numerical Solution of Stochastic Differential Equations, "
+        "Springer",
+        advice="2 calls, strong 1, weak 1 (its midpoint carries half its noise; weak 2 only for "
+        "linear drift): for comparison",
     )
 )
 EULER = register_tableau(
@@ -240,7 +270,8 @@ EULER = register_tableau(
         bk=(0,),
         strong_order=1,
         weak_order=1,
-        reference="Maruyama 1955: Continuous Markov processes and stochastic equations, Rend. Circ. Mat. Palermo 4, 48",
+        reference="Maruyama 1955: Continuous Markov processes and stochastic equations, Rend. Circ. "
+        "Mat. Palermo 4, 48",
         advice="1 call, strong 1 (additive noise), weak 1: Euler-Maruyama, the baseline",
     )
 )

@@ -1,4 +1,7 @@
-"""Tableaus as plain data and as TOML files: which form it is in, what is missing or too much, and the way back."""
+"""Tableaus as plain data and as TOML files.
+
+Which form it is in, what is missing or too much, and the way back.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ def form_of(data: Mapping[str, Any]) -> str:
     """
     if not isinstance(data, Mapping):
         raise ArgumentTypeError(
-            f"a tableau is read from a mapping of field names to values, not from {type(data).__name__}"
+            "a tableau is read from a mapping of field names to values, not from "
+            f"{type(data).__name__}"
         )
     form = "SRA" if "B" in data else "full" if data.keys() & {"bw", "bk", "c1"} else "(W, H)"
     needed, optional = _FORMS[form]
@@ -52,7 +56,8 @@ def form_of(data: Mapping[str, Any]) -> str:
             if names
         ]
         raise TableauError(
-            f"tableau {data.get('name', '?')!r} (read in {form} form) has fields {'; '.join(faults)}. It needs {', '.join(sorted(needed))} "
+            f"tableau {data.get('name', '?')!r} (read in {form} form) has fields "
+            f"{'; '.join(faults)}. It needs {', '.join(sorted(needed))} "
             f"and may have {', '.join(sorted(optional))}"
         )
     return form
@@ -79,7 +84,10 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def to_plain(tableau: StochasticTableau) -> dict[str, Any]:
-    """Field name -> value in the full form: lists, fractions as strings, floats as they are; fields that are None are left out."""
+    """Field name -> value in the full form.
+
+    Lists, fractions as strings, floats as they are; fields that are None are left out.
+    """
     values = {field.name: getattr(tableau, field.name) for field in attrs.fields(type(tableau))}
     return {name: _plain(value) for name, value in values.items() if value is not None}
 

@@ -1,4 +1,7 @@
-"""The registry of tableaus: a name for each, and no name for one whose coefficients do not support what it declares."""
+"""The registry of tableaus.
+
+A name for each, and no name for one whose coefficients do not support what it declares.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +35,20 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
 
 
 def register_tableau(tableau: StochasticTableau, name: str | None = None) -> StochasticTableau:
-    """Check a tableau's order conditions and add it to `TABLEAUS`; `srk.register_tableau` also makes it a solver.
+    """Check a tableau's order conditions and add it to `TABLEAUS`; `srk.register_tableau` also
+    makes it a solver.
 
     Arguments:
-        tableau: the tableau; the orders it declares are what is checked, for g(t) too if it reads g at more than one time.
+        tableau: the tableau; the orders it declares are what is checked, for g(t) too if it reads g
+            at more than one time.
         name: the name to register it under (default: its own).
 
     Returns:
         The tableau as registered (renamed if `name` is given).
 
     Raises:
-        TableauError: its coefficients do not support the orders it declares; each failed condition is named with its residual.
+        TableauError: its coefficients do not support the orders it declares; each failed condition
+            is named with its residual.
         DuplicateNameError: the name is taken.
 
     Examples:
@@ -57,7 +63,8 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
     """
     if not isinstance(tableau, StochasticTableau):
         raise ArgumentTypeError(
-            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict makes one from plain data"
+            f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict "
+            "makes one from plain data"
         )
     if name is not None and name != tableau.name:
         tableau = attrs.evolve(tableau, name=name)
@@ -65,7 +72,8 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
         tableau.name in TABLEAUS
     ):  # a taken name is the simpler fault: say so before the coefficients are looked at
         raise DuplicateNameError(
-            f"a tableau named {tableau.name!r} is registered already ({TABLEAUS[tableau.name]!r}); choose another name: "
+            f"a tableau named {tableau.name!r} is registered already "
+            f"({TABLEAUS[tableau.name]!r}); choose another name: "
             f"register_tableau(tableau, 'my-{tableau.name}')"
         )
     require_order(tableau)

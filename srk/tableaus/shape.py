@@ -1,4 +1,7 @@
-"""What a tableau must look like before its order can be asked: finite entries, shapes that fit, explicit stages."""
+"""What a tableau must look like before its order can be asked.
+
+Finite entries, shapes that fit, explicit stages.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def check_shape(tableau: StochasticTableau) -> None:
     """Refuse, by its place, what no tableau can be made of.
 
     Raises:
-        TableauError: an entry that is not finite or not a fraction, shapes that do not fit each other, an implicit stage.
+        TableauError: an entry that is not finite or not a fraction, shapes that do not fit each
+            other, an implicit stage.
         ArgumentError: the name is empty.
         ArgumentTypeError: an entry that is not a number, a text that is not a string.
     """
@@ -37,7 +41,8 @@ def check_shape(tableau: StochasticTableau) -> None:
         check_entries(getattr(tableau, field), field)
         if getattr(tableau, field) < 0:
             raise TableauError(
-                f"{field} is {getattr(tableau, field):g}: an order is not negative (0: nothing is claimed)"
+                f"{field} is {getattr(tableau, field):g}: an order is not negative (0: "
+                "nothing is claimed)"
             )
     _check_lengths(tableau)
     _check_explicit(tableau)
@@ -51,7 +56,8 @@ def _check_lengths(tableau: StochasticTableau) -> None:
     s, m = len(tableau.alpha), len(tableau.c1)
     if s == 0 or m == 0:
         raise TableauError(
-            f"tableau {tableau.name!r} has {s} stages (len(alpha)) and {m} nodes of g (len(c1)): it needs at least one of each"
+            f"tableau {tableau.name!r} has {s} stages (len(alpha)) and {m} nodes of g "
+            "(len(c1)): it needs at least one of each"
         )
     for field, length, why in (
         ("c", s, "one abscissa per stage"),
@@ -64,14 +70,16 @@ def _check_lengths(tableau: StochasticTableau) -> None:
         value = getattr(tableau, field)
         if value is not None and len(value) != length:
             raise TableauError(
-                f"tableau {tableau.name!r}: {field} has {len(value)} entries, it needs {length} ({why})"
+                f"tableau {tableau.name!r}: {field} has {len(value)} entries, it needs "
+                f"{length} ({why})"
             )
     for field, width in (("A", s), ("w", m), ("k", m)):
         rows = getattr(tableau, field)
         if len(rows) != s or any(len(row) != width for row in rows):
             found = f"{len(rows)} rows of lengths {[len(row) for row in rows]}"
             raise TableauError(
-                f"tableau {tableau.name!r}: {field} has {found}, it needs {s} rows (stages) of {width} entries"
+                f"tableau {tableau.name!r}: {field} has {found}, it needs {s} rows (stages) "
+                f"of {width} entries"
             )
 
 
@@ -80,6 +88,8 @@ def _check_explicit(tableau: StochasticTableau) -> None:
         for j, weight in enumerate(row[i:], start=i):
             if weight != 0:
                 raise TableauError(
-                    f"tableau {tableau.name!r} is implicit: A[{i}][{j}] = {weight} although stage {i} may only use earlier stages; "
-                    "srk runs explicit tableaus, A strictly lower triangular (sort the stages, or check for a transposed A)"
+                    f"tableau {tableau.name!r} is implicit: A[{i}][{j}] = {weight} although "
+                    f"stage {i} may only use earlier stages; "
+                    "srk runs explicit tableaus, A strictly lower triangular (sort the "
+                    "stages, or check for a transposed A)"
                 )

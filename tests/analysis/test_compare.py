@@ -66,7 +66,10 @@ def test_the_plot_shows_curves_floor_and_labels(result: Comparison) -> None:
 def test_a_stopped_comparison_continues(
     result: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stop after three runs; the next call makes the rest, and the result is that of one uninterrupted run."""
+    """Stop after three runs.
+
+    The next call makes the rest, and the result is that of one uninterrupted run.
+    """
     place = tmp_path / "run" / "compare.json"
     module = pytest.importorskip("srk.analysis.compare")
     made = []

@@ -53,7 +53,10 @@ def double(
 
 @pytest.mark.parametrize("name", list(PROCESSES))
 def test_mixtures_in_every_process(name: str) -> None:
-    """Within 1e-3 nats at the default tolerance (measured: 1e-4 at most); starts at alpha = 0 (cosine, flow) need no epsilon."""
+    """Within 1e-3 nats at the default tolerance (measured.
+
+    1e-4 at most); starts at alpha = 0 (cosine, flow) need no epsilon.
+    """
     process = PROCESSES[name]
     x = double(RING, process, 12)
     result = log_likelihood(process, RING.score(process), x, prior=exact_prior(RING, process))
@@ -85,7 +88,10 @@ def test_mixtures_in_one_and_sixteen_dimensions(dimension: int, bound: float) ->
 def test_gaussian_data_under_the_prior_that_sampling_starts_from(
     process: srk.LinearProcess,
 ) -> None:
-    """On N(m, C) the ODE is an affine map, known in closed form: the latent, its density under N(0, sigma_max^2), the determinant."""
+    """On N(m, C) the ODE is an affine map, known in closed form.
+
+    The latent, its density under N(0, sigma_max^2), the determinant.
+    """
     t = 2.0 * process.t_min
     x = double(CORRELATED, process, 5, t)
     result = log_likelihood(
@@ -107,7 +113,10 @@ def test_gaussian_data_under_the_prior_that_sampling_starts_from(
 
 
 def test_the_reference_gaussian_costs_the_fewest_steps_and_is_exact() -> None:
-    """N(0, v) data do not move in the coordinates used: steps only grow, and the result is exact to rounding."""
+    """N(0, v) data do not move in the coordinates used.
+
+    Steps only grow, and the result is exact to rounding.
+    """
     process, target = srk.VP(), srk.targets.Gaussian(0.0, 0.25, event_shape=(2, 3))
     x = double(target, process, 4)
     result = log_likelihood(
@@ -120,7 +129,10 @@ def test_the_reference_gaussian_costs_the_fewest_steps_and_is_exact() -> None:
 
 
 def test_the_density_of_the_model_integrates_to_one() -> None:
-    """Whatever the network says: here a poor score, on a grid in one dimension (trapezoidal rule, spectrally accurate)."""
+    """Whatever the network says.
+
+    Here a poor score, on a grid in one dimension (trapezoidal rule, spectrally accurate).
+    """
     process = srk.VP()
     score = srk.Score(lambda x, t: -1.2 * x + 0.1 * torch.sin(2.0 * x))
     x = torch.linspace(-9.0, 9.0, 1201, dtype=torch.float64)[:, None]
@@ -142,7 +154,10 @@ def test_points_have_a_density_with_noise() -> None:
 
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
 def test_hutchinson_is_unbiased_within_its_standard_error(distribution: Any) -> None:
-    """Student's t with 15 degrees of freedom: mean 0, variance 15/13, over 200 samples with 16 probes each."""
+    """Student's t with 15 degrees of freedom.
+
+    Mean 0, variance 15/13, over 200 samples with 16 probes each.
+    """
     process = srk.VP()
     x = double(CORRELATED, process, 200)
     score = CORRELATED.score(process)
@@ -237,7 +252,11 @@ class Wells(srk.ForwardProcess):
 
 
 def test_a_nonlinear_process_against_the_flow_map_by_scipy() -> None:
-    """1-D: log p_0(x) = log p_1(y(x)) + log dy/dx with y by DOP853 at 1e-12 and dy/dx by central differences."""
+    """1-D.
+
+    Log p_0(x) = log p_1(y(x)) + log dy/dx with y by DOP853 at 1e-12 and dy/dx by central
+    differences.
+    """
 
     def velocity(t: float, x: Any) -> Any:
         return x - x**3 - 0.5 * (0.7 + 0.3 * t) ** 2 * (-np.tanh(2.0 * x) - t * x)
@@ -279,7 +298,10 @@ def noise_prediction(body: torch.nn.Module) -> srk.Noise:
 
 
 def test_a_network_under_no_grad_and_inference_mode() -> None:
-    """Gradients are enabled for the network alone: nothing accumulates, the caller's mode and tensors stay as they are."""
+    """Gradients are enabled for the network alone.
+
+    Nothing accumulates, the caller's mode and tensors stay as they are.
+    """
     body = network()
     x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     plain = log_likelihood(srk.VP(), noise_prediction(body), x, steps=8)
@@ -347,7 +369,10 @@ def test_the_gradient_in_a_parameter_is_that_of_finite_differences() -> None:
 
 
 def test_bits_per_dimension() -> None:
-    """N(0, 1) in 2 dimensions at its mean: log2(sqrt(2 pi)) bits a coordinate; grey levels of 2/256 add 7 bits."""
+    """N(0, 1) in 2 dimensions at its mean.
+
+    Log2(sqrt(2 pi)) bits a coordinate; grey levels of 2/256 add 7 bits.
+    """
     process, target = srk.VP(), srk.targets.Gaussian(0.0, 1.0, event_shape=(2,))
     result = log_likelihood(
         process,
@@ -378,7 +403,10 @@ def test_calls_of_a_guided_prediction_are_counted() -> None:
 
 
 def test_a_prediction_that_autograd_cannot_see_is_refused() -> None:
-    """The trap: D = (x - sigma eps)/alpha is differentiable even where eps is not, with a wrong divergence."""
+    """The trap.
+
+    D = (x - sigma eps)/alpha is differentiable even where eps is not, with a wrong divergence.
+    """
     x = torch.zeros(2, 3)
 
     @torch.no_grad()

@@ -27,7 +27,10 @@ def normals(n: int, d: int, seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (60, 35), (1, 7)])
 def test_w2_in_one_dimension_is_the_optimal_transport_of_all_pairs(n: int, m: int) -> None:
-    """Brute force: repeat both samples to the common multiple of their numbers and pair them in order."""
+    """Brute force.
+
+    Repeat both samples to the common multiple of their numbers and pair them in order.
+    """
     x, y = normals(n, 1, 0), normals(m, 1, 1) * 0.5 + 0.3
     a, b = np.sort(np.repeat(x.numpy().ravel(), m)), np.sort(np.repeat(y.numpy().ravel(), n))
     assert sliced_w2(x, y) == pytest.approx(math.sqrt(np.mean((a - b) ** 2)), rel=1e-12)
@@ -63,7 +66,10 @@ def test_energy_distance_is_scipys_without_its_bias() -> None:
 
 
 def test_mmd_of_two_gaussians_is_the_closed_form() -> None:
-    """Gaussian kernel of width b, N(0, 1) against N(m, 1): E k = b/sqrt(b^2 + 2) exp(-m^2/(2 (b^2 + 2)))."""
+    """Gaussian kernel of width b, N(0, 1) against N(m, 1).
+
+    E k = b/sqrt(b^2 + 2) exp(-m^2/(2 (b^2 + 2))).
+    """
     x, y = normals(4000, 1, 0), normals(4000, 1, 1) + 1.0
     b = float(torch.pdist(y[:2048]).median())
     level = b / math.sqrt(b * b + 2.0)

@@ -1,9 +1,9 @@
-"""The strong and weak order of every registered solver, measured. A solver registered later is measured without a line here.
+"""The strong and weak order of every registered solver, measured. A solver registered later is
+measured without a line here.
 
-Weak orders come from exact Gaussian laws (no sampling, +-0.15). On linear problems a method may be better than it declares, never worse;
-those that are, are listed. Strong orders are medians over paths on a mixture (+-0.25). Methods without noise are measured as solvers of
-their ODE.
-"""
+Weak orders come from exact Gaussian laws (no sampling, +-0.15). On linear problems a method may be
+better than it declares, never worse; those that are, are listed. Strong orders are medians over
+paths on a mixture (+-0.25). Methods without noise are measured as solvers of their ODE."""
 
 from __future__ import annotations
 
@@ -32,16 +32,23 @@ LINEAR = {
 """Weak orders on linear problems that are higher than declared, with the reason."""
 
 MATCHED = ("auto", "srk2m-local")
-"""Their ridge shrinks with the steps up to some 100 of them; there the error (sqrt(KL) 1e-8) stands still for a while before it falls on."""
+"""Their ridge shrinks with the steps up to some 100 of them.
+
+There the error (sqrt(KL) 1e-8) stands still for a while before it falls on.
+"""
 
 SHORT = srk.OU(t_min=0.1, horizon=1.0)
-"""A start at moderate noise, where a mixture is far from Gaussian: the terms of every order count."""
+"""A start at moderate noise, where a mixture is far from Gaussian.
+
+The terms of every order count.
+"""
 
 MIXTURE = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0.3, 0.3])
 
 START = {"deis-3": 2.0, "unipc-3": 3.4}
-"""ODE multistep methods whose first steps are of lower order: that shows on this short problem, and not from pure noise, where the data are
-one Gaussian and the start is exact. unipc-3 is between its start (3) and its formula (4) here."""
+"""ODE multistep methods whose first steps are of lower order: that shows on this short problem, and
+not from pure noise, where the data are one Gaussian and the start is exact. unipc-3 is between its
+start (3) and its formula (4) here."""
 
 
 def registered() -> dict[str, srk.Integrator]:
@@ -123,7 +130,10 @@ def test_an_ode_method_has_its_order_on_a_mixture() -> None:
     ],
 )
 def test_slope_of_the_kl(solver: str, slope: float) -> None:
-    """KL of the output law ~ steps^(-2 weak order): order 1 -> -2, weak order 2 -> -4, srk2s -> -6 on linear problems."""
+    """KL of the output law ~ steps^(-2 weak order).
+
+    Order 1 -> -2, weak order 2 -> -4, srk2s -> -6 on linear problems.
+    """
     assert -2.0 * weak_order(solver, VP, steps=(64, 128, 256)).slope == pytest.approx(
         slope, abs=0.3
     )
@@ -148,7 +158,10 @@ def test_strong_order_repeats_with_its_seed(global_rng_untouched: None) -> None:
 
 
 def test_plans_of_solvers_with_other_options_are_not_mixed_up() -> None:
-    """Planned grids are remembered: the gauge variance, held in a slot of an attrs class, must be part of what is remembered."""
+    """Planned grids are remembered.
+
+    The gauge variance, held in a slot of an attrs class, must be part of what is remembered.
+    """
     values = {
         srk.analysis.gaussian_kl(SRK2M(data_variance=v), VP, steps=12) for v in (0.1, 0.5, 2.0)
     }

@@ -44,7 +44,10 @@ def test_two_intervals_join_as_the_formula_says() -> None:
 
 
 def test_draws_are_unit_normals_jointly() -> None:
-    """W, H and a further coordinate of a joined interval: identity covariance within 5 standard errors of 40,000 paths."""
+    """W, H and a further coordinate of a joined interval.
+
+    Identity covariance within 5 standard errors of 40,000 paths.
+    """
     n = 40_000
     p = path(n)
     draws = torch.stack(

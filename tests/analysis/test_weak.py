@@ -30,7 +30,9 @@ SKEW = srk.targets.GaussianMixture([0.3, 0.7], [-1.2, 0.6], [0.5, 0.3])
     ],
 )
 def test_weak_order_on_a_mixture(solver: str, declared: int, steps: tuple[int, ...]) -> None:
-    """The 95 % interval of the noise meets the declared order +-0.15, and is narrow enough to tell 1 from 2."""
+    """The 95 % interval of the noise meets the declared order +-0.15, and is narrow enough to tell
+    1 from 2.
+    """
     order = weak_order(solver, SHORT, SKEW, steps=steps, paths=8192)
     low, high = order.interval
     assert order.declared == declared
@@ -45,7 +47,10 @@ def test_a_method_of_the_ode_needs_no_path() -> None:
 
 
 def test_means_agree_with_the_exact_law_of_a_gaussian_target() -> None:
-    """The differences of the means of x and x^2 are known there: every error is within four standard errors of its exact value."""
+    """The differences of the means of x and x^2 are known there.
+
+    Every error is within four standard errors of its exact value.
+    """
     mean, variance, steps = 0.7, 0.3, (8, 16)
     target = srk.targets.Gaussian(mean, variance)
     order = weak_order(
@@ -169,7 +174,10 @@ def test_the_mirror_image_keeps_increments_between_nodes_and_turns_areas() -> No
 
 
 def test_the_mirror_image_is_a_brownian_path() -> None:
-    """W and H of two neighbouring intervals between nodes: covariance diag(h, h/12) within five standard errors."""
+    """W and H of two neighbouring intervals between nodes.
+
+    Covariance diag(h, h/12) within five standard errors.
+    """
     n = 40_000
     image = started(n).mirrored([0.0, 2.0], "clock")
     draws = torch.cat(

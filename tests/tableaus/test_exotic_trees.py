@@ -1,11 +1,13 @@
-"""Weak order conditions generated anew, by brute force, from all forests of trees and all pairings of their noise leaves.
+"""Weak order conditions generated anew, by brute force, from all forests of trees and all pairings
+of their noise leaves.
 
-The increment of X is a sum over trees whose nodes are f and whose leaves are noise (a leaf of degree d carries the d-th derivative of g).
-The expectation of a product of increments is, by Wick's theorem, a sum over pairings of the leaves; with several Brownian motions each
-pairing is a condition of its own. Exact side: every node v has a time s_v below its parent's (below 1 for a root) and a pair of leaves
-contributes `int_0^min(s_v, s_v') u^(d + d') du/(d! d'!)`. Method's side: a sum over stages, a pair contributes the covariance of the
-stages' noises. A disconnected forest gives the product of its components, so connected ones suffice.
-"""
+The increment of X is a sum over trees whose nodes are f and whose leaves are noise (a leaf of
+degree d carries the d-th derivative of g). The expectation of a product of increments is, by Wick's
+theorem, a sum over pairings of the leaves; with several Brownian motions each pairing is a
+condition of its own. Exact side: every node v has a time s_v below its parent's (below 1 for a
+root) and a pair of leaves contributes `int_0^min(s_v, s_v') u^(d + d') du/(d! d'!)`. Method's side:
+a sum over stages, a pair contributes the covariance of the stages' noises. A disconnected forest
+gives the product of its components, so connected ones suffice."""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ ROOT = -1  # the parent of a root, and the place of the update's own noise
 
 @attrs.frozen
 class Forest:
-    """Nodes 0..n-1 with their parents, and pairs of noise leaves ((place, degree), (place, degree)); place ROOT is the update's noise."""
+    """Nodes 0..n-1 with their parents, and pairs of noise leaves ((place, degree), (place,
+    degree)); place ROOT is the update's noise.
+    """
 
     parents: tuple[int, ...]
     pairs: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
@@ -64,7 +68,9 @@ class Forest:
         return grown == vertices
 
     def exact(self) -> Fraction:
-        """The expectation in the SDE's own expansion (h = 1), by summing over the orderings of the nodes' times."""
+        """The expectation in the SDE's own expansion (h = 1), by summing over the orderings of the
+        nodes' times.
+        """
         factor, n = Fraction(1), len(self.parents)
         for (_, d), (_, e) in self.pairs:
             factor /= (d + e + 1) * math.factorial(d) * math.factorial(e)
@@ -160,7 +166,9 @@ def test_the_weak_order_reported_is_the_one_the_generated_conditions_give(
 
 @pytest.mark.parametrize("varying_g", [False, True], ids=["constant g", "g(t)"])
 def test_the_listed_conditions_are_exactly_the_generated_ones(varying_g: bool) -> None:
-    """On a random tableau every generated residual is a listed one of the same order, and conversely: none is missing, none is too much."""
+    """On a random tableau every generated residual is a listed one of the same order, and
+    conversely: none is missing, none is too much.
+    """
     draw = np.random.default_rng(0).normal
     s, m = 4, 3
     A = np.tril(draw(size=(s, s)), -1)

@@ -1,9 +1,11 @@
 """The orders that the checker derives from coefficients, measured on SDEs without Monte Carlo.
 
-Strong: on a linear SDE a step is linear in the path, so the mean square of the global error is an exact recursion.
-Weak: the expectation of a polynomial after one step is a finite Gauss-Hermite sum over (W, H), and the exact one is the Taylor series
-`sum h^n L^n phi/n!` of the generator; on the Benes SDE (drift tanh) the law at the end is known in closed form.
-"""
+Strong: on a linear SDE a step is linear in the path, so the mean square of the global error is an
+    exact recursion.
+Weak: the expectation of a polynomial after one step is a finite Gauss-Hermite sum over (W, H), and
+    the exact one is the Taylor series
+`sum h^n L^n phi/n!` of the generator; on the Benes SDE (drift tanh) the law at the end is known in
+closed form."""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def step(
     f: Callable[..., Array],
     g: Callable[[float], Array],
 ) -> Array:
-    """One step as the module docstring of srk.tableaus.base states it; x, W, H are (..., d), g(t) is (d,)."""
+    """One step as the module docstring of srk.tableaus.base states it.
+
+    X, W, H are (..., d), g(t) is (d,).
+    """
     a = t.arrays
     gs = [g(time + c * h) for c in a.c1]
 
@@ -58,11 +63,13 @@ def slopes(errors: list[float]) -> list[float]:
     return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 
-# --- strong order -----------------------------------------------------------------------------------------------------------------------
+# --- strong order
+# ----------------------------------------------------------------------------
 
 
 def linear_error(t: StochasticTableau, steps: int) -> float:
-    """Root mean square error at time 1 for dX = (a X + cos s) ds + g(s) dB, g = 1 + sin 2s, X_0 = 1.
+    """Root mean square error at time 1 for dX = (a X + cos s) ds + g(s) dB, g = 1 + sin 2s, X_0 =
+    1.
 
     (error, X) obeys a linear recursion with Gaussian noise, so its second moments are exact.
     """
@@ -101,10 +108,11 @@ def linear_error(t: StochasticTableau, steps: int) -> float:
 
 
 def quadratic_error(t: StochasticTableau, steps: int) -> float:
-    """Root mean square error of Y at time 1 for dX = dB, dY = X^2 ds, X_0 = 1, from the Gaussian moments of (W, H, int B, int B^2).
+    """Root mean square error of Y at time 1 for dX = dB, dY = X^2 ds, X_0 = 1, from the Gaussian
+    moments of (W, H, int B, int B^2).
 
-    Per step the error is x D + E with D linear and E quadratic in the step's noise; all terms but the means of E are orthogonal.
-    """
+    Per step the error is x D + E with D linear and E quadratic in the step's noise; all terms but
+    the means of E are orthogonal."""
     h = 1.0 / steps
 
     def numeric(x: float, W: float, H: float) -> float:
@@ -128,7 +136,10 @@ def quadratic_error(t: StochasticTableau, steps: int) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_strong_order_of_a_linear_sde_with_time_dependent_noise(name: str) -> None:
-    """At least the declared strong order (exactly 1 for methods of order 1; a linear drift hides the h^(3/2) term of the others)."""
+    """At least the declared strong order (exactly 1 for methods of order 1.
+
+    A linear drift hides the h^(3/2) term of the others).
+    """
     tableau = TABLEAUS[name]
     measured = slopes([linear_error(tableau, n) for n in (16, 32, 64, 128)])[-1]
     assert measured > tableau.strong_order - 0.05
@@ -143,7 +154,8 @@ def test_strong_order_of_a_nonlinear_sde_is_the_declared_one(name: str) -> None:
     assert slopes(errors)[-1] == pytest.approx(tableau.strong_order, abs=0.05)
 
 
-# --- weak order -------------------------------------------------------------------------------------------------------------------------
+# --- weak order
+# ----------------------------------------------------------------------------
 
 START = (1.2, 1.0, -0.3)  # x, y, time
 
@@ -173,7 +185,9 @@ def generator_series(varying: bool) -> tuple[float, ...]:
 
 
 def weak_error(t: StochasticTableau, h: float, varying: bool) -> float:
-    """|E phi(one step) - E phi(X_h)|, two coupled components with their own noises, nonlinear, drift (and g) depending on time."""
+    """|E phi(one step) - E phi(X_h)|, two coupled components with their own noises, nonlinear,
+    drift (and g) depending on time.
+    """
     nodes, weights = hermegauss(9)
     weights = weights / weights.sum()
     W1, H1, W2, H2 = (z.ravel() for z in np.meshgrid(nodes, nodes, nodes, nodes, indexing="ij"))
@@ -203,7 +217,9 @@ def test_weak_order_is_the_declared_one(name: str, varying: bool) -> None:
 
 
 def benes_error(t: StochasticTableau, steps: int) -> float:
-    """|E phi(X_1) - exact| for dX = tanh(X) dt + dB, phi = exp(-(x - 3/2)^2), by backward recursion of E phi on a grid."""
+    """|E phi(X_1) - exact| for dX = tanh(X) dt + dB, phi = exp(-(x - 3/2)^2), by backward recursion
+    of E phi on a grid.
+    """
     start, h = 0.8, 1.0 / steps
     grid = np.linspace(-10.0, 10.0, 401)
     nodes, weights = hermegauss(12)

@@ -1,4 +1,8 @@
-"""Tableaus: what is shipped is sound, what is unsound is refused by the name of the condition, and the two forms are the same thing."""
+"""Tableaus.
+
+What is shipped is sound, what is unsound is refused by the name of the condition, and the two forms
+are the same thing.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,8 @@ def changed(
     return attrs.evolve(t, name="mutant", **{field: rows})
 
 
-# --- what is shipped --------------------------------------------------------------------------------------------------------------------
+# --- what is shipped
+# ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tableau", SHIPPED, ids=lambda t: t.name)
@@ -127,7 +132,10 @@ def test_sea_is_of_strong_order_one_only() -> None:
 
 
 def test_noise_levels() -> None:
-    """SRA1, SRA2, SPaRK and awr3 have every stage on its own noise level; SOSRA's third stage has 3.64 times its noise."""
+    """SRA1, SRA2, SPaRK and awr3 have every stage on its own noise level.
+
+    SOSRA's third stage has 3.64 times its noise.
+    """
     for t in (SRA1, SRA2, SPARK, AWR3, HEUN):
         assert check_tableau(t).noise_levels == pytest.approx([1.0] * t.stages, abs=1e-14)
     assert check_tableau(SOSRA).noise_levels[2] == pytest.approx(3.64, abs=0.005)
@@ -157,12 +165,16 @@ def test_awr3_embeds_a_method_of_weak_order_two() -> None:
     assert check_tableau(attrs.evolve(AWR3, alpha=AWR3.alpha_hat)).strong_order == 1.5
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------------------------
+# --- what is refused
+# ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", ["sra1", "sra2", "sra3"])
 def test_torchsde_tableaus(module: str) -> None:
-    """torchsde 0.2.6 ships SRA1 right, and SRA2 and SRA3 with the sign of beta2 flipped: beta2.c1 = +1."""
+    """torchsde 0.2.6 ships SRA1 right, and SRA2 and SRA3 with the sign of beta2 flipped.
+
+    Beta2.c1 = +1.
+    """
     pytest.importorskip("torchsde")
     try:
         theirs = importlib.import_module(f"torchsde._core.methods.tableaus.{module}")
@@ -273,7 +285,8 @@ def test_inconsistent_error_weights_are_refused() -> None:
         attrs.evolve(SRA1, bw_error=None)
 
 
-# --- the registry -----------------------------------------------------------------------------------------------------------------------
+# --- the registry
+# ----------------------------------------------------------------------------
 
 
 def test_registering_a_name_twice_is_refused() -> None:
@@ -297,7 +310,8 @@ def test_only_tableaus_are_checked(what: Callable[[Any], Any]) -> None:
         what({"name": "x"})
 
 
-# --- the two forms ----------------------------------------------------------------------------------------------------------------------
+# --- the two forms
+# ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tableau", [t for t in SHIPPED if t.is_sra], ids=lambda t: t.name)
@@ -343,7 +357,11 @@ def test_no_sra_form_where_there_is_none(tableau: StochasticTableau) -> None:
 
 
 def test_published_sra1_step_is_reproduced() -> None:
-    """torchsde's formula: H1 = y + 3/4 h f + 3/2 g(t+h) U/h;  y' = y + h[f/3 + 2/3 f1] + g(t+h)(W - U/h) + g(t) U/h, U/h = W/2 + H."""
+    """torchsde's formula.
+
+    H1 = y + 3/4 h f + 3/2 g(t+h) U/h;  y' = y + h[f/3 + 2/3 f1] + g(t+h)(W - U/h) + g(t) U/h, U/h =
+    W/2 + H.
+    """
     assert SRA1.c1 == (1, 0)
     assert SRA1.w[1] == (Fraction(3, 4), 0)
     assert SRA1.k[1] == (Fraction(3, 2), 0)
@@ -384,7 +402,8 @@ def test_a_stage_nobody_uses_costs_nothing() -> None:
     assert MIDPOINT.used_stages == (0, 1)
 
 
-# --- malformed --------------------------------------------------------------------------------------------------------------------------
+# --- malformed
+# ----------------------------------------------------------------------------
 
 GOOD: dict[str, Any] = {
     "name": "t",
@@ -518,7 +537,8 @@ def test_unreadable_file(tmp_path: Path) -> None:
         StochasticTableau.from_toml(tmp_path / "binary.toml")
 
 
-# --- the report -------------------------------------------------------------------------------------------------------------------------
+# --- the report
+# ----------------------------------------------------------------------------
 
 
 def test_report_is_a_table_a_person_can_read() -> None:
