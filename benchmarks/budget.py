@@ -1,7 +1,7 @@
 """The budget grid against the best fixed grid at equal numbers of network calls, on the exact-score
 targets of `quality.py`.
 
-    python benchmarks/budget.py            # about six minutes of one core; resumes where it was stopped
+    python benchmarks/budget.py            # about six minutes of one core; resumes
     python benchmarks/budget.py --report   # only the tables, from the cells that are there
 
 Results go to benchmarks/results/budget.json (one cell per target, solver, grid and NFE) and
@@ -286,8 +286,10 @@ HEADER = """# The budget grid at equal numbers of network calls
 
 Made by `python benchmarks/budget.py` on a 2-core x86-64 cloud machine, CPU.
 
-Below 1 the budget grid is better. Errors as in [quality.md](quality.md): sqrt(KL), exact, for Gaussian targets, sliced W1 above the sampling floor for the
-others, never below the resolution of the samples (a ratio of 1 may be two errors that the samples cannot tell from none). All at eta = 1. The pilot has its
+Below 1 the budget grid is better. Errors as in [quality.md](quality.md): sqrt(KL),
+exact, for Gaussian targets, sliced W1 above the sampling floor for the
+others, never below the resolution of the samples (a ratio of 1 may be two errors that
+the samples cannot tell from none). All at eta = 1. The pilot has its
 default size: 32 steps of `srk2s`, 1024 coordinates in all; its calls are not in NFE.
 
 """

@@ -82,7 +82,9 @@ def constant() -> Iterator[str]:
 
 
 def on_targets() -> Iterator[str]:
-    """Errors on targets with an exact score, as benchmarks/quality.py measures them, log-SNR grid."""
+    """Errors on targets with an exact score, as benchmarks/quality.py measures them, log-SNR
+    grid.
+    """
     solvers: dict[str, srk.Integrator] = {
         f"`srk2m`, matched, local {local:g}": SRK2M(
             data_variance=BOUND, local=local, weights="matched"

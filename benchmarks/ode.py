@@ -36,7 +36,9 @@ SAMPLES, SEED, FINE = 64, 5, 300
 
 
 def on_targets() -> Iterator[tuple[str, dict[str, list[float]]]]:
-    """Errors on targets with an exact score, as benchmarks/quality.py measures them, log-SNR grid."""
+    """Errors on targets with an exact score, as benchmarks/quality.py measures them, log-SNR
+    grid.
+    """
     for name in TARGETS:
         target = quality.targets()[name]
         yield (

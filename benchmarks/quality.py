@@ -1,8 +1,8 @@
 """Error at equal numbers of network calls: every registered solver on every sensible grid, on
 targets whose score is exact.
 
-    python benchmarks/quality.py            # all of it, half an hour on two cores; resumes where it was stopped
-    python benchmarks/quality.py --quick    # a smoke test of a minute: few targets, few solvers; writes nothing
+    python benchmarks/quality.py            # all of it: half an hour on two cores; resumes
+    python benchmarks/quality.py --quick    # a smoke test of a minute; writes nothing
     python benchmarks/quality.py --report   # only the tables, from the cells that are there
 
 Results go to benchmarks/results/quality.json (one cell per target, solver, grid and NFE) and
@@ -87,7 +87,7 @@ EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
 
 # -- targets
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @attrs.frozen
@@ -432,7 +432,7 @@ def targets(quick: bool = False) -> dict[str, Gaussians | Sampled]:
 
 
 # -- what is run
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def stochastic_peers() -> list[str]:
@@ -683,7 +683,7 @@ def _rank(cells: Cells, all_targets: Mapping[str, Gaussians | Sampled], job: Job
 
 
 # -- tables
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 @attrs.frozen
@@ -936,12 +936,8 @@ def report(cells: Cells, names: Sequence[str], nfe: Sequence[int], quick: bool) 
             if isinstance(t, Sampled)
             else ""
         )
-        text += (
-            "### "
-            f"{t.name}{note}\n\n{'sqrt(KL)' if isinstance(t, Gaussians) else 'sliced W1 above the floor'}.{floor}\n\n"
-            + table(head, rows)
-            + "\n"
-        )
+        measure = "sqrt(KL)" if isinstance(t, Gaussians) else "sliced W1 above the floor"
+        text += f"### {t.name}{note}\n\n{measure}.{floor}\n\n" + table(head, rows) + "\n"
     return text
 
 
@@ -1011,18 +1007,26 @@ HEADER = """# Error at equal numbers of network calls
 
 Made by `python benchmarks/quality.py` on a 2-core x86-64 cloud machine, CPU.
 
-Below 1 ours is better. Every stochastic solver that is registered runs at eta = 1 (or the noise of its own) on the grids log-SNR, Karras (rho = 7),
-for VP uniform in t, and `gauge` with the largest variance of the data; the peer of a column is the best of all of them on its best grid for that target.
+Below 1 ours is better. Every stochastic solver that is registered runs at eta = 1 (or
+the noise of its own) on the grids log-SNR, Karras (rho = 7),
+for VP uniform in t, and `gauge` with the largest variance of the data; the peer of a
+column is the best of all of them on its best grid for that target.
 Errors of Gaussian targets are sqrt(KL), exact; the others
-are sliced W1 above the sampling floor, never below the resolution of the samples. On sampled targets all peers are tried with a sixteenth of the samples, and
-the six best cells (ties by the exact laws) are then run with all of them; at NFE 100 only `auto`, `srk2m` and the four leaders of NFE 50 are run.
+are sliced W1 above the sampling floor, never below the resolution of the samples. On
+sampled targets all peers are tried with a sixteenth of the samples, and
+the six best cells (ties by the exact laws) are then run with all of them; at NFE 100
+only `auto`, `srk2m` and the four leaders of NFE 50 are run.
 A mean leaves out the targets on which its solver was not run.
-Score errors are smooth in state and noise level, relative to the posterior deviation. Fashion-MNIST: the solvers of its table alone, up to NFE 20, on two grids.
-The budget grid (`controller="budget"`) comes from a pilot, once per target, whose calls are not in NFE; it is in no row but its own.
+Score errors are smooth in state and noise level, relative to the posterior deviation.
+Fashion-MNIST: the solvers of its table alone, up to NFE 20, on two grids.
+The budget grid (`controller="budget"`) comes from a pilot, once per target, whose calls
+are not in NFE; it is in no row but its own.
 `gddim` is, on these processes, `dpmpp-2m-sde` in its variant "heun".
 
-Not run here: CIFAR-10 (its exact score costs 100 times that of 2000 images of Fashion-MNIST), `restart` (the number of calls
-depends on the grid, so that it cannot be put in a column), and networks: `benchmarks/networks.py` makes `networks.md`.
+Not run here: CIFAR-10 (its exact score costs 100 times that of 2000 images of
+Fashion-MNIST), `restart` (the number of calls
+depends on the grid, so that it cannot be put in a column), and networks:
+`benchmarks/networks.py` makes `networks.md`.
 
 """
 

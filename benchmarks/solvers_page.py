@@ -18,13 +18,19 @@ HEAD = """# All solvers
 
 <!-- written by benchmarks/solvers_page.py from the registry; not to be edited -->
 
-{count} solvers are registered. `srk solvers` prints the same table, [How to choose a solver](choosing.md) the short one.
+{count} solvers are registered. `srk solvers` prints the same table, [How to choose a
+solver](choosing.md) the short one.
 
-- **calls**: network calls a step. `+n` are calls before the first step. The final denoising, where there is one, is one call more.
-- **strong**, **weak**: the order that the solver declares on a linear process at its default `eta`, then the measured one in brackets (`python benchmarks/orders.py`). `-`: none is
-  claimed. A measured order above the declared one holds for the measurement's target alone: strong orders are taken on a mixture along one Brownian path,
+- **calls**: network calls a step. `+n` are calls before the first step. The final
+  denoising, where there is one, is one call more.
+- **strong**, **weak**: the order that the solver declares on a linear process at its
+  default `eta`, then the measured one in brackets (`python benchmarks/orders.py`). `-`:
+  none is
+  claimed. A measured order above the declared one holds for the measurement's target
+  alone: strong orders are taken on a mixture along one Brownian path,
   weak orders from exact laws on Gaussian data.
-- **eta**: the values it takes; 1 is the reverse SDE, 0 the probability-flow ODE. The default is 1, or the value nearest to it.
+- **eta**: the values it takes; 1 is the reverse SDE, 0 the probability-flow ODE. The
+  default is 1, or the value nearest to it.
 - `srk cite NAME` prints the BibTeX of a solver's source ([Citing](citing.md)).
 """
 
@@ -99,10 +105,8 @@ def page() -> str:
     solvers = srk.solvers()
     parts = [HEAD.format(count=len(solvers))]
     for title, text in SECTIONS.items():
-        parts.append(
-            "## "
-            f"{title}\n\n{text}\n\n{table(name for name, solver in solvers.items() if section(solver) == title)}\n"
-        )
+        names = [name for name, solver in solvers.items() if section(solver) == title]
+        parts.append(f"## {title}\n\n{text}\n\n{table(names)}\n")
     return "\n".join(parts)
 
 

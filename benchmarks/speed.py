@@ -77,12 +77,12 @@ def small_unet(channels: int, device: torch.device) -> Callable[[Tensor, Tensor]
 
 
 # -- bare loops
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def rows(solver: str) -> list[list[dict[Column, float]]]:
     plans = planning.plan_grid(VP, srk.solvers()[solver], LogSNR().times(Problem(VP, None, STEPS)))
-    return [[dict(row) for row in (plan.stages[0].row, plan.update, *plan.keep)] for plan in plans]  # type: ignore[misc]  # numbers, for a linear process
+    return [[dict(row) for row in (plan.stages[0].row, plan.update, *plan.keep)] for plan in plans]
 
 
 def bare_ddpm(case: Case) -> Run:
@@ -139,7 +139,7 @@ def bare_srk2m(case: Case) -> Run:
 
 
 # -- srk
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def ours(solver: str, noise: str = "generator", compile: Any = False) -> Maker:
@@ -155,7 +155,7 @@ def ours(solver: str, noise: str = "generator", compile: Any = False) -> Maker:
 
 
 # -- peers
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def need(module: str) -> None:
@@ -315,7 +315,7 @@ CONTESTANTS: dict[str, dict[str, Maker]] = {
 
 
 # -- measuring
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def now(device: torch.device) -> float:
@@ -346,7 +346,9 @@ def turns(runs: dict[str, Run], device: torch.device, seconds: float) -> dict[st
 
 
 class Traffic(TorchDispatchMode):
-    """Counts operators, and the elements that they read and write of tensors as large as the state."""
+    """Counts operators, and the elements that they read and write of tensors as large as the
+    state.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -454,7 +456,9 @@ def slopes(device: str, seconds: float) -> list[str]:
 
 
 def per_call(device: str, seconds: float, shapes: list[tuple[int, ...]]) -> list[str]:
-    """What a step of srk2m takes relative to one of ddpm, both one network call, measured in turns."""
+    """What a step of srk2m takes relative to one of ddpm, both one network call, measured in
+    turns.
+    """
     modes: dict[str, tuple[str, Any]] = {
         "eager": ("generator", False),
         "compile=step": ("generator", "step"),

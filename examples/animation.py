@@ -28,7 +28,9 @@ INK = "#888888"  # legible on white and on black: the background is transparent
 
 
 def letters(word: str, points: int, seed: int = 0) -> srk.targets.GaussianMixture:
-    """A mixture of `points` Gaussians whose means are uniform inside the letters, four units wide."""
+    """A mixture of `points` Gaussians whose means are uniform inside the letters, four units
+    wide.
+    """
     from matplotlib.textpath import TextPath
 
     outline = TextPath((0, 0), word, size=1.0, prop={"weight": "bold"})

@@ -190,7 +190,7 @@ def main() -> None:
                 "denoise_final": False,
                 "dtype": dtype,
             }
-            return distance(srk.solve(PROCESS, score, solver, **options).x, exact)  # type: ignore[arg-type]
+            return distance(srk.solve(PROCESS, score, solver, **options).x, exact)
 
         return value
 

@@ -7,7 +7,9 @@ Computed: KL between the laws of the whole grid path (x_0, ..., x_N) of a solver
     reverse process, which by the chain rule is
 the sum over steps of the expected KL between their transition laws,
 
-    KL = sum_k E KL( solver's x_{k+1} | past  ||  exact x_{k+1} | x_k ),     the expectation over the solver's own paths.
+    KL = sum_k E KL( solver's x_{k+1} | past  ||  exact x_{k+1} | x_k ),
+
+with the expectation over the solver's own trajectories.
 
 A solver whose drift uses the noise of its own step is no adapted change of drift, so Girsanov's
 theorem does not apply to it in continuous time; for DDPM, where it does, the grid KL and Girsanov's
@@ -78,7 +80,7 @@ def step(
 
 
 # --- Gaussian targets, exactly
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def gaussian_path_kl(method: str, steps: int, variance: float) -> float:
@@ -138,7 +140,7 @@ def girsanov_ddpm(steps: int, variance: float) -> float:
 
 
 # --- a two-component mixture in one dimension, by quadrature
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def mixture_path_kl(
@@ -248,7 +250,7 @@ def exact_log_density(plan: StepPlan, x: Tensor, new: Tensor, mean: float, std: 
 
 
 # --- the figure
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def slope(x: tuple[int, ...], y: list[float]) -> float:

@@ -25,8 +25,10 @@ STEPS = (10, 20, 40, 80, 160)
 
 
 def draw(score: object, digits: int, noise: object, steps: int, **options: object) -> Tensor:
-    """Digits of 64 pixels by DDPM, the method whose samples change most with the number of steps."""
-    return srk.solve(PROCESS, score, "ddpm", shape=digits, steps=steps, noise=noise, **options).x  # type: ignore[arg-type]
+    """Digits of 64 pixels by DDPM, the method whose samples change most with the number of
+    steps.
+    """
+    return srk.solve(PROCESS, score, "ddpm", shape=digits, steps=steps, noise=noise, **options).x
 
 
 def same_digits(x: Tensor, y: Tensor) -> str:

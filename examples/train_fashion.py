@@ -1,7 +1,7 @@
 """Train a small U-Net on Fashion-MNIST (or CIFAR-10) with plain PyTorch, then sample from it with
 srk.
 
-    python examples/train_fashion.py                                          # 20 minutes of one CPU core; resumes where it was stopped
+    python examples/train_fashion.py    # 20 minutes of one core; resumes where it was stopped
     python examples/train_fashion.py --data cifar10 --device cuda --width 128 --minutes 120
 
 The network is the preconditioned denoiser of EDM (Karras et al. 2022): it sees u = x0 + sigma eps
@@ -10,7 +10,7 @@ written anew every minute; FOLDER/fashion.pt holds the averaged weights alone, i
 and FOLDER/fashion.png samples drawn with `srk2m`. The weights that the benchmarks use are those of
 examples/weights, which took the command
 
-    python examples/train_fashion.py --minutes 24 --folder examples/weights      # 2880 steps on a busy core
+    python examples/train_fashion.py --minutes 24 --folder examples/weights   # 2880 steps
 """
 
 from __future__ import annotations
@@ -269,7 +269,9 @@ class Training:
 
 
 def write(path: Path, content: Any) -> None:
-    """Save tensors and numbers so that a reader sees the old file or the new one, never half of it."""
+    """Save tensors and numbers so that a reader sees the old file or the new one, never half of
+    it.
+    """
     part = path.with_suffix(".part")
     torch.save(content, part)
     os.replace(part, path)

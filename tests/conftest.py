@@ -42,7 +42,8 @@ def global_rng_untouched() -> Iterator[None]:
     """
 
     def states() -> dict[str, object]:
-        kind, keys, *rest = np.random.get_state()  # noqa: NPY002  # the legacy global state is what is watched
+        # The legacy global state is what is watched.
+        kind, keys, *rest = np.random.get_state()  # noqa: NPY002
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "random": random.getstate(),

@@ -29,7 +29,10 @@ needs_compiler = pytest.mark.skipif(
 
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels' Python text is run as it is: what is tested is the text and who owns which buffer."""
+    """The kernels' Python text is run as it is.
+
+    What is tested is the text and who owns which buffer.
+    """
     monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: self.function(*tensors))
 
 
@@ -57,11 +60,15 @@ def test_every_solver_is_the_same(solver: str, noise: str, interpreted: None) ->
     """All states along the way."""
     eager, fused = both(solver, noise, save="x")
     assert torch.allclose(fused.x, eager.x, rtol=1e-9, atol=1e-9)
-    assert torch.allclose(fused.trajectory.values, eager.trajectory.values, rtol=1e-9, atol=1e-9)  # type: ignore[union-attr]
+    assert torch.allclose(fused.trajectory.values, eager.trajectory.values, rtol=1e-9, atol=1e-9)
 
 
 def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ddpm: one kernel a step, with the state, the network's result and the random bits in, and the state out."""
+    """ddpm.
+
+    One kernel a step, with the state, the network's result and the random bits in, and the state
+    out.
+    """
     calls: list[int] = []
     monkeypatch.setattr(
         compiled.Kernel,
@@ -102,7 +109,10 @@ def started(noise: str, x: Tensor) -> NoiseSource:
 @pytest.mark.parametrize("noise", ["generator", "keyed"])
 @pytest.mark.parametrize("solver", sorted(srk.solvers()))
 def test_steps_joined_are_the_same(solver: str, noise: str, interpreted: None) -> None:
-    """The first stage of a step formed in one kernel with the end of the step before: all states along the way, and again with the same plans."""
+    """The first stage of a step formed in one kernel with the end of the step before.
+
+    All states along the way, and again with the same plans.
+    """
     plans = srk.Sampler(VP, TARGET.score(VP), solver, steps=7).plans()
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -121,7 +131,11 @@ def test_steps_joined_are_the_same(solver: str, noise: str, interpreted: None) -
 
 @pytest.mark.parametrize("noise", ["generator", "keyed"])
 def test_joined_steps_are_one_kernel_each(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """srk2m, whose stage is not the state: one kernel between two network calls instead of two, which touches fewer tensors than the two did."""
+    """srk2m, whose stage is not the state.
+
+    One kernel between two network calls instead of two, which touches fewer tensors than the two
+    did.
+    """
     plans, x = srk.Sampler(VP, srk.Data(lambda x, t: x), "srk2m", steps=7).plans(), torch.ones(5, 2)
     place = tuple(x.shape), x.dtype, x.device
 
@@ -206,7 +220,10 @@ def test_the_loop_needs_a_gpu_and_a_generator() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "sra1"])
 def test_a_captured_loop_draws_the_same_numbers(solver: str) -> None:
-    """A graph replayed with other seeds equals the eager runs with them; a wait for the device inside would have failed the capture."""
+    """A graph replayed with other seeds equals the eager runs with them.
+
+    A wait for the device inside would have failed the capture.
+    """
     weight = (
         torch.randn(2, 2, device="cuda", generator=torch.Generator("cuda").manual_seed(0)) * 0.3
     )

@@ -90,7 +90,7 @@ def test_every_example_is_run_and_shown() -> None:
 
 
 # -- those of this page
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def is_png(path: Path, width: int) -> bool:
@@ -232,7 +232,7 @@ def test_animation(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # -- those of other pages
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def table(out: str, first: str) -> list[float]:

@@ -41,7 +41,7 @@ def normals(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 # -- loaders
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_cifar10_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_without_galaxygrad_the_error_says_what_brings_it(monkeypatch: pytest.Mo
 
 
 # -- the galaxy network
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def random_weights(seed: int = 0) -> list[torch.Tensor]:
@@ -189,7 +189,7 @@ def test_the_galaxy_score_denoises_what_it_draws() -> None:
 
 
 # -- the U-Net
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def squares(n: int = 64) -> torch.Tensor:
@@ -296,7 +296,7 @@ def test_the_committed_weights_draw_garments() -> None:
 
 
 # -- the errors of benchmarks/networks.py
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_the_error_of_the_law_is_unbiased_and_knows_its_standard_error(
@@ -335,7 +335,7 @@ def test_the_error_of_the_path_is_relative_to_the_spread(networks: ModuleType) -
 
 
 # -- the Frechet distance
-# ----------------------------------------------------------------------------
+# ------------------------------------------------------------
 
 
 def test_frechet_is_the_formula_with_matrix_square_roots() -> None:

@@ -46,7 +46,7 @@ def test_the_density_moves_as_the_process_does(well: ModuleType, density: object
     edges = well.GRID + well.WIDTH / 2
     assert kstest(x.numpy(), lambda q: np.interp(q, edges, cumulative)).pvalue > 1e-4
     assert cumulative[-1] == pytest.approx(1.0, abs=1e-10)
-    assert np.abs(density.at(100.0) - process.equilibrium()).sum() < 1e-9  # type: ignore[attr-defined]
+    assert np.abs(density.at(100.0) - process.equilibrium()).sum() < 1e-9
 
 
 def test_the_score_in_equilibrium_is_that_of_the_potential(
@@ -73,7 +73,7 @@ def test_the_reverse_brings_the_data_back(well: ModuleType, density: object) -> 
         seed=0,
         dtype=torch.float64,
     )  # type: ignore[attr-defined]
-    exact = well.quantiles(density.at(process.t_min), (np.arange(n) + 0.5) / n)  # type: ignore[attr-defined]
+    exact = well.quantiles(density.at(process.t_min), (np.arange(n) + 0.5) / n)
     assert np.abs(np.sort(sol.x[:, 0].numpy()) - exact).mean() < 0.02
 
 

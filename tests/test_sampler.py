@@ -1,4 +1,7 @@
-"""The sampler: prepared once, called often; folding, gradients, log-densities, autocast, pieces of a batch."""
+"""The sampler.
+
+Prepared once, called often; folding, gradients, log-densities, autocast, pieces of a batch.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ def test_folding_changes_rounding_only(solver: str) -> None:
     for score in (srk.Noise(noise_network), srk.Velocity(velocity)):
         sol = run(score)
         assert torch.allclose(sol.x, expected.x, rtol=0, atol=1e-9)
-        assert torch.allclose(sol.denoised.values, expected.denoised.values, rtol=0, atol=1e-8)  # type: ignore[union-attr]
+        assert torch.allclose(sol.denoised.values, expected.denoised.values, rtol=0, atol=1e-8)
 
 
 def test_fold_is_substitution() -> None:
@@ -119,7 +122,10 @@ def test_a_denoiser_of_ones_own_is_not_bypassed() -> None:
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m", "srk2s", "dpmpp-2m-sde"])
 @pytest.mark.parametrize("grad", [True, "checkpoint"])
 def test_gradients_flow_and_are_right(solver: str, grad: Any) -> None:
-    """Against central differences, in the parameters and in the initial state; a recomputed step gives the same."""
+    """Against central differences, in the parameters and in the initial state.
+
+    A recomputed step gives the same.
+    """
     network = Affine()
     x0 = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None].requires_grad_()
 
@@ -179,7 +185,10 @@ def test_gradients_need_a_fixed_grid() -> None:
     "solver", ["ddpm", "srk1", "euler-maruyama", "ddim", "dpmpp-2m-sde", "euler-ancestral"]
 )
 def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
-    """Against torch.distributions, with the mean from the same step without its draw; and the sampler's own second reading of a trajectory."""
+    """Against torch.distributions, with the mean from the same step without its draw.
+
+    And the sampler's own second reading of a trajectory.
+    """
     n = srk.integrators.integrator("ddim") if solver == "ddim" else solver
     sampler = srk.Sampler(VP, TARGET.score(VP), n, steps=6, eta=1.0, denoise_final=False)
     sol = sampler((4, 1), seed=0, dtype=torch.float64, save=["x", "log_prob"])
@@ -210,13 +219,16 @@ def test_log_prob_is_the_density_of_the_step(solver: str) -> None:
 
 
 def test_log_prob_has_the_policy_gradient() -> None:
-    """d log p of a fixed trajectory, from the run itself and from a second reading; central differences agree."""
+    """d log p of a fixed trajectory, from the run itself and from a second reading.
+
+    Central differences agree.
+    """
     network = Affine()
     sampler = srk.Sampler(VP, srk.Data(network), "ddpm", steps=5, denoise_final=False)
     sol = sampler((3, 2), seed=0, dtype=torch.float64, save=["x", "log_prob"], grad=True)
     fixed = srk.Sampler(VP, srk.Data(network), "ddpm", steps=5, denoise_final=False)
     with torch.no_grad():
-        trajectory = type(sol.trajectory)(sol.trajectory.times, sol.trajectory.values.detach())  # type: ignore[union-attr, arg-type, misc]
+        trajectory = type(sol.trajectory)(sol.trajectory.times, sol.trajectory.values.detach())
     (second,) = torch.autograd.grad(fixed.log_prob(trajectory).values.sum(), [network.a])
     h = 1e-6
     with torch.no_grad():
@@ -313,7 +325,10 @@ def test_pieces_need_noise_that_belongs_to_the_sample() -> None:
 
 
 def test_remembered_plans_are_nobodys_to_change() -> None:
-    """An exact law with a final denoising step adds a step of its own to the plans; the next run of that grid must not have it."""
+    """An exact law with a final denoising step adds a step of its own to the plans.
+
+    The next run of that grid must not have it.
+    """
     first = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
     again = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
     assert first.nfe == again.nfe == 8

@@ -60,7 +60,9 @@ def test_nfe_is_what_the_network_ran(solver: str, denoise_final: bool) -> None:
 )
 @pytest.mark.parametrize("solver", ["srk2", "srk2m", "ddpm", "sra1"])
 def test_nfe_at_the_ends(process: srk.LinearProcess, solver: str) -> None:
-    """Starts at alpha = 0 and ends at sigma = 0 cost one call where they are not steps of the method; the budget is still spent, not exceeded."""
+    """Starts at alpha = 0 and ends at sigma = 0 cost one call where they are not steps of the
+    method; the budget is still spent, not exceeded.
+    """
     target = srk.targets.Gaussian(0.5, 0.3)
     for nfe in (9, 12):
         sol = srk.solve(process, target.score(process), solver, shape=2000, nfe=nfe, seed=0)
@@ -142,7 +144,10 @@ def test_repr_tells_cost_and_status() -> None:
 
 
 def test_a_network_that_returns_its_input_or_reuses_its_output() -> None:
-    """Aliased results are not corrupted by buffer re-use: the run equals that of a network with fresh results."""
+    """Aliased results are not corrupted by buffer re-use.
+
+    The run equals that of a network with fresh results.
+    """
     static = torch.empty(4, 1, dtype=torch.float64)
 
     def recycled(x: Tensor, t: Tensor) -> Tensor:
@@ -160,7 +165,8 @@ def test_a_network_that_returns_its_input_or_reuses_its_output() -> None:
         assert torch.equal(c, d)
 
 
-# -- failures -----------------------------------------------------------------------------------------------------------
+# -- failures
+# ------------------------------------------------------------
 
 
 def broken(after: int, value: float = math.nan) -> Callable[[Tensor, Tensor], Tensor]:
@@ -237,12 +243,14 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
     ("steps must be a positive int, not 0", ValueError, {"steps": 0}),
     ("nfe must be a positive int, not 2.5", ValueError, {"nfe": 2.5}),
     (
-        "nfe=2 buys no step of srk2s, which needs 2 calls for the first and one for the final denoising",
+        "nfe=2 buys no step of srk2s, which needs 2 calls for the first and one for the "
+        "final denoising",
         ValueError,
         {"nfe": 2},
     ),
     (
-        "must decrease from noise to data, but entry 1 (0.5) is above entry 0 (0.1); reverse the list",
+        "must decrease from noise to data, but entry 1 (0.5) is above entry 0 (0.1); "
+        "reverse the list",
         ValueError,
         {"grid": [0.1, 0.5, 1.0]},
     ),
@@ -290,7 +298,7 @@ def test_bad_input(message: str, kind: type[Exception], arguments: dict[str, obj
     """Every error is an SRKError, also a ValueError or TypeError, and says what is wrong."""
     arguments = {"process": VP, "score": score, "shape": (2, 2), **arguments}
     with pytest.raises(srk.errors.SRKError) as failure:
-        srk.solve(arguments.pop("process"), arguments.pop("score"), **arguments)  # type: ignore[arg-type]
+        srk.solve(arguments.pop("process"), arguments.pop("score"), **arguments)
     assert message in str(failure.value)
     if kind is not srk.errors.UnknownNameError:
         assert isinstance(failure.value, kind)
@@ -332,7 +340,8 @@ def test_seed_with_a_noise_object_is_ambiguous() -> None:
         srk.solve(VP, SCORE, shape=2, noise=srk.noise.GeneratorNoise(1), seed=2)
 
 
-# -- users' own parts ---------------------------------------------------------------------------------------------------
+# -- users' own parts
+# ------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("registries_restored")
@@ -403,7 +412,11 @@ class Drifting(srk.ForwardProcess):
 
 
 def test_nonlinear_process_in_the_raw_frame() -> None:
-    """A process with a drift of its own: every raw-frame solver reverses it, the others say which do. Stationary law p ~ exp(-x^4/2): the reverse process keeps it."""
+    """A process with a drift of its own.
+
+    Every raw-frame solver reverses it, the others say which do. Stationary law p ~ exp(-x^4/2): the
+    reverse process keeps it.
+    """
     process = Drifting()
 
     def score(x: Tensor, t: Tensor) -> Tensor:
@@ -417,7 +430,8 @@ def test_nonlinear_process_in_the_raw_frame() -> None:
     moments = (x**2).mean().item(), (x**4).mean().item()
     for solver in ("euler-maruyama", "sra1"):
         y = srk.solve(process, score, solver, x_init=x, steps=100, seed=1).x
-        # E x^4 = 1/2 exactly (integration by parts); 4 standard errors plus the order-1 bias of the reference itself
+        # E x^4 = 1/2 exactly (integration by parts); 4 standard errors plus the order-1 bias of the
+        # reference itself
         assert (y**4).mean().item() == pytest.approx(0.5, abs=0.03)
         assert (y**2).mean().item() == pytest.approx(moments[0], abs=0.02)
     with pytest.raises(
@@ -431,7 +445,10 @@ def test_nonlinear_process_in_the_raw_frame() -> None:
 
 
 def test_a_prior_of_its_own_shares_no_numbers_with_the_path() -> None:
-    """Without drift and score one step adds sqrt(dt) z to the initial state; the two are independent: |correlation| < 4/sqrt(n)."""
+    """Without drift and score one step adds sqrt(dt) z to the initial state.
+
+    The two are independent: |correlation| < 4/sqrt(n).
+    """
 
     class Free(Drifting):
         name = "free"

@@ -88,7 +88,9 @@ def compare(
     Examples:
         >>> import srk
         >>> vp, target = srk.VP(), srk.targets.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.1, 0.2])
-        >>> result = srk.analysis.compare(["srk2m", "ddpm"], vp, target.score(vp), target, nfe=[8, 16], samples=500, repeats=2)
+        >>> result = srk.analysis.compare(
+        ...     ["srk2m", "ddpm"], vp, target.score(vp), target, nfe=[8, 16], samples=500, repeats=2
+        ... )
         >>> result.cell("srk2m", 8, "sliced-w2").mean < result.cell("ddpm", 8, "sliced-w2").mean
         True
     """

@@ -250,7 +250,11 @@ def gaussian_kl(
     Examples:
         >>> import srk
         >>> vp = srk.VP()
-        >>> srk.analysis.gaussian_kl("srk2m", vp, variance=0.25, steps=24) < srk.analysis.gaussian_kl("ddpm", vp, variance=0.25, steps=24)
+        >>> ours, ddpm = (
+        ...     srk.analysis.gaussian_kl(solver, vp, variance=0.25, steps=24)
+        ...     for solver in ("srk2m", "ddpm")
+        ... )
+        >>> ours < ddpm
         True
     """
     method = integrator(solver)

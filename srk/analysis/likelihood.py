@@ -169,11 +169,13 @@ def log_likelihood(
 
     Examples:
         >>> import torch, srk
-        >>> process, target = srk.VP(), srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.3, 0.2])
+        >>> process = srk.VP()
+        >>> target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.3, 0.2])
         >>> x = torch.linspace(-1.5, 1.0, 6, dtype=torch.float64)[:, None]
         >>> result = srk.log_likelihood(process, target.score(process), x)
         >>> exact = target.log_density(x, process, process.t_min)
-        >>> bool((result.log_prob - exact).abs().max() < 0.01)  # the prior N(0, sigma(t_max)^2) is not quite the law there
+        >>> # the prior N(0, sigma(t_max)^2) is not quite the distribution of x there
+        >>> bool((result.log_prob - exact).abs().max() < 0.01)
         True
     """
     if not isinstance(process, ForwardProcess):

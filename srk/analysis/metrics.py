@@ -45,8 +45,10 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
 
     Examples:
         >>> import torch
-        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        >>> round(sliced_w2(x, x + torch.tensor([3.0, 4.0])), 1)  # 5/sqrt(2): a shift seen along random directions
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
+        >>> shift = torch.tensor([3.0, 4.0])
+        >>> round(sliced_w2(x, x + shift), 1)  # 5/sqrt(2): a shift seen along random directions
         3.5
     """
     x, y = _pair(x, y)
@@ -201,10 +203,12 @@ def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None
 
     Examples:
         >>> import torch
-        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(1000, 2, generator=generator, dtype=torch.float64)
         >>> round(frechet(x, x + torch.tensor([3.0, 4.0])), 6)  # a shift: its squared length
         25.0
-        >>> round(frechet(x, 2 * x, features=lambda x: x - x.mean(0)) / float(x.var(0).sum()), 6)  # twice as wide
+        >>> distance = frechet(x, 2 * x, features=lambda x: x - x.mean(0))  # twice as wide
+        >>> round(distance / float(x.var(0).sum()), 6)
         1.0
     """
     if features is not None:

@@ -137,7 +137,9 @@ def strong_order(
     Examples:
         >>> import srk
         >>> target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
-        >>> order = srk.analysis.strong_order("ddpm", srk.VP(t_min=0.01), target, steps=(16, 32, 64), paths=64)
+        >>> order = srk.analysis.strong_order(
+        ...     "ddpm", srk.VP(t_min=0.01), target, steps=(16, 32, 64), paths=64
+        ... )
         >>> 0.8 < order.slope < 1.2
         True
     """

@@ -3,7 +3,9 @@ smooth, and the Runge-Kutta pair that runs it.
 
 For a linear process and a reference variance $v$ of the data:
 
-    n = sqrt(alpha^2 v + sigma^2)      w = x/n      c = log(sigma/(n + alpha sqrt(v))) = -asinh(sqrt(v) exp(lam))
+    n = sqrt(alpha^2 v + sigma^2)
+    w = x/n
+    c = log(sigma/(n + alpha sqrt(v))) = -asinh(sqrt(v) exp(lam))
     dw/dc = -tanh(c) w - D/sqrt(v)
 
 `w` has unit variance at every level and does not move at all for N(0, v) data; `c` is the half

@@ -118,7 +118,8 @@ def weak_order(
         >>> order = srk.analysis.weak_order("ddpm", srk.VP())
         >>> 0.9 < order.slope < 1.1
         True
-        >>> process, target = srk.OU(t_min=0.1, horizon=1.0), srk.targets.GaussianMixture([0.5, 0.5], [-1.5, 1.0], [0.3, 0.4])
+        >>> process = srk.OU(t_min=0.1, horizon=1.0)
+        >>> target = srk.targets.GaussianMixture([0.5, 0.5], [-1.5, 1.0], [0.3, 0.4])
         >>> order = srk.analysis.weak_order("ddpm", process, target, steps=(8, 16), paths=4096)
         >>> 0.7 < order.slope < 1.3
         True

@@ -163,7 +163,16 @@ class StochasticTableau:
 
         Examples:
             >>> from srk.tableaus import StochasticTableau
-            >>> t = StochasticTableau.from_sra("sea-like", alpha=(1,), A=((0,),), B=((1,),), c=(0,), c1=(0,), beta1=(1,), beta2=(0,))
+            >>> t = StochasticTableau.from_sra(
+            ...     "sea-like",
+            ...     alpha=(1,),
+            ...     A=((0,),),
+            ...     B=((1,),),
+            ...     c=(0,),
+            ...     c1=(0,),
+            ...     beta1=(1,),
+            ...     beta2=(0,),
+            ... )
             >>> t.w, t.k
             (((Fraction(1, 2),),), ((Fraction(1, 1),),))
         """
@@ -217,7 +226,16 @@ class StochasticTableau:
 
         Examples:
             >>> from srk.tableaus import StochasticTableau
-            >>> t = StochasticTableau.from_wh("heun", ("1/2", "1/2"), A=((), (1,)), c=(0, 1), w=(0, 1), k=(0, 0), strong_order=1, weak_order=2)
+            >>> t = StochasticTableau.from_wh(
+            ...     "heun",
+            ...     ("1/2", "1/2"),
+            ...     A=((), (1,)),
+            ...     c=(0, 1),
+            ...     w=(0, 1),
+            ...     k=(0, 0),
+            ...     strong_order=1,
+            ...     weak_order=2,
+            ... )
             >>> t.c1, t.bk, t.uses_levy_area
             ((Fraction(0, 1), Fraction(1, 1)), (Fraction(0, 1), Fraction(0, 1)), False)
         """
@@ -248,7 +266,8 @@ class StochasticTableau:
 
         Examples:
             >>> from srk.tableaus import StochasticTableau
-            >>> StochasticTableau.from_dict({"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}).stages
+            >>> euler = {"name": "e", "alpha": [1], "A": [[0]], "c": [0], "w": [0], "k": [0]}
+            >>> StochasticTableau.from_dict(euler).stages
             1
         """
         forms: dict[str, Callable[..., StochasticTableau]] = {

@@ -177,8 +177,8 @@ SPARK = register_tableau(
         alpha_hat=("1/2", 0, "1/2"),
         bw_error=(_X - 0.5, math.sqrt(3) / 3, _X - 0.5),
         bk_error=(1, 0, -1),
-        reference="Foster 2023: On the convergence of adaptive approximations for SDEs, arXiv "
-        "2311.14201; Definition 1.6",
+        reference="Foster 2023: On the convergence of adaptive approximations for SDEs, "
+        "arXiv 2311.14201; Definition 1.6",
         advice="3 calls, strong 1.5: all stages on their own noise levels and a trapezoidal "
         "embedded error: for adaptive steps",
     )
@@ -215,8 +215,8 @@ AWR3 = register_tableau(
         alpha_hat=(0.22810448619947113, 0, 0.6392885352680182, 0.13260697853251066),
         bw_error=("-5/6", "2/3", "1/6"),
         bk_error=(1, 0, -1),
-        reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is another "
-        "one)",
+        reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is "
+        "another one)",
         advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive "
         "weights, all stages on their noise levels",
     )
@@ -232,8 +232,8 @@ HEUN = register_tableau(
         strong_order=1,
         weak_order=2,
         alpha_hat=(1, 0),
-        reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM J. "
-        "Numer. Anal. 19, 604",
+        reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM "
+        "J. Numer. Anal. 19, 604",
         advice="2 calls, strong 1, weak 2: one Gaussian per step; the simplest second-order law",
     )
 )
@@ -251,8 +251,8 @@ MIDPOINT = register_tableau(
         strong_order=1,
         weak_order=1,
         alpha_hat=(1, 0),
-        reference="Kloeden, Platen 1992: Numerical Solution of Stochastic Differential Equations, "
-        "Springer",
+        reference="Kloeden, Platen 1992: Numerical Solution of Stochastic Differential "
+        "Equations, Springer",
         advice="2 calls, strong 1, weak 1 (its midpoint carries half its noise; weak 2 only for "
         "linear drift): for comparison",
     )
@@ -270,8 +270,8 @@ EULER = register_tableau(
         bk=(0,),
         strong_order=1,
         weak_order=1,
-        reference="Maruyama 1955: Continuous Markov processes and stochastic equations, Rend. Circ. "
-        "Mat. Palermo 4, 48",
+        reference="Maruyama 1955: Continuous Markov processes and stochastic equations, Rend. "
+        "Circ. Mat. Palermo 4, 48",
         advice="1 call, strong 1 (additive noise), weak 1: Euler-Maruyama, the baseline",
     )
 )

@@ -54,7 +54,14 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
     Examples:
         >>> from srk.tableaus import TABLEAUS, StochasticTableau, register_tableau
         >>> ralston = StochasticTableau.from_wh(
-        ...     "ralston", alpha=("1/4", "3/4"), A=((), ("2/3",)), c=(0, "2/3"), w=(0, "2/3"), k=(0, 0), strong_order=1, weak_order=1
+        ...     "ralston",
+        ...     alpha=("1/4", "3/4"),
+        ...     A=((), ("2/3",)),
+        ...     c=(0, "2/3"),
+        ...     w=(0, "2/3"),
+        ...     k=(0, 0),
+        ...     strong_order=1,
+        ...     weak_order=1,
         ... )
         >>> _ = register_tableau(ralston, "my-ralston")
         >>> TABLEAUS["my-ralston"].name

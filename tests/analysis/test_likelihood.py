@@ -1,4 +1,6 @@
-"""Log-densities through the probability-flow ODE against closed forms, brute force and each other."""
+"""Log-densities through the probability-flow ODE against closed forms, brute force and each
+other.
+"""
 
 from __future__ import annotations
 
@@ -449,9 +451,9 @@ def test_failures_of_the_network_and_of_the_tolerance() -> None:
     x = torch.zeros(2, 1, dtype=torch.float64)
     for options in ({}, {"steps": 3}):
         with pytest.raises(ScoreError, match="nan or inf"):
-            log_likelihood(srk.VP(), lambda x, t: x * math.nan, x, **options)  # type: ignore[arg-type]
+            log_likelihood(srk.VP(), lambda x, t: x * math.nan, x, **options)
         with pytest.raises(ScoreError, match="derivative is nan or inf"):
-            log_likelihood(srk.VP(), lambda x, t: -(x * x).sqrt(), x, **options)  # type: ignore[arg-type]
+            log_likelihood(srk.VP(), lambda x, t: -(x * x).sqrt(), x, **options)
     with pytest.raises(SolveError, match="loosen rtol"):
         log_likelihood(srk.VP(), RING.score(srk.VP()), double(RING, srk.VP(), 2), max_nfe=30)
     with pytest.raises(SolveError, match=r"t = 0\.5 after .* finite numbers"):

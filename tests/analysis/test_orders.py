@@ -90,7 +90,7 @@ def test_strong_orders_on_a_mixture() -> None:
         chosen, SHORT, MIXTURE, steps=(40, 80, 160), paths=256, reference_steps=960
     )
     declared = {name: order.declared for name, order in measured.items()}
-    off = [order for name, order in measured.items() if abs(order.slope - declared[name]) > 0.25]  # type: ignore[operator]
+    off = [order for name, order in measured.items() if abs(order.slope - declared[name]) > 0.25]
     assert not off, "\n".join(map(repr, off))
     # The house methods to the tighter tolerance that their docstrings deserve
     for name in ("srk2s", "srk2m", "srk2s strong", "srk2m strong"):

@@ -63,7 +63,9 @@ def test_draws_are_unit_normals_jointly() -> None:
 
 
 def test_coordinates_beyond_w_and_h_are_shared_within_an_interval() -> None:
-    """Two draws of one interval that use Z_1 see the same Z_1, else their joint law would be wrong."""
+    """Two draws of one interval that use Z_1 see the same Z_1, else their joint law would be
+    wrong.
+    """
     p = path()
     r = math.sqrt(0.5)
     a, b = drawn(p, 0.0, 0.5, (r, 0.0, r), 4), drawn(p, 0.0, 0.5, (r, 0.0, -r), 4)

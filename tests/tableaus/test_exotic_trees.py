@@ -112,7 +112,9 @@ class Forest:
 
 @lru_cache
 def forests(max_order: int, varying_g: bool = False) -> tuple[Forest, ...]:
-    """All connected forests up to an order (some appear in several labellings, which does no harm)."""
+    """All connected forests up to an order (some appear in several labellings, which does no
+    harm).
+    """
     found: dict[Any, Forest] = {}
     for n in range(max_order + 1):
         for parents in itertools.product(*(range(ROOT, v) for v in range(n))):
