@@ -135,8 +135,8 @@ def on_targets() -> Iterator[str]:
 
 
 def weights() -> Iterator[str]:
-    """sqrt(KL) on the Gaussian targets by the constants of `srk.integrators.matching`."""
-    base = "srk.integrators.matching."
+    """sqrt(KL) on the Gaussian targets by the constants of `srk.plans.matching`."""
+    base = "srk.plans.matching."
     changes: dict[str, dict[str, Any]] = {
         "three stages": {base + "DEPTH": 3, "srk.integrators.srk.DEPTH": 3},
         "five stages": {base + "DEPTH": 5, "srk.integrators.srk.DEPTH": 5},

@@ -43,8 +43,8 @@ from torch import Tensor
 import srk
 from srk.analysis.metrics import frechet
 from srk.integrators import SRK2M, integrator
-from srk.integrators.base import Step
 from srk.noise import BrownianNoise
+from srk.plans.step import Step
 from srk.processes.base import LinearProcess
 from srk.sampling.planning import plan_grid
 from srk.scores import Prediction

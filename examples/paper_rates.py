@@ -39,7 +39,7 @@ from torch import Tensor
 import srk
 from srk.analysis.plotting import MARKERS, PALETTE, house_style, work_axes
 from srk.integrators import StepPlan
-from srk.integrators.plan import Column, Row
+from srk.plans.plan import Column, Row
 from srk.processes.base import Level
 from srk.sampling.planning import plan_grid
 from srk.steps import LogSNR, Problem

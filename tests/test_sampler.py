@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import srk
-from srk.integrators.plan import Stage, fold
+from srk.plans.plan import Stage, fold
 
 VP = srk.VP()
 TARGET = srk.targets.GaussianMixture(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from srk._engine.executor import Executor, Outcome
-from srk.integrators.base import Step
-from srk.integrators.plan import Slot, StepPlan
 from srk.noise.base import NoiseSource
+from srk.plans.plan import Slot, StepPlan
+from srk.plans.step import Step
 from srk.processes.base import Level
 from srk.processes.phase import statistic
 from srk.steps import Problem, Report, StepController

@@ -13,9 +13,9 @@ from torch.fx import symbolic_trace
 
 from srk._engine.executor import Columns, Executor, Outcome
 from srk.errors import IncompatibleError
-from srk.integrators.plan import STATE, Column, Row, Slot, Stage, StepPlan
 from srk.noise.base import NoiseSource
 from srk.noise.counter import normals
+from srk.plans.plan import STATE, Column, Row, Slot, Stage, StepPlan
 
 UPDATE, ERROR, AHEAD = Column("update"), Column("error"), Column("ahead")
 

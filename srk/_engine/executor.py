@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from srk.integrators.matrix import Coefficient, Matrix
-from srk.integrators.plan import STATE, Column, Row, Stage, StepPlan
 from srk.noise.base import NoiseSource
+from srk.plans.matrix import Coefficient, Matrix
+from srk.plans.plan import STATE, Column, Row, Stage, StepPlan
 
 Evaluate = Callable[[Tensor, Stage], Tensor]
 Columns = tuple[Column, ...]

@@ -17,9 +17,10 @@ from srk._engine.executor import Executor
 from srk._engine.transitions import Draws, log_density
 from srk.errors import ScoreError
 from srk.integrators import Integrator
-from srk.integrators.base import Step, denoising_step
-from srk.integrators.plan import Stage, StepPlan, fold
 from srk.noise import NoiseSource, ReplayNoise
+from srk.plans.exponential import denoising_step
+from srk.plans.plan import Stage, StepPlan, fold
+from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
 from srk.scores import NetworkPrediction, Prediction
 from srk.scores.convert import combine

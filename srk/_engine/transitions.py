@@ -10,8 +10,8 @@ from torch import Tensor
 
 from srk._engine.executor import Executor
 from srk.errors import ArgumentError, IncompatibleError
-from srk.integrators.plan import Slot, Stage, StepPlan
 from srk.noise.base import NoiseSource
+from srk.plans.plan import Slot, Stage, StepPlan
 from srk.processes.base import ForwardProcess
 from srk.scores import Prediction
 from srk.solution import Saved

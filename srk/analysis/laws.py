@@ -16,8 +16,9 @@ import torch
 from srk._engine.executor import Executor
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator, integrator
-from srk.integrators.base import Step, denoising_step
 from srk.noise.basis import BasisNoise
+from srk.plans.exponential import denoising_step
+from srk.plans.step import Step
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.planning import plan_grid

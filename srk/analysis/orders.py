@@ -19,7 +19,7 @@ from srk.analysis.paths import GridPath
 from srk.analysis.plotting import house_style, work_axes
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import SOLVERS, Integrator, TableauSolver, integrator
-from srk.integrators.plan import Stage, StepPlan
+from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import LinearProcess
 from srk.sampling.planning import plan_grid
 from srk.steps import Grid, Problem, as_grid

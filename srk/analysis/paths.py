@@ -18,7 +18,7 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.noise.base import NoiseSource
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot, StepPlan
+    from srk.plans.plan import Slot, StepPlan
 
 SAME = 1e-13
 """Points of a clock this close, relative to their size, are one point: they differ by rounding."""

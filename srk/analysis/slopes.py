@@ -19,7 +19,7 @@ from srk.analysis.paths import GridPath
 from srk.analysis.validation import METHODS, Frame, follow, load_torchsde
 from srk.errors import ArgumentError
 from srk.integrators import Integrator, TableauSolver
-from srk.integrators.plan import StepPlan
+from srk.plans.plan import StepPlan
 from srk.processes import OU, VP
 from srk.processes.base import LinearProcess
 from srk.sampling.planning import plan_grid

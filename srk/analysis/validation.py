@@ -19,7 +19,7 @@ from srk._engine.executor import Executor
 from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError, MissingExtraError
 from srk.integrators import EulerMaruyama, Integrator, TableauSolver
-from srk.integrators.plan import Stage, StepPlan
+from srk.plans.plan import Stage, StepPlan
 from srk.processes import EDM, OU, VE, VP, SubVP, VPCosine
 from srk.processes.base import Level, LinearProcess
 from srk.sampling.planning import plan_grid

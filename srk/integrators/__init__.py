@@ -11,7 +11,7 @@ from srk.errors import ArgumentTypeError, DuplicateNameError
 from srk.integrators.accelerated import AcceleratedDDPM
 from srk.integrators.ancestral import DDIM, DPM2Ancestral, DPMpp2SAncestral, EulerAncestral
 from srk.integrators.auto import Auto
-from srk.integrators.base import Integrator, Step
+from srk.integrators.base import Integrator
 from srk.integrators.ddram import DDRaM
 from srk.integrators.deis import DEIS2, DEIS3
 from srk.integrators.dpm_solver import DPMSolver2, DPMSolver3
@@ -19,19 +19,21 @@ from srk.integrators.dpmpp_sde import DPMppSDE
 from srk.integrators.edm import DPM2, EDMDPM2, EDMEuler, EDMHeun, Heun
 from srk.integrators.er_sde import ERSDE1, ERSDE2, ERSDE3
 from srk.integrators.exponential import DDPM, ETDSRA1
-from srk.integrators.gauge import GaugeClock, GaugeStep
 from srk.integrators.lms import LMS
-from srk.integrators.matrix import Matrix
 from srk.integrators.multistep import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected
 from srk.integrators.ou import WCW
 from srk.integrators.phase import GDDIM, SSCS
-from srk.integrators.plan import Column, Draft, LinearForm, Node, Slot, Stage, StepPlan
 from srk.integrators.raw import EulerMaruyama
 from srk.integrators.sa import SASolver
 from srk.integrators.seeds import SEEDS2, SEEDS3
 from srk.integrators.srk import SRK1, SRK2M, SRK2S, SRK2MLocal
 from srk.integrators.tableau import TableauSolver
 from srk.integrators.unipc import UniPC2, UniPC3
+from srk.plans.form import LinearForm
+from srk.plans.gauge import GaugeClock, GaugeStep
+from srk.plans.matrix import Matrix
+from srk.plans.plan import Column, Slot, Stage, StepPlan
+from srk.plans.step import Draft, Node, Step
 from srk.registry import Registry
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.tableaus import register_tableau as _register_tableau

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.lagrange import exponential_weights
-from srk.integrators.plan import ZERO, LinearForm, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import ZERO, LinearForm
+from srk.plans.gauge import GaugeStep
+from srk.plans.lagrange import exponential_weights
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(slots=True)

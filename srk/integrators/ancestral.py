@@ -1,13 +1,4 @@
-r"""Ancestral methods: a step of the ODE to a level below the end of the step, and noise back up to it.
-
-With h the step in the half log-SNR, u = x/alpha, r = sigma/alpha, the noise that is added and the level that the ODE goes down to are
-
-    r_up = eta r' sqrt(1 - e^{-2h})  (at most r')        r_down = sqrt(r'^2 - r_up^2)        H = log(r/r_down) >= h
-
-This is DDIM's eta: r_up is eta times the standard deviation of the DDPM posterior. It is srk's eta at 0 and 1 and in the limit of short
-steps; at other values the step of `ddpm` has r_down = r' e^{-eta^2 h}, which solves du = (1 + eta^2)(D - u) dlam + eta sqrt2 r dW exactly
-with D frozen.
-"""
+"""Ancestral methods: a step of the ODE to a level below the end of the step, and noise back up to it."""
 
 from __future__ import annotations
 
@@ -15,29 +6,11 @@ import math
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.plan import Draft, LinearForm, StepPlan
-
-
-def ancestral_step(h: float, eta: float) -> tuple[float, float]:
-    """(H, r_up/r') of an ancestral step of length h in the half log-SNR; H = inf where the noise that is added is all of it.
-
-    Examples:
-        >>> from srk.integrators.ancestral import ancestral_step
-        >>> H, up = ancestral_step(0.5, 1.0)
-        >>> round(H, 12), round(up**2 + 2.718281828459045**-1.0, 12)  # eta = 1: H = 2h, r_up^2 = r'^2 (1 - e^{-2h})
-        (1.0, 1.0)
-    """
-    kept = eta**2 * math.expm1(-2.0 * h)  # -(r_up/r')^2
-    if kept <= -1.0:
-        return math.inf, 1.0
-    return h - 0.5 * math.log1p(kept), math.sqrt(-kept)
-
-
-def ancestral_noise(board: Draft, gauge: GaugeStep, up: float) -> LinearForm:
-    """The noise of the step in units of x, from the draw that `ddpm` makes too (slot and clock)."""
-    return board.normal(*gauge.interval) * (gauge.stop.sigma * up)
+from srk.integrators.base import Integrator
+from srk.plans.ancestral import ancestral_noise, ancestral_step
+from srk.plans.gauge import GaugeStep
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

@@ -6,14 +6,15 @@ import math
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
+from srk.integrators.base import Integrator
 from srk.integrators.deis import DEIS3
-from srk.integrators.gauge import check_variance
 from srk.integrators.multistep import DPMpp2MSDE
-from srk.integrators.plan import StepPlan
 from srk.integrators.raw import EulerMaruyama
 from srk.integrators.srk import SRK2M, check_slope
 from srk.integrators.unipc import UniPC3
+from srk.plans.gauge import check_variance
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
 from srk.processes.phase import statistic
 

@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import attrs
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.integrators.plan import Draft, StepPlan
-from srk.processes.base import ForwardProcess, Level, LinearProcess
+from srk.plans.exponential import denoising_step, exponential_step
+from srk.plans.phase import lift
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
+from srk.processes.base import ForwardProcess
 from srk.processes.phase import PhaseProcess, statistic
-
-
-@attrs.frozen(slots=True)
-class Step:
-    """All that a planner may know: the two ends of a step, the process, eta, and what earlier steps kept.
-
-    Arguments:
-        process: the forward process.
-        start, stop: noise levels at both ends (start is noisier). For a process that is not linear only `t` is meaningful.
-        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
-        index: number of the step, from 0.
-        memory: the notes of the rows that the step before kept, in order; empty on the first step.
-        steps: how many steps the run has; None where a controller decides as it goes.
-        error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out otherwise.
-    """
-
-    process: Any
-    start: Level
-    stop: Level
-    eta: float = 1.0
-    index: int = 0
-    memory: tuple[Any, ...] = ()
-    steps: int | None = None
-    error: bool = False
-
-    @property
-    def h(self) -> float:
-        """The step in half log-SNR, positive; inf where the step starts at alpha = 0."""
-        return self.stop.lam - self.start.lam
-
-    @property
-    def linear(self) -> bool:
-        """Whether the process is linear, so that the denoiser exists."""
-        return isinstance(self.process, LinearProcess)
-
-    def draft(self, clock: str = "") -> Draft:
-        """A drafting board for this step; `clock` names the clock of the draws."""
-        return Draft(self, clock)
 
 
 class Integrator(ABC):
@@ -98,8 +63,6 @@ class Integrator(ABC):
         if isinstance(step.process, PhaseProcess) and (
             step.stop.sigma == 0.0 or (self.linear_only and not self.phase)
         ):
-            from srk.integrators.phase import lift
-
             return lift(step, self.plan_step(attrs.evolve(step, process=step.process.statistic)))
         if step.linear:
             if step.stop.sigma == 0.0 and not (self.noise_free and step.start.alpha > 0.0):
@@ -155,20 +118,3 @@ class Integrator(ABC):
                 f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 + sigma eps), but {process!r} is not a LinearProcess; "
                 "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"
             )
-
-
-def exponential_step(step: Step) -> StepPlan:
-    """One exponential Euler step with the denoiser frozen (DDPM at eta = 1, DDIM at eta = 0); any noise level, alpha = 0 included."""
-    from srk.integrators.gauge import exponential_coefficients  # a limit that both rooms share
-
-    board = step.draft(clock=f"gauge(0,{step.eta:g})")
-    node = board.evaluate(board.state, step.start)
-    cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
-    return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
-
-
-def denoising_step(step: Step) -> StepPlan:
-    """The step to sigma = 0: the new state is the denoiser at the start, in the scale of the data."""
-    board = step.draft()
-    node = board.evaluate(board.state, step.start)
-    return board.finish(node.value * step.stop.alpha)

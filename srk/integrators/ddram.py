@@ -9,26 +9,14 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentTypeError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.phi import psi
-from srk.integrators.plan import LinearForm, Node, StepPlan
-from srk.integrators.seeds import noise_path
+from srk.integrators.base import Integrator
+from srk.plans.carried_noise import noise_path
+from srk.plans.gauge import GaugeStep
+from srk.plans.ou import ou_step, preserving_score
+from srk.plans.phi import psi
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 from srk.processes.base import Level
-
-
-def ou_step(start: Level, stop: Level) -> float:
-    """The step in Ornstein-Uhlenbeck time, (1/2) log((1 + r^2)/(1 + r'^2)), without cancellation."""
-    return 0.5 * math.log1p(
-        stop.sigma**2 * math.expm1(2.0 * (stop.lam - start.lam)) / (stop.alpha**2 + stop.sigma**2)
-    )
-
-
-def preserving_score(node: Node, level: Level) -> LinearForm:
-    """The score of Y = x/sqrt(alpha^2 + sigma^2) from an evaluation at `level`."""
-    return (node.value * level.alpha - node.x) * (
-        math.hypot(level.alpha, level.sigma) / level.sigma**2
-    )
 
 
 def _seed(value: Any) -> int | None:

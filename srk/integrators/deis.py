@@ -6,9 +6,11 @@ from typing import ClassVar
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.lagrange import exponential_weights
-from srk.integrators.plan import ZERO, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import ZERO
+from srk.plans.lagrange import exponential_weights
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

@@ -10,9 +10,11 @@ import math
 import attrs
 
 from srk.errors import ArgumentError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.phi import psi
-from srk.integrators.plan import Draft, LinearForm, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import LinearForm
+from srk.plans.phi import psi
+from srk.plans.plan import StepPlan
+from srk.plans.step import Draft, Step
 from srk.processes.base import Level
 
 

@@ -6,9 +6,10 @@ import math
 
 import attrs
 
-from srk.integrators.ancestral import ancestral_step
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.ancestral import ancestral_step
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

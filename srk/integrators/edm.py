@@ -15,8 +15,10 @@ import math
 import attrs
 
 from srk.errors import IncompatibleError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import Draft, LinearForm, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import LinearForm
+from srk.plans.plan import StepPlan
+from srk.plans.step import Draft, Step
 from srk.processes.base import Level, LinearProcess
 from srk.processes.edm import EDM
 

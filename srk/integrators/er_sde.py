@@ -10,8 +10,9 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _POINTS, _MASSES = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS

@@ -8,10 +8,12 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from srk.integrators.base import Integrator, Step, exponential_step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.ou import ou_time
-from srk.integrators.plan import StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.exponential import exponential_step
+from srk.plans.gauge import GaugeStep
+from srk.plans.ou import ou_time
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import ZERO, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import ZERO
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

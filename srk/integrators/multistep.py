@@ -13,10 +13,12 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.phi import psi
-from srk.integrators.plan import ZERO, Draft, LinearForm, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import ZERO, LinearForm
+from srk.plans.gauge import GaugeStep
+from srk.plans.phi import psi
+from srk.plans.plan import StepPlan
+from srk.plans.step import Draft, Step
 
 
 class _Multistep(Integrator):

@@ -1,4 +1,4 @@
-"""The seed paper's step, reconstructed, and the Ornstein-Uhlenbeck clock it lives on."""
+"""The seed paper's step, reconstructed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import StepPlan
-from srk.processes.base import Level
-
-
-def ou_time(level: Level) -> float:
-    """The Ornstein-Uhlenbeck time of a noise level: t with alpha = e^-t after scaling to alpha^2 + sigma^2 = 1; (1/2) log(1 + r^2)."""
-    if level.lam < -300.0:
-        return -level.lam
-    return 0.5 * math.log1p(math.exp(-2.0 * level.lam))
+from srk.integrators.base import Integrator
+from srk.plans.ou import ou_time
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 def _kappa(value: object) -> object:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import attrs
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ import attrs
 
 from srk.errors import ArgumentError
 from srk.integrators.adams import ExponentialAdams
-from srk.integrators.base import Step
+from srk.plans.step import Step
 
 Tau = Callable[[float], float] | tuple[float, float] | None
 

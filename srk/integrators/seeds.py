@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import attrs
 
 from srk.errors import ArgumentError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.phi import psi
-from srk.integrators.plan import ZERO, Draft, LinearForm, StepPlan
-from srk.processes.base import Level
-
-
-def noise_path(board: Draft, step: Step) -> Callable[[Level], LinearForm]:
-    """The noise of the reverse SDE in u = x/alpha, carried from the start of `step` to levels asked for in order.
-
-    Each call draws the noise of the sub-interval since the level before, and decays what came earlier: the exact joint law.
-    """
-    eta = step.eta
-    rate = 1.0 + eta**2
-    place, noise = step.start, ZERO
-
-    def at(level: Level) -> LinearForm:
-        nonlocal place, noise
-        if eta > 0.0:
-            h = level.lam - place.lam
-            fresh = board.normal(*GaugeStep(place, level, 0.0, eta).interval)
-            noise = noise * math.exp(-rate * h) + fresh * (
-                level.r * math.sqrt(-math.expm1(-2.0 * eta**2 * h))
-            )
-        place = level
-        return noise
-
-    return at
+from srk.integrators.base import Integrator
+from srk.plans.carried_noise import noise_path
+from srk.plans.form import LinearForm
+from srk.plans.gauge import GaugeStep
+from srk.plans.phi import psi
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
 @attrs.frozen(kw_only=True)

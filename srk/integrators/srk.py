@@ -10,10 +10,13 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentError
-from srk.integrators.base import Integrator, Step, exponential_step
-from srk.integrators.gauge import GaugeStep, check_variance, exponential_coefficients, remainder
-from srk.integrators.matching import DEPTH, GaussianStep, Moments
-from srk.integrators.plan import ZERO, Draft, LinearForm, Node, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.exponential import exponential_coefficients, exponential_step
+from srk.plans.form import ZERO, LinearForm
+from srk.plans.gauge import GaugeStep, check_variance, remainder
+from srk.plans.matching import DEPTH, GaussianStep, Moments
+from srk.plans.plan import StepPlan
+from srk.plans.step import Draft, Node, Step
 from srk.processes.base import Level
 
 #: Default variance of the Gaussian reference. Measured, see docs (How to choose a solver): for data scaled to [-1, 1] values between
@@ -233,7 +236,7 @@ class SRK2M(_GaugeNode):
         first: prediction on the first step: "mean" takes `data_mean` (no call), "evaluate" makes one more network call.
         data_mean: mean of the Gaussian reference, used by the first step only.
         weights: "beta" (the rule above); "matched" (eta = 1: four stages, weights near that rule under which the law of the state is as exact as it can be on
-            Gaussian data of every variance, see `srk.integrators.matching`; the choice with `local`, and from 10 calls on without it); or "q1" (three
+            Gaussian data of every variance, see `srk.plans.matching`; the choice with `local`, and from 10 calls on without it); or "q1" (three
             stages, fixed weights; uniform steps).
     """
 

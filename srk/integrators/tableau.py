@@ -8,9 +8,11 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentTypeError, IncompatibleError
-from srk.integrators.base import Integrator, Step
-from srk.integrators.gauge import GaugeClock
-from srk.integrators.plan import ZERO, Draft, LinearForm, StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.form import ZERO, LinearForm
+from srk.plans.gauge import GaugeClock
+from srk.plans.plan import StepPlan
+from srk.plans.step import Draft, Step
 from srk.processes.base import ForwardProcess
 from srk.tableaus import TABLEAUS, StochasticTableau
 

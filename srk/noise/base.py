@@ -11,7 +11,7 @@ import torch
 from srk.errors import IncompatibleError
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot, StepPlan
+    from srk.plans.plan import Slot, StepPlan
 
 
 class NoiseSource(ABC):

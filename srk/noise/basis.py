@@ -11,7 +11,7 @@ from srk.errors import ArgumentError
 from srk.noise.base import NoiseSource
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot
+    from srk.plans.plan import Slot
 
 
 class BasisNoise(NoiseSource):

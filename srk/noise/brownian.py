@@ -37,7 +37,7 @@ from srk.noise.base import NoiseSource
 from srk.noise.counter import SampleNormals
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot, StepPlan
+    from srk.plans.plan import Slot, StepPlan
 
 _SQRT3 = math.sqrt(3.0)
 #: Octaves below 2^_SMALLEST are one interval [0, 2^_SMALLEST], so that a step from 0 does not meet infinitely many.

@@ -12,7 +12,7 @@ from srk.errors import ArgumentTypeError
 from srk.noise.base import NoiseSource
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot
+    from srk.plans.plan import Slot
 
 
 class GeneratorNoise(NoiseSource):

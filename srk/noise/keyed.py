@@ -11,7 +11,7 @@ from srk.noise.base import NoiseSource
 from srk.noise.counter import SampleNormals
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot
+    from srk.plans.plan import Slot
 
 
 class KeyedNoise(NoiseSource):

@@ -12,7 +12,7 @@ from srk.noise.base import NoiseSource
 from srk.noise.generator import GeneratorNoise
 
 if TYPE_CHECKING:
-    from srk.integrators.plan import Slot
+    from srk.plans.plan import Slot
 
 
 class CallableNoise(NoiseSource):

@@ -8,8 +8,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from srk.integrators.base import Integrator, Step
-from srk.integrators.plan import StepPlan
+from srk.integrators.base import Integrator
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
 from srk.steps import Grid, Problem
 

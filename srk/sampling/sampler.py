@@ -16,8 +16,8 @@ from srk._engine.run import NotFinite, Run, StepInfo
 from srk._engine.transitions import check_gaussian, transition_log_prob
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
-from srk.integrators.plan import StepPlan
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
+from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.phase import PhaseProcess, mix, statistic
 from srk.sampling.planning import grid_times, plan_grid, validate

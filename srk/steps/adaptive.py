@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.integrators.base import Step
+from srk.plans.step import Step
 from srk.processes.phase import PhaseProcess, statistic
 from srk.steps.base import Decision, Problem, Range, Report, StepController
 

@@ -185,8 +185,9 @@ def test_eta_zero_equals_solve_or_is_refused(solver: str) -> None:
 
 def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
     """A pipeline calls the network at the state that it drew. Where a solver would draw first, its first step is exponential Euler; all else is the solver's."""
-    from srk.integrators.base import Step, exponential_step
-    from srk.integrators.plan import STATE
+    from srk.plans.exponential import exponential_step
+    from srk.plans.plan import STATE
+    from srk.plans.step import Step
     from srk.sampling.planning import plan_grid
 
     process, times = srk.EDM(), [80.0, 10.0, 1.0, 0.1]

@@ -11,7 +11,7 @@ import srk
 from srk.analysis import gaussian_kl
 from srk.errors import IncompatibleError
 from srk.integrators import Column
-from srk.integrators.ancestral import ancestral_step
+from srk.plans.ancestral import ancestral_step
 from srk.sampling.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)

@@ -9,8 +9,8 @@ import torch
 import srk
 from srk.analysis import gaussian_kl, gaussian_law
 from srk.integrators import SRK2M, Auto
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.matching import FAMILY, GaussianStep, Moments
+from srk.plans.gauge import GaugeStep
+from srk.plans.matching import FAMILY, GaussianStep, Moments
 from srk.sampling.planning import plan_grid
 
 EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)

@@ -7,8 +7,8 @@ import math
 import mpmath
 import pytest
 
-from srk.integrators.lagrange import exponential_weights
-from srk.integrators.phi import psi
+from srk.plans.lagrange import exponential_weights
+from srk.plans.phi import psi
 
 
 def reference(places: list[float], length: float, rate: float) -> list[float]:

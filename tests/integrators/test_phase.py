@@ -15,9 +15,10 @@ import srk
 from srk._engine.executor import Executor, add_mixed
 from srk.analysis import gaussian_law
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
-from srk.integrators.phase import conditional_flow, factor
-from srk.integrators.plan import STATE, Column, row_of
 from srk.noise.basis import BasisNoise
+from srk.plans.form import row_of
+from srk.plans.phase import conditional_flow, factor
+from srk.plans.plan import STATE, Column
 from srk.sampling.planning import plan_grid
 
 pytestmark = pytest.mark.filterwarnings("error")

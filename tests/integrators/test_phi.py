@@ -5,7 +5,7 @@ from __future__ import annotations
 import mpmath
 import pytest
 
-from srk.integrators.phi import psi
+from srk.plans.phi import psi
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import srk
 from srk._engine.executor import Executor
 from srk.integrators import Column, LinearForm, Slot, Stage, Step, StepPlan
-from srk.integrators.plan import Row
 from srk.noise import NoiseSource
+from srk.plans.plan import Row
 from srk.processes.base import Level
 
 LEVEL = Level(0.5, 1.0, 1.0, 0.0)

@@ -46,8 +46,8 @@ from srk.integrators import (
     UniPC2,
     UniPC3,
 )
-from srk.integrators.phi import psi
 from srk.noise import ReplayNoise
+from srk.plans.phi import psi
 from srk.processes import Level, VPDiscrete
 
 pytestmark = [

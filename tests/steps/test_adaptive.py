@@ -15,10 +15,10 @@ from scipy import stats
 from torch import Tensor
 
 import srk
-from srk.integrators.base import Step
-from srk.integrators.plan import Slot
 from srk.integrators.srk import SRK2S
 from srk.noise import BrownianNoise, GeneratorNoise
+from srk.plans.plan import Slot
+from srk.plans.step import Step
 from srk.steps import Adaptive, Decision, Problem, Report, StepController
 
 VP = srk.VP()

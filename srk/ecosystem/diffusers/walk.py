@@ -13,9 +13,9 @@ from torch import Tensor
 
 from srk._engine.executor import Executor, Outcome
 from srk.integrators import Integrator, Step
-from srk.integrators.base import denoising_step, exponential_step
-from srk.integrators.plan import STATE, Stage, StepPlan, fold
 from srk.noise import NoiseSource
+from srk.plans.exponential import denoising_step, exponential_step
+from srk.plans.plan import STATE, Stage, StepPlan, fold
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.sampling.planning import plan_grid
 from srk.scores import NetworkPrediction

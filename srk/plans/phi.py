@@ -12,7 +12,7 @@ def psi(k: int, x: float) -> float:
     serves the noise form: e^h - 1 = -psi_0(-h).
 
     Examples:
-        >>> from srk.integrators.phi import psi
+        >>> from srk.plans.phi import psi
         >>> abs(psi(1, 1e-9) / 0.5e-9 - 1) < 1e-9
         True
     """

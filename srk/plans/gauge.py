@@ -19,7 +19,7 @@ import math
 import attrs
 
 from srk.errors import ArgumentError
-from srk.integrators.plan import LinearForm
+from srk.plans.form import LinearForm
 from srk.processes.base import Level, LinearProcess
 
 
@@ -130,19 +130,6 @@ def _clock(level: Level, v: float, eta: float) -> float:
     if e == 0.0:
         return -math.inf if level.alpha == 0.0 else 2.0 * math.log(level.alpha) - math.log(n)
     return float((level.alpha**2 / n) ** e / e)
-
-
-def exponential_coefficients(
-    start: Level, stop: Level, v: float, eta: float
-) -> tuple[float, float, float, tuple[float, float]]:
-    """One step with R frozen, x' = cx x + cd D + cz z: returns (cx, cd, cz, interval of the draw on the clock)."""
-    step = GaugeStep(start, stop, v, eta)
-    from srk.integrators.plan import STATE, Column
-
-    denoised = Column("E")
-    x, d = LinearForm({STATE: 1.0}), LinearForm({denoised: 1.0})
-    form = step.carry(x, remainder(start, v, x, d), stop)
-    return form.number(STATE), form.number(denoised), step.noise_std(stop), step.interval
 
 
 def _any_variance(value: float) -> float:

@@ -1,199 +1,56 @@
-"""A step as a table of numbers: the plan, and the drafting board on which an integrator writes it.
-
-Every explicit solver of this field is linear in the state, the network evaluations and the Gaussian draws. A `StepPlan` is
-that linear map for one step: rows of coefficients over columns
-
-    x      the state at the start of the step
-    m[i]   what earlier steps kept
-    X[i]   the input of this step's i-th evaluation
-    E[i]   the result of this step's i-th evaluation (denoiser, or reverse drift)
-    z[i]   unit Gaussian draws
-
-A `LinearForm` is a row under construction; it adds and scales, so that a planner reads like the formula in its docstring.
-"""
+"""What a planner sees of a step, and the drafting board on which it writes the plan."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any
 
 import attrs
 import numpy as np
 
-from srk.integrators.matrix import Coefficient, Matrix, compose
-from srk.processes.base import Level
+from srk.plans.form import ZERO, LinearForm, row_of
+from srk.plans.plan import STATE, Column, Kind, Slot, Stage, StepPlan
+from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 
-if TYPE_CHECKING:
-    from srk.integrators.base import Step
-
-Kind = Literal["denoiser", "drift"]
-
-
-class Column(NamedTuple):
-    """A quantity that rows refer to: `kind` is one of x, m, X, E, z."""
-
-    kind: str
-    number: int = 0
-
-
-Row = tuple[tuple[Column, Coefficient], ...]
-
-STATE = Column("x")
-
-_MATRICES = (Matrix, np.ndarray)
-
-
-class LinearForm:
-    """A linear combination of columns; immutable, supports +, - and scaling by numbers (for phase-space states also by k x k arrays, from the left)."""
-
-    __slots__ = ("terms",)
-
-    def __init__(self, terms: dict[Column, Coefficient]) -> None:
-        self.terms = terms
-
-    def __add__(self, other: LinearForm | Literal[0]) -> LinearForm:  # 0: so that sum() works
-        if isinstance(other, LinearForm):
-            terms = dict(self.terms)
-            for column, value in other.terms.items():
-                terms[column] = terms.get(column, 0.0) + value
-            return LinearForm(terms)
-        return self
-
-    __radd__ = __add__
-
-    def __mul__(self, scale: float | Matrix | np.ndarray) -> LinearForm:
-        if isinstance(scale, _MATRICES):
-            return LinearForm(
-                {column: compose(scale, value) for column, value in self.terms.items()}
-            )
-        # A zero coefficient removes the term, so that an infinite factor elsewhere cannot make 0 * inf of it.
-        return LinearForm(
-            {column: value * scale for column, value in self.terms.items()} if scale != 0 else {}
-        )
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, scale: float) -> LinearForm:
-        return self * (1.0 / scale)
-
-    def __neg__(self) -> LinearForm:
-        return self * -1.0
-
-    def __sub__(self, other: LinearForm) -> LinearForm:
-        return self + other * -1.0
-
-    def number(self, column: Column) -> float:
-        """The coefficient of `column` in a form without matrices; 0 where it does not occur."""
-        value = self.terms.get(column, 0.0)
-        assert not isinstance(value, Matrix)
-        return value
-
-    def __repr__(self) -> str:
-        return (
-            " + ".join(
-                f"{value:.6g} {column.kind}{column.number}" for column, value in self.terms.items()
-            )
-            or "0"
-        )
-
-
-ZERO = LinearForm({})
-
 
 @attrs.frozen(slots=True)
-class Slot:
-    """One unit Gaussian draw, independent of the other slots of the step, and what it means on the driving path.
-
-    On the interval [start, stop] of the integrator's clock let W be the Brownian increment and H the space-time Levy area, scaled
-    to unit variance. The draw is weights[0] W + weights[1] H + sum_j weights[2 + j] Z_j with fresh Z; the weights have norm 1. A plain
-    generator ignores all of that and draws N(0, 1); a source that holds a path answers from it.
+class Step:
+    """All that a planner may know: the two ends of a step, the process, eta, and what earlier steps kept.
 
     Arguments:
-        start, stop: ends of the interval on the integrator's clock (increasing).
-        weights: coordinates over (W, H, Z_1, ...), of norm 1.
+        process: the forward process.
+        start, stop: noise levels at both ends (start is noisier). For a process that is not linear only `t` is meaningful.
+        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
+        index: number of the step, from 0.
+        memory: the notes of the rows that the step before kept, in order; empty on the first step.
+        steps: how many steps the run has; None where a controller decides as it goes.
+        error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out otherwise.
     """
 
-    start: float
-    stop: float
-    weights: tuple[float, ...] = (1.0,)
-
-
-@attrs.frozen(slots=True)
-class Stage:
-    """One evaluation of the network: where (level), at which state (row), and of what (denoiser or reverse drift)."""
-
-    level: Level
-    row: Row
-    kind: Kind = "denoiser"
-
-
-@attrs.frozen(slots=True)
-class StepPlan:
-    """One step of a solver as numbers; what `Integrator.plan` returns and the executor runs.
-
-    Arguments:
-        start, stop: the noise levels at both ends.
-        stages: the evaluations, in order; stage i may refer to x, m, z and to X, E of earlier stages.
-        update: the new state.
-        keep: what the next step may refer to as m[0], m[1], ...
-        notes: one value per kept row, handed to the next step's planner as `step.memory`.
-        slots: the Gaussian draws.
-        error: an estimate of the local error, or None.
-        clock: the clock that the slots' intervals are measured on, by name; equal names mean the same path.
-    """
-
+    process: Any
     start: Level
     stop: Level
-    stages: tuple[Stage, ...]
-    update: Row
-    keep: tuple[Row, ...] = ()
-    notes: tuple[Any, ...] = ()
-    slots: tuple[Slot, ...] = ()
-    error: Row | None = None
-    clock: str = ""
-    programs: dict[Any, Any] = attrs.field(
-        factory=dict, init=False, eq=False, repr=False
-    )  # the executor's own, by how it runs
+    eta: float = 1.0
+    index: int = 0
+    memory: tuple[Any, ...] = ()
+    steps: int | None = None
+    error: bool = False
 
     @property
-    def evaluations(self) -> int:
-        """Network evaluations that this step makes."""
-        return len(self.stages)
+    def h(self) -> float:
+        """The step in half log-SNR, positive; inf where the step starts at alpha = 0."""
+        return self.stop.lam - self.start.lam
 
+    @property
+    def linear(self) -> bool:
+        """Whether the process is linear, so that the denoiser exists."""
+        return isinstance(self.process, LinearProcess)
 
-def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
-    """The same step in terms of what a network says rather than of the denoiser.
-
-    With E_i = a_i X_i + b_i O_i for (a_i, b_i) = pairs[i], every row is rewritten over the inputs X_i and the outputs O_i, which then stand in the E
-    columns: the conversion costs no pass over memory of its own, and its cancellations happen in float64.
-    """
-
-    def rewrite(row: Row) -> Row:
-        terms: dict[Column, Coefficient] = {}
-        for column, value in row:
-            if column.kind == "E":
-                a, b = pairs[column.number]
-                terms[column] = terms.get(column, 0.0) + value * b
-                if a != 0.0:
-                    column, value = inputs[column.number], value * a
-                else:
-                    continue
-            terms[column] = terms.get(column, 0.0) + value
-        return tuple(terms.items())
-
-    inputs = [
-        STATE if stage.row == ((STATE, 1.0),) else Column("X", i)
-        for i, stage in enumerate(plan.stages)
-    ]
-    return attrs.evolve(
-        plan,
-        stages=tuple(attrs.evolve(stage, row=rewrite(stage.row)) for stage in plan.stages),
-        update=rewrite(plan.update),
-        keep=tuple(map(rewrite, plan.keep)),
-        error=None if plan.error is None else rewrite(plan.error),
-    )
+    def draft(self, clock: str = "") -> Draft:
+        """A drafting board for this step; `clock` names the clock of the draws."""
+        return Draft(self, clock)
 
 
 @attrs.frozen(slots=True)
@@ -355,15 +212,6 @@ class Draft:
             error=rows[-1] if error is not None else None,
             clock=self.clock,
         )
-
-
-def row_of(form: LinearForm) -> Row:
-    """The terms of a form that are not zero."""
-    terms = (
-        (column, value.simplify() if isinstance(value, Matrix) else float(value))
-        for column, value in form.terms.items()
-    )
-    return tuple(term for term in terms if term[1] != 0.0)
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from srk.integrators.gauge import GaugeStep
-from srk.integrators.plan import STATE, Column, LinearForm
+from srk.plans.form import LinearForm
+from srk.plans.gauge import GaugeStep
+from srk.plans.plan import STATE, Column
 from srk.processes.base import Level
 
 #: Stages whose weights are matched.

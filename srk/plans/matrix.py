@@ -16,7 +16,7 @@ class Matrix:
         rows: the entries.
 
     Examples:
-        >>> from srk.integrators.matrix import Matrix
+        >>> from srk.plans.matrix import Matrix
         >>> turn = Matrix.of([[0.0, -1.0], [1.0, 0.0]])
         >>> turn @ turn + 2.0
         Matrix(rows=((1.0, 0.0), (0.0, 1.0)))

@@ -1,0 +1,35 @@
+"""The exponential Euler step and the denoising step, which every method shares at the two ends of a process."""
+
+from __future__ import annotations
+
+from srk.plans.form import LinearForm
+from srk.plans.gauge import GaugeStep, remainder
+from srk.plans.plan import STATE, Column, StepPlan
+from srk.plans.step import Step
+from srk.processes.base import Level
+
+
+def exponential_coefficients(
+    start: Level, stop: Level, v: float, eta: float
+) -> tuple[float, float, float, tuple[float, float]]:
+    """One step with R frozen, x' = cx x + cd D + cz z: returns (cx, cd, cz, interval of the draw on the clock)."""
+    step = GaugeStep(start, stop, v, eta)
+    denoised = Column("E")
+    x, d = LinearForm({STATE: 1.0}), LinearForm({denoised: 1.0})
+    form = step.carry(x, remainder(start, v, x, d), stop)
+    return form.number(STATE), form.number(denoised), step.noise_std(stop), step.interval
+
+
+def exponential_step(step: Step) -> StepPlan:
+    """One exponential Euler step with the denoiser frozen (DDPM at eta = 1, DDIM at eta = 0); any noise level, alpha = 0 included."""
+    board = step.draft(clock=f"gauge(0,{step.eta:g})")
+    node = board.evaluate(board.state, step.start)
+    cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
+    return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
+
+
+def denoising_step(step: Step) -> StepPlan:
+    """The step to sigma = 0: the new state is the denoiser at the start, in the scale of the data."""
+    board = step.draft()
+    node = board.evaluate(board.state, step.start)
+    return board.finish(node.value * step.stop.alpha)
