@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from srk.tableaus.entries import Matrix, Vector
-
-if TYPE_CHECKING:
-    from srk.tableaus.base import StochasticTableau
+from srk.tableaus.fields import TableauFields
 
 __all__ = ["TableauArrays"]
 
@@ -42,7 +38,7 @@ class TableauArrays:
     bk: NDArray[np.float64]
 
     @classmethod
-    def of(cls, tableau: StochasticTableau) -> TableauArrays:
+    def of(cls, tableau: TableauFields) -> TableauArrays:
         """The arrays of `tableau`, which `tableau.arrays` keeps."""
         return cls(
             **{field.name: _array(getattr(tableau, field.name)) for field in attrs.fields(cls)}

@@ -365,17 +365,6 @@ class StochasticTableau:
         rows = (self.alpha, self.c, self.c1, self.bw, self.bk, *self.A, *self.w, *self.k)
         return all(isinstance(x, Fraction) for row in rows for x in row)
 
-    @property
-    def noise(self) -> str:
-        """'additive, time-dependent g' if the coefficients support the declared orders for g(t),
-        else 'additive, constant g'.
-        """
-        from srk.tableaus.check import (
-            check_tableau,
-        )  # the checker reads tableaus; only this convenience looks back
-
-        return check_tableau(self).noise
-
     @cached_property
     def arrays(self) -> TableauArrays:
         """The coefficients as read-only float64 arrays.

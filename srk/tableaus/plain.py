@@ -10,14 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from srk.errors import ArgumentError, ArgumentTypeError, TableauError
-
-if TYPE_CHECKING:
-    from srk.tableaus.base import StochasticTableau
 
 __all__ = ["form_of", "read_toml", "to_plain"]
 
@@ -83,7 +80,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise TableauError(f"{os.fspath(path)!r} is not a TOML file: {error} ({hint})") from error
 
 
-def to_plain(tableau: StochasticTableau) -> dict[str, Any]:
+def to_plain(tableau: attrs.AttrsInstance) -> dict[str, Any]:
     """Field name -> value in the full form.
 
     Lists, fractions as strings, floats as they are; fields that are None are left out.

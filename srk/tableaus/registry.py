@@ -12,7 +12,7 @@ import attrs
 from srk.errors import ArgumentTypeError, DuplicateNameError
 from srk.registry import Registry
 from srk.tableaus.base import StochasticTableau
-from srk.tableaus.check import require_order
+from srk.tableaus.check import check_tableau, require_order
 
 __all__ = ["TABLEAUS", "register_tableau"]
 
@@ -24,7 +24,7 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
         "strong": lambda name, tableau: f"{tableau.strong_order:g}",
         "weak": lambda name, tableau: f"{tableau.weak_order:g}",
         "draws": lambda name, tableau: "W, H" if tableau.uses_levy_area else "W",
-        "noise": lambda name, tableau: tableau.noise,
+        "noise": lambda name, tableau: check_tableau(tableau).noise,
         "reference": lambda name, tableau: textwrap.shorten(
             tableau.reference.split(":")[0], 40, placeholder=" ..."
         ),

@@ -5,20 +5,16 @@ Finite entries, shapes that fit, explicit stages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from srk.errors import ArgumentError, ArgumentTypeError, TableauError
 from srk.tableaus.entries import check_entries
-
-if TYPE_CHECKING:
-    from srk.tableaus.base import StochasticTableau
+from srk.tableaus.fields import TableauFields
 
 __all__ = ["check_shape"]
 
 _PER_NODE = "one weight per node of g, len(c1)"
 
 
-def check_shape(tableau: StochasticTableau) -> None:
+def check_shape(tableau: TableauFields) -> None:
     """Refuse, by its place, what no tableau can be made of.
 
     Raises:
@@ -52,7 +48,7 @@ def check_shape(tableau: StochasticTableau) -> None:
         )
 
 
-def _check_lengths(tableau: StochasticTableau) -> None:
+def _check_lengths(tableau: TableauFields) -> None:
     s, m = len(tableau.alpha), len(tableau.c1)
     if s == 0 or m == 0:
         raise TableauError(
@@ -83,7 +79,7 @@ def _check_lengths(tableau: StochasticTableau) -> None:
             )
 
 
-def _check_explicit(tableau: StochasticTableau) -> None:
+def _check_explicit(tableau: TableauFields) -> None:
     for i, row in enumerate(tableau.A):
         for j, weight in enumerate(row[i:], start=i):
             if weight != 0:

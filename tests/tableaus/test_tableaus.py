@@ -72,7 +72,7 @@ def test_shipped_tableau_supports_what_it_declares_for_time_dependent_g(
     )
     assert report.ok
     assert report.row_sums
-    assert tableau.noise == "additive, time-dependent g"
+    assert check_tableau(tableau).noise == "additive, time-dependent g"
 
 
 def test_names_and_costs() -> None:
@@ -271,7 +271,7 @@ def test_a_tableau_that_reads_g_once_claims_nothing_for_time_dependent_g() -> No
         weak_order=2,
     )
     assert require_order(t).strong_order == 1.5
-    assert t.noise == "additive, constant g"
+    assert check_tableau(t).noise == "additive, constant g"
     assert not t.reads_varying_g
     assert t.exact
 
