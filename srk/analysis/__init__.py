@@ -1,7 +1,7 @@
 """Measuring solvers and models.
 
-Exact laws, log-densities, orders, distances between samples, comparisons, agreement with torchsde.
-"""
+Exact distributions, log-densities, orders, distances between samples, comparisons, agreement with
+torchsde."""
 
 from srk.analysis.compare import compare
 from srk.analysis.comparison import Comparison

@@ -53,8 +53,7 @@ def compare(
     resume: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Comparison:
-    """Sample with every solver at every budget of network calls and measure the distance to the
-    target.
+    """Measure the distance to the target for every solver at every number of network calls.
 
     Each repeat has a seed and a reference of its own. A solver that a budget does not buy a step is
     left out there; a run whose network returned NaN or inf is kept with its status and without

@@ -216,8 +216,10 @@ class Comparison:
         return files
 
     def plot(self, metrics: Sequence[str] | None = None) -> Any:
-        """Error over network calls, a panel per metric, with error bars (two standard errors) and
-        the floor; returns the matplotlib figure.
+        """Draw the error over network calls, a panel per metric.
+
+        Error bars are two standard errors, and a line marks the floor. Returns the matplotlib
+        figure.
 
         Arguments:
             metrics: which ones; default the first three.

@@ -1,4 +1,4 @@
-"""Exact output laws on Gaussian targets, without Monte Carlo.
+"""Exact output distributions on Gaussian targets, without Monte Carlo.
 
 For a Gaussian target the denoiser is linear, so a solver is a linear map of (initial noise, step
 noises). The plan is run on unit vectors in place of random draws; the sum of squares of the result
@@ -29,11 +29,13 @@ from srk.tableaus import StochasticTableau
 
 @attrs.frozen(slots=True, eq=False)
 class GaussianLaw:
-    """The exact law of a solver's output on a Gaussian target, along the target's principal axes.
+    """The exact distribution of a solver's output on a Gaussian target.
+
+    It is given along the principal axes of the target.
 
     Arguments:
         mean, variance: of the output, shape (d,).
-        target_mean, target_variance: of the exact law at the end of the grid, shape (d,).
+        target_mean, target_variance: of the exact distribution at the end of the grid, shape (d,).
         nfe: network calls made.
     """
 
@@ -63,22 +65,22 @@ def gaussian_law(
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> GaussianLaw:
-    """The exact law of what `solver` makes of the target N(mean, covariance).
+    """The exact distribution of what `solver` makes of the target N(mean, covariance).
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process, or a phase-space process, of whose state the law of the data
-            component is returned.
+        process: a linear process, or a phase-space process, of whose state the distribution of the
+            data component is returned.
         mean: of the data; a number or shape (d,).
         covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose
             principal axes are then used (every solver here commutes with rotations).
         steps: number of steps of the grid (not for explicit times).
         grid: a grid's name, a grid, or a list of own times.
         eta: stochasticity; default that of the solver (`Integrator.default_eta`).
-        start: "exact" starts from the true law at the first time, "prior" from N(0,
+        start: "exact" starts from the true distribution at the first time, "prior" from N(0,
             sigma(t_max)^2).
-        denoise_final: end with the denoiser, as `srk.solve` does; the target law is then still the
-            one at the last time.
+        denoise_final: end with the denoiser, as `srk.solve` does; the target distribution is then
+            still the one at the last time.
 
     Returns:
         A `GaussianLaw`.
@@ -91,7 +93,7 @@ def gaussian_law(
     """
     if statistic(process) is None:
         raise IncompatibleError(
-            "an exact Gaussian law needs a linear process or a phase-space process, not "
+            "an exact Gaussian distribution needs a linear process or a phase-space process, not "
             f"{process!r}"
         )
     method = integrator(solver)
@@ -100,8 +102,8 @@ def gaussian_law(
     control = as_grid(grid)
     if not isinstance(control, Grid):
         raise IncompatibleError(
-            f"an exact law needs a fixed grid, not {control!r}: the steps of an adaptive run "
-            "depend on the draws"
+            f"an exact distribution needs a fixed grid, not {control!r}: the steps of an "
+            "adaptive run depend on the draws"
         )
     m, v = _axes(mean, covariance)
     plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
@@ -158,8 +160,9 @@ class _Scalar:
         return centre + gain * (x - level.alpha * centre)
 
     def factors(self, level: Level, exact: bool) -> torch.Tensor:
-        """Initial states whose squares sum to the covariance that the run starts from, shape
-        (components, *state).
+        """Initial states whose squares sum to the covariance of the initial state.
+
+        Shape (components, *state).
         """
         std = (
             torch.sqrt(level.alpha**2 * self.v + level.sigma**2)
@@ -176,7 +179,7 @@ class _Scalar:
         return state
 
     def target(self, level: Level) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the exact law."""
+        """Mean and variance of the exact distribution."""
         return level.alpha * self.m.numpy(), level.alpha**2 * self.v.numpy() + level.sigma**2
 
 
@@ -242,8 +245,9 @@ def gaussian_kl(
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> float:
-    """Exact KL(output || target at the last time), in nats, of `solver` on the target N(mean,
-    variance).
+    """Exact KL divergence of a solver's output from a Gaussian target, in nats.
+
+    The target is N(mean, variance) at the last time of the run.
 
     Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and
     `nfe` may replace `steps`.

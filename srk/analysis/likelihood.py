@@ -28,12 +28,13 @@ Their coefficients are scipy's.
 
 @attrs.frozen(slots=True, eq=False, repr=False)
 class LogLikelihood:
-    """Log-densities of states and what they cost. Natural logarithms (nats); the density is per
-    unit volume of `x`.
+    """Log-densities of states and what they cost.
+
+    Logarithms are natural (nats); the density is per unit volume of `x`.
 
     Arguments:
         log_prob: log p_t(x), shape (batch,): `prior + log_det`.
-        prior: log-density of the end state under the law at t_max, shape (batch,).
+        prior: log-density of the end state under the distribution at t_max, shape (batch,).
         log_det: what the divergence adds, the integral of div F from t to t_max, shape (batch,).
         std_error: standard error of `log_prob` over the probes, shape (batch,); None for an exact
             divergence or a single probe.
@@ -63,8 +64,7 @@ class LogLikelihood:
         return math.prod(self.latent.shape[1:])
 
     def bits_per_dim(self, bin_width: float = 1.0) -> Tensor:
-        """-log2 of the density per coordinate, for data counted in units of `bin_width`; shape
-        (batch,).
+        """Bits per coordinate of data that are counted in units of `bin_width`, shape (batch,).
 
         Arguments:
             bin_width: width of one grey level in the units of `x`. For 8-bit images scaled to [-1,
@@ -115,11 +115,13 @@ def log_likelihood(
     chunk: int = 64,
     differentiable: bool = False,
 ) -> LogLikelihood:
-    """Log-density of states `x` at own time `t` under the model: the probability-flow ODE of
-    `score` from there to t_max.
+    """Log-density of states `x` at own time `t` under the model.
 
-    The density is that of x_t, by default at t_min, which is the law of the data with a little
-    noise (and the factor alpha(t_min)), not of the data. Where data of their own scale are wanted,
+    The probability-flow ODE of `score` is integrated from there to t_max.
+
+    The density is that of x_t, by default at t_min, which is the distribution of the data with a
+    little noise (and the factor alpha(t_min)), not of the data. Where data of their own scale are
+    wanted,
     noise them first: `process.perturb(x0, t)`. A density without noise, at sigma(t) = 0, is not
     defined for data on a lower-dimensional set, and the ODE cannot start there.
 

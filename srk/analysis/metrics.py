@@ -1,9 +1,9 @@
 r"""Distances between two sets of samples.
 
-Each is estimated from finite samples, so that it is not zero for two sets of one law: compare it
-with its floor, the same distance between two independent sets of that law (`floor`). Samples have
-shape (n, *event); they may differ in number, must agree in the event, and are computed in float64
-where either is float64, else in float32, on the device of `x`."""
+Each is estimated from finite samples, so that it is not zero for two sets of one distribution:
+compare it with its floor, the same distance between two independent sets of that distribution
+(`floor`). Samples have shape (n, *event); they may differ in number, must agree in the event, and
+are computed in float64 where either is float64, else in float32, on the device of `x`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Their cost grows with the square.
 def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) -> float:
     r"""Sliced 2-Wasserstein distance, (mean over directions of W_2^2 of the projections)^{1/2}.
 
-    In one dimension it is W_2 itself. Exact for the two empirical laws and the directions drawn;
-    different numbers of samples are allowed.
+    In one dimension it is W_2 itself. Exact for the two empirical distributions and the directions
+    drawn; different numbers of samples are allowed.
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event).
@@ -92,8 +92,10 @@ def _w2_squared(a: Tensor, b: Tensor) -> Tensor:
 
 
 def energy_distance(x: Tensor, y: Tensor, *, limit: int = PAIRED) -> float:
-    """Energy distance, the square root of 2 E|X - Y| - E|X - X'| - E|Y - Y'| (unbiased estimate, 0
-    where that is negative).
+    """Energy distance of two samples.
+
+    It is the square root of 2 E|X - Y| - E|X - X'| - E|Y - Y'|, estimated without bias; where the
+    estimate is negative it is 0.
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event), at least two each.
@@ -118,8 +120,9 @@ def mmd(
     bandwidths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0),
     limit: int = PAIRED,
 ) -> float:
-    """Maximum mean discrepancy with the mean of Gaussian kernels exp(-|x - y|^2/(2 b^2)) (unbiased
-    estimate, 0 where that is negative).
+    """Maximum mean discrepancy of two samples with a mean of Gaussian kernels.
+
+    The kernels are exp(-|x - y|^2/(2 b^2)). The estimate is unbiased, and 0 where it is negative.
 
     Arguments:
         x: samples to judge, shape (n, *event), at least two.
@@ -186,12 +189,14 @@ def covariance_error(x: Tensor, y: Tensor) -> float:
 
 
 def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None = None) -> float:
-    r"""Squared Frechet distance of the normal laws with the samples' moments, |m_x - m_y|^2 +
-    tr(C_x + C_y - 2 (C_x C_y)^{1/2}).
+    r"""Squared Frechet distance of two samples.
+
+    It is the distance of the normal distributions with the samples' moments,
+    |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^{1/2}).
 
     On features of an image network this is what is reported as FID, up to the choice of the
-    network. For two sets of n samples of one law in d dimensions it is not 0 but grows like d/n:
-    compare it with `floor` at equal numbers of samples.
+    network. For two sets of n samples of one distribution in d dimensions it is not 0 but grows
+    like d/n: compare it with `floor` at equal numbers of samples.
 
     Arguments:
         x, y: samples, shapes (n, *event) and (m, *event), at least two each.
@@ -231,7 +236,7 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
     """Chi-square of counts against equal expectations, divided by its degrees of freedom, less 1.
 
     About 0 +- sqrt(2/(k - 1)) where all k classes are equally likely, whatever the number of
-    samples; for an unequal law it grows in proportion to that number.
+    samples; for an unequal distribution it grows in proportion to that number.
 
     Arguments:
         counts: how often each of k >= 2 classes came, shape (k,).
@@ -253,11 +258,13 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
 
 
 def floor(metric: Metric, x: Tensor, *, size: int | None = None, seed: int = 0) -> float:
-    """What `metric` says of two independent sets of one law: `x` split at random in two sets.
+    """What `metric` says of two independent sets of one distribution.
+
+    The two sets are `x`, split at random.
 
     Arguments:
         metric: (x, y) -> distance.
-        x: samples of the law, shape (n, *event).
+        x: samples of the distribution, shape (n, *event).
         size: samples in the first set; default half. The second has the rest.
         seed: of the split.
     """
@@ -272,8 +279,9 @@ def floor(metric: Metric, x: Tensor, *, size: int | None = None, seed: int = 0) 
 
 
 def _pair(x: object, y: object, *, least: int = 1) -> tuple[Tensor, Tensor]:
-    """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y`
-    (distances then cancel less).
+    """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y`.
+
+    Distances between centred samples cancel less.
     """
     for name, value in (("x", x), ("y", y)):
         if not isinstance(value, Tensor) or not value.dtype.is_floating_point or value.ndim < 1:

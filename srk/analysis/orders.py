@@ -38,7 +38,7 @@ class Order:
         solver: name of the solver.
         steps: step counts, shape (k,).
         errors: the error at each, shape (k,).
-        low, high: 95 % interval of each error (equal to it for exact laws).
+        low, high: 95 % interval of each error (equal to it for exact distributions).
         slope: the order: minus the slope of log error over log steps, least squares.
         interval: 95 % interval of the slope.
         declared: the order that the solver declares, or None.
@@ -70,8 +70,9 @@ class Order:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Error over steps with its 95 % interval and a line of the declared order, on logarithmic
-        axes; returns the matplotlib axes.
+        """Draw the error over steps with its 95 % interval and a line of the declared order.
+
+        Both axes are logarithmic. Returns the matplotlib axes.
         """
         with house_style("Order.plot()") as plt:
             if ax is None:
@@ -106,14 +107,16 @@ def strong_order(
     reference: str | Integrator | StochasticTableau | None = None,
     reference_steps: int | None = None,
 ) -> Order:
-    """The strong order of `solver`: how fast its end point approaches that of the exact path driven
-    by the same Brownian motion.
+    """Measure the strong order of a solver.
 
-    All runs start from the same states, drawn from the exact law at t_max, and see the same path on
-    the clock of the solver (`GridPath`). The error of a step count is the MEDIAN over paths of the
-    distance at the end, in units of the root mean square of the end states: rare switches between
-    modes would dominate a mean. A method without noise is measured as solver of its ordinary
-    differential equation.
+    It is how fast the end point approaches that of the exact trajectory, which the same Brownian
+    motion drives.
+
+    All runs start from the same states, drawn from the exact distribution at t_max, and see the
+    same path on the clock of the solver (`GridPath`). The error of a step count is the MEDIAN over
+    paths of the distance at the end, in units of the root mean square of the end states: rare
+    switches between modes would dominate a mean. A method without noise is measured as solver of
+    its ordinary differential equation.
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
@@ -170,8 +173,10 @@ def strong_orders(
     reference: str | Integrator | StochasticTableau | None = None,
     reference_steps: int | None = None,
 ) -> dict[str, Order]:
-    """The strong orders of several solvers; those that draw on one clock see one path and share the
-    fine run. Arguments as `strong_order`.
+    """Measure the strong orders of several solvers.
+
+    Solvers that draw on one clock see one Brownian path and share the fine run. The arguments are
+    those of `strong_order`.
 
     Returns:
         Label -> `Order`, in the order of `solvers`.
@@ -236,8 +241,9 @@ def strong_orders(
 
 @attrs.frozen
 class Runs:
-    """A solver's plans for each step count, and the clock that it draws on ("" if it draws
-    nothing).
+    """A solver's plans for each number of steps, and the clock that it draws on.
+
+    The clock is "" if it draws nothing.
     """
 
     method: Integrator

@@ -25,8 +25,9 @@ SAME = 1e-13
 
 
 class GridPath(NoiseSource):
-    """A Brownian path known at given points of a clock, with its Levy area between them; any run
-    whose draws end at these points sees it.
+    """A Brownian path known at given points of a clock, with its Levy area between them.
+
+    Any run whose draws end at these points sees it.
 
     W and H of every interval between neighbouring points are drawn once. A draw over several
     intervals joins them, exactly:
@@ -113,8 +114,10 @@ class GridPath(NoiseSource):
         return total, ((before + 0.5 * w + levy) * h).sum(0) / h.sum() - 0.5 * total
 
     def mirrored(self, nodes: Sequence[float], clock: str) -> GridPath:
-        """The started path reflected about its chords between `nodes`, points of `clock`: as likely
-        as the path itself, with the same increments between the nodes and opposite Levy areas.
+        """The started path reflected about its chords between `nodes`, points of `clock`.
+
+        It is as likely as the path itself, with the same increments between the nodes and opposite
+        Levy areas.
 
         A run with a step between each two nodes that draws W alone does not see the difference; one
         with shorter steps does, with the opposite sign to first order. So the mean over a path and

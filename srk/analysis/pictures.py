@@ -24,8 +24,10 @@ def is_image(event: tuple[int, ...]) -> bool:
 def image_grid(
     images: Tensor, path: str | os.PathLike[str], *, low: float = -1.0, high: float = 1.0
 ) -> None:
-    """Write the first 64 images as a PNG, in rows from the top left, with a frame of one pixel;
-    small images are enlarged by a whole factor.
+    """Write the first 64 images as a PNG.
+
+    They stand in rows from the top left, with a frame of one pixel. Small images are enlarged by a
+    whole factor.
 
     Arguments:
         images: shape (n, h, w), (n, 1, h, w) or (n, 3, h, w).

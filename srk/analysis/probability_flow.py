@@ -1,5 +1,6 @@
-r"""The probability-flow ODE with the divergence of its velocity, in coordinates in which it is
-smooth, and the Runge-Kutta pair that runs it.
+r"""The probability-flow ODE with the divergence of its velocity.
+
+It is written in coordinates in which it is smooth, and run by an embedded Runge-Kutta pair.
 
 For a linear process and a reference variance $v$ of the data:
 
@@ -59,8 +60,9 @@ class Divergence:
     products: int = 0
 
     def trace(self, out: Tensor, x: Tensor) -> Tensor:
-        """tr(d out/d x) of each sample, shape (1, batch), or its estimate by each probe, shape
-        (probes, batch); summed in `wide` precision.
+        """tr(d out/d x) of each sample, shape (1, batch), or its estimates, shape (probes, batch).
+
+        The sums are made in the precision `wide`.
         """
         if not out.requires_grad:
             raise self._undifferentiable()
@@ -254,8 +256,9 @@ class OwnTimeFlow(Flow):
 def integrate(
     flow: Flow, x: Tensor, pair: Any, rtol: float, atol: float, steps: int | None, max_nfe: int
 ) -> tuple[Tensor, Tensor, int, int]:
-    """The state at the end of `flow`, the integral of its divergence (probes or 1, batch), and the
-    numbers of accepted and rejected steps.
+    """The state at the end of `flow` and the integral of its divergence (probes or 1, batch).
+
+    The numbers of accepted and of rejected steps come back as well.
 
     The error of a step is the largest over samples of the root mean square over coordinates, or of
     that over probes of the divergence per coordinate.
@@ -319,7 +322,7 @@ def integrate(
                 f"the probability-flow ODE has reached t = {flow.level(clock).t:.6g} after "
                 f"{flow.evaluations} evaluations (max_nfe={max_nfe}), with steps of "
                 f"{h / span:.1g} of the way; loosen rtol={rtol:g} and atol={atol:g}, use "
-                "float64, or choose a later t, where the law is smoother. "
+                "float64, or choose a later t, where the distribution is smoother. "
                 "Does the network return finite numbers there?",
                 None,
             )

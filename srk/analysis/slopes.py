@@ -75,8 +75,9 @@ class Slopes:
 
     @property
     def success(self) -> bool:
-        """Whether in every row the slopes agree to `EQUAL` and are within `TOLERANCE` of the
-        declared order.
+        """Whether the slopes agree in every row and are those declared.
+
+        They agree to `EQUAL`, and are within `TOLERANCE` of the declared order.
         """
         return all(
             row.difference <= EQUAL
@@ -120,8 +121,9 @@ def torchsde_slopes(
     seed: int = 0,
     watch: Callable[[Slope], None] | None = None,
 ) -> Slopes:
-    """Measure the strong orders of torchsde's solvers and of ours on the same Brownian paths,
-    against the same fine run of SRA1.
+    """Measure the strong orders of torchsde's solvers and of ours on the same Brownian paths.
+
+    Both are measured against the same fine run of SRA1.
 
     Errors are medians over paths, as in `srk.analysis.strong_order`; the target is a
     one-dimensional mixture, the grid uniform in log-SNR.

@@ -1,5 +1,6 @@
-"""Agreement with torchsde, path by path: its solvers and ours on the same reverse SDE, driven by
-the same Brownian path.
+"""Agreement with torchsde, trajectory by trajectory.
+
+Its solvers and ours reverse the same SDE, driven by the same Brownian path.
 
 torchsde is an independent implementation; with additive noise several of its methods are tableaus
 of ours. Both are given W and the Levy area of the same path, in float64, and must agree to rounding
@@ -303,8 +304,9 @@ def follow(
     frame: Frame,
     path: GridPath,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Our state and torchsde's after each planned step on the started `path`, in the coordinates of
-    `frame`; torchsde takes one step an interval.
+    """Our state and torchsde's after each planned step on the started `path`.
+
+    Both are in the coordinates of `frame`; torchsde takes one step an interval.
     """
     clock = plans[0].clock
     sde = (_RawSDE if frame == "raw" else _LocalizationSDE)(process, target, method)

@@ -1,6 +1,6 @@
 """Weak orders of convergence, measured.
 
-From exact laws on Gaussian targets, from means over common random numbers on any other.
+From exact distributions on Gaussian targets, from means over common random numbers on any other.
 """
 
 from __future__ import annotations
@@ -75,18 +75,18 @@ def weak_order(
     paths: int = 16384,
     seed: int = 0,
 ) -> Order:
-    """The weak order of `solver`: how fast the law of its output approaches the exact one.
+    """The weak order of `solver`: how fast the distribution of its output approaches the exact one.
 
-    On a Gaussian target (the default) from the exact law of the output: no sampling, no noise. The
-    error is sqrt(KL(output || exact)), to first order the relative error of mean and variance; a
-    weak order p gives KL ~ steps^(-2p). On linear problems a method may be better than on nonlinear
-    ones, never worse.
+    On a Gaussian target (the default) from the exact distribution of the output: no sampling, no
+    noise. The error is sqrt(KL(output || exact)), to first order the relative error of mean and
+    variance; a weak order p gives KL ~ steps^(-2p). On linear problems a method may be better than
+    on nonlinear ones, never worse.
 
     On any other target, or where `observables` are given, from means: for each step count m the
     difference of the means of the observables between m and 2 m steps, both from the same starts
-    (the exact law at t_max) and on the same Brownian path. Each path is used together with its
-    mirror image (`GridPath.mirrored`), which removes most of the noise that is left. For order p
-    the difference falls as m^-p too. The observables are measured in units of their standard
+    (the exact distribution at t_max) and on the same Brownian path. Each path is used together with
+    its mirror image (`GridPath.mirrored`), which removes most of the noise that is left. For order
+    p the difference falls as m^-p too. The observables are measured in units of their standard
     deviation, and the error is the component of their differences along that of the fewest steps:
     no norm, which noise would bias.
 
@@ -105,9 +105,9 @@ def weak_order(
         seed: of starts and paths.
 
     Returns:
-        An `Order`. For exact laws its interval spans the local orders between neighbouring step
-        counts. For means it is the 95 % interval of the noise of sampling, and so are those of the
-        errors; it does not hold what is due to too few steps.
+        An `Order`. For exact distributions its interval spans the local orders between neighbouring
+        step counts. For means it is the 95 % interval of the noise of sampling, and so are those of
+        the errors; it does not hold what is due to too few steps.
 
     Raises:
         ArgumentError: the method is exact on the target, or a difference is lost in the noise of
@@ -181,7 +181,7 @@ def _exact(
         slope,
         interval,
         method.weak_order,
-        "the exact Gaussian law",
+        "the exact Gaussian distribution",
     )
 
 

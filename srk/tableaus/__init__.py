@@ -1,5 +1,6 @@
-"""Stochastic Runge-Kutta tableaus for additive noise: the table, its order conditions, the named
-ones, and a registry for your own.
+"""Stochastic Runge-Kutta tableaus for additive noise.
+
+What a tableau is, its order conditions, the named ones, and a registry for your own.
 
 Examples:
     >>> from srk.tableaus import TABLEAUS, check_tableau

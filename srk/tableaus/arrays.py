@@ -14,8 +14,7 @@ __all__ = ["TableauArrays"]
 
 @attrs.frozen(eq=False)
 class TableauArrays:
-    """The coefficients of a tableau as read-only float64 arrays, under the tableau's own field
-    names.
+    """The coefficients of a tableau as read-only float64 arrays, under its own field names.
 
     Arguments:
         alpha: drift weights (s,).

@@ -44,8 +44,9 @@ __all__ = ["StochasticTableau"]
 
 @attrs.frozen
 class StochasticTableau:
-    """Coefficients of an explicit stochastic Runge-Kutta step for additive noise (the module
-    docstring has the formula).
+    """Coefficients of an explicit stochastic Runge-Kutta step for additive noise.
+
+    The docstring of this module has the formula of the step.
 
     Every coefficient may be an int, a Fraction, a float or a string ("3/4", "0.75"); all but floats
     are kept exactly. Making a tableau checks its shape only; `srk.tableaus.check_tableau` checks
@@ -143,8 +144,7 @@ class StochasticTableau:
         reference: str = "",
         advice: str = "",
     ) -> StochasticTableau:
-        """A tableau given in Roessler's SRA form, where all noise beyond W enters as `I10/h = W/2 +
-        H`.
+        """A tableau in Roessler's SRA form, where noise beyond W enters as `I10/h = W/2 + H`.
 
         Stage noise is `sum_m B_im g(t + c1_m h) I10/h`, update noise `sum_m g(t + c1_m h) (beta1_m
         W + beta2_m I10/h)`. Unless given, the noise error is the `beta2` term of the update, if any
@@ -254,8 +254,10 @@ class StochasticTableau:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StochasticTableau:
-        """A tableau from plain data: `to_dict`'s form, or the arguments of `from_sra` (if it has B)
-        or of `from_wh` (if it has no bw).
+        """A tableau from plain data.
+
+        The data have the form that `to_dict` gives, or the arguments of `from_sra` (if there is a
+        B) or of `from_wh` (if there is no bw).
 
         Arguments:
             data: field name -> value; fractions as strings ("3/4"), irrational coefficients as
@@ -279,8 +281,9 @@ class StochasticTableau:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> StochasticTableau:
-        """A tableau from a TOML file with the fields of `from_dict`; nothing in the file is
-        executed.
+        """A tableau from a TOML file with the fields of `from_dict`.
+
+        Nothing in the file is executed.
 
         Arguments:
             path: the file.
@@ -311,8 +314,9 @@ class StochasticTableau:
             raise type(error)(f"{os.fspath(path)!r}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The tableau as plain data (fractions as strings, floats as they are) that `from_dict`
-        reads back to an equal tableau.
+        """The tableau as plain data that `from_dict` reads back to an equal tableau.
+
+        Fractions become strings; floats stay as they are.
 
         Examples:
             >>> from srk.tableaus import SRA1, StochasticTableau
@@ -379,9 +383,7 @@ class StochasticTableau:
 
     @property
     def is_sra(self) -> bool:
-        """Whether stage noise enters through I10/h alone (w = k/2), so that the tableau has
-        Roessler's SRA form.
-        """
+        """Whether stage noise enters through I10/h alone (w = k/2): Roessler's SRA form."""
         return all(
             x == y * HALF
             for row_w, row_k in zip(self.w, self.k, strict=True)

@@ -1,5 +1,6 @@
-"""The report of a tableau against the order conditions, and the refusal of one that does not
-support what it declares.
+"""The report of a tableau against the order conditions.
+
+A tableau that does not support the orders it declares is refused here.
 """
 
 from __future__ import annotations
@@ -118,15 +119,17 @@ class TableauReport:
 
     @property
     def row_sums(self) -> bool:
-        """Whether c = A e, Roessler's consistency of the abscissae (a convenience below weak order
-        3, a condition there).
+        """Whether c = A e, Roessler's consistency of the abscissae.
+
+        It is a convenience below weak order 3 and a condition there.
         """
         return "c = A e" not in self.violated
 
     @property
     def noise(self) -> str:
-        """'additive, time-dependent g' if the declared orders hold for g(t), else 'additive,
-        constant g'.
+        """The noise for which the declared orders hold.
+
+        'additive, time-dependent g' if they hold for g(t), else 'additive, constant g'.
         """
         supported = (
             self.strong_order_varying >= self.tableau.strong_order

@@ -75,8 +75,9 @@ class Coefficients:
 
     @classmethod
     def of(cls, tableau: StochasticTableau, absolute: bool = False) -> Coefficients:
-        """The tableau's coefficients, or their absolute values, from which the size of a
-        condition's terms follows.
+        """The tableau's coefficients, or their absolute values.
+
+        The size of a condition's terms follows from the absolute values.
         """
 
         def vector(values: Vector) -> Vector:

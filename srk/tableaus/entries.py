@@ -87,7 +87,10 @@ def to_order(value: Any) -> float:
 
 
 def check_entries(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse what is not a finite number, or a tuple of them nested `depth` deep, by its place."""
+    """Refuse what is not a finite number, or a tuple of such, nested `depth` deep.
+
+    The message says where the entry stands.
+    """
     if depth:
         if not isinstance(value, tuple):
             raise ArgumentTypeError(

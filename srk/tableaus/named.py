@@ -217,8 +217,8 @@ AWR3 = register_tableau(
         bk_error=(1, 0, -1),
         reference="srk's own: after the order theory of Debrabant 2010, BIT (whose method is "
         "another one)",
-        advice="4 calls, strong 1.5, weak 3: for the law of the result at small steps; positive "
-        "weights, all stages on their noise levels",
+        advice="4 calls, strong 1.5, weak 3: for the distribution of the result at small steps; "
+        "positive weights, all stages on their noise levels",
     )
 )
 HEUN = register_tableau(
@@ -234,7 +234,8 @@ HEUN = register_tableau(
         alpha_hat=(1, 0),
         reference="Ruemelin 1982: Numerical treatment of stochastic differential equations, SIAM "
         "J. Numer. Anal. 19, 604",
-        advice="2 calls, strong 1, weak 2: one Gaussian per step; the simplest second-order law",
+        advice="2 calls, strong 1, weak 2: one Gaussian per step; the simplest "
+        "method of weak order 2",
     )
 )
 MIDPOINT = register_tableau(

@@ -35,8 +35,9 @@ TABLEAUS: Registry[StochasticTableau] = Registry(
 
 
 def register_tableau(tableau: StochasticTableau, name: str | None = None) -> StochasticTableau:
-    """Check a tableau's order conditions and add it to `TABLEAUS`; `srk.register_tableau` also
-    makes it a solver.
+    """Check a tableau's order conditions and add it to `TABLEAUS`.
+
+    `srk.register_tableau` also makes it a solver.
 
     Arguments:
         tableau: the tableau; the orders it declares are what is checked, for g(t) too if it reads g

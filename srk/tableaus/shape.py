@@ -15,7 +15,7 @@ _PER_NODE = "one weight per node of g, len(c1)"
 
 
 def check_shape(tableau: TableauFields) -> None:
-    """Refuse, by its place, what no tableau can be made of.
+    """Refuse, by where it stands, what no tableau can be made of.
 
     Raises:
         TableauError: an entry that is not finite or not a fraction, shapes that do not fit each

@@ -86,7 +86,7 @@ def test_the_type_of_the_target_chooses_the_route() -> None:
         "ddpm", process, srk.targets.Gaussian([0.15 * 2**0.5, 0.35 * 2**0.5], full), steps=(16, 32)
     )
     np.testing.assert_allclose(turned.errors, by_numbers.errors, rtol=1e-9)
-    assert by_target.reference == "the exact Gaussian law"
+    assert by_target.reference == "the exact Gaussian distribution"
     assert "observables" in weak_order("ddpm", SHORT, SKEW, steps=(4, 8), paths=512).reference
     one = weak_order("ddpm", SHORT, observables="square", variance=0.3, steps=(4, 8), paths=512)
     assert "1 observables" in one.reference
