@@ -292,7 +292,7 @@ def _network(
         )
     here = str(Path.cwd())
     if here not in sys.path:  # python -m has it there, the installed command has not
-        sys.path.insert(0, here)
+        sys.path.append(here)  # behind what is installed: a file beside the weights is no library
     network = load_network(model, cls=cls, arguments=arguments, key=key, trust_pickle=trust_pickle)
     if isinstance(network, Prediction):
         if options:
@@ -322,7 +322,7 @@ def _option(name: str) -> str:
 def _json(option: str, text: str | None) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArgumentError(
             f"{option} is not JSON ({error}); e.g. {option} '{{\"width\": 64}}'"
         ) from None

@@ -79,6 +79,7 @@ def sample_to(
     denoise_final: bool | None = None,
     autocast: torch.dtype | None = None,
     compile: Literal[False, "step"] = False,
+    network_name: str | None = None,
     progress: bool = False,
 ) -> SampleSet:
     """Draw samples into a folder: more than fit into memory, on many devices, and resumed after a stop.
@@ -97,6 +98,8 @@ def sample_to(
         seed: seed of the set.
         device: of the samples; "cuda" is the GPU of this process (LOCAL_RANK), where its network must be too.
         dtype: torch.float16, float32 or float64.
+        network_name: your own name for the network, in place of a digest of all that it holds. Give one if it holds something that changes as it is called, such as a
+            counter, or that cannot be looked into; another network must then get another name.
         progress: show a progress bar (of the first process).
         process, score, solver, steps, nfe, grid, controller, eta, denoise_final, autocast, compile: as in `srk.solve`. Conditions in `model_kwargs`
             whose first axis is n are cut for each batch.
@@ -156,7 +159,7 @@ def sample_to(
         "srk": __version__,
         "torch": torch.__version__,
         "process": identity(process),
-        "score": identity(prediction),
+        "score": identity(prediction) if network_name is None else f"named {network_name!r}",
         "solver": identity(sampler.method),
         "steps": sampler.steps,
         "grid": identity(sampler.control),

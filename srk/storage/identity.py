@@ -1,12 +1,23 @@
-"""What tells one process, network or solver from another in every Python process, so that a run can be resumed."""
+"""What tells one process, network or solver from another, so that a set is never drawn by two."""
 
 from __future__ import annotations
 
+import dis
+import enum
+import fractions
+import functools
 import hashlib
+import io
+import logging
+import pathlib
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
-from types import ModuleType
+import sys
+import sysconfig
+import threading
+import types
+import weakref
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -14,90 +25,401 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srk.errors import ArgumentError
+
+__all__ = ["UnknownError", "describe", "identity"]
+
+
+class UnknownError(ArgumentError):
+    """Something that a digest cannot look into; the message says what it is and where."""
+
 
 def identity(value: object) -> str:
-    """What tells one process, network or solver from another in every Python process: its repr, and a digest of the numbers in it.
+    """A short text that two values share only if they do the same.
 
-    The digest is over public attributes, the state_dict of modules and what functions close over. Code is known by its name only.
+    It is the value's name and a digest of all that can change what it returns: numbers and
+    arrays at any depth, private attributes and slots, parameters, every buffer and the hooks of
+    modules, and the code of functions and classes with the defaults, closures and globals that
+    they read. Installed packages, PyTorch among them, are known by their names.
+
+    Arguments:
+        value: a process, prediction, network, solver, step controller, or data.
+
+    Returns:
+        The same text in every Python process of the same Python version.
+
+    Raises:
+        UnknownError: the value holds something that cannot be looked into, such as a handle of a
+            compiled library.
 
     Examples:
         >>> import srk
         >>> identity(srk.VP()) == identity(srk.VP()) != identity(srk.VP(beta_max=10.0))
         True
     """
+    return describe(value)[0]
+
+
+def describe(value: object) -> tuple[str, dict[str, str]]:
+    """The `identity` of a value, and the versions of the installed packages that it uses."""
+    digest = _Digest()
+    short = digest.of(value, type(value).__name__).hex()[:16]
+    named = isinstance(value, type) or _is_code(value)
+    # Only our own classes are sure to print the same in every process.
+    text = repr(value) if _ours(type(value)) else _name(value if named else type(value))
+    text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in digest.packages}
+    versions = {name: str(found[name]) for name in sorted(found) if found[name] is not None}
+    return f"{text if len(text) <= 200 else type(value).__name__} {short}", versions
+
+
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range,
+    slice, fractions.Fraction, pathlib.PurePath, np.generic, np.dtype, torch.dtype, torch.device,
+    torch.layout, torch.memory_format, torch.finfo, torch.iinfo,
+)  # fmt: skip
+"""Values whose type and repr say everything."""
+
+_SILENT = (
+    logging.Logger, logging.Handler, type(threading.Lock()), type(threading.RLock()),
+    threading.local, threading.Event, threading.Condition, io.IOBase, torch.Stream, torch.Event,
+)  # fmt: skip
+"""Things that networks carry and that do not change what they return."""
+
+_HOUSEKEEPING = {
+    "__module__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__",
+    "__annotate_func__", "__annotations_cache__", "__qualname__", "__slots__", "__parameters__",
+    "__orig_bases__", "__abstractmethods__", "_abc_impl", "__static_attributes__",
+    "__firstlineno__", "__attrs_attrs__", "__attrs_own_setattr__", "__attrs_props__",
+    "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__type_params__",
+    "_is_protocol", "__protocol_attrs__", "__non_callable_proto_members__",
+}  # fmt: skip
+"""Entries of a class that say nothing about what it does."""
+
+_BOOKKEEPING = re.compile(
+    r"_(load_)?state_dict_.*|_compiled_call_impl|_is_full_backward_hook|_non_persistent_buffers_set"
+)
+"""Attributes of a module that say how it is saved, not what it returns."""
+
+
+class _Digest:
+    """A digest of everything that a value reaches.
+
+    Each part is a digest of its own parts, so that the result depends neither on the order in
+    which equal objects were made nor on which of them are shared.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[object, bytes]] = {}  # the object is held: ids are reused
+        self.packages: set[str] = set()  # installed packages, which are known by their names
+        self.open: dict[int, int] = {}  # what is being read, with its depth: a cycle ends there
+
+    def of(self, value: Any, where: str) -> bytes:
+        """The digest of `value`, which stands at `where`."""
+        if isinstance(value, enum.Enum):
+            return _hash(_name(type(value)), value.name)
+        if isinstance(value, _PLAIN):
+            return _hash(type(value).__name__, repr(value))
+        if id(value) in self.known:
+            return self.known[id(value)][1]
+        if id(value) in self.open:
+            return _hash("cycle", str(len(self.open) - self.open[id(value)]))
+        self.open[id(value)] = len(self.open)
+        try:
+            made = _hash(*self.parts(value, where))
+        except RecursionError:
+            raise UnknownError(f"{where} is nested too deeply") from None
+        finally:
+            del self.open[id(value)]
+        self.known[id(value)] = value, made
+        return made
+
+    def parts(self, value: Any, where: str) -> Iterator[str | bytes | memoryview]:
+        """What the digest of a value is made of."""
+        if isinstance(value, _SILENT):
+            yield type(value).__name__
+            return
+        if type(value).__module__ != "builtins":
+            yield self.of(type(value), f"the class of {where}")
+        if isinstance(value, np.ndarray):
+            yield from ("array", str(value.shape), str(value.dtype))
+            if value.dtype.hasobject:
+                yield self.of(value.tolist(), where)
+            else:
+                yield np.ascontiguousarray(value).tobytes()
+        elif isinstance(value, Tensor):
+            yield from self.tensor(value, where)
+        elif isinstance(value, type):
+            yield from self.of_class(value, where)
+        elif isinstance(value, list | tuple):
+            yield from (_name(type(value)), str(len(value)))
+            for i, entry in enumerate(value):
+                yield self.of(entry, f"{where}[{i}]")
+            yield from self.attributes(value, where)
+        elif isinstance(value, set | frozenset):
+            yield type(value).__name__
+            entries: list[bytes] = sorted(self.of(entry, where) for entry in value)
+            yield from entries
+        elif isinstance(value, Mapping):
+            yield from (_name(type(value)), str(len(value)))
+            for key in value:
+                yield self.of(key, where)
+                yield self.of(value[key], f"{where}[{key!r}]")
+            yield from self.attributes(value, where)
+        elif isinstance(value, types.ModuleType):
+            self.installed(value)
+            yield from ("module", value.__name__)
+        elif isinstance(value, functools.partial):
+            yield "partial"
+            yield self.of([value.func, value.args, value.keywords], where)
+        elif isinstance(value, weakref.ref):
+            yield "reference"
+            yield self.of(value(), where)
+        elif isinstance(value, torch.Generator | np.random.Generator | np.random.RandomState):
+            state = (
+                value.get_state()
+                if isinstance(value, torch.Generator | np.random.RandomState)
+                else value.bit_generator.state
+            )
+            yield self.of(state, where)
+        elif isinstance(value, torch.jit.ScriptModule):
+            yield from _script(value)
+        elif isinstance(value, property | classmethod | staticmethod | functools.cached_property):
+            names = ("fget", "fset", "__func__", "func")
+            yield type(value).__name__
+            yield self.of([getattr(value, name, None) for name in names], where)
+        elif _is_code(value):
+            yield from self.function(value, where)
+        else:
+            yield from self.object(value, where)
+
+    def tensor(self, value: Tensor, where: str) -> Iterator[str | bytes | memoryview]:
+        tensor = value.detach()
+        if tensor.is_meta:
+            raise UnknownError(f"{where} is a tensor on the device 'meta', which has no numbers")
+        yield from ("tensor", str(tuple(tensor.shape)), str(tensor.dtype), str(tensor.layout))
+        if tensor.is_quantized:
+            yield repr((tensor.qscheme(), str(tensor)[-400:]))
+            tensor = tensor.int_repr()
+        tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+        tensor = tensor.cpu().resolve_conj().resolve_neg().flatten()
+        # A clone, for what is expanded has strides that bytes cannot have.
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        yield tensor.view(torch.uint8).numpy().data if tensor.numel() else b""
+        yield from self.attributes(value, where)
+
+    def of_class(self, value: Any, where: str) -> Iterator[str | bytes]:
+        """A class: its name, and if it is the user's what it and its bases define."""
+        yield from ("class", _name(value))
+        for base in value.__mro__:
+            if self.installed(base):
+                yield _name(base)
+                continue
+            entries = {k: v for k, v in vars(base).items() if k not in _HOUSEKEEPING}
+            for name in sorted(entries):
+                if isinstance(
+                    entries[name], types.MemberDescriptorType | types.GetSetDescriptorType
+                ):
+                    continue  # a slot, whose value belongs to the object
+                yield name
+                yield self.of(entries[name], f"{value.__qualname__}.{name}")
+
+    def function(self, value: Any, where: str) -> Iterator[str | bytes]:
+        """A function: its name, and if it is the user's its code and what the code reads."""
+        yield _name(value)
+        inner = getattr(value, "_torchdynamo_orig_callable", getattr(value, "__wrapped__", None))
+        if inner is not None:
+            yield self.of(inner, where)
+        bound = getattr(value, "__self__", None)
+        if bound is not None and not isinstance(bound, types.ModuleType):
+            yield self.of(bound, f"{where}.__self__")
+        function = getattr(value, "__func__", value)
+        code = getattr(function, "__code__", None)
+        cells = getattr(function, "__closure__", None) or ()
+        names = code.co_freevars if code else ()
+        for name, cell in zip(names, cells, strict=False):
+            try:
+                yield self.of(cell.cell_contents, f"{where}, which reads {name}")
+            except ValueError:
+                yield f"{name} is empty"
+        yield self.of(getattr(function, "__defaults__", None), where)
+        yield self.of(getattr(function, "__kwdefaults__", None), where)
+        if self.installed(function) or code is None:
+            return
+        yield self.of(getattr(function, "__dict__", None) or None, where)
+        read: set[str] = set()
+        yield from self.code(code, where, read)
+        yield from self.read(function.__globals__, read, where)
+
+    def code(self, code: types.CodeType, where: str, read: set[str]) -> Iterator[str | bytes]:
+        """The instructions, without line numbers and docstring; adds the names that they use."""
+        yield from ("code", code.co_name, str(code.co_varnames[: code.co_argcount]))
+        read.update(code.co_names)
+        for step in dis.get_instructions(code):
+            yield step.opname
+            if isinstance(step.argval, types.CodeType):
+                yield from self.code(step.argval, where, read)
+            elif step.opcode in dis.hasconst:
+                yield self.of(step.argval, where)
+            else:
+                yield str(step.argval)
+
+    def read(self, space: Mapping[str, Any], names: set[str], where: str) -> Iterator[str | bytes]:
+        """The values of the globals with these names; of the user's modules, what is read there."""
+        for name in sorted(names & space.keys()):
+            value = space[name]
+            yield name
+            if isinstance(value, types.ModuleType) and not _installed(value):
+                if id(value) not in self.open:
+                    self.open[id(value)] = len(self.open)
+                    yield from self.read(vars(value), names - {name}, where)
+                    del self.open[id(value)]
+            else:
+                yield self.of(value, f"{where}, which reads {name}")
+
+    def object(self, value: Any, where: str) -> Iterator[str | bytes]:
+        """Any other object: its class, and its attributes or what pickle would take of it."""
+        for wrapper, inner in (
+            ("OptimizedModule", "_orig_mod"),
+            ("DistributedDataParallel", "module"),
+        ):
+            if type(value).__name__ == wrapper and isinstance(value, nn.Module):
+                yield from (wrapper, self.of(getattr(value, inner), f"{where}.{inner}"))
+                return
+        cls = type(value)
+        if isinstance(value, nn.Module):
+            hooks = vars(nn.modules.module)
+            yield self.of(
+                [list(hooks[k].values()) for k in sorted(hooks)
+                 if k.startswith("_global") and isinstance(hooks[k], dict)],
+                "the hooks of all modules",
+            )  # fmt: skip
+        if hasattr(value, "__dict__") or any("__slots__" in vars(base) for base in cls.__mro__):
+            yield from self.attributes(value, where)
+            if _is_python(cls):
+                return
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception as error:
+            raise UnknownError(f"{where} is a {_name(cls)}, which cannot be looked into") from error
+        rest = reduced if isinstance(reduced, str) else [
+            list(part) if isinstance(part, Iterator) else part for part in reduced
+        ]  # fmt: skip
+        yield self.of(rest, where)
+
+    def installed(self, value: Any) -> bool:
+        """Whether it belongs to an installed package, whose name is kept."""
+        found = _installed(value)
+        module = isinstance(value, types.ModuleType)
+        name = value.__name__ if module else getattr(value, "__module__", None)
+        top = (name or "").split(".")[0]
+        if found and top not in sys.stdlib_module_names and top not in ("", "srk", "torch"):
+            self.packages.add(top)
+        return found
+
+    def attributes(self, value: Any, where: str) -> Iterator[str | bytes]:
+        for name, entry in sorted(_attributes(value)):
+            yield name
+            if isinstance(value, nn.Module) and "hooks" in name and isinstance(entry, dict):
+                entry = list(entry.values())  # the keys count the hooks of this Python process
+            yield self.of(entry, f"{where}.{name}")
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of what an object holds, in its dict and its slots."""
+    ours = _ours(type(value))  # what begins with _ is derived there, or a cache
+    fields = {
+        field.name
+        for field in (attrs.fields(type(value)) if attrs.has(type(value)) else ())
+        if field.init or field.eq
+    }
+    slots = {
+        name
+        for base in type(value).__mro__
+        for name in _words(vars(base).get("__slots__", ()))
+        if not name.startswith("__")
+    }
+    held = dict(getattr(value, "__dict__", {}))
+    held.update({name: getattr(value, name) for name in slots if hasattr(value, name)})
+    for name, entry in held.items():
+        if ours and name.startswith("_") and name not in fields:
+            continue
+        if isinstance(value, nn.Module) and _BOOKKEEPING.fullmatch(name):
+            continue
+        yield name, entry
+
+
+def _words(slots: str | Iterable[str]) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
+
+
+def _script(module: torch.jit.ScriptModule) -> Iterator[str | bytes]:
+    """A TorchScript module as it would be saved: code, numbers and attributes."""
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    with zipfile.ZipFile(file) as archive:
+        for name in sorted(archive.namelist()):
+            if not name.endswith((".debug_pkl", "serialization_id")):
+                yield name
+                yield archive.read(name)
+
+
+def _hash(*parts: str | bytes | memoryview) -> bytes:
     digest = hashlib.sha256()
-    _feed(value, digest.update, {})
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    return f"{text if len(text) <= 200 else type(value).__name__} {digest.hexdigest()[:16]}"
+    for part in parts:
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        digest.update(f"{memoryview(data).nbytes}:".encode())
+        digest.update(data)
+    return digest.digest()
 
 
-def _feed(
-    value: Any, update: Callable[[bytes | memoryview], None], seen: dict[int, object]
-) -> None:
-    """Pass the parts of `value` on as bytes."""
-    if value is None or isinstance(
-        value, bool | int | float | complex | str | bytes | torch.dtype | torch.device | np.generic
-    ):
-        update(f"{type(value).__name__} {value!r};".encode())
-        return
-    if isinstance(value, np.ndarray):
-        update(f"array {value.shape} {value.dtype};".encode() + value.tobytes())
-        return
-    if isinstance(value, Tensor):
-        tensor = value.detach().cpu()
-        update(f"tensor {tuple(tensor.shape)} {tensor.dtype};".encode())
-        # a clone, for what is expanded has strides that bytes cannot have
-        update(
-            tensor.flatten()
-            .clone(memory_format=torch.contiguous_format)
-            .view(torch.uint8)
-            .numpy()
-            .data
-            if tensor.numel()
-            else b""
-        )
-        return
-    if id(value) in seen:
-        return
-    seen[id(value)] = value  # held, for the id of an object that is gone is given to another
-    if isinstance(value, nn.Module):
-        for name, module in value.named_modules():
-            numbers = {
-                k: v
-                for k, v in vars(module).items()
-                if not k.startswith("_") and isinstance(v, bool | int | float | str)
-            }
-            update(f"{name} {_name(type(module))} {sorted(numbers.items())!r};".encode())
-        _feed(dict(value.state_dict()), update, seen)
-    elif isinstance(value, Mapping):
-        for key in value:
-            _feed(key, update, seen)
-            _feed(value[key], update, seen)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for entry in sorted(value, key=repr) if isinstance(value, set | frozenset) else value:
-            _feed(entry, update, seen)
-    elif isinstance(value, ModuleType):  # what a builtin function is bound to
-        update(f"{value.__name__};".encode())
-    elif isinstance(value, partial):
-        _feed((value.func, value.args, value.keywords), update, seen)
-    elif callable(value) and hasattr(value, "__qualname__"):
-        update(f"{_name(value)};".encode())
-        _feed(getattr(value, "__self__", None), update, seen)
-        _feed(getattr(value, "__defaults__", None), update, seen)
-        for cell in getattr(value, "__closure__", None) or ():
-            _feed(cell.cell_contents, update, seen)
-    else:
-        update(f"{_name(type(value))};".encode())
-        fields = (
-            [f.name for f in attrs.fields(type(value))]
-            if attrs.has(type(value))
-            else sorted(getattr(value, "__dict__", ()))
-        )
-        for field in fields:
-            if not field.startswith("_"):  # what begins with one is derived, or a cache
-                update(f"{field}=".encode())
-                _feed(getattr(value, field), update, seen)
+def _is_code(value: object) -> bool:
+    """Whether it is a function, a method, or what a compiled library has for one."""
+    return callable(value) and not isinstance(value, type) and hasattr(value, "__qualname__")
+
+
+_LIBRARIES = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+@functools.cache
+def _in_library(file: str) -> bool:
+    return file.startswith((*_LIBRARIES, "<frozen")) or "-packages/" in file
+
+
+def _ours(cls: type) -> bool:
+    return cls.__module__ == "srk" or cls.__module__.startswith("srk.")
+
+
+def _installed(value: Any) -> bool:
+    """Whether a function, class or module belongs to an installed package or to Python.
+
+    Its name and the versions in the settings then say what it does.
+    """
+    code = getattr(value, "__code__", None)
+    if code is not None:
+        module = getattr(value, "__module__", None) or ""
+        return _in_library(code.co_filename) or module.split(".")[0] == "srk"
+    module = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    if module in sys.builtin_module_names or module.split(".")[0] in ("srk", "builtins"):
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    # A module without a file that is not a script or a notebook is part of Python.
+    return module != "__main__" and module in sys.modules and (not file or _in_library(file))
+
+
+def _is_python(cls: type) -> bool:
+    """Whether the class and all its bases are written in Python: their attributes are all."""
+    for base in cls.__mro__[:-1]:
+        module = sys.modules.get(base.__module__)
+        file = getattr(module, "__file__", None) or ""
+        if base.__module__ == "builtins" or (
+            module and file and not file.endswith((".py", ".pyc"))
+        ):
+            return False
+    return True
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    return f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', value)}"

@@ -6,8 +6,10 @@ import importlib
 import inspect
 import io
 import pickle
+import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +236,9 @@ def _binds(function: Any) -> bool:
 
 def _safetensors(path: Path) -> Any:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        with _installed_only():
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
     except ImportError:
         raise MissingExtraError(f"reading {str(path)!r}", "safetensors", "safetensors") from None
     try:
@@ -244,6 +247,20 @@ def _safetensors(path: Path) -> Any:
         raise ArgumentError(
             f"{str(path)!r} is not a readable safetensors file ({_first_line(error)}); fetch or save it again"
         ) from error
+
+
+@contextmanager
+def _installed_only() -> Iterator[None]:
+    """Import a library from where it is installed, and never from the working directory.
+
+    Weights are often loaded in the folder that they came in, and what else came in it is not run.
+    """
+    kept = list(sys.path)
+    sys.path[:] = [folder for folder in kept if folder not in ("", ".", str(Path.cwd()))]
+    try:
+        yield
+    finally:
+        sys.path[:] = kept
 
 
 def _torch_file(path: Path, trust_pickle: bool) -> Any:

@@ -223,6 +223,16 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
             f"not a StochasticTableau: {type(tableau).__name__}; StochasticTableau.from_dict "
             "makes one from plain data"
         )
+    try:
+        return _checked(tableau)
+    except OverflowError:
+        raise TableauError(
+            f"the coefficients of {tableau.name!r} are so large that their products overflow; an "
+            "explicit step of use has coefficients of order one"
+        ) from None
+
+
+def _checked(tableau: StochasticTableau) -> TableauReport:
     coefficients, magnitudes = Coefficients.of(tableau), Coefficients.of(tableau, absolute=True)
     values = {c.name: c.value(coefficients) for c in ORDER_CONDITIONS}
     residuals = {c.name: values[c.name] - c.target for c in ORDER_CONDITIONS}

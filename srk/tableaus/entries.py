@@ -6,6 +6,8 @@ Exact fractions where they are rational, floats where they are not, nothing else
 from __future__ import annotations
 
 import numbers
+import re
+import reprlib
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -29,6 +31,13 @@ __all__ = [
     "to_vector",
 ]
 
+LONGEST = 1000
+"""Digits that the numerator and the denominator of an exact entry may have.
+
+Order conditions multiply entries exactly, which takes for ever with "1e100000000".
+"""
+_EXPONENT = re.compile(r"[eE]([+-]?[0-9_]+)\s*$")
+
 Number: TypeAlias = Fraction | float
 Entry: TypeAlias = int | float | Fraction | str
 Vector: TypeAlias = tuple[Number, ...]
@@ -41,6 +50,8 @@ def to_number(value: Any) -> Number:
     What is no number stays as it is, for `check_entries` to refuse by name.
     """
     if isinstance(value, str):
+        if _too_long(value):
+            return value  # type: ignore[return-value]
         try:
             return Fraction(value)
         except (ValueError, ZeroDivisionError):
@@ -50,6 +61,19 @@ def to_number(value: Any) -> Number:
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     return value  # type: ignore[no-any-return]
+
+
+def _too_long(value: object) -> bool:
+    """Whether exact arithmetic with this number or text would have no end."""
+    if isinstance(value, Fraction):
+        # A digit takes log2(10) = 3.32 bits.
+        longest = max(value.numerator.bit_length(), value.denominator.bit_length())
+        return longest > 3.33 * LONGEST
+    if not isinstance(value, str):
+        return False
+    exponent = _EXPONENT.search(value)
+    digits = exponent[1].lstrip("+-").lstrip("0") if exponent else ""
+    return len(value) > 2 * LONGEST or len(digits) > 4 or int(digits or "0") > LONGEST
 
 
 def to_vector(value: Any) -> Vector:
@@ -83,7 +107,8 @@ def to_optional_vector(value: Any) -> Vector | None:
 
 def to_order(value: Any) -> float:
     number: Any = to_number(value)
-    return float(number) if isinstance(number, Fraction) else number
+    exact = isinstance(number, Fraction) and abs(number) <= sys.float_info.max
+    return float(number) if exact else number
 
 
 def check_entries(value: Any, where: str, depth: int = 0) -> None:
@@ -98,6 +123,11 @@ def check_entries(value: Any, where: str, depth: int = 0) -> None:
             )
         for i, x in enumerate(value):
             check_entries(x, f"{where}[{i}]", depth - 1)
+    elif _too_long(value):
+        raise TableauError(
+            f"{where} is {reprlib.repr(value)}, an exact number of more than {LONGEST} digits: give "
+            "a fraction of smaller numbers, or a float"
+        )
     elif isinstance(value, str):
         raise TableauError(
             f"{where} is {value!r}, which is not a fraction: write '3/4', '-2' or '0.75' (an "

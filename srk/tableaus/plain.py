@@ -78,6 +78,11 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         hint = "fractions are strings in TOML: alpha = ['1/3', '2/3']"
         raise TableauError(f"{os.fspath(path)!r} is not a TOML file: {error} ({hint})") from error
+    except (RecursionError, ValueError) as error:  # nested without end, or an endless number
+        raise TableauError(
+            f"{os.fspath(path)!r} holds nothing that a tableau is made of: "
+            f"{str(error) or type(error).__name__}"
+        ) from None
 
 
 def to_plain(tableau: attrs.AttrsInstance) -> dict[str, Any]:

@@ -132,7 +132,8 @@ def test_a_stopped_run_is_completed_with_the_same_bytes(tmp_path: Path) -> None:
             return -x
 
     Network.__qualname__ = "Network"
-    options = {"shape": (14, 3), "batch": 4, "nfe": 8, "seed": 1}
+    # The counter changes as the network is called, so it gets a name.
+    options = {"shape": (14, 3), "batch": 4, "nfe": 8, "seed": 1, "network_name": "count"}
     with pytest.raises(KeyboardInterrupt):
         srk.sample_to(tmp_path / "a", PROCESS, Network(), **options)
     shards = tmp_path / "a" / "shards"

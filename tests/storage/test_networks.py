@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -236,3 +237,26 @@ def test_what_a_name_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_network(name + "module", arguments={"x": 3})
     with pytest.raises(ArgumentError, match="are for files"):
         load_network(name + "module", trust_pickle=True)
+
+
+def test_a_library_planted_beside_the_weights_does_not_run(tmp_path: Path) -> None:
+    """Neither with the installed command nor with `python -m srk`."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    layer = nn.Linear(2, 2)
+    safetensors.save_file(layer.state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "safetensors.py").write_text("open('planted', 'w')\nraise SystemExit(7)")
+    arguments = ["sample", "--model", "w.safetensors", "--model-class", "torch.nn:Linear"]
+    arguments += ["--model-args", '{"in_features": 2, "out_features": 2}', "--out", "set"]
+    main = "import sys; sys.path[:] = sys.path[1:]; from srk.cli import main; main()"
+    for program in (["-c", main], ["-m", "srk"]):
+        done = subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(srk.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        # The weights were read, and what is missing is what the user did not say.
+        assert done.returncode == 1 and "say what the network returns" in done.stderr
+        assert not (tmp_path / "planted").exists()
