@@ -29,7 +29,7 @@ from srk.processes import (
     process,
     register_process,
 )
-from srk.registry import Registry, callable_room
+from srk.registry import Registry, callable_package
 from srk.sampling import Sampler, StepInfo, solve
 from srk.scores import (
     ClassifierGuided,
@@ -70,9 +70,9 @@ def __getattr__(name: str) -> Any:
 
 
 # srk.processes, srk.tableaus and srk.noise are rooms; called, each gives the registry of what is in it.
-callable_room(processes, PROCESSES)
-callable_room(tableaus, TABLEAUS)
-callable_room(noise, NOISES)
+callable_package(processes, PROCESSES)
+callable_package(tableaus, TABLEAUS)
+callable_package(noise, NOISES)
 
 __all__ = [
     "CLD",

@@ -1,4 +1,7 @@
-"""The errors that srk raises. Each message states the fact, the value, the cause and a corrected call."""
+"""The errors that srk raises.
+
+Each message states the fact, the value, the cause and a corrected call.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,61 @@ class ArgumentTypeError(SRKError, TypeError):
 
 
 class UnknownNameError(SRKError, KeyError):
-    """A name that no registry entry carries."""
+    """A name that no registry entry carries.
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+    Arguments:
+        kind: what the name is for, e.g. "solver".
+        name: what the user gave.
+        known: the names that exist.
+        listed_by: a call that lists them, e.g. "srk.solvers()"; a long list is left to it.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str], listed_by: str = "") -> None:
         known = sorted(known)
-        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+        close = close_names(name, known)
+        text = repr(name) if len(repr(name)) <= 80 else repr(name)[:60] + " ..."
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        super().__init__(f"there is no {kind} named {name!r}.{hint} Known: {', '.join(known)}.")
+        if len(known) <= FEW or not listed_by:
+            rest = f" Known: {', '.join(known)}."
+        else:
+            rest = f" {listed_by} lists all {len(known)}."
+        super().__init__(f"there is no {kind} named {text}.{hint}{rest}")
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
         return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # made again from the message, for the arguments are not kept
+        return _again, (type(self), self.args)
+
+
+def _again(kind: type[SRKError], args: tuple[Any, ...]) -> SRKError:
+    made = kind.__new__(kind)
+    made.args = args
+    return made
+
+
+FEW = 12
+"""So many names are listed in a message; of more, it says where they are listed."""
+
+
+def close_names(name: object, known: Iterable[str], count: int = 3) -> list[str]:
+    """The known names that `name` may be a slip of, the closest first.
+
+    Upper case, spaces and underscores do not count, so that "DPM++_2M" finds "dpmpp-2m".
+
+    Examples:
+        >>> close_names("Euler_A", ["euler-ancestral", "euler-a", "heun"])
+        ['euler-a', 'euler-ancestral']
+    """
+    spelled = {_plain(entry): entry for entry in known}
+    wanted = _plain(str(name)[:80])
+    close = difflib.get_close_matches(wanted, spelled, n=count, cutoff=0.5)
+    return [spelled[entry] for entry in close]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("+", "p").replace("_", "-").replace(" ", "-")
 
 
 class DuplicateNameError(SRKError, ValueError):
@@ -63,6 +111,9 @@ class MissingExtraError(SRKError, ImportError):
             f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]'"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args)
+
 
 class MissingDataError(SRKError, FileNotFoundError):
     """A data set is not on this machine; the message names the command that brings it."""
@@ -74,3 +125,6 @@ class SolveError(SRKError, RuntimeError):
     def __init__(self, message: str, solution: Solution | Any) -> None:
         super().__init__(message)
         self.solution = solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.args[0], self.solution)

@@ -1,4 +1,4 @@
-"""A named table of things a user may add to: processes, solvers, tableaus, controllers, noise sources."""
+"""A table of named things that users may add to: processes, solvers, tableaus, and so on."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+from srk._checks import shown
 from srk.errors import ArgumentTypeError, DuplicateNameError, UnknownNameError
 
 T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """A read-only mapping from name to entry, with `register` to add one and a table as its repr.
+    """A read-only mapping from name to entry; `register` adds one, and its repr is a table.
 
     Arguments:
-        kind: what an entry is called in messages ("solver").
-        columns: header -> function of (name, entry) that gives the cell, for the repr and the command line.
+        kind: what an entry is called in messages, e.g. "solver".
+        columns: header -> function (name, entry) that gives the cell of a column of the table.
+        listed_by: the call that shows the table, e.g. "srk.solvers()", for messages.
     """
 
     def __init__(
-        self, kind: str, columns: Mapping[str, Callable[[str, T], str]] | None = None
+        self,
+        kind: str,
+        columns: Mapping[str, Callable[[str, T], str]] | None = None,
+        listed_by: str = "",
     ) -> None:
         self.kind = kind
         self.columns = dict(columns or {})
+        self.listed_by = listed_by
         self._entries: dict[str, T] = {}
 
     def register(self, name: str, entry: T) -> T:
         """Add `entry` under `name`; a name that is taken is refused (`DuplicateNameError`)."""
         if not (isinstance(name, str) and name):
             raise ArgumentTypeError(
-                f"the name of a {self.kind} must be a non-empty string, not {name!r}"
+                f"the name of a {self.kind} must be a non-empty string, not {shown(name)}"
             )
         if name in self._entries:
             raise DuplicateNameError(
-                f"a {self.kind} named {name!r} is registered already ({self._entries[name]!r}); choose another name"
+                f"a {self.kind} named {name!r} is registered already "
+                f"({shown(self._entries[name])}); choose another name"
             )
         self._entries[name] = entry
         return entry
@@ -48,10 +55,10 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return self._entries[name]
         except (KeyError, TypeError):
-            raise UnknownNameError(self.kind, name, self._entries) from None
+            raise UnknownNameError(self.kind, name, self._entries, self.listed_by) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -77,11 +84,14 @@ class Registry(Mapping[str, T], Generic[T]):
         return f"{len(self)} {plural}\n" + "\n".join(lines)
 
 
-def callable_room(module: ModuleType, registry: Registry[Any]) -> None:
-    """Let a package be called like a function that returns its registry: `srk.processes()` beside `srk.processes.VP`."""
+def callable_package(package: ModuleType, registry: Registry[Any]) -> None:
+    """Let a package be called like a function that returns its registry.
 
-    class Room(ModuleType):
+    So `srk.processes()` is the table of the processes, beside `srk.processes.VP`.
+    """
+
+    class CallablePackage(ModuleType):
         def __call__(self) -> Registry[Any]:
             return registry
 
-    module.__class__ = Room
+    package.__class__ = CallablePackage

@@ -64,7 +64,7 @@ def test_all_is_sorted_complete_and_importable() -> None:
         and (inspect.isclass(value) or inspect.isfunction(value))
         and value.__module__.startswith("srk")
     }
-    internal = {"Registry", "callable_room"}
+    internal = {"Registry", "callable_package"}
     assert mine - internal <= set(srk.__all__), "reachable as srk.NAME, but not public"
 
 

@@ -1,7 +1,8 @@
-"""Where randomness comes from."""
+"""The contract of a noise source."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -11,43 +12,73 @@ import torch
 from srk.errors import IncompatibleError
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from srk.plans.plan import Slot, StepPlan
 
 
 class NoiseSource(ABC):
-    """A source of the Gaussian draws of a run. One object serves one run: `start`, then `prior` once, `prepare` if the steps are known,
-    then `draw` slot by slot.
+    """A source of the Gaussian draws of a run.
+
+    A run takes a source of its own from the one it is given (`fresh`), and then calls `start` once,
+    `prior` once unless the initial state is given, `prepare` once if the steps are known, and
+    `draw` for one slot after the other. So the object that a user holds is only read: several
+    threads may share it, and each run begins anew.
 
     Attributes:
-        name: the registered name.
-        refines: True if draws on overlapping intervals are consistent (one path): then a rejected step loses nothing.
+        name: the name under which it is registered.
+        refines: True if draws on overlapping intervals are those of one path. A rejected step of an
+            adaptive run then loses nothing.
     """
 
     name: ClassVar[str] = ""
     refines: ClassVar[bool] = False
 
+    def fresh(self) -> Self:
+        """A source for one run, with the same numbers.
+
+        The default is a shallow copy: attributes that `start` sets anew belong to the copy. A
+        source that changes an attribute in place (a list, a generator) overrides this.
+        """
+        return copy.copy(self)
+
     @abstractmethod
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         """Begin a run whose state has shape (batch, *event)."""
 
-    def prepare(self, plans: Sequence[StepPlan]) -> None:  # noqa: B027  # most sources need no warning
-        """Called before a run whose steps are all known, with their plans in order; what `draw` will ask is in them."""
+    def prepare(self, plans: Sequence[StepPlan]) -> None:  # noqa: B027  # most need no warning
+        """Look at the plans of a run whose steps are all known, in order, before the first draw.
+
+        What `draw` will be asked for stands in them.
+        """
 
     @abstractmethod
     def prior(self, out: torch.Tensor) -> None:
         """Fill `out` (batch, *event) with the unit normals of the initial state."""
 
     words: Callable[[Slot, str], torch.Tensor] | None = None
-    """If the draws are `srk.noise.counter.normals` of random bits: a function (slot, clock) that gives the bits, for a kernel to turn into draws."""
+    """A function (slot, clock) that gives the random bits of a draw, or None.
+
+    Only for sources whose draws are `srk.noise.counter.normals` of these bits: a compiled kernel
+    then turns the bits into the draw where it uses it.
+    """
 
     @abstractmethod
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
-        """Fill `out` (batch, *event) with the unit-variance draw that `slot` describes on the clock named `clock`."""
+        """Fill `out` (batch, *event) with unit normals: the draw `slot` on the clock `clock`."""
 
     def part(self, first: int, count: int) -> NoiseSource:
-        """A source for the samples first, ..., first + count - 1 of this one's batch, with the same numbers; for sources whose noise belongs to the sample."""
+        """A source for the samples first, ..., first + count - 1 of this one's batch.
+
+        It gives each of them the same numbers as the whole does, so only a source whose noise
+        belongs to the sample has it.
+
+        Raises:
+            IncompatibleError: the source draws for a batch as a whole.
+        """
         raise IncompatibleError(
-            f"the noise source {self.name or type(self).__name__!r} draws for a batch as a whole, so a batch cut in pieces would get other numbers; use noise='keyed'"
+            f"the noise source {self.name or type(self).__name__!r} draws for a batch as a whole, "
+            "so a batch cut in pieces would get other numbers; use noise='keyed'"
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Unit vectors in place of random draws: the exact law of a solver on a Gaussian target."""
+"""Unit vectors in place of random draws: the exact distribution of a solver on Gaussian data."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 class BasisNoise(NoiseSource):
     """`basis`: the k-th draw of the run is the k-th unit vector along the batch.
 
-    On a Gaussian target a solver is a linear map of (initial noise, step noises). A run with this source on a batch as large as the
-    number of draws (the initial one included) gives the columns of that map: the sum of squares over the batch is the exact variance.
+    On a Gaussian target a solver is a linear map of the initial noise and the step noises. A run
+    with this source gives the columns of that map, if the batch is at least the number of draws
+    (the initial one included). The sum of squares over the batch is then the exact variance.
 
     Arguments:
-        first: number of the first draw; -1 makes every draw zero (for the mean of the law).
-        components: k of states of shape (batch, k, *event), whose draws are k independent ones and take k vectors; 1 for other states.
+        first: number of the first draw; -1 makes every draw zero, which gives the mean.
+        components: k of states of shape (batch, k, *event), whose draws are k independent ones and
+            take k vectors; 1 for other states.
     """
 
     name = "basis"
@@ -47,7 +49,8 @@ class BasisNoise(NoiseSource):
             return
         if self._next + self.components > out.shape[0]:
             raise ArgumentError(
-                f"the basis source needs a batch of at least one row per draw; {out.shape[0]} rows are used up"
+                "the basis source needs a batch of at least one row per draw; "
+                f"{out.shape[0]} rows are used up"
             )
         out.zero_()
         if self.components == 1:

@@ -1,40 +1,41 @@
-r"""Unit normals that are a function of (seed, sample, name of the draw): Philox bits and the Box-Muller map.
+r"""Unit normals that are a function of (seed, sample, name of the draw).
 
-The 128-bit key of NumPy's `Philox` (4 x 64 bits, 10 rounds; Salmon et al. 2011) is a hash of the seed and of the draw's name. Its counter
-is the number of the sample times the blocks of eight normals that a sample needs. So a batch of consecutive samples is one consecutive
-stretch of one stream, and a sample's numbers do not know which batch they are drawn in. The bits are the same on every machine.
+They are Philox bits, mapped by Box and Muller.
 
-The bits become normals in float32, whatever the state's dtype is: 31 bits of radius, 32 of angle. Another dtype is a cast of the same
-numbers; another device rounds the logarithm and the cosine in its own way, a few units in the last place.
+The 128-bit key of NumPy's `Philox` (4 x 64 bits, 10 rounds; Salmon et al. 2011) is a hash of the
+seed and of the draw's name. Its counter is the number of the sample times the blocks of eight
+normals that a sample needs. So a batch of consecutive samples is one consecutive stretch of one
+stream, and a sample's numbers do not know which batch they are drawn in. The bits are the same on
+every machine.
+
+The bits become normals in float32, whatever the dtype of the state is: 31 bits of radius, 32 of
+angle. Another dtype is a cast of the same numbers. Another device rounds the logarithm and the
+cosine in its own way, which changes a few units in the last place.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import secrets
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
+from srk._checks import integer, shown
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.noise import philox
-
-
-def check_seed(seed: int | None) -> int:
-    """`seed` as an int; a new one from the operating system for None."""
-    if seed is None:
-        return secrets.randbits(62)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ArgumentTypeError(f"seed must be an int or None, not {seed!r}")
-    return int(seed)
+from srk.noise.seeds import check_seed
 
 
 def draw_key(seed: int, *name: str | float) -> bytes:
-    """128 bits that identify a draw: a BLAKE2 hash of the seed, and of the strings and float64 numbers that name it."""
+    """128 bits that identify a draw: a BLAKE2 hash of the seed and of the draw's name.
+
+    Arguments:
+        seed: any integer.
+        name: the strings and float64 numbers that name the draw.
+    """
     h = hashlib.blake2b(b"%d" % seed, digest_size=16, person=b"srk noise")
     for part in name:
         # + 0.0 makes -0.0 and 0.0 one
@@ -46,47 +47,64 @@ def draw_key(seed: int, *name: str | float) -> bytes:
     return h.digest()
 
 
-def _index(value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{what} must be an int, not {value!r}")
-    if not 0 <= value < 1 << 63:
-        raise ArgumentError(f"{what} must be at least 0, not {value!r}")
-    return int(value)
-
-
 class SampleNormals:
-    """Unit normals for a batch of samples, each a function of (seed, sample index, name of the draw).
+    """Unit normals for a batch of samples, each a function of (seed, sample index, draw's name).
 
     Arguments:
-        seed: the seed; None takes one from the operating system.
+        seed: any integer; None takes a seed from the operating system.
         first_index: index of the first sample of the batch; the others follow.
         indices: the index of each sample instead.
-        seeds: a seed of its own for each sample instead; sample k is then the sample of index 0 of seeds[k].
+        seeds: a seed of its own for each sample instead; sample k is then the sample of index 0
+            of seeds[k].
     """
 
     def __init__(
         self,
         seed: int | None,
         first_index: int = 0,
-        indices: Sequence[int] | None = None,
-        seeds: Sequence[int] | None = None,
+        indices: Iterable[int] | None = None,
+        seeds: Iterable[int] | None = None,
     ) -> None:
-        if (first_index != 0) + (indices is not None) + (seeds is not None) > 1:
+        first = _index(first_index, "first_index")
+        if (first != 0) + (indices is not None) + (seeds is not None) > 1:
             raise ArgumentError(
-                "first_index, indices and seeds are three ways to say which samples these are; give one of them"
+                "first_index, indices and seeds are three ways to say which samples these are; "
+                "give one of them"
             )
         if seeds is not None and seed is not None:
             raise ArgumentError("seeds gives every sample a seed of its own; leave seed out")
-        self.seeds = None if seeds is None else [check_seed(s) for s in _list(seeds)]
+        self.seeds = None if seeds is None else [_given_seed(s) for s in _list(seeds, "seeds")]
         self.seed = None if self.seeds is not None else check_seed(seed)
-        self.first_index = _index(first_index, "first_index")
+        self.first_index = first
         self.indices = (
-            None if indices is None else [_index(i, "an entry of indices") for i in _list(indices)]
+            None
+            if indices is None
+            else [_index(i, "an entry of indices") for i in _list(indices, "indices")]
         )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what belongs to one run."""
         self._reference = philox.Reference()
         self._runs: list[tuple[int, int]] = []  # consecutive samples: index of the first, how many
         self._shape: tuple[int, ...] = ()
         self._scratch: torch.Tensor | None = None
+
+    def fresh(self) -> SampleNormals:
+        """The same normals for another run, with buffers of its own."""
+        made = object.__new__(type(self))
+        made.seed, made.seeds = self.seed, self.seeds
+        made.first_index, made.indices = self.first_index, self.indices
+        made._forget()
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The generator and the buffer hold nothing that a later draw needs
+        return {**self.__dict__, "_reference": None, "_scratch": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reference = philox.Reference()
 
     def start(self, shape: Sequence[int]) -> None:
         """Begin a run of samples of shape (batch, *event)."""
@@ -95,7 +113,8 @@ class SampleNormals:
         if given is not None and len(given) != batch:
             what = "indices" if self.indices is not None else "seeds"
             raise ArgumentError(
-                f"{what} has {len(given)} entries, but the batch has {batch} samples; give one entry per sample"
+                f"{what} has {len(given)} entries, but the batch has {batch} samples; "
+                "give one entry per sample"
             )
         self._shape = tuple(shape)
         self._runs = []
@@ -108,7 +127,7 @@ class SampleNormals:
             self._runs = [(self.first_index, batch)]
 
     def part(self, first: int, count: int) -> dict[str, Any]:
-        """The arguments that make the normals of the samples first, ..., first + count - 1 of this batch."""
+        """The arguments that make the normals of the samples first, ..., first + count - 1."""
         if self.seeds is not None:
             return {"seed": None, "seeds": self.seeds[first : first + count]}
         if self.indices is not None:
@@ -116,14 +135,18 @@ class SampleNormals:
         return {"seed": self.seed, "first_index": self.first_index + first}
 
     def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
-        """The random bits behind the draw called `name` for a batch like `like`: int32 of shape (batch, words), on its device; see `normals`.
+        """The random bits behind the draw called `name`: int32 of shape (batch, words).
 
-        They come from a compiled loop where there is a compiler, which this asks for at its first call.
+        They lie on the device of `like`, and `normals` turns them into the draw. They come from a
+        compiled loop where there is a compiler, which this asks for at its first call.
         """
         return self._words(like, name, philox.compiled() or self._reference)
 
     def fill(self, out: torch.Tensor, *name: str | float) -> None:
-        """Fill `out` (batch, *event) with the unit normals of the draw called `name`: what `normals` makes of `words`, in buffers that stay."""
+        """Fill `out` (batch, *event) with the unit normals of the draw called `name`.
+
+        They are what `normals` makes of `words`, computed in buffers that stay.
+        """
         batch = out.shape[0]
         n = math.prod(out.shape[1:])
         bits = self._words(out, name, self._reference)
@@ -134,11 +157,13 @@ class SampleNormals:
             if direct
             else torch.empty(batch, 2 * half, dtype=torch.float32, device=out.device)
         )
-        # radius sqrt(-2 log u), u = (k + 1)/2^31 in (0, 1], from the first half of a sample's words; the angle from the second
+        # The radius is sqrt(-2 log u), u = (k + 1)/2^31 in (0, 1], from the first half of a
+        # sample's words; the angle comes from the second. Integers are cast to float32 before they
+        # meet a number: otherwise the product would be made in PyTorch's default dtype.
         radius, angle, cosine = self._buffers((batch, half), out.device)
-        torch.mul(bits[:, :half].bitwise_and_(0x7FFFFFFF), 2.0**-31, out=radius)
+        radius.copy_(bits[:, :half].bitwise_and_(0x7FFFFFFF)).mul_(2.0**-31)
         radius.add_(2.0**-31).log_().mul_(-2.0).sqrt_()
-        torch.mul(bits[:, bits.shape[1] // 2 :][:, :half], math.pi * 2.0**-31, out=angle)
+        angle.copy_(bits[:, bits.shape[1] // 2 :][:, :half]).mul_(math.pi * 2.0**-31)
         torch.mul(torch.cos(angle, out=cosine), radius, out=flat[:, :half])
         torch.mul(angle.sin_(), radius, out=flat[:, half:])
         if not direct:
@@ -150,7 +175,9 @@ class SampleNormals:
             or self._scratch.shape[1:] != shape
             or self._scratch.device != device
         ):
-            self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
+            # A tensor made in inference mode could not be written to outside of it
+            with torch.inference_mode(False):
+                self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
         return self._scratch
 
     def _words(
@@ -159,6 +186,10 @@ class SampleNormals:
         name: Sequence[str | float],
         make: Callable[[Sequence[philox.Stretch]], torch.Tensor],
     ) -> torch.Tensor:
+        if not self._shape:
+            raise ArgumentError(
+                "the noise source has no run yet: call start(shape, dtype, device) before it draws"
+            )
         blocks = -(-math.prod(self._shape[1:]) // 8)
         if self.seed is not None:
             key = draw_key(self.seed, *name)
@@ -173,7 +204,10 @@ class SampleNormals:
 
 
 def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Unit normals of shape (batch, *event) from `SampleNormals.words`: a pure function, for kernels to swallow."""
+    """Unit normals of shape (batch, *event) from `SampleNormals.words`.
+
+    It is a pure function, so that a compiler can make it part of a kernel.
+    """
     n = math.prod(shape[1:])
     half, second = (n + 1) // 2, 4 * -(-n // 8)
     radius = torch.sqrt(
@@ -187,5 +221,16 @@ def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> to
     )
 
 
-def _list(values: Sequence[int]) -> list[int]:
-    return list(values.tolist() if hasattr(values, "tolist") else values)
+def _index(value: Any, what: str) -> int:
+    return integer(value, what, least=0, most=(1 << 63) - 1)
+
+
+def _given_seed(value: Any) -> int:
+    return integer(value, "an entry of seeds")
+
+
+def _list(values: Any, what: str) -> list[Any]:
+    made = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(made, str | bytes | dict) or not isinstance(made, Iterable):
+        raise ArgumentTypeError(f"{what} must be a sequence of ints, not {shown(values)}")
+    return list(made)

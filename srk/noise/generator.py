@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from srk.errors import ArgumentTypeError
 from srk.noise.base import NoiseSource
+from srk.noise.seeds import check_seed, generator_seed
 
 if TYPE_CHECKING:
     from srk.plans.plan import Slot
@@ -18,19 +17,17 @@ if TYPE_CHECKING:
 class GeneratorNoise(NoiseSource):
     """`generator`: independent draws from a `torch.Generator` on the device of the state.
 
-    The global random state of PyTorch is never touched. The same seed on the same device, batch and step count repeats the run; on
-    another it is another sample.
+    The global random state of PyTorch is never touched. The same seed on the same device, batch and
+    number of steps repeats the run. With any of these changed, it gives another sample.
 
     Arguments:
-        seed: the seed; None takes one from the operating system (`Solution.seed` tells which).
+        seed: any integer; None takes a seed from the operating system, which `Solution.seed` tells.
     """
 
     name = "generator"
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise ArgumentTypeError(f"seed must be an int or None, not {seed!r}")
-        self._seed = secrets.randbits(62) if seed is None else seed
+        self._seed = check_seed(seed)
         self._generator: torch.Generator | None = None
 
     @property
@@ -39,18 +36,32 @@ class GeneratorNoise(NoiseSource):
 
     @property
     def used_seed(self) -> int:
-        """The seed, given or taken."""
-        return self._seed
+        """What PyTorch's generator is seeded with."""
+        return generator_seed(self._seed)
 
     def use(self, generator: torch.Generator) -> None:
         """Draw from this generator instead of one of its own."""
         self._generator = generator
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self._generator = torch.Generator(device).manual_seed(self._seed)
+        self._generator = torch.Generator(device).manual_seed(self.used_seed)
 
     def prior(self, out: torch.Tensor) -> None:
         out.normal_(generator=self._generator)
 
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
         out.normal_(generator=self._generator)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch.Generator can be pickled in recent versions of PyTorch only; its state can in all
+        state = dict(self.__dict__)
+        if self._generator is not None:
+            state["_generator"] = (self._generator.device, self._generator.get_state())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._generator, tuple):
+            device, values = self._generator
+            self._generator = torch.Generator(device)
+            self._generator.set_state(values)

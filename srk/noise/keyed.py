@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,21 +12,25 @@ from srk.noise.base import NoiseSource
 from srk.noise.counter import SampleNormals
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from srk.plans.plan import Slot
 
 
 class KeyedNoise(NoiseSource):
-    """`keyed`: each sample has its own noise, a function of (seed, sample index, interval) only; any batch gives the same samples.
+    """`keyed`: each sample has noise of its own, so that any batch gives the same samples.
 
-    The interval of a draw is named by its clock, its two ends and which functional of the path is drawn, so that it does not matter which
-    step it belongs to. The initial state is a stream of its own. Draws on different intervals are independent, even where the intervals
-    overlap: for noise that stays the same path when the number of steps changes see `BrownianNoise`.
+    A draw is a function of (seed, index of the sample, interval) alone. The interval is named by
+    its clock, its two ends and the functional of the Brownian path that is drawn; it does not
+    matter to which step it belongs. The initial state is a stream of its own. Draws on different
+    intervals are independent, even where the intervals overlap; `BrownianNoise` is for noise that
+    stays the same path when the number of steps changes.
 
-    The bits are the same on every machine and device; the state's dtype only rounds the numbers (they are made in float32), and another
-    device differs by a few units in the last place of float32.
+    The bits are the same on every machine and device. The numbers are made in float32, which the
+    dtype of the state only rounds; another device differs by a few units in the last place.
 
     Arguments:
-        seed: the seed; None takes one from the operating system (`Solution.seed` tells which).
+        seed: any integer; None takes a seed from the operating system, which `Solution.seed` tells.
         first_index: index of the first sample of the batch, e.g. 8 for the second batch of 8.
         indices: the index of each sample, instead.
         seeds: a seed for each sample, instead; sample k is then sample 0 of `KeyedNoise(seeds[k])`.
@@ -33,9 +38,12 @@ class KeyedNoise(NoiseSource):
     Examples:
         >>> import srk, torch
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
-        >>> whole = srk.solve(process, target.score(process), shape=(4, 1), steps=5, noise="keyed", seed=0).x
+        >>> options = {"steps": 5}
+        >>> score = target.score(process)
+        >>> whole = srk.solve(process, score, shape=(4, 1), noise="keyed", seed=0, **options).x
         >>> second = srk.noise.KeyedNoise(seed=0, first_index=2)
-        >>> torch.equal(whole[2:], srk.solve(process, target.score(process), shape=(2, 1), steps=5, noise=second).x)
+        >>> half = srk.solve(process, score, shape=(2, 1), noise=second, **options).x
+        >>> torch.equal(whole[2:], half)
         True
     """
 
@@ -55,6 +63,11 @@ class KeyedNoise(NoiseSource):
     def seed(self) -> int | None:
         return self.normals.seed
 
+    def fresh(self) -> Self:
+        made = copy.copy(self)
+        made.normals = self.normals.fresh()
+        return made
+
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.normals.start(shape)
         self._like = torch.empty(0, device=device)
@@ -69,5 +82,9 @@ class KeyedNoise(NoiseSource):
         self.normals.fill(out, "draw", clock, slot.start, slot.stop, *slot.weights)
 
     def words(self, slot: Slot, clock: str) -> torch.Tensor:
-        """The bits behind `draw`, int32 of shape (batch, words): `srk.noise.counter.normals` makes the draw of them."""
-        return self.normals.words(self._like, "draw", clock, slot.start, slot.stop, *slot.weights)
+        """The bits behind `draw`, int32 of shape (batch, words), on the device of the run.
+
+        `srk.noise.counter.normals` makes the draw of them.
+        """
+        name = ("draw", clock, slot.start, slot.stop, *slot.weights)
+        return self.normals.words(self._like, *name)

@@ -14,11 +14,17 @@ import torch
 _WORD = (1 << 64) - 1
 
 Stretch = tuple[bytes, int, int]
-"""Blocks of four words that follow each other in one stream: key (128 bits, little-endian), counter before the first, number of blocks."""
+"""Blocks of four words that follow each other in one stream.
+
+The key (128 bits, little-endian), the counter before the first block, the number of blocks.
+"""
 
 
 class Reference:
-    """`numpy.random.Philox`, set to one stretch after the other: called with stretches, it gives their words in a row, int32 of shape (8 * blocks,)."""
+    """`numpy.random.Philox`, set to one stretch after the other.
+
+    Called with stretches, it gives their words in a row, int32 of shape (8 * blocks,).
+    """
 
     def __init__(self) -> None:
         self._generator = np.random.Philox(key=0)  # takes longer to make than to set
@@ -49,7 +55,10 @@ class Reference:
 
 @cache
 def compiled() -> Callable[[Sequence[Stretch]], torch.Tensor] | None:
-    """The same as a loop in C++ (philox.cpp), built once with TorchInductor's compiler into its cache; None where that cannot be done."""
+    """The same as a loop in C++ (philox.cpp); None where it cannot be compiled.
+
+    It is built once, with TorchInductor's compiler into TorchInductor's cache.
+    """
     try:
         from torch._inductor.codecache import CppCodeCache  # seconds to import
 
@@ -60,7 +69,10 @@ def compiled() -> Callable[[Sequence[Stretch]], torch.Tensor] | None:
         return None
 
     def loop(stretches: Sequence[Stretch]) -> torch.Tensor:
-        out = torch.empty(8 * sum(blocks for _, _, blocks in stretches), dtype=torch.int32)
+        # The loop writes to this memory itself, so it must lie on the CPU whatever the default is
+        out = torch.empty(
+            8 * sum(blocks for _, _, blocks in stretches), dtype=torch.int32, device="cpu"
+        )
         table = b"".join(
             struct.pack(
                 "=5Q",

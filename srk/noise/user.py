@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from srk.errors import ArgumentError
+from srk._checks import shown
+from srk.errors import ArgumentError, ArgumentTypeError
 from srk.noise.base import NoiseSource
 from srk.noise.generator import GeneratorNoise
 
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
 
 
 class CallableNoise(NoiseSource):
-    """Draws from a function of the user's: `function(slot, clock, out)`; what `solve(noise=function)` means.
+    """Draws from a function (slot, clock, out) of the user's: what `solve(noise=function)` means.
 
-    The function either fills `out` (batch, *event) with unit normals and returns None, or returns a tensor of that shape, which is
-    copied. `slot` says what the draw is: its interval on the clock and its `weights` (`srk.integrators.Slot`); for the initial state
-    `slot` is None and `clock` is "prior". A function that ignores both and returns fresh unit normals is right.
+    The function fills `out` (batch, *event) with unit normals and returns None, or it returns a
+    tensor of that shape, which is copied. `slot` says what the draw is: its interval on the clock,
+    and its `weights` (`srk.integrators.Slot`). For the initial state `slot` is None and `clock` is
+    "prior". A function that ignores both and gives fresh unit normals is right.
 
     Arguments:
         function: the callable.
-        refines: True if its draws on overlapping intervals are those of one path, so that adaptive steps may use it.
+        refines: True if its draws on overlapping intervals are those of one path, so that adaptive
+            steps may use it.
 
     Examples:
         >>> import srk, torch
@@ -42,6 +45,10 @@ class CallableNoise(NoiseSource):
         *,
         refines: bool = False,
     ) -> None:
+        if not callable(function):
+            raise ArgumentTypeError(
+                f"a noise function is a callable (slot, clock, out), not {shown(function)}"
+            )
         self.function = function
         self.refines = refines  # type: ignore[misc]  # known per object here
 
@@ -62,35 +69,49 @@ class CallableNoise(NoiseSource):
             got = (
                 f"a tensor of shape {tuple(result.shape)}"
                 if isinstance(result, torch.Tensor)
-                else repr(result)
+                else shown(result)
             )
             raise ArgumentError(
-                f"the noise function returned {got}; it must fill `out`, or return a tensor, of shape {tuple(out.shape)}"
+                f"the noise function returned {got}; it must fill `out`, or return a tensor, of "
+                f"shape {tuple(out.shape)}"
             )
         out.copy_(result)
 
 
 class ReplayNoise(NoiseSource):
-    """Given draws, in the order in which a run asks for them: what another program has drawn, or a recorded run.
+    """Given draws, in the order in which a run asks for them.
+
+    They may come from another program, or from a recorded run.
 
     Arguments:
-        draws: tensors of shape (batch, *event), or one of shape (draws, batch, *event). A state that is not given as `x_init` takes the first.
+        draws: tensors of shape (batch, *event), or one tensor of shape (draws, batch, *event). A
+            state that is not given as `x_init` takes the first.
 
     Raises:
-        ArgumentError: on a draw, when none is left.
+        ArgumentError: on a draw, when none is left, or the next one has another shape.
 
     Examples:
         >>> import srk, torch
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
         >>> draws = torch.randn(6, 4, 1, generator=torch.Generator().manual_seed(0))
-        >>> srk.solve(process, target.score(process), "ddpm", shape=(4, 1), steps=5, noise=srk.noise.ReplayNoise(draws)).success
+        >>> noise = srk.noise.ReplayNoise(draws)
+        >>> score = target.score(process)
+        >>> srk.solve(process, score, "ddpm", shape=(4, 1), steps=5, noise=noise).success
         True
     """
 
     name = "replay"
 
     def __init__(self, draws: torch.Tensor | Sequence[torch.Tensor]) -> None:
-        self.draws = list(draws)
+        try:
+            self.draws = list(draws)
+        except TypeError:
+            self.draws = [None]  # type: ignore[list-item]  # refused below
+        if not all(isinstance(draw, torch.Tensor) for draw in self.draws):
+            raise ArgumentTypeError(
+                "draws must be tensors of shape (batch, *event), or one tensor of shape "
+                f"(draws, batch, *event), not {shown(draws)}"
+            )
         self._next = 0
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
@@ -105,16 +126,24 @@ class ReplayNoise(NoiseSource):
     def _give(self, out: torch.Tensor) -> None:
         if self._next == len(self.draws):
             raise ArgumentError(
-                f"all {len(self.draws)} given draws are used, and the run asks for one more; give one for every draw of every step"
+                f"all {len(self.draws)} given draws are used, and the run asks for one more; give "
+                "one for every draw of every step"
             )
-        out.copy_(self.draws[self._next])
+        draw = self.draws[self._next]
+        if draw.shape != out.shape:
+            raise ArgumentError(
+                f"draw number {self._next} has shape {tuple(draw.shape)}, but the state has shape "
+                f"{tuple(out.shape)}; give draws of the shape of the state"
+            )
+        out.copy_(draw)
         self._next += 1
 
 
 class ZeroNoise(GeneratorNoise):
-    """`zero`: no noise on the way, only in the initial state; at eta = 0 nothing is drawn anyway.
+    """`zero`: noise in the initial state only, none in the steps.
 
-    For eta > 0 this is not a sample of the process: it is the drift alone, to look at.
+    At eta = 0 no step draws noise anyway. For eta > 0 this is not a sample of the process: it is
+    the drift alone, to look at.
 
     Arguments:
         seed: seed of the initial state.

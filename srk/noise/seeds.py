@@ -1,0 +1,47 @@
+"""What a seed is: any integer, for every source alike."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from srk._checks import integer
+
+_WORD = 1 << 64
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as an int; a new one from the operating system for None.
+
+    Arguments:
+        seed: an integer of any size and sign (an int, a NumPy integer, an integer tensor without
+            axes), or None.
+
+    Raises:
+        ArgumentTypeError: it is none of these.
+
+    Examples:
+        >>> import numpy as np
+        >>> check_seed(np.int64(7))
+        7
+    """
+    if seed is None:
+        return secrets.randbits(62)
+    return integer(seed, "seed", cure="or None for a fresh one, e.g. seed=0")
+
+
+def generator_seed(seed: int) -> int:
+    """The seed that PyTorch's generator gets for `seed`.
+
+    The generator takes 64 bits. Seeds from 0 to 2^64 - 1 are passed as they are. PyTorch would take
+    -1 for 2^64 - 1 and refuse 2^64, so all others are hashed to 64 bits.
+
+    Examples:
+        >>> generator_seed(2**64 - 1) == 2**64 - 1, generator_seed(-1) == 2**64 - 1
+        (True, False)
+    """
+    if 0 <= seed < _WORD:
+        return seed
+    digest = hashlib.blake2b(b"%d" % seed, digest_size=8, person=b"srk seed").digest()
+    return int.from_bytes(digest, "little")
