@@ -11,7 +11,7 @@ from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
-from srk.noise import NOISES
+from srk.noise import NOISES, register_noise
 from srk.processes import (
     CLD,
     EDM,
@@ -115,6 +115,7 @@ __all__ = [
     "process",
     "processes",
     "register_controller",
+    "register_noise",
     "register_process",
     "register_solver",
     "register_tableau",

@@ -65,7 +65,8 @@ def _eta(solver: Integrator) -> str:
 
 SOLVERS: Registry[Integrator] = Registry(
     "solver",
-    {
+    listed_by="srk.solvers()",
+    columns={
         "NFE/step": lambda name, solver: str(solver.evaluations_per_step),
         "strong": lambda name, solver: _order(name, "strong", solver.strong_order),
         "weak": lambda name, solver: _order(name, "weak", solver.weak_order),

@@ -222,7 +222,10 @@ def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> to
 
 
 def _index(value: Any, what: str) -> int:
-    return integer(value, what, least=0, most=(1 << 63) - 1)
+    made = integer(value, what, least=0)
+    return integer(
+        made, what, most=(1 << 63) - 1
+    )  # counters have 128 bits, of which blocks take some
 
 
 def _given_seed(value: Any) -> int:

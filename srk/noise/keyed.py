@@ -86,5 +86,4 @@ class KeyedNoise(NoiseSource):
 
         `srk.noise.counter.normals` makes the draw of them.
         """
-        name = ("draw", clock, slot.start, slot.stop, *slot.weights)
-        return self.normals.words(self._like, *name)
+        return self.normals.words(self._like, "draw", clock, slot.start, slot.stop, *slot.weights)

@@ -8,7 +8,7 @@ from typing import Any
 
 from srk._checks import integer
 
-_WORD = 1 << 64
+_PASSED = 1 << 32
 
 
 def check_seed(seed: Any) -> int:
@@ -34,14 +34,17 @@ def check_seed(seed: Any) -> int:
 def generator_seed(seed: int) -> int:
     """The seed that PyTorch's generator gets for `seed`.
 
-    The generator takes 64 bits. Seeds from 0 to 2^64 - 1 are passed as they are. PyTorch would take
-    -1 for 2^64 - 1 and refuse 2^64, so all others are hashed to 64 bits.
+    Seeds from 0 to 2^32 - 1 are passed as they are. All others are hashed to 64 bits, for PyTorch
+    would confuse them: on the CPU it reads the lower 32 bits alone, so that 2^32 would give the
+    samples of 0, it takes -1 for 2^64 - 1, and it refuses 2^64.
 
     Examples:
-        >>> generator_seed(2**64 - 1) == 2**64 - 1, generator_seed(-1) == 2**64 - 1
-        (True, False)
+        >>> generator_seed(7)
+        7
+        >>> generator_seed(-1) == generator_seed(2**64 - 1)
+        False
     """
-    if 0 <= seed < _WORD:
+    if 0 <= seed < _PASSED:
         return seed
     digest = hashlib.blake2b(b"%d" % seed, digest_size=8, person=b"srk seed").digest()
     return int.from_bytes(digest, "little")

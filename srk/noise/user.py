@@ -106,7 +106,7 @@ class ReplayNoise(NoiseSource):
         try:
             self.draws = list(draws)
         except TypeError:
-            self.draws = [None]  # type: ignore[list-item]  # refused below
+            self.draws = [None]  # refused below
         if not all(isinstance(draw, torch.Tensor) for draw in self.draws):
             raise ArgumentTypeError(
                 "draws must be tensors of shape (batch, *event), or one tensor of shape "

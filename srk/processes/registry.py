@@ -53,6 +53,7 @@ def _what(_name: str, entry: type[ForwardProcess]) -> str:
 
 PROCESSES: Registry[type[ForwardProcess]] = Registry(
     "process",
+    listed_by="srk.processes()",
     columns={"own time": _own_time, "half log-SNR": _half_log_snr, "what and when": _what},
 )
 

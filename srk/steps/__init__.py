@@ -13,7 +13,8 @@ from srk.steps.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as
 
 CONTROLLERS: Registry[type[StepController]] = Registry(
     "controller",
-    {
+    listed_by="srk.controllers()",
+    columns={
         "what": lambda name, controller: (
             (controller.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]
         )

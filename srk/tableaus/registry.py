@@ -19,7 +19,8 @@ __all__ = ["TABLEAUS", "register_tableau"]
 
 TABLEAUS: Registry[StochasticTableau] = Registry(
     "tableau",
-    {
+    listed_by="srk.tableaus()",
+    columns={
         "calls": lambda name, tableau: str(tableau.drift_evaluations),
         "strong": lambda name, tableau: f"{tableau.strong_order:g}",
         "weak": lambda name, tableau: f"{tableau.weak_order:g}",
