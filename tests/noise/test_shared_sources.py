@@ -14,7 +14,6 @@ import torch
 
 import srk
 from srk.errors import ArgumentError, ArgumentTypeError, DuplicateNameError
-from srk.integrators.plan import Slot
 from srk.noise import (
     BrownianNoise,
     GeneratorNoise,
@@ -25,6 +24,7 @@ from srk.noise import (
 )
 from srk.noise.counter import SampleNormals, normals
 from srk.noise.seeds import generator_seed
+from srk.plans.plan import Slot
 
 PROCESS = srk.VP()
 SCORE = srk.targets.Gaussian([0.5] * 3, 0.04).score(PROCESS)
