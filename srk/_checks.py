@@ -72,7 +72,13 @@ def is_real(value: object) -> bool:
 
 
 def integer(
-    value: Any, name: str, *, least: int | None = None, most: int | None = None, cure: str = ""
+    value: Any,
+    name: str,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    kind: str = "an int",
+    cure: str = "",
 ) -> int:
     """`value` as an int.
 
@@ -80,6 +86,7 @@ def integer(
         value: what the user passed.
         name: what the argument is called, for the message.
         least, most: the smallest and the largest value allowed.
+        kind: what is wanted, for the message.
         cure: a corrected call, for the message.
 
     Returns:
@@ -93,7 +100,7 @@ def integer(
         >>> integer(np.int64(4), "steps", least=1)
         4
     """
-    wanted = _wanted("an int", least, most)
+    wanted = _wanted(kind, least, most)
     advice = f"; {cure}" if cure else ""
     if not is_integer(value):
         raise ArgumentTypeError(f"{name} must be {wanted}, not {shown(value)}{advice}")

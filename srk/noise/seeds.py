@@ -28,7 +28,7 @@ def check_seed(seed: Any) -> int:
     """
     if seed is None:
         return secrets.randbits(62)
-    return integer(seed, "seed", cure="or None for a fresh one, e.g. seed=0")
+    return integer(seed, "seed", kind="an int or None")
 
 
 def generator_seed(seed: int) -> int:
