@@ -6,7 +6,18 @@ sol = srk.solve(process, score, solver="srk2")
 from importlib import import_module
 from typing import Any
 
-from srk import analysis, errors, integrators, noise, processes, scores, steps, tableaus, targets
+from srk import (
+    analysis,
+    errors,
+    integrators,
+    noise,
+    posterior,
+    processes,
+    scores,
+    steps,
+    tableaus,
+    targets,
+)
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
@@ -112,6 +123,7 @@ __all__ = [
     "integrators",
     "log_likelihood",
     "noise",
+    "posterior",
     "process",
     "processes",
     "register_controller",

@@ -11,6 +11,14 @@ from torch import Tensor
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import Level, LinearProcess
 from srk.targets.base import Target, level_of, parameter
+from srk.targets.conditioning import (
+    Conditioned,
+    LinearGaussian,
+    condition,
+    system_of,
+    tilt,
+    tilt_of,
+)
 
 
 class Gaussian(Target):
@@ -95,6 +103,66 @@ class Gaussian(Target):
         if self._basis is not None:
             noise = level.sigma**2 * torch.eye(self.dimension, dtype=torch.float64)
         return level.alpha * self.mean, level.alpha**2 * self.covariance + noise
+
+    @property
+    def axes(self) -> tuple[Tensor, Tensor | None]:
+        """The variances along the axes of the covariance, and the axes where it is a matrix."""
+        return self._variances, self._basis
+
+    def full_covariance(self) -> Tensor:
+        """The covariance as a matrix (d, d) over the flattened event, float64 on the CPU."""
+        if self._basis is not None:
+            return (self._basis * self._variances) @ self._basis.mT
+        return self._variances.reshape(-1).expand(self.dimension).diag()
+
+    def posterior(self, measurement: LinearGaussian) -> Gaussian:
+        """The distribution of the data given a linear measurement with Gaussian noise.
+
+        Arguments:
+            measurement: a `srk.posterior.Measurement`.
+
+        Returns:
+            A Gaussian with a full covariance, of the same event shape.
+
+        Examples:
+            >>> import srk, torch
+            >>> A = torch.tensor([[1.0, 0.0]])
+            >>> measurement = srk.posterior.Measurement(A, torch.tensor([1.0]), noise_std=1.0)
+            >>> Gaussian([0.0, 0.0], 1.0).posterior(measurement).mean
+            tensor([0.5000, 0.0000], dtype=torch.float64)
+        """
+        system = system_of(measurement, self.event_shape)
+        return self._changed(condition(self.mean.flatten(), self.full_covariance(), *system))
+
+    def log_evidence(self, measurement: LinearGaussian) -> float:
+        """log p(y) of a linear measurement with Gaussian noise, in nats."""
+        system = system_of(measurement, self.event_shape)
+        return condition(self.mean.flatten(), self.full_covariance(), *system).log_weight
+
+    def tilted(self, linear: object, quadratic: object = None) -> Gaussian:
+        """The distribution with density proportional to that of the data times a tilt.
+
+        The tilt is exp(b.x - x.C x/2) over the flattened event.
+
+        Arguments:
+            linear: b, shape (d,), or a number for all coordinates.
+            quadratic: C, a number, (d,) for a diagonal, or a symmetric matrix (d, d); default 0.
+
+        Raises:
+            ArgumentError: shapes that do not match, or a product without a finite integral.
+        """
+        b, c = tilt_of(linear, quadratic, self.dimension)
+        return self._changed(tilt(self.mean.flatten(), self.full_covariance(), b, c))
+
+    def log_tilt(self, linear: object, quadratic: object = None) -> float:
+        """log E exp(b.x - x.C x/2) over the data, the normaliser of `tilted`."""
+        b, c = tilt_of(linear, quadratic, self.dimension)
+        return tilt(self.mean.flatten(), self.full_covariance(), b, c).log_weight
+
+    def _changed(self, made: Conditioned) -> Gaussian:
+        if self.event_shape == (1,):
+            return Gaussian(made.mean, made.covariance[0])
+        return Gaussian(made.mean.reshape(self.event_shape), made.covariance)
 
     def denoise(self, x: Tensor, level: Level) -> Tensor:
         z, total, variances = self._residual(x, level)
