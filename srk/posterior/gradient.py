@@ -98,7 +98,8 @@ class DPS(Posterior):
             prediction, measurement: as for `DPS`.
             process: the process.
             times: the own times of the run, decreasing; pass the same as `grid` to `srk.solve`.
-            zeta: the paper's step size; it uses 0.3 to 1 with 1000 steps.
+            zeta: the step size of the authors' program, 0.3 to 1 with 1000 steps; where the
+                paper writes zeta' grad |y - A(D)|^2/|y - A(D)|, zeta = 2 zeta'.
         """
         levels = [process.level(t) for t in times]
         if len(levels) < 2 or any(b.t >= a.t for a, b in itertools.pairwise(levels)):
