@@ -14,10 +14,10 @@ from pathlib import Path
 import attrs
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
+from srk._progress import progress_bar
 from srk.analysis.metrics import chi_square_excess, sliced_w2
 from srk.analysis.plotting import MARKERS, PALETTE, draw_floor, house_style, work_axes
 from srk.processes import VP
@@ -108,13 +108,12 @@ def main(*, out: Path, seed: int = 0, nfe: Sequence[int] = (10, 20, 50)) -> list
     process, target = VP(), Empirical(data)
     floor = floor_of(data, seed)
     results = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("sampling", total=len(nfe) * len(SOLVERS))
+    with progress_bar("sampling", len(nfe) * len(SOLVERS), console=console) as advance:
         for budget in nfe:
             for solver in SOLVERS:
-                progress.update(task, description=f"{solver}, NFE {budget}")
+                advance(0, description=f"{solver}, NFE {budget}")
                 results.append(measure(target, process, solver, budget, seed))
-                progress.advance(task)
+                advance()
     console.print(_table(results, floor))
     out.mkdir(parents=True, exist_ok=True)
     (out / "demo.md").write_text(_markdown(results, floor), encoding="utf-8")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._progress import progress_bar
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import METRICS, Metric
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
@@ -352,29 +353,12 @@ def _bar(show: bool, total: int) -> Iterator[Callable[[str, bool], None]]:
     if not show:
         yield lambda what, made: None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("", total=total)
+    with progress_bar("", total) as advance:
         started = False
 
         def tick(what: str, made: bool) -> None:
             nonlocal started
-            progress.update(task, description=what, advance=int(started))
+            advance(int(started), description=what)
             started = True
 
         yield tick

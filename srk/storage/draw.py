@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._progress import progress_bar
 from srk._version import __version__
 from srk.errors import ArgumentError, ArgumentTypeError, SolveError
 from srk.integrators import Integrator
@@ -182,7 +183,7 @@ def sample_to(
     ):
         missing: list[int] = group.share(store.open() if group.rank == 0 else None)
         mine = missing[group.rank :: group.size]
-        with _bar(progress and group.rank == 0, len(mine)) as tick:
+        with progress_bar("shards", len(mine), show=progress and group.rank == 0) as tick:
             for first in mine:
                 count = min(batch, whole[0] - first)
                 piece = copy.copy(sampler)
@@ -209,16 +210,3 @@ def sample_to(
     return SampleSet(
         store.folder, whole, sum(min(batch, whole[0] - first) for first in missing), calls
     )
-
-
-@contextmanager
-def _bar(show: bool, total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console()
-    with Progress(
-        console=console, transient=True, disable=not (show and console.is_terminal)
-    ) as bar:
-        task = bar.add_task("shards", total=total)
-        yield lambda: bar.advance(task)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from releases import needs_safe_torch
 from torch import nn
 from typer.testing import CliRunner
 
@@ -471,6 +472,7 @@ def wrong(x, t): raise ValueError("no luck")
 """
 
 
+@needs_safe_torch
 def test_weights_in_a_file_for_a_class_of_the_working_directory(
     command: Command, tmp_path: Path
 ) -> None:
@@ -592,9 +594,10 @@ def test_weights_in_a_file_for_a_class_of_the_working_directory(
         ),
         (("--model", "weights.pt"), "there is no file 'weights.pt'"),
         (("--model", "hostile.pt", "--model-class", "torch.nn:Linear"), "--trust-pickle"),
-        (
+        pytest.param(
             ("--model", "cut.pt", "--model-class", "torch.nn:Linear"),
             "'cut.pt' is not a readable file of torch.save",
+            marks=needs_safe_torch,
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

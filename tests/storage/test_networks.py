@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from releases import needs_safe_torch
 from torch import nn
 
 import srk
@@ -37,6 +38,7 @@ def weights() -> dict[str, torch.Tensor]:
     return {"weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "bias": torch.tensor([5.0, 6.0])}
 
 
+@needs_safe_torch
 def test_a_state_dict_fills_the_class(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(weights(), file)
@@ -47,6 +49,7 @@ def test_a_state_dict_fills_the_class(tmp_path: Path) -> None:
     assert network(torch.tensor([[1.0, 1.0]])).tolist() == [[8.0, 13.0]]
 
 
+@needs_safe_torch
 def test_an_entry_of_a_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.ckpt"
     torch.save({"ema": weights(), "step": 7}, file)
@@ -120,6 +123,7 @@ def test_a_hostile_pickle_under_the_name_of_weights(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@needs_safe_torch
 def test_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save(weights(), file)
@@ -146,12 +150,14 @@ def test_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [[1, 2], {"weight": 3}, {1: torch.zeros(2)}, {}, torch.zeros(2)], ids=repr
 )
+@needs_safe_torch
 def test_what_is_not_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(ArgumentError, match="not a state_dict"):
         load_network(str(tmp_path / "weights.pt"), **LINEAR)
 
 
+@needs_safe_torch
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     file = tmp_path / "weights.pt"
     torch.save({"weight": torch.zeros(3, 2), "scale": torch.zeros(2)}, file)
@@ -165,6 +171,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_network(str(file), cls="builtins:dict")
 
 
+@needs_safe_torch
 def test_a_trusted_network(tmp_path: Path) -> None:
     """A whole network needs trust, and then no class; also as an entry of a bare pickle, as NVIDIA's EDM has it."""
     network = nn.Linear(2, 2)
