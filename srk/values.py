@@ -158,7 +158,7 @@ class _Walk:
         return tuple, tuple(map(self.value, things))
 
     def _object(self, thing: Any) -> Hashable:
-        cls = type(thing)
+        cls: Any = type(thing)
         if not cls.__flags__ & _HEAP_TYPE:
             raise NotAValue(f"{cls.__name__} objects can change in place")
         fields = _fields(cls) if _ours(cls) else None
@@ -235,9 +235,10 @@ def _ours(thing: Any) -> bool:
 
 
 @functools.cache
-def _fields(cls: type) -> tuple[str, ...] | None:
+def _fields(cls: Hashable) -> tuple[str, ...] | None:
     """The attributes that make an attrs object of this package what it is, those that follow from
     them left out; None for other classes, of whose objects all attributes count."""
+    assert isinstance(cls, type)
     if not attrs.has(cls):
         return None
     return tuple(field.name for field in attrs.fields(cls) if field.eq is not False)
@@ -363,7 +364,7 @@ def size_of(thing: Any) -> int:
     stack = [thing]
     while stack:
         item = stack.pop()
-        kind = type(item)
+        kind: Any = type(item)
         if kind in _SCALARS:
             total += _SCALARS[kind]
             continue
@@ -390,5 +391,6 @@ _SHARED = frozenset({type, abc.ABCMeta, str, types.ModuleType, types.CodeType})
 
 
 @functools.lru_cache(maxsize=1024)
-def _slots_of(cls: type) -> tuple[str, ...]:
+def _slots_of(cls: Hashable) -> tuple[str, ...]:
+    assert isinstance(cls, type)
     return tuple(_slots(cls)) if cls.__flags__ & _HEAP_TYPE else ()
