@@ -407,7 +407,7 @@ def test_a_class_that_refers_to_itself_is_a_value() -> None:
         ((1, (2,)), ((1,), 2)),
         (lambda x: x, lambda x: -x),
     ],
-    ids=repr,
+    ids=lambda thing: "function" if callable(thing) else repr(thing),
 )
 def test_things_that_are_not_the_same_have_other_keys(one: Any, other: Any) -> None:
     assert value(one) != value(other)
