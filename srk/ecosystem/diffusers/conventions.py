@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from srk.errors import ArgumentError, IncompatibleError
+from srk.ecosystem.diffusers.configs import OURS, translate
+from srk.ecosystem.diffusers.hosts import host
+from srk.errors import ArgumentError
 from srk.processes import EDM, Flow, VPDiscrete
 from srk.processes.base import Level, LinearProcess
 from srk.scores import (
@@ -23,36 +24,6 @@ from srk.scores import (
     Velocity,
 )
 from srk.scores.convert import Pair
-
-#: The schedulers of diffusers whose configs are understood, by the family of their networks.
-FAMILIES: Mapping[str, str] = {
-    **dict.fromkeys(
-        [
-            "DDIMParallelScheduler",
-            "DDIMScheduler",
-            "DDPMParallelScheduler",
-            "DDPMScheduler",
-            "DEISMultistepScheduler",
-            "DPMSolverMultistepScheduler",
-            "DPMSolverSDEScheduler",
-            "DPMSolverSinglestepScheduler",
-            "EulerAncestralDiscreteScheduler",
-            "EulerDiscreteScheduler",
-            "HeunDiscreteScheduler",
-            "KDPM2AncestralDiscreteScheduler",
-            "KDPM2DiscreteScheduler",
-            "LCMScheduler",
-            "LMSDiscreteScheduler",
-            "PNDMScheduler",
-            "SASolverScheduler",
-            "TCDScheduler",
-            "UniPCMultistepScheduler",
-        ],
-        "vp",
-    ),
-    **dict.fromkeys(["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"], "flow"),
-    **dict.fromkeys(["EDMDPMSolverMultistepScheduler", "EDMEulerScheduler"], "edm"),
-}
 
 #: Adapter for each prediction type of the families that have adapters in srk.scores.
 ADAPTERS: Mapping[str, type[NetworkPrediction]] = {
@@ -91,6 +62,19 @@ class Preconditioned(NetworkPrediction):
         return (s / c) ** 2, self.sign * level.sigma * (s / c)
 
 
+COSINE = "CosineDPMSolverMultistepScheduler"
+
+
+def _logarithm(level: Level) -> float:
+    """The time that EDM's networks see: log(sigma)/4."""
+    return 0.25 * math.log(level.sigma)
+
+
+def _angle(level: Level) -> float:
+    """The time that Stable Audio's network sees: the angle of (1, sigma), in right angles."""
+    return math.atan(level.sigma) * 2.0 / math.pi
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Convention:
     """How a network sees a noisy state, so that what a pipeline feeds to it is what it expects.
@@ -117,12 +101,17 @@ class Convention:
         return self.adapter(network, **{**self.options, **options})
 
     def level(self, time: float) -> Level:
-        """The noise level at network time `time`."""
+        """The noise level at network time `time`; just beyond the last training step it is that."""
         if self.family == "vp":
-            return self.process.level(time)
+            last = self.process.t_max
+            return self.process.level(last if last < time <= last + 1.0 else time)
         if self.family == "flow":
             return self.process.level(time / self.options["time_scale"])
-        sigma, last = math.exp(4.0 * time), self.process.t_max
+        angle = self.options["time"] is _angle
+        sigma, last = (
+            math.tan(0.5 * math.pi * time) if angle else math.exp(4.0 * time),
+            self.process.t_max,
+        )
         return self.process.level(
             last if last < sigma < last * (1.0 + 1e-5) else sigma
         )  # a time in float32
@@ -135,7 +124,8 @@ def convention(config: Mapping[str, Any]) -> Convention:
         IncompatibleError: the config asks for what srk has no counterpart of.
         ArgumentError: a value makes no sense.
     """
-    config = translate(config)
+    if "solver_options" not in config:  # another scheduler's
+        config = translate(config, OURS, {})
     family = config.get("process") or "vp"
     options: dict[str, Any] = {}
     if config.get("variance_type") in ("learned", "learned_range"):
@@ -157,7 +147,7 @@ def convention(config: Mapping[str, Any]) -> Convention:
         options |= {
             "sigma_data": data,
             "sign": -1.0 if kind == "v_prediction" else 1.0,
-            "time": lambda level: 0.25 * math.log(level.sigma),
+            "time": _angle if config.get("host") == COSINE else _logarithm,
             "input_scale": lambda level: 1.0 / math.hypot(level.sigma, data),
         }
         return Convention(
@@ -188,21 +178,16 @@ def convention(config: Mapping[str, Any]) -> Convention:
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Tensor:
-    """alphas_cumprod of a config, to the bit those of diffusers."""
-    from diffusers import DDPMScheduler
+    """alphas_cumprod of a config of `SRKScheduler`, to the bit those of its scheduler of diffusers.
 
-    names = (
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "rescale_betas_zero_snr",
-    )
-    made: Tensor = DDPMScheduler(
-        **{name: config[name] for name in names if config.get(name) is not None}
-    ).alphas_cumprod
-    return made
+    The scheduler itself is asked, so that what its class does to them (`snr_shift_scale`, zero
+    terminal SNR) is done.
+    """
+    made = host(config)
+    if not hasattr(made, "alphas_cumprod"):
+        made = host({**config, "process": "vp", "host": None})
+    found: Tensor = made.alphas_cumprod
+    return found.detach().cpu()
 
 
 def _hook(config: Mapping[str, Any]) -> Clip | DynamicThreshold | None:
@@ -215,60 +200,3 @@ def _hook(config: Mapping[str, Any]) -> Clip | DynamicThreshold | None:
         bound = config.get("clip_sample_range")
         return Clip(-1.0, 1.0) if bound is None else Clip(-bound, bound)
     return None
-
-
-def translate(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler's config in the words of `SRKScheduler`: with the values that its own class takes by default, and the family of its network.
-
-    Raises:
-        IncompatibleError: the scheduler is not one of `FAMILIES`, and no `process` is given.
-    """
-    known = dict(config)
-    known.pop("_use_default_values", None)  # a value that was a default there is not ours
-    if "solver_options" in known:  # ours
-        return known
-    name: str | None = known.get("_class_name")
-    if name is not None and name in FAMILIES:
-        import diffusers
-
-        for parameter in inspect.signature(getattr(diffusers, name).__init__).parameters.values():
-            if parameter.default is not parameter.empty:
-                known.setdefault(parameter.name, parameter.default)
-    given = known.get("process")
-    known["process"] = given or (FAMILIES.get(name) if name else _family(known))
-    if known["process"] is None:
-        raise IncompatibleError(
-            f"{name or 'a config with the keys ' + ', '.join(known)} is not that of a scheduler whose networks srk knows; say what they are: "
-            f"process='vp' (or 'flow', 'edm'), prediction_type='epsilon'. Known: {', '.join(FAMILIES)}"
-        )
-    if known.get("use_flow_sigmas") or known.get("prediction_type") == "flow_prediction":
-        known["process"], known["shift"] = (
-            given or "flow",
-            known.get("flow_shift") or known.get("shift") or 1.0,
-        )
-    if (
-        known.get("timestep_type") == "continuous"
-        and known.get("prediction_type") == "v_prediction"
-    ):
-        known["process"], known["sigma_data"] = given or "edm", 1.0
-    if known.get("sigma_schedule") == "exponential" or known.get("use_lu_lambdas"):
-        known["use_exponential_sigmas"] = True
-    for key, usual in (
-        ("invert_sigmas", False),
-        ("interpolation_type", "linear"),
-        ("snr_shift_scale", 1.0),
-    ):
-        if known.get(key, usual) != usual:
-            raise IncompatibleError(
-                f"{key}={known[key]!r} of the scheduler's config has no counterpart in srk; use {key}={usual!r}"
-            )
-    return known
-
-
-def _family(config: Mapping[str, Any]) -> str | None:
-    """The family of a config that does not name its class, as those that were not read from a file: by its keys."""
-    if "sigma_data" in config:
-        return "edm"
-    if "beta_start" in config:
-        return "vp"
-    return "flow" if "shift" in config else None

@@ -1,27 +1,48 @@
-"""Where `set_timesteps` puts the noise levels: diffusers' spacings, in the own times of the process."""
+"""Where `set_timesteps` puts the noise levels, in the own times of the process."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
+import attrs
 import numpy as np
-import scipy.stats
+import torch
 
 from srk.ecosystem.diffusers.conventions import Convention
+from srk.ecosystem.diffusers.hosts import Spaced, ask
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes import EDM
 from srk.processes.base import LinearProcess
 from srk.steps import CONTROLLERS, Grid, Problem
 
-SPACINGS = ("linspace", "leading", "trailing")
-#: sigma/alpha that stands for alpha = 0 in the sigma schedules: that of alphas_cumprod = 2^-24, as in diffusers.
-LARGEST = 4096.0
+SAME = 1e-6
+"""Relative difference of sigma/alpha below which two levels in float32 are one."""
 
 
-def own_times(
+@attrs.frozen
+class Levels:
+    """The noise levels of a run.
+
+    Arguments:
+        times: own times at the start of each step and at the end of the last; not increasing. Two
+            that are equal are a step of no length, which a scheduler of diffusers may have.
+        denoise: whether a denoising step follows the last.
+        told: what the network is told at the start of each step, the denoising step among them;
+            None: the time that its adapter computes.
+        dtype: of `timesteps` where the network is told only these.
+    """
+
+    times: tuple[float, ...]
+    denoise: bool
+    told: tuple[float, ...] | None = None
+    dtype: torch.dtype = torch.float32
+
+
+def levels(
     config: Mapping[str, Any],
     made: Convention,
     method: Integrator,
@@ -31,8 +52,9 @@ def own_times(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     mu: float | None = None,
-) -> tuple[list[float], bool]:
-    """Own times of the ends of the steps, and whether a denoising step follows the last.
+    more: Mapping[str, Any] | None = None,
+) -> Levels:
+    """The levels of a run: those of the scheduler that the config came from, or of a grid of srk.
 
     Arguments:
         config: the scheduler's config.
@@ -40,176 +62,212 @@ def own_times(
         method, eta: for a grid that asks.
         steps: number of steps; or
         timesteps: the network's times at the start of each step; or
-        sigmas: noise levels, as diffusers' schedulers of the family take them: "vp", "edm" sigma/alpha, the last one is the end; "flow" sigma before
-            `shift`, an end at 0 is added.
+        sigmas: noise levels, as the schedulers of diffusers take them: "vp", "edm" sigma/alpha, the
+            last one is the end; "flow" sigma before `shift`, an end at 0 is added.
         mu: the shift of flow schedulers with `use_dynamic_shifting`.
+        more: further arguments for the `set_timesteps` of the scheduler that is asked.
+
+    Raises:
+        ArgumentError: the arguments contradict each other or the config.
+        IncompatibleError: the grid cannot be known before the run.
     """
-    if timesteps is not None and sigmas is not None:
+    _check(config, made, steps, timesteps, sigmas, mu)
+    if sigmas is not None and made.family == "flow":
+        sigmas = [s for s in sigmas if s > 0.0]  # theirs adds the end at 0
+    family, zero = made.family, (config.get("final_sigmas_type") or "zero") == "zero"
+    grid = bool(config.get("grid"))
+    if grid and timesteps is None and (sigmas is None or _is_the_pipelines_own(made, sigmas)):
+        count = steps if sigmas is None else len(sigmas)
+        assert count is not None
+        return _of_srk(config, made, method, eta, count, zero)
+    asked = None
+    alone = steps == 1 and family == "vp" and not config.get("host")
+    if alone and config.get("timestep_spacing") == "linspace":
+        timesteps = [made.process.t_max]  # not step 0, where diffusers has it
+    if family == "flow" or (timesteps is None and sigmas is None) or _falls(timesteps, sigmas):
+        both = timesteps is not None and sigmas is not None  # the levels, and what is told
+        asked = _ask(
+            config,
+            made,
+            steps=steps,
+            timesteps=None if both else timesteps,
+            sigmas=sigmas,
+            mu=mu,
+            more=more,
+        )
+        if both and asked is not None and timesteps is not None:
+            asked = attrs.evolve(asked, timesteps=tuple(map(float, timesteps)))
+    if asked is not None:
+        return _own(config, made, asked)
+    if timesteps is not None:
+        times = [made.level(float(t)).t for t in timesteps]
+        if family == "vp":
+            end = [] if zero or times[-1] == 0.0 else [0.0]
+            return Levels(tuple(times + end), zero)
+        return Levels((*times, 0.0) if zero else tuple(times), False)
+    assert sigmas is not None
+    values = [float(s) for s in sigmas]
+    zero, values = values[-1] == 0.0, values[:-1] if values[-1] == 0.0 else values
+    if family == "vp":
+        return Levels(tuple(own_time(made.process, s) for s in values), zero)
+    return Levels((*values, 0.0) if zero else tuple(values), False)
+
+
+def _check(
+    config: Mapping[str, Any],
+    made: Convention,
+    steps: int | None,
+    timesteps: Sequence[float] | None,
+    sigmas: Sequence[float] | None,
+    mu: float | None,
+) -> None:
+    """Refuse what contradicts itself, before a scheduler of diffusers is asked."""
+    if timesteps is not None and sigmas is not None and made.family != "flow":
         raise ArgumentError("timesteps and sigmas both say where the steps go; give one of them")
-    if (
-        timesteps is None
-        and sigmas is None
-        and (steps is None or isinstance(steps, bool) or steps < 1)
-    ):
+    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
+    if timesteps is None and sigmas is None and (not whole or int(steps) < 1):  # type: ignore[arg-type]  # None is no int
         raise ArgumentError(
             f"num_inference_steps must be a positive int, not {steps!r}; or give timesteps or sigmas"
         )
     if sigmas is not None and not sigmas[0] > 0.0:
         raise ArgumentError(
-            f"sigmas must decrease from the noise at the start, not {list(sigmas)!r}; e.g. sigmas=[14.6, 3.0, 0.5, 0.0]"
+            "sigmas must decrease from the noise at the start, "
+            f"not {list(sigmas)!r}; e.g. sigmas=[14.6, 3.0, 0.5, 0.0]"
         )
     for name, given in (("timesteps", timesteps), ("sigmas", sigmas)):
         if given is not None and steps is not None and len(given) - steps not in (0, 1):
             raise ArgumentError(
                 f"num_inference_steps={steps} contradicts the {len(given)} {name}; leave it out"
             )
-    if (
-        sum(bool(config.get(f"use_{name}_sigmas")) for name in ("karras", "exponential", "beta"))
-        + bool(config.get("grid"))
-        > 1
-    ):
+    schedules = [f"use_{name}_sigmas" for name in ("karras", "exponential", "beta")] + ["grid"]
+    if sum(bool(config.get(name)) for name in schedules) > 1:
         raise ArgumentError(
-            "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and grid exclude each other; set one of them"
+            "use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas and grid exclude each "
+            "other; set one of them"
         )
     final = config.get("final_sigmas_type") or "zero"
     if final not in ("zero", "sigma_min"):
         raise ArgumentError(f"final_sigmas_type must be 'zero' or 'sigma_min', not {final!r}")
-    process, zero = made.process, final == "zero"
-    if timesteps is not None:
-        times = [made.level(float(t)).t for t in timesteps]
-    elif config.get("grid") and sigmas is None:
-        assert steps is not None
-        return _house(config, made, method, eta, steps, zero)
-    elif made.family == "flow":
-        times = _flow(config, steps, sigmas, mu)
-    elif sigmas is not None:
-        values = [float(s) for s in sigmas]
-        zero, values = values[-1] == 0.0, values[:-1] if values[-1] == 0.0 else values
-        if made.family == "vp":
-            return [_time(process, s) for s in values], zero
-        return ([*values, 0.0], False) if zero else (values, False)
-    elif made.family == "edm":
-        assert steps is not None
-        times = _schedule(config, steps, float(config.get("sigma_min") or 0.002), process.t_max)
-    else:
-        assert steps is not None
-        times = _spaced(config, steps, process)
+    spacing = config.get("timestep_spacing") or "leading"
+    if spacing not in ("linspace", "leading", "trailing"):
+        raise ArgumentError(
+            f"timestep_spacing must be one of 'linspace', 'leading', 'trailing', not {spacing!r}"
+        )
+    dynamic = made.family == "flow" and config.get("use_dynamic_shifting")
+    if dynamic and mu is None and not config.get("grid"):
+        raise ArgumentError(
+            "use_dynamic_shifting needs mu, which depends on the size of the image: "
+            "set_timesteps(..., mu=...)"
+        )
+    train = int(config.get("num_train_timesteps", 1000))
+    spaced = steps is not None and timesteps is None and sigmas is None and not config.get("grid")
+    if made.family == "vp" and spaced and steps is not None and steps > train:
+        raise ArgumentError(
+            f"num_inference_steps={steps} is more than the {train} training steps; "
+            "use grid='log-snr'"
+        )
+
+
+def _falls(timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> bool:
+    """Whether a list can be given to a scheduler of diffusers, which would not check it."""
+    values = timesteps if timesteps is not None else sigmas
+    assert values is not None
+    return all(b < a for a, b in pairwise(values))
+
+
+def _is_the_pipelines_own(made: Convention, sigmas: Sequence[float]) -> bool:
+    """Whether a flow pipeline passes the list that it makes itself where its user gives none."""
+    n = len(sigmas)
+    usual = np.linspace(1.0, 1.0 / n, n)
+    return made.family == "flow" and bool(np.allclose(usual, sigmas, rtol=1e-6, atol=0.0))
+
+
+def _ask(config: Mapping[str, Any], made: Convention, **request: Any) -> Spaced | None:
+    if made.family == "edm" and request["sigmas"] is not None:
+        return None  # theirs takes places between the ends there, not sigmas
+    return ask(config, **request)
+
+
+def _own(config: Mapping[str, Any], made: Convention, asked: Spaced) -> Levels:
+    """The levels that a scheduler of diffusers has, in the own times of the process."""
+    process = made.process
     if made.family == "vp":
-        end = [] if zero or times[-1] == 0.0 else [0.0]
-        return times + end, zero
-    return [*times, 0.0] if zero else times, False
-
-
-def _spaced(config: Mapping[str, Any], n: int, process: LinearProcess) -> list[float]:
-    """The training indices of `timestep_spacing` (Lin et al. 2023, arXiv 2305.08891, table 2), or of a sigma schedule between the first and the last."""
-    train, spacing = int(process.t_max) + 1, config.get("timestep_spacing") or "leading"
-    if n > train:
-        raise ArgumentError(
-            f"num_inference_steps={n} is more than the {train} training steps; use grid='log-snr'"
-        )
-    if spacing == "linspace":
-        times = np.linspace(0, train - 1, n)[::-1] if n > 1 else np.array([train - 1.0])
-    elif spacing == "leading":
-        times = (np.arange(n) * (train // n))[::-1] + float(config.get("steps_offset") or 0)
-    elif spacing == "trailing":
-        times = np.round(np.arange(train, 0, -train / n))[:n] - 1.0
+        last = asked.levels[-1]
+        times = [
+            _training_time(process, t) if level is None else _vp_time(process, t, level)
+            for t, level in zip(asked.timesteps, asked.levels[:-1], strict=True)
+        ]
+        if last != 0.0:
+            times.append(0.0 if last is None else own_time(process, last))
     else:
-        raise ArgumentError(
-            f"timestep_spacing must be one of {', '.join(map(repr, SPACINGS))}, not {spacing!r}"
+        times = [math.nan if level is None else level for level in asked.levels]
+    for i in range(1, len(times)):  # levels in float32 that stand for the same one
+        a, b = (process.level(t).r if made.family == "vp" else t for t in times[i - 1 : i + 1])
+        if abs(a - b) <= SAME * a < math.inf:
+            times[i] = times[i - 1]
+    if config.get("round_timesteps") and made.family == "vp":
+        return Levels(
+            tuple(float(round(t)) for t in times),
+            asked.levels[-1] == 0.0,
+            tuple(float(round(t)) for t in asked.timesteps),
+            torch.int64,
         )
-    times = np.minimum(times, process.t_max)
-    if not any(config.get(f"use_{name}_sigmas") for name in ("karras", "exponential", "beta")):
-        return [float(t) for t in times]
-    first, last = (min(process.level(float(t)).r, LARGEST) for t in (times[0], times[-1]))
-    lowest, highest = config.get("sigma_min") or last, config.get("sigma_max") or first
-    inner = [_time(process, s) for s in _schedule(config, n, lowest, highest)]
-    return [float(times[0]), *inner[1:]] if highest == LARGEST else inner
+    zero = made.family == "vp" and asked.levels[-1] == 0.0
+    return Levels(tuple(times), zero, asked.timesteps, asked.dtype)
 
 
-def _schedule(config: Mapping[str, Any], n: int, lowest: float, highest: float) -> list[float]:
-    """n sigmas from `highest` to `lowest`: exponential, beta, else Karras et al.'s."""
-    ramp = np.linspace(0.0, 1.0, n)
-    if config.get("use_exponential_sigmas"):
-        values = np.exp(math.log(highest) + ramp * (math.log(lowest) - math.log(highest)))
-    elif config.get("use_beta_sigmas"):
-        values = lowest + scipy.stats.beta.ppf(1.0 - ramp, 0.6, 0.6) * (highest - lowest)
-    else:
-        rho = float(config.get("rho") or 7.0)
-        values = (highest ** (1 / rho) + ramp * (lowest ** (1 / rho) - highest ** (1 / rho))) ** rho
-    values[0] = highest
-    if n > 1:
-        values[-1] = lowest
-    return [float(s) for s in values]
+def _training_time(process: LinearProcess, timestep: float) -> float:
+    """Own time of a training step; the lists of some schedulers go one beyond the last."""
+    return min(max(timestep, process.t_min), process.t_max)
 
 
-def _time(process: LinearProcess, sigma: float) -> float:
-    """Own time at sigma/alpha = `sigma`; a rounded value just outside the range is its end."""
+def _vp_time(process: LinearProcess, timestep: float, r: float) -> float:
+    """Own time of a level that is given in float32: the training step itself where it is meant."""
+    t = _training_time(process, timestep)
+    exact = process.level(t).r
+    meant = exact == r or (t.is_integer() and abs(exact - r) <= 1e-5 * r)
+    return t if meant else own_time(process, r)
+
+
+def own_time(process: LinearProcess, r: float) -> float:
+    """Own time at sigma/alpha = `r`; a rounded value just outside the range is its end.
+
+    Raises:
+        ArgumentError: `r` is outside the range of the training.
+    """
     ends = process.level(process.t_min).r, process.level(process.t_max).r
     for end, t in zip(ends, (process.t_min, process.t_max), strict=True):
-        if abs(sigma - end) <= 1e-3 * end < math.inf:
+        if abs(r - end) <= 1e-3 * end < math.inf and not (ends[0] < r < ends[1]):
             return t
-    if not ends[0] < sigma < ends[1]:
+    if not ends[0] < r < ends[1]:
         raise ArgumentError(
-            f"sigma = {sigma!r} is outside the range of the network, [{ends[0]:.6g}, {ends[1]:.6g}]"
+            f"sigma = {r!r} is outside the range of the network, [{ends[0]:.6g}, {ends[1]:.6g}]"
         )
-    return process.time(-math.log(sigma))
+    return process.time(-math.log(r))
 
 
-def _flow(
-    config: Mapping[str, Any], n: int | None, sigmas: Sequence[float] | None, mu: float | None
-) -> list[float]:
-    """Own times of `FlowMatchEulerDiscreteScheduler`: equally spaced, then shifted, stretched and spread as the config says."""
-    shift, dynamic, train = (
-        float(config.get("shift") or 1.0),
-        bool(config.get("use_dynamic_shifting")),
-        int(config["num_train_timesteps"]),
-    )
-    if dynamic and mu is None:
-        raise ArgumentError(
-            "use_dynamic_shifting needs mu, which depends on the size of the image: set_timesteps(..., mu=...)"
-        )
-    if sigmas is None:
-        lowest = (
-            1.0 / train
-        )  # diffusers takes the shifted end of the training grid, and shifts it once more
-        s = np.linspace(
-            1.0, lowest if dynamic else shift * lowest / (1.0 + (shift - 1.0) * lowest), n or 0
-        )
-    else:
-        s = np.array([float(value) for value in sigmas if value > 0.0])
-    if not dynamic:
-        s = shift * s / (1.0 + (shift - 1.0) * s)
-    else:
-        assert mu is not None
-        factor = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
-        s = factor / (factor + (1.0 / s - 1.0))
-    if config.get("shift_terminal"):
-        s = 1.0 - (1.0 - s) * (1.0 - float(config["shift_terminal"])) / (1.0 - s[-1])
-    if any(config.get(f"use_{name}_sigmas") for name in ("karras", "exponential", "beta")):
-        return _schedule(config, len(s), float(s[-1]), float(s[0]))
-    return [float(value) for value in s]
-
-
-def _house(
+def _of_srk(
     config: Mapping[str, Any],
     made: Convention,
     method: Integrator,
     eta: float,
     steps: int,
     zero: bool,
-) -> tuple[list[float], bool]:
-    """The times of one of srk's own grids, `steps` steps with the step to sigma = 0 among them."""
+) -> Levels:
+    """The times of one of srk's own grids, with the step to sigma = 0 among its `steps` steps."""
     grid = CONTROLLERS[config["grid"]]()
     if not isinstance(grid, Grid):
         raise IncompatibleError(
-            f"grid={config['grid']!r} decides its steps as it goes, but a scheduler must know them before; use grid='log-snr'"
+            f"grid={config['grid']!r} decides its steps as it goes, but a scheduler must know them "
+            "before; use grid='log-snr'"
         )
     process = made.process
     if made.family == "flow" and zero:
-        return grid.times(Problem(process, method, steps, eta)), False
+        return Levels(tuple(grid.times(Problem(process, method, steps, eta))), False)
     if made.family == "flow":
         raise IncompatibleError(
-            "final_sigmas_type='sigma_min' has no grid of srk for flow networks, whose noise goes to 0; use 'zero'"
+            "final_sigmas_type='sigma_min' has no grid of srk for flow networks, whose noise goes "
+            "to 0; use 'zero'"
         )
     noisy = (
         EDM(float(config.get("sigma_min") or 0.002), process.t_max)
@@ -218,4 +276,8 @@ def _house(
     )
     count = steps - 1 if zero else steps
     times = grid.times(Problem(noisy, method, count, eta)) if count else [process.t_max]
-    return (times, zero) if made.family == "vp" else ([*times, 0.0] if zero else times, False)
+    if config.get("round_timesteps") and made.family == "vp":
+        times = sorted({float(round(t)) for t in times}, reverse=True)
+    if made.family == "vp":
+        return Levels(tuple(times), zero)
+    return Levels((*times, 0.0) if zero else tuple(times), False)
