@@ -740,7 +740,9 @@ def test_an_unknown_scheduler_is_taken_at_the_user_s_word() -> None:
 
 
 def test_clear_errors() -> None:
-    with pytest.raises(IncompatibleError, match="ScoreSdeVeScheduler, which SRKScheduler cannot replace"):
+    with pytest.raises(
+        IncompatibleError, match="ScoreSdeVeScheduler, which SRKScheduler cannot replace"
+    ):
         SRKScheduler.from_config(diffusers.ScoreSdeVeScheduler().config)
     with pytest.raises(IncompatibleError, match="invert_sigmas=True"):
         SRKScheduler.from_config(

@@ -185,17 +185,18 @@ def class_of(config: Mapping[str, Any]) -> str | None:
 
     The config of a scheduler that was constructed, not loaded, names no class. It begins with all
     the arguments of its class, in any order, and what it took over from other classes stands after
-    them; so the class is the one whose arguments are the first keys.
+    them; so the class is the one with the most arguments that are the first keys.
     """
     name = config.get("_class_name")
     if name is not None:
         return str(name)
     keys = [key for key in config if not key.startswith("_")]
+    found: str | None = None
     for known in (*FAMILIES, *REFUSED):
-        own = set(parameters(known))
-        if own and own == set(keys[: len(own)]):
-            return known
-    return None
+        own = parameters(known)
+        if own and set(own) == set(keys[: len(own)]) and len(own) > len(parameters(found or "")):
+            found = known
+    return found
 
 
 def translate(
@@ -216,7 +217,7 @@ def translate(
         IncompatibleError: the network is not known, and `process` does not say what it is.
     """
     name, given = class_of(config), explicit.get("process")
-    if name in REFUSED and not given:
+    if name is not None and name in REFUSED and not given:
         raise IncompatibleError(
             f"the config is that of {name}, which SRKScheduler cannot replace: {REFUSED[name]}. "
             "If the network has another use, say what it is: process='vp' (or 'flow', 'edm'), "

@@ -270,7 +270,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         if options is None:
             options = options_of(self.config, name, self._told)
         try:
-            return attrs.evolve(method, **options) if options else method
+            made: Integrator = attrs.evolve(method, **options) if options else method
+            return made
         except TypeError as error:
             known = (
                 ", ".join(field.name for field in attrs.fields(type(method)) if field.init)
@@ -651,7 +652,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         if frame:
             x = x * entry.level.alpha
         with torch.no_grad():
-            output, held = output.to(x.dtype), None
+            output = output.to(x.dtype)
+            held: Tensor | None = None
             if tokens is not None:
                 output, held = self._per_token(output, x, tokens, entry.level)
             hook = self._convention.hook
@@ -819,15 +821,15 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         left = state.pop("_left", None)
-        self.__dict__.update(state, _made=None, _entries=[], _values=[], _route=None)
-        self._left = None
+        self.__dict__.update(state, _made=None, _entries=[], _values=[], _route=None, _left=None)
+        self._last, self._told = None, ()
         if left is not None:
             request, run = left
             self._prepare(request)
             run.walk.resume(self._plans_from(run.begin, run.eta))
             self._left = _Left(request, self._entries, self.integrator, run)
         if self._request is not None:
-            sigmas, timesteps = state.get("sigmas"), state["timesteps"]
+            sigmas, timesteps = state["sigmas"], state["timesteps"]
             self._prepare(self._request, timesteps.device)
             self.timesteps, self.sigmas = timesteps, sigmas
         if self._run is not None:
@@ -887,10 +889,9 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         begin = self._begin_index if self._step_index is None else self._step_index
         first = begin or 0
         order = [*range(first, len(self._values)), *range(first)]
-        for i in order:
-            if same(self._values[i]):
-                return self._entries[i].level
-        return self._convention.level(value)
+        made: Convention = self._convention
+        found = next((i for i in order if same(self._values[i])), None)
+        return made.level(value) if found is None else self._entries[found].level
 
 
 #: What a copy of a scheduler makes again.
