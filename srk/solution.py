@@ -38,6 +38,10 @@ class Solution:
         denoised: the denoised predictions at the first evaluation of each step, if `save` asked for "denoised".
         log_prob: log-densities in nats, (steps, batch), of the states after each step that draws noise given what came before, at the own times of
             their ends, if `save` asked for "log_prob".
+        log_weights: logarithms of the weights of the samples, (batch,), whose exponentials add up
+            to 1; from `srk.posterior.steer`.
+        log_normalizer: estimate of log E exp(reward) over the model's samples; from `steer`.
+        ess: effective sample size after each step, before resampling; from `steer`.
     """
 
     x: Tensor
@@ -55,6 +59,9 @@ class Solution:
     trajectory: Saved | None = None
     denoised: Saved | None = None
     log_prob: Saved | None = None
+    log_weights: Tensor | None = None
+    log_normalizer: float | None = None
+    ess: Tensor | None = None
 
     @property
     def success(self) -> bool:

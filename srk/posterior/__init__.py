@@ -1,4 +1,4 @@
-"""Sampling given measurements: posteriors as predictions, which every solver samples."""
+"""Sampling given measurements or towards a reward: posteriors as predictions, and steering."""
 
 from srk.posterior.base import Posterior
 from srk.posterior.exact import Exact
@@ -15,7 +15,9 @@ from srk.posterior.operators import (
     mask,
     radon,
 )
+from srk.posterior.resampling import effective_size, systematic
 from srk.posterior.spectral import DDNM, DDRM, DiffPIR
+from srk.posterior.steering import signal_fraction, steer
 
 __all__ = [
     "DDNM",
@@ -34,8 +36,12 @@ __all__ = [
     "Posterior",
     "blur",
     "downsample",
+    "effective_size",
     "fourier",
     "gaussian_kernel",
     "mask",
     "radon",
+    "signal_fraction",
+    "steer",
+    "systematic",
 ]

@@ -1,0 +1,513 @@
+r"""Steering: a population of particles that follows a reward along the run, with exact weights.
+
+The samples of `srk.solve` have a distribution p; steering draws from $p(x_0) e^{r(x_0)}/Z$ by
+sequential Monte Carlo. After the evaluation of a step, particle i gets the factor
+
+$$\exp(\lambda_k r(D_k) - \lambda_{k-1} r(D_{k-1})),$$
+
+with D the denoised prediction and lambda a temper that grows towards the data; at the end the
+factor is $\exp(r(x_0) - \lambda_K r(D_K))$. The product of all is $e^{r(x_0)}$ whatever the temper
+is, so that the weighted particles converge to the tilted distribution of this solver and grid, and
+the mean weight to Z. In between, particles of little weight are replaced by copies of others.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk._engine.executor import Executor
+from srk.errors import ArgumentError, IncompatibleError, ScoreError, SolveError
+from srk.integrators import Integrator
+from srk.noise import NoiseSource
+from srk.noise.counter import draw_key
+from srk.plans.exponential import denoising_step
+from srk.plans.plan import STATE, Stage, StepPlan
+from srk.plans.step import Step
+from srk.posterior.base import Pullback, Weight, as_weight, needs_signal, weight_at
+from srk.posterior.resampling import Weights, effective_size
+from srk.processes.base import Level, LinearProcess
+from srk.sampling.sampler import Sampler
+from srk.scores.adapters import as_prediction
+from srk.scores.base import Prediction
+from srk.scores.convert import combine, denoiser_from_score
+from srk.solution import Solution
+from srk.steps import Grid, StepController
+
+Reward = Callable[[Tensor], Tensor]
+
+
+def signal_fraction(level: Level) -> float:
+    """alpha^2/(alpha^2 + sigma^2), the default temper: 0 in noise, 1 in the data."""
+    return level.alpha**2 / (level.alpha**2 + level.sigma**2)
+
+
+def steer(
+    process: LinearProcess,
+    score: Prediction | Callable[..., Tensor],
+    reward: Reward,
+    solver: str | Integrator = "dpmpp-2m-sde",
+    *,
+    shape: Sequence[int] | int,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | StepController | Sequence[float] | Tensor | None = None,
+    eta: float | None = None,
+    noise: str | NoiseSource | None = "keyed",
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    denoise_final: bool | None = None,
+    twist: bool | Prediction = False,
+    temper: Weight = signal_fraction,
+    resample: int | Iterable[int] = 1,
+    threshold: float = 0.5,
+    equal_weights: bool = False,
+    microbatch: int | None = None,
+) -> Solution:
+    r"""Draw weighted samples from the model's distribution times $e^{r(x_0)}$.
+
+    All samples of the call are one population. Any solver will do, with its memory and its noise
+    carried along; a stochastic one (eta > 0) is needed for copies to part again.
+
+    Arguments:
+        process: the forward process; linear.
+        score: as for `srk.solve`. Conditions must be the same for all samples.
+        reward: r, a callable of denoised samples (batch, *event) -> (batch,), in nats. It is asked
+            about denoised predictions and, at the end, about the samples. With `twist=True` it
+            must be differentiable.
+        solver: a registered name or an integrator.
+        shape: (particles, *event), or the number of particles where the score knows its event
+            shape.
+        steps, nfe, grid, eta, device, dtype, denoise_final: as for `srk.solve`; the grid is fixed.
+        noise: as for `srk.solve`; "keyed" by default. Each place in the population has its own
+            noise, whichever particle stands there.
+        seed: seed of the noise and of the resampling.
+        twist: propose with the gradient of the reward (True, one backward call for each
+            evaluation), or with another prediction, e.g. `srk.posterior.MMPS(...)`; the weights
+            correct for it exactly. It needs a solver whose step is Gaussian given the state, with
+            one evaluation at its start ("ddpm", "srk1", "dpmpp-2m-sde", "euler-maruyama", ...).
+            The gradient ignores the spread of x_0 given the state: where the reward is strongly
+            curved it pulls too far and costs more than it brings; there another prediction or
+            `twist=False` is better.
+        temper: lambda, a number or a function of the noise level.
+        resample: after how many steps a resampling may take place, or the numbers of these steps,
+            from 0.
+        threshold: a resampling takes place where the effective sample size is below this fraction
+            of the particles; above 1 always, 0 never.
+        equal_weights: end with a resampling, so that the samples are unweighted (with copies).
+        microbatch: at most so many particles in one network call, which bounds its memory. The
+            samples do not depend on it beyond the network's own rounding.
+
+    Returns:
+        A `Solution` with `log_weights` (normalized: their exponentials add up to 1),
+        `log_normalizer` (the estimate of log Z, whose exponential is unbiased), and `ess`, the
+        effective sample size after each step, before resampling.
+
+    Raises:
+        ArgumentError, IncompatibleError, ScoreError, SolveError: each message names the cure.
+
+    Source: Del Moral, "Feynman-Kac Formulae", 2004; Wu et al., "Practical and Asymptotically
+    Exact Conditional Sampling in Diffusion Models" (TDS), NeurIPS 2023, for the twisted proposal;
+    Singhal et al., "A General Framework for Inference-time Scaling and Steering of Diffusion
+    Models", 2025, for rewards of denoised predictions.
+
+    Examples:
+        >>> import srk, torch
+        >>> process = srk.EDM()
+        >>> prior = srk.targets.GaussianMixture([0.5, 0.5], [-1.0, 1.0], [0.3, 0.3])
+        >>> def reward(x):
+        ...     return 0.5 * x[:, 0]
+        >>> sol = srk.posterior.steer(
+        ...     process, prior.score(process), reward, shape=4000, steps=40, seed=0
+        ... )
+        >>> mean = (sol.log_weights.exp() @ sol.x.double())[0]
+        >>> bool((mean - prior.tilted(0.5).moments()[0]).abs() < 0.05)
+        True
+        >>> abs(sol.log_normalizer - prior.log_tilt(0.5)) < 0.05
+        True
+    """
+    if not isinstance(process, LinearProcess):
+        raise IncompatibleError(
+            f"steering asks for rewards of denoised predictions, which {process!r} has not; use a "
+            "linear process such as srk.VP()"
+        )
+    if isinstance(reward, type) or not callable(reward):
+        raise ArgumentError(f"reward is a callable of samples (batch, *event), not {reward!r}")
+    if microbatch is not None and (isinstance(microbatch, bool) or microbatch < 1):
+        raise ArgumentError(f"microbatch must be a positive int, not {microbatch!r}")
+    if not threshold >= 0.0:
+        raise ArgumentError(f"threshold is a fraction of the particles, >= 0, not {threshold!r}")
+    prediction = as_prediction(score)
+    sampler = Sampler(
+        process,
+        prediction if twist is False else _Cost(prediction, twist),
+        solver,
+        steps=steps,
+        nfe=nfe,
+        grid=grid,
+        eta=eta,
+        denoise_final=denoise_final,
+    )
+    if not isinstance(sampler.control, Grid):
+        raise IncompatibleError(f"steering needs a fixed grid, not {sampler.control!r}")
+    plans = sampler.plans()
+    if plans[0].start.t != process.t_max:
+        raise ArgumentError(
+            f"the grid starts at t = {plans[0].start.t!r}, below t_max = {process.t_max!r}, where "
+            "the distribution is not known; let it start at process.t_max"
+        )
+    if twist is not False:
+        _check_twistable(plans, sampler.label)
+    x, source = sampler._start(shape, None, noise, seed, device, dtype, False)
+    source.prepare(plans)
+    began = time.perf_counter()
+    with torch.no_grad():
+        population = _Population(
+            process=process,
+            prediction=prediction.bind(process),
+            proposal=twist.bind(process) if isinstance(twist, Prediction) else None,
+            gradient=twist is True,
+            reward=reward,
+            temper=as_weight(temper),
+            eta=sampler.eta,
+            source=source,
+            microbatch=microbatch or len(x),
+            x=x,
+        )
+        chosen = _chosen(resample, len(plans))
+        uniforms = _uniforms(source.seed, len(plans) + 1)
+        sizes = []
+        for k, plan in enumerate(plans):
+            resampling = (uniforms[k], threshold if k in chosen else 0.0)
+            sizes.append(population.step(plan, resampling))
+        if sampler.denoise and plans[-1].stop.sigma > 0.0:
+            population.finish(sampler.eta, plans[-1].stop, len(plans))
+        population.close()
+        if equal_weights:
+            population.resample(uniforms[-1], math.inf)
+    return population.solution(sampler, plans, torch.stack(sizes), time.perf_counter() - began)
+
+
+class _Cost(Prediction):
+    """What a twisted evaluation costs, for the budget `nfe`; it is never evaluated."""
+
+    def __init__(self, prediction: Prediction, twist: Any) -> None:
+        self.prediction, self.twist = prediction, twist
+        self.event_shape = prediction.event_shape
+
+    def calls(self, t: float | None = None) -> int:
+        if isinstance(self.twist, Prediction):
+            return self.prediction.calls(t) + self.twist.calls(t)
+        return 2 * self.prediction.calls(t)
+
+    def denoise(self, x: Tensor, level: Level, process: Any) -> Tensor:
+        raise NotImplementedError
+
+
+class _Silence(NoiseSource):
+    """Draws of zero, for the mean of a step."""
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        pass
+
+    def prior(self, out: Tensor) -> None:
+        out.zero_()
+
+    def draw(self, slot: Any, clock: str, out: Tensor) -> None:
+        out.zero_()
+
+
+@attrs.define(eq=False)
+class _Population:
+    """The particles of a run, on their way.
+
+    Arguments:
+        process, prediction: what is reversed, with which bound prediction.
+        proposal: the prediction that proposes, where it is another one.
+        gradient: whether the reward's gradient proposes.
+        reward, temper: r and lambda.
+        eta: stochasticity.
+        source: the started noise source.
+        microbatch: particles in one network call.
+        x: the states, shape (n, *event).
+    """
+
+    process: LinearProcess
+    prediction: Prediction
+    proposal: Prediction | None
+    gradient: bool
+    reward: Reward
+    temper: Weight
+    eta: float
+    source: NoiseSource
+    microbatch: int
+    x: Tensor
+    memory: list[Tensor] = attrs.field(factory=list)
+    twisted_memory: list[Tensor] = attrs.field(factory=list)
+    nfe: int = 0
+    score_seconds: float = 0.0
+    weights: Weights = attrs.field(init=False)
+    potential: Tensor = attrs.field(init=False)  # lambda r(D) as it stands in the weights
+    denoised: Tensor | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.weights = Weights.equal(len(self.x), self.x.device)
+        self.potential = torch.zeros_like(self.weights.log)
+
+    # -- one step -----------------------------------------------------------------------------
+
+    def step(self, plan: StepPlan, resampling: tuple[float, float]) -> Tensor:
+        """Take a step and resample; returns the effective size before."""
+        if self.gradient or self.proposal is not None:
+            return self._twisted(plan, resampling)
+        self.denoised = None
+        out = Executor(self._evaluate, self.source, reuse=False).run(plan, self.x, self.memory)
+        self.x, self.memory = out.state, out.keep
+        assert self.denoised is not None
+        weight = weight_at(self.temper, plan.stages[0].level)
+        self._reweigh(weight, self._rewards(self.denoised))
+        size = effective_size(self.weights.log)
+        self.resample(*resampling)
+        return size
+
+    def _twisted(self, plan: StepPlan, resampling: tuple[float, float]) -> Tensor:
+        """A step whose proposal is twisted: evaluate, reweigh, resample, propose, correct."""
+        (stage,) = plan.stages
+        weight = weight_at(self.temper, stage.level)
+        base, twisted, rewards = self._both(stage, weight)
+        self._reweigh(weight, rewards)
+        size = effective_size(self.weights.log)
+        ancestors = self.resample(*resampling)
+        base, twisted = base[ancestors], twisted[ancestors]
+        std = math.hypot(*[float(c) for column, c in plan.update if column.kind == "z"])  # type: ignore[arg-type]
+        mean = self._run(plan, base, _Silence(), self.memory)
+        if std == 0.0:  # nothing is drawn: only the model's own step has a density
+            self.x, self.memory = mean.state, mean.keep
+            return size
+        other = self._run(plan, twisted, _Silence(), self.twisted_memory)
+        new = self._run(plan, twisted, self.source, self.twisted_memory).state
+        wide = torch.promote_types(new.dtype, torch.float32)
+        drawn, missed = (new - other.state).to(wide), (new - mean.state).to(wide)
+        log_ratio = (drawn.square() - missed.square()).flatten(1).sum(1) / (2.0 * std * std)
+        self.weights = self.weights.times(log_ratio)
+        self.x, self.memory, self.twisted_memory = new, mean.keep, other.keep
+        return size
+
+    def _run(self, plan: StepPlan, result: Tensor, noise: NoiseSource, memory: list[Tensor]) -> Any:
+        return Executor(lambda x, stage: result, noise, reuse=False).run(plan, self.x, memory)
+
+    def finish(self, eta: float, level: Level, index: int) -> None:
+        """The final denoising step, with the model's own prediction."""
+        end = Level(level.t, 1.0, 0.0, math.inf)
+        plan = denoising_step(Step(self.process, level, end, eta, index))
+        executor = Executor(self._evaluate, self.source, reuse=False)
+        self.x = executor.run(plan, self.x, []).state
+
+    def close(self) -> None:
+        """The last factor: the reward of the samples themselves."""
+        self._reweigh(1.0, self._rewards(self.x))
+
+    # -- weights ------------------------------------------------------------------------------
+
+    def _reweigh(self, weight: float, rewards: Tensor) -> None:
+        potential = weight * rewards.to(self.potential)
+        self.weights = self.weights.times(potential - self.potential)
+        self.potential = potential
+
+    def resample(self, u: float, threshold: float) -> Tensor:
+        """Replace particles by copies where the effective size asks for it."""
+        if threshold == 0.0:
+            return torch.arange(len(self.x), device=self.x.device)
+        ancestors, self.weights = self.weights.resampled(u, threshold)
+        self.x = self.x[ancestors]
+        self.memory = [kept[ancestors] for kept in self.memory]
+        self.twisted_memory = [kept[ancestors] for kept in self.twisted_memory]
+        self.potential = self.potential[ancestors]
+        return ancestors
+
+    def _rewards(self, denoised: Tensor) -> Tensor:
+        pieces = [self.reward(part) for part in torch.split(denoised, self.microbatch)]
+        for piece, part in zip(pieces, torch.split(denoised, self.microbatch), strict=True):
+            _check_reward(piece, len(part))
+        return torch.cat(pieces)
+
+    # -- the network --------------------------------------------------------------------------
+
+    def _pieces(self) -> list[slice]:
+        size = self.microbatch
+        return [slice(first, first + size) for first in range(0, len(self.x), size)]
+
+    def _evaluate(self, x: Tensor, stage: Stage) -> Tensor:
+        """What a stage asks for, piece by piece; remembers the first denoised prediction."""
+        began, level = time.perf_counter(), stage.level
+        results, denoised = [], []
+        for rows in self._pieces():
+            prediction, part = self.prediction.select(rows, len(x)), x[rows]
+            if stage.kind == "denoiser":
+                d = result = prediction.denoise(part, level, self.process)
+            else:
+                s = prediction.score(part, level, self.process)
+                half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
+                result = s * half - self.process.drift(level.t, part)
+                d = combine(denoiser_from_score(level), part, s)
+            results.append(result)
+            denoised.append(d)
+        self.nfe += self.prediction.calls(level.t)
+        self.score_seconds += time.perf_counter() - began
+        if self.denoised is None:
+            self.denoised = torch.cat(denoised).clone()
+        return torch.cat(results)
+
+    def _both(self, stage: Stage, weight: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What the model and what the proposal say at the states, and the rewards."""
+        began, level = time.perf_counter(), stage.level
+        base, twisted, rewards = [], [], []
+        for rows in self._pieces():
+            prediction, part = self.prediction.select(rows, len(self.x)), self.x[rows]
+            if self.proposal is not None:
+                d = prediction.denoise(part, level, self.process)
+                proposal = self.proposal.select(rows, len(self.x))
+                other = proposal.denoise(part, level, self.process)
+                value = self.reward(d)
+                _check_reward(value, len(part))
+            else:
+                d, other, value = self._pulled(prediction, part, level, weight)
+            base.append(d)
+            twisted.append(other)
+            rewards.append(value)
+        self.nfe += self.prediction.calls(level.t)
+        if self.proposal is not None:
+            self.nfe += self.proposal.calls(level.t)
+        elif weight != 0.0:
+            self.nfe += self.prediction.calls(level.t)
+        self.score_seconds += time.perf_counter() - began
+        results = torch.cat(base), torch.cat(twisted)
+        if stage.kind == "drift":
+            results = self._drift(results[0], level), self._drift(results[1], level)
+        return (*results, torch.cat(rewards))
+
+    def _pulled(
+        self, prediction: Prediction, x: Tensor, level: Level, weight: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """D, D + (sigma^2/alpha) grad_x lambda r(D), and r(D)."""
+        if weight == 0.0 or level.sigma == 0.0:
+            d = prediction.denoise(x, level, self.process)
+            value = self.reward(d)
+            _check_reward(value, len(x))
+            return d, d, value
+        needs_signal(level, self.reward)
+        pull = Pullback(prediction, x, level, self.process)
+        with torch.inference_mode(False), torch.enable_grad():
+            point = pull.denoised.detach().clone().requires_grad_()
+            value = self.reward(point)
+            _check_reward(value, len(x))
+            if not value.requires_grad:
+                raise ScoreError(
+                    "twist=True needs a reward that depends on the samples by differentiable "
+                    "operations; this one does not: use twist=False"
+                )
+            (gradient,) = torch.autograd.grad(value.sum(), point)
+        scale = weight * level.sigma * (level.sigma / level.alpha)
+        return pull.denoised, pull.denoised + scale * pull(gradient), value.detach()
+
+    def _drift(self, denoised: Tensor, level: Level) -> Tensor:
+        half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
+        score = (level.alpha * denoised - self.x) / level.sigma**2
+        return score * half - self.process.drift(level.t, self.x)
+
+    # -- the result ---------------------------------------------------------------------------
+
+    def solution(
+        self, sampler: Sampler, plans: Sequence[StepPlan], sizes: Tensor, seconds: float
+    ) -> Solution:
+        log = self.weights.log
+        made = Solution(
+            x=self.x,
+            status="done",
+            nfe=self.nfe,
+            mean_nfe=float(self.nfe),
+            steps=len(plans),
+            rejected=0,
+            times=(plans[0].start.t, *(plan.stop.t for plan in plans)),
+            solver=sampler.label,
+            eta=sampler.eta,
+            seed=self.source.seed,
+            seconds=seconds,
+            score_seconds=self.score_seconds,
+            log_weights=log - torch.logsumexp(log, 0),
+            log_normalizer=float(self.weights.log_mean()),
+            ess=sizes,
+        )
+        bad = ~torch.isfinite(made.x).flatten(1).all(1)
+        if bool(bad.any()) or not math.isfinite(made.log_normalizer or 0.0):
+            status = (
+                f"failed: {int(bad.sum())} of {len(bad)} samples are NaN or inf, and the mean "
+                f"weight is exp({made.log_normalizer!r}); the score or the reward returned that"
+            )
+            made = attrs.evolve(made, status=status)
+            raise SolveError(f"{status}; the state is in .solution.x", made)
+        return made
+
+
+def _check_reward(value: object, n: int) -> None:
+    if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ScoreError(
+            f"the reward must return one number for each sample, a tensor of shape ({n},); it "
+            f"returned {got}"
+        )
+
+
+def _check_twistable(plans: Sequence[StepPlan], label: str) -> None:
+    for plan in plans:
+        drawn = any(
+            column.kind == "z"
+            for row in [*(stage.row for stage in plan.stages), *plan.keep]
+            for column, _ in row
+        )
+        at_start = len(plan.stages) == 1 and plan.stages[0].row == ((STATE, 1.0),)
+        if drawn or not at_start:
+            raise IncompatibleError(
+                f"twist needs a solver whose step is Gaussian given the state, with one "
+                f"evaluation at its start, and {label} is none; use 'dpmpp-2m-sde', 'ddpm', "
+                "'srk1' or 'euler-maruyama', or twist=False"
+            )
+    if not any(plan.slots for plan in plans):
+        raise IncompatibleError(
+            f"twist needs a stochastic solver, and {label} draws no noise here; use eta=1"
+        )
+
+
+def _chosen(resample: int | Iterable[int], count: int) -> set[int]:
+    if isinstance(resample, bool):
+        raise ArgumentError("resample is a number of steps or the numbers of steps, not a bool")
+    if isinstance(resample, int):
+        if resample < 1:
+            raise ArgumentError(
+                f"resample is after how many steps, >= 1, not {resample!r}; threshold=0 for never"
+            )
+        return set(range(resample - 1, count, resample))
+    chosen = {int(k) for k in resample}
+    if any(not 0 <= k < count for k in chosen):
+        raise ArgumentError(
+            f"resample holds numbers of steps, from 0 to {count - 1}, not {sorted(chosen)!r}"
+        )
+    return chosen
+
+
+def _uniforms(seed: int | None, count: int) -> list[float]:
+    """A uniform number for each resampling, a function of the seed alone."""
+    key = draw_key(0 if seed is None else seed, "resampling")
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "little"))
+    drawn: list[float] = torch.rand(count, generator=generator, dtype=torch.float64).tolist()
+    return drawn
+
+
+__all__ = ["signal_fraction", "steer"]
