@@ -21,6 +21,7 @@ from srk.integrators.er_sde import ERSDE1, ERSDE2, ERSDE3
 from srk.integrators.exponential import DDPM, ETDSRA1
 from srk.integrators.lms import LMS
 from srk.integrators.multistep import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected
+from srk.integrators.on_schedule import OnSchedule
 from srk.integrators.ou import WCW
 from srk.integrators.phase import GDDIM, SSCS
 from srk.integrators.raw import EulerMaruyama
@@ -229,6 +230,7 @@ __all__ = [
     "LinearForm",
     "Matrix",
     "Node",
+    "OnSchedule",
     "SASolver",
     "SRK2MLocal",
     "Slot",

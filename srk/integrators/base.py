@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import attrs
@@ -70,6 +71,11 @@ class Integrator(ABC):
             if step.start.alpha == 0.0 and not self.infinite_noise:
                 return exponential_step(step)
         return self.plan(step)
+
+    def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
+        """The integrator that plans the steps of a grid known before the run: itself, unless its
+        steps depend on what comes after them."""
+        return self
 
     @property
     def default_eta(self) -> float:

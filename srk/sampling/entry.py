@@ -12,7 +12,7 @@ from srk._engine.run import StepInfo
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
-from srk.sampling.sampler import Compile, Gradient, Sampler
+from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction
 from srk.solution import Solution
 from srk.steps import StepController
@@ -38,6 +38,7 @@ def solve(
     denoise_final: bool | None = None,
     autocast: torch.dtype | None = None,
     compile: Compile = False,
+    calls: Calls = "free",
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
@@ -69,6 +70,11 @@ def solve(
         compile: "step" compiles the arithmetic between two network calls into one kernel (TorchInductor; some seconds for each kernel at the first call of a shape, and
             on the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it. "loop" captures the whole run as a CUDA graph;
             it pays with a `srk.Sampler` that is kept and called again.
+        calls: where the network is called. "free" lets the solver choose times inside its steps;
+            "schedule" calls it at the times of the grid, all but the last, and nowhere else, as
+            networks of discrete times and caches indexed by the step need. The solvers of this
+            package then run in a form of their own (`srk.integrators.on_schedule`); other solvers
+            can do it if they call once a step, at its start.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number
@@ -106,6 +112,7 @@ def solve(
         denoise_final=denoise_final,
         autocast=autocast,
         compile=compile,
+        calls=calls,
     )
     return sampler(
         shape,

@@ -71,6 +71,7 @@ def _plan(
     process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
+    method = method.on_grid(process, times, eta)
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
     for index, (start, stop) in enumerate(pairwise(levels)):

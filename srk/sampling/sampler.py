@@ -16,6 +16,7 @@ from srk._engine.run import NotFinite, Run, StepInfo
 from srk._engine.transitions import check_gaussian, transition_log_prob
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
+from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
 from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
@@ -31,6 +32,7 @@ DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob"}
 Gradient = Literal[False, True, "checkpoint"]
 Compile = Literal[False, "step", "loop"]
+Calls = Literal["free", "schedule"]
 
 
 class Sampler:
@@ -45,6 +47,8 @@ class Sampler:
         eta: stochasticity.
         denoise_final: end with the denoised prediction.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
+        calls: "free" lets the solver call the network where it likes; "schedule" at the times of
+            the grid.
         compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole run as a CUDA graph at the first call of a shape, and
             replays it afterwards: a sampler that is kept is where this pays.
 
@@ -70,6 +74,7 @@ class Sampler:
         denoise_final: bool | None = None,
         autocast: torch.dtype | None = None,
         compile: Compile = False,
+        calls: Calls = "free",
     ) -> None:
         if not isinstance(process, ForwardProcess):
             raise ArgumentTypeError(
@@ -92,6 +97,10 @@ class Sampler:
             )
         if compile not in (False, "step", "loop"):
             raise ArgumentError(f"compile must be False, 'step' or 'loop', not {compile!r}")
+        if calls not in ("free", "schedule"):
+            raise ArgumentError(f"calls must be 'free' or 'schedule', not {calls!r}")
+        if calls == "schedule":
+            method = OnSchedule(method)
         self.process = process
         self.compile = compile
         self.prediction = as_prediction(score).bind(process)
@@ -106,6 +115,11 @@ class Sampler:
             method.label(process, self.eta, known),
             method.choose(process, self.eta, known),
         )
+        if calls == "schedule" and not isinstance(self.control, Grid):
+            raise IncompatibleError(
+                f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
+                "it goes; use grid='log-snr' or a list of times"
+            )
         self._plans: list[StepPlan] | None = None
         self._graphs: dict[tuple[Any, ...], Any] = {}
 

@@ -1,0 +1,403 @@
+r"""The house methods with their network calls at the times of a given schedule, and nowhere else.
+
+`srk2m` calls its network inside each step. Hosts that make the schedule themselves (ComfyUI,
+diffusers) expect the calls at their own noise levels $n_0, n_1, \dots$, the first included:
+patches are indexed by them, and networks of discrete times know no others. `OnSchedule` takes the
+n_i as the nodes of steps whose ends are free (see `srk.plans.schedule`). With H_i the length of
+step i on the clock of the gauge, c_i the fraction at which its node lies, and Rp_i the remainder
+predicted from earlier calls,
+
+    X_i      = Y_i + c_i H_i Rp_i + J_i      what the network sees: Var J_i = c_i H_i
+    Y_{i+1}  = Y_i + H_i R_i + B_i           the path at the ends: Cov(J_i, B_i) = rho_i H_i
+
+The run hands over X_i, the state at the schedule's own level, and keeps beside it what is needed to
+go back from X_i to Y_i. So whoever changes the state between two calls (a mask, a callback) changes
+the path.
+
+**Order.** At eta = 1 the remainder R is a martingale, and every c_i >= 1/4 with rho_i = 1/2 gives
+weak order 2, as for `srk2m`. For eta < 1 it has a drift, by which R_i is extrapolated from the node
+to the middle of the step,
+
+    R_i + k_i (R_i - R_{i-1}),      rho_i = (1/2 - k_i (1 - rho_{i-1}) H_{i-1}/H_i)/(1 + k_i);
+
+this rho_i takes back the covariance that the extrapolation adds. The extrapolation is taken in
+full at eta = 0 and fades with (1 - eta^2)^2, because the noise in it costs more than it brings.
+
+**Prediction.** Rp_i = R_{i-1} + b (R_{i-1} - R_{i-2}). The weight b for which the lag does not
+correlate with the state is (1 - rho_{i-1}) H_{i-1}/(rho_{i-1} H_{i-1} + (1 - rho_{i-2}) H_{i-2}),
+which is H_1/(H_1 + H_2) of `srk2m` for rho = 1/2. With matched weights four calls are combined, see
+`srk.plans.matching`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+
+from srk.errors import ArgumentError, IncompatibleError
+from srk.integrators.auto import Auto
+from srk.integrators.base import Integrator
+from srk.integrators.srk import SRK2M, SRK2S
+from srk.plans.form import ZERO, LinearForm
+from srk.plans.gauge import remainder
+from srk.plans.matching import DEPTH, GaussianStep, Moments
+from srk.plans.plan import STATE, Column, StepPlan
+from srk.plans.schedule import NodeStep, path_draws, place
+from srk.plans.step import Draft, Step
+from srk.processes.base import ForwardProcess, Level
+from srk.processes.phase import statistic
+
+#: On a schedule the gauge follows the noise at the start of the step, not in its middle, where it
+#: is smaller; `auto` divides its `local` by this.
+LOCAL_RATIO = 3.0
+#: Rows that a step keeps before the pairs (denoiser, state) of the calls.
+ROWS = 2
+
+
+@attrs.frozen
+class OnSchedule(Integrator):
+    """Any solver with its network calls at the times of the grid; what `calls="schedule"` means.
+
+    One network call at each time of the grid but the last. `srk2m`, `srk2m-local` and the `srk2m`
+    that `auto` chooses run in the form of this module; `srk2` runs as `srk2m`, which predicts the
+    stage for which `srk2` makes a second call. Solvers that call the network once a step, at its
+    start, run as they are. Others raise `IncompatibleError`.
+
+    The grid must be known before the run, because where a step ends depends on the calls after it.
+
+    Arguments:
+        method: the solver.
+
+    Examples:
+        >>> import srk
+        >>> solver = srk.integrators.OnSchedule(srk.solvers()["srk2m"])
+        >>> law = srk.analysis.gaussian_law(solver, srk.EDM(), steps=24)
+        >>> law.nfe, law.kl < 1e-5
+        (24, True)
+    """
+
+    infinite_noise = True
+    advice = "calls at the times of the grid"
+
+    method: Integrator
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that of its solver
+        return self.method.name
+
+    @property
+    def weak_order(self) -> float | None:  # type: ignore[override]
+        return self.method.weak_order
+
+    @property
+    def strong_order(self) -> float | None:  # type: ignore[override]
+        return None if self.method.strong_order is None else min(1.0, self.method.strong_order)
+
+    @property
+    def eta_range(self) -> tuple[float, float]:  # type: ignore[override]
+        return self.method.eta_range
+
+    @property
+    def linear_only(self) -> bool:  # type: ignore[override]
+        return self.method.linear_only
+
+    def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
+        return f"{self.method.label(process, eta, steps)} on the schedule"
+
+    def check(self, process: ForwardProcess, eta: float) -> None:
+        self.method.check(process, eta)
+
+    def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
+        form = _form(self.method.choose(process, eta, len(times) - 1), self.method)
+        linear = statistic(process)
+        if not isinstance(form, SRK2M) or linear is None or len(times) < 2:
+            return _AtStarts(form)
+        levels = tuple(linear.level(t) for t in times)
+        placed = place(linear, levels, _variances(form, levels), eta, form._c(eta))
+        return ScheduledSRK2M(form, tuple(level.t for level in levels), placed)
+
+    def plan(self, step: Step) -> StepPlan:
+        raise IncompatibleError(
+            "calls='schedule' needs a grid that is known before the run; "
+            "use grid='log-snr' or a list of times, or calls='free'"
+        )
+
+
+def _form(chosen: Integrator, asked: Integrator) -> Integrator:
+    """The solver that serves for `chosen`, which was chosen by `asked`, on a schedule."""
+    if isinstance(chosen, SRK2S):
+        return SRK2M(
+            data_variance=chosen.data_variance,
+            local=chosen.local,
+            strong=chosen.strong,
+            node=chosen.node,
+        )
+    if isinstance(chosen, SRK2M) and isinstance(asked, Auto) and math.isfinite(chosen.local):
+        return attrs.evolve(chosen, local=chosen.local / LOCAL_RATIO)
+    return chosen
+
+
+@attrs.frozen
+class _AtStarts(Integrator):
+    """A solver that must call the network at the start of each step, and nowhere else."""
+
+    method: Integrator
+
+    def plan(self, step: Step) -> StepPlan:
+        return self.method.plan(step)
+
+    def plan_step(self, step: Step) -> StepPlan:
+        plan = self.method.plan_step(step)
+        called = [stage.level.t for stage in plan.stages]
+        if called != [plan.start.t]:
+            raise IncompatibleError(
+                "calls='schedule' asks for one network call in each step, at its start, but step "
+                f"{step.index} of {self.method.name}, which starts at t = {plan.start.t:.6g}, calls "
+                f"at t = {', '.join(format(t, '.6g') for t in called)}; use calls='free', or a "
+                "solver that can: 'auto', 'srk2', 'srk2m', 'srk2m-local', 'dpmpp-2m', "
+                "'dpmpp-2m-sde', 'ddpm'"
+            )
+        return plan
+
+
+def _variances(method: SRK2M, levels: Sequence[Level]) -> list[float]:
+    """The variance of each step's gauge: v, or 1/(1/v + 1/(local s)) at the start of the step."""
+    v = method.data_variance
+    values = []
+    for i in range(len(levels) - 1):
+        log_s = -2.0 * levels[max(i - 1, 0)].lam
+        follows = math.isfinite(method.local) and v > 0.0 and log_s < 700.0
+        values.append(1.0 / (1.0 / v + math.exp(-log_s) / method.local) if follows else v)
+    return values
+
+
+@attrs.frozen(slots=True)
+class _Call:
+    """What is known of a call whose denoiser and state are kept: its step, level and correlation."""
+
+    step: NodeStep
+    rho: float
+
+    @property
+    def level(self) -> Level:
+        return self.step.node
+
+
+@attrs.frozen(slots=True, eq=False)
+class _Begun:
+    """A step that is begun: its draws are made, and the network is asked next."""
+
+    rho: float
+    law: _ScheduledGaussianStep | None
+    weights: tuple[float, ...]
+
+
+@attrs.frozen(slots=True, eq=False)
+class _ScheduledGaussianStep(GaussianStep):
+    """A step with a prescribed node on Gaussian data: J = rho B + sqrt(c - rho^2) z'."""
+
+    rho: float = 0.5
+
+    def _maps(
+        self,
+    ) -> tuple[float, float, float, float, float, float, np.ndarray, float, np.ndarray]:
+        x, R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
+        node, noise = x, 0.0  # a call at the start sees the state itself
+        if self.c > 0.0:
+            node = self.gauge.carry(x, R, self.level, self.c)
+            noise = self.gauge.noise_std(self.level, self.c)
+        step = self.gauge.carry(x, R, self.gauge.stop)
+        past = [self._slope(level) for level in self.nodes]
+        return (
+            node.number(STATE), node.number(Column("E")),
+            step.number(STATE), step.number(Column("E")),
+            self.rho * noise, math.sqrt(max(self.c - self.rho**2, 0.0)) * noise,
+            self._slope(self.level), self.gauge.noise_std(self.gauge.stop),
+            np.array(past).reshape(-1, len(self.before.variances)).T,
+        )  # fmt: skip
+
+
+@attrs.frozen
+class ScheduledSRK2M(Integrator):
+    """`srk2m` on one schedule: a network call at each of its times, weak order 2.
+
+    `OnSchedule.on_grid` makes it for one process and eta. A run may begin at any time of the
+    schedule; its first call is then the start of a step of its own.
+
+    Arguments:
+        method: the options.
+        times: the schedule in own time, from noise to data.
+        placed: the step around each call.
+    """
+
+    name = "srk2m"
+    strong_order = 1.0
+    weak_order = 2.0
+    eta_range = (0.0, 1.0)
+    infinite_noise = True
+    reference = SRK2M.reference
+    advice = "srk2m whose calls are at the times of a given schedule"
+
+    method: SRK2M
+    times: tuple[float, ...]
+    placed: tuple[NodeStep, ...]
+
+    def plan(self, step: Step) -> StepPlan:
+        index = self._index(step)
+        e = step.eta**2
+        draft = step.draft(f"gauge({self.method.data_variance:g},{step.eta:g})")
+        here = self.placed[index] if step.memory else self.placed[index].from_node()
+        calls: tuple[_Call, ...] = step.memory[ROWS::2]
+        pairs = [
+            (draft.memory(ROWS + 2 * j), draft.memory(ROWS + 2 * j + 1)) for j in range(len(calls))
+        ]
+        node = draft.evaluate(draft.state, here.node)
+
+        # Back from what the network saw to the path, and the draw that the step was begun with
+        moments: Moments | None = None
+        if step.memory:
+            begun: _Begun = step.memory[0]
+            rho, b = begun.rho, draft.memory(0)
+            share = (
+                here.gauge.carry(draft.state, ZERO, here.node, here.c) if here.c else draft.state
+            )
+            path = (draft.state - draft.memory(1)) / share.number(STATE)
+            if begun.law is not None:
+                moments = begun.law.after(begun.weights, DEPTH)
+        else:
+            rho, path = 0.0, draft.state
+            b, _ = path_draws(draft, here.gauge, self.method.data_variance, area=False)
+            if self._matches(here, e):
+                moments = self._first_moments(here)
+
+        # Finish the step
+        R = remainder(here.node, here.gauge.v, node.x, node.value)
+        if calls:
+            k = _extrapolation(here, calls[0].level, e)
+            last = remainder(calls[0].level, here.gauge.v, pairs[0][1], pairs[0][0])
+            R = R + (R - last) * k
+        end = here.gauge.carry(path, R, here.stop) + b * here.gauge.noise_std(here.stop)
+        if index + 1 == len(self.placed):
+            return draft.finish(end)
+
+        # Begin the next
+        calls = (_Call(here, rho), *calls)
+        pairs = [(node.value, node.x), *pairs]
+        return self._begin(step, draft, index + 1, end, calls, pairs, moments)
+
+    def _begin(
+        self,
+        step: Step,
+        draft: Draft,
+        index: int,
+        path: LinearForm,
+        calls: tuple[_Call, ...],
+        pairs: list[tuple[LinearForm, LinearForm]],
+        moments: Moments | None,
+    ) -> StepPlan:
+        """The plan that ends with what the network sees at the next call."""
+        e = step.eta**2
+        there = self.placed[index]
+        gauge, rule = there.gauge, _rule(there, calls, e, self.method.beta)
+        rho, law = 1.0, None
+        to_last_call = there.stop == there.node  # the way to the call whose denoiser ends the run
+        if not to_last_call:
+            rho = _correlation(there, calls[0], e)
+            if moments is not None:
+                levels = tuple(call.level for call in calls[:DEPTH])
+                law = _ScheduledGaussianStep(gauge, there.node, there.c, moments, levels, rho)
+                last = step.process.level(self.times[-1])
+                rule = law.weights(rule[:DEPTH], (last.sigma / last.alpha) ** 2)
+        if there.c == 0.0:
+            return draft.finish(path)
+        b, area = path_draws(
+            draft, gauge, self.method.data_variance, area=there.c > rho**2 * (1.0 + 1e-9)
+        )
+        predicted = ZERO
+        for call, (denoised, at), weight in zip(calls, pairs, rule, strict=False):
+            predicted = predicted + remainder(call.level, gauge.v, at, denoised) * weight
+        j = b * rho + area * math.sqrt(max(there.c - rho**2, 0.0))
+        beyond = gauge.carry(ZERO, predicted, there.node, there.c)
+        beyond = beyond + j * gauge.noise_std(there.node, there.c)
+        x = gauge.carry(path, ZERO, there.node, there.c) + beyond
+        if to_last_call:
+            return draft.finish(x)
+        kept: list[tuple[LinearForm, Any]] = [(b, _Begun(rho, law, tuple(rule))), (beyond, None)]
+        depth = DEPTH if moments is not None else 2
+        for call, (denoised, at) in list(zip(calls, pairs, strict=True))[:depth]:
+            kept += [(denoised, call), (at, None)]
+        return draft.finish(x, keep=kept)
+
+    def _index(self, step: Step) -> int:
+        if step.start.t not in self.times[:-1]:
+            raise ArgumentError(
+                f"this solver was made for the schedule {self.times!r}, of which "
+                f"t = {step.start.t!r} is not a time; make it anew with OnSchedule.on_grid"
+            )
+        return self.times.index(step.start.t)
+
+    def _matches(self, here: NodeStep, e: float) -> bool:
+        return self.method.weights == "matched" and e == 1.0 and here.gauge.v > 0.0
+
+    def _first_moments(self, here: NodeStep) -> Moments:
+        """The moments after the first step, whose call is at its start."""
+        # with `local`, v stands above the variances of the data
+        above = 4.0 if math.isfinite(self.method.local) else 1.0
+        before = Moments.at(here.node, self.method.data_variance / above, here.stop)
+        first = _ScheduledGaussianStep(here.gauge, here.node, 0.0, before, (), 0.0)
+        moments = first.after([], DEPTH)
+        w = before.variances
+        # Weights cannot take back what the first step got wrong, and later steps forget it
+        moments.covariance[:, 0, 0] = here.stop.alpha**2 * w + here.stop.sigma**2
+        return moments
+
+
+def _scale(level: Level, v: float, e: float) -> float:
+    """Q = (s + v)^(-(1 + e)/2), in which R of the probability-flow ODE is interpolated."""
+    if level.alpha == 0.0:
+        return 0.0
+    return float(((level.sigma / level.alpha) ** 2 + v) ** (-0.5 * (1.0 + e)))
+
+
+def _extrapolation(step: NodeStep, before: Level, e: float) -> float:
+    """k: from the node of a step to its middle, in units of the way from the node before."""
+    if e == 1.0:
+        return 0.0
+    ends = (_scale(level, step.gauge.v, e) for level in (step.start, step.stop))
+    node = _scale(step.node, step.gauge.v, e)
+    middle, last = 0.5 * sum(ends), _scale(before, step.gauge.v, e)
+    return (1.0 - e) ** 2 * (middle - node) / (node - last)
+
+
+def _correlation(step: NodeStep, call: _Call, e: float) -> float:
+    """rho of a step, after the step of the latest call."""
+    k = _extrapolation(step, call.level, e)
+    ratio = 0.0
+    if k != 0.0:
+        lengths = (step.gauge.length(s.start, s.stop) for s in (call.step, step))
+        before, length = lengths
+        ratio = before / length if math.isfinite(before) else 0.0
+    most = math.sqrt(step.c)
+    return max(-most, min(most, (0.5 - k * (1.0 - call.rho) * ratio) / (1.0 + k)))
+
+
+def _rule(step: NodeStep, calls: Sequence[_Call], e: float, beta: float | None) -> list[float]:
+    """The weights of earlier remainders, the latest first, before they are matched."""
+    if len(calls) < 2:
+        return [1.0]
+    gauge, (one, two) = step.gauge, calls[:2]
+    first, second = (gauge.length(call.step.start, call.step.stop) for call in (one, two))
+    slope = 0.0
+    if math.isfinite(first + second):
+        slope = beta if beta is not None else (1.0 if gauge.v > 0.0 else 0.5)
+        slope *= (1.0 - one.rho) * first / (one.rho * first + (1.0 - two.rho) * second)
+    if e < 1.0:
+        # R at the middle of the way to the node, extrapolated through the two calls
+        middle = 0.5 * (_scale(step.start, gauge.v, e) + _scale(step.node, gauge.v, e))
+        q = [_scale(call.level, gauge.v, e) for call in (one, two)]
+        slope = e * slope + (1.0 - e) * (middle - q[0]) / (q[0] - q[1])
+    return [1.0 + slope, -slope, *[0.0] * (len(calls) - 2)]
