@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import attrs
 
-from srk.errors import ArgumentError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.plans.exponential import denoising_step, exponential_step
 from srk.plans.phase import lift
 from srk.plans.plan import StepPlan
@@ -70,7 +70,13 @@ class Integrator(ABC):
                 return denoising_step(step)
             if step.start.alpha == 0.0 and not self.infinite_noise:
                 return exponential_step(step)
-        return self.plan(step)
+        plan = self.plan(step)
+        if not isinstance(plan, StepPlan):
+            raise ArgumentTypeError(
+                f"plan(step) of {self.name or type(self).__name__} returned {plan!r}, not a StepPlan; "
+                "end it with `return board.finish(new_state)`, where board = step.draft()"
+            )
+        return plan
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
         """The integrator that plans the steps of a grid known before the run: itself, unless its

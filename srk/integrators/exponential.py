@@ -104,11 +104,10 @@ class ETDSRA1(Integrator):
         b = _phi2(a * h) / c
         t0, t1 = gauge.interval
         if eta > 0.0:
-            e = eta**2
 
             def lag(t: np.ndarray) -> np.ndarray:
-                # h - (lam - lam0) as a function of the clock T = r^(-2e)/e
-                return np.asarray(np.log(t1 / t) / (2.0 * e))
+                # h - (lam - lam0) as a function of the clock T; log(s) is -2 lam
+                return 0.5 * gauge.log_noise(t)
 
             # both integrals are in units of u at the end of the step
             m, z = board.functionals(t0, t1, [lambda t: np.ones_like(t), lambda t: a * lag(t)])

@@ -13,7 +13,7 @@ from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
 from srk.plans.exponential import exponential_coefficients, exponential_step
 from srk.plans.form import ZERO, LinearForm
-from srk.plans.gauge import GaugeStep, check_variance, remainder
+from srk.plans.gauge import GaugeStep, check_variance, log_ratio, remainder
 from srk.plans.matching import DEPTH, GaussianStep, Moments
 from srk.plans.plan import StepPlan
 from srk.plans.step import Draft, Node, Step
@@ -22,6 +22,10 @@ from srk.processes.base import Level
 #: Default variance of the Gaussian reference. Measured, see docs (How to choose a solver): for data scaled to [-1, 1] values between
 #: 0.1 and 1 differ by little.
 DATA_VARIANCE = 0.5
+
+#: A node whose noise exceeds that of the end of its step by more than this, as log((s + v)/(s' + v)),
+#: is at infinity: a step from alpha = 0 at a small eta is an exponential Euler step.
+FARTHEST = 500.0
 
 
 @attrs.frozen(kw_only=True)
@@ -122,18 +126,16 @@ class _GaugeNode(Integrator):
         if gauge.v == v or e == 0.0:
             return board, board.normal(*path.interval), board.normal(*path.interval, (0.0, 1.0))
 
-        def kernel(clock: np.ndarray) -> np.ndarray:
-            # dT_v/dT, T = (s + data_variance)^-e / e, is ((s + data_variance)/(s + v))^(1 + e)
-            return (1.0 + (gauge.v - v) * (e * clock) ** (1.0 / e)) ** (-0.5 * (1.0 + e))
+        def kernel(c: np.ndarray) -> np.ndarray:
+            # dT_v/dT, T the clock of data_variance, is ((s + data_variance)/(s + v))^(1 + e)
+            s = path.noise(c)
+            return np.asarray(((s + gauge.v) / (s + v)) ** (-0.5 * (1.0 + e)))
 
-        def area(clock: np.ndarray) -> np.ndarray:
-            s = (e * clock) ** (-1.0 / e) - v
-            return kernel(clock) * (0.5 - ((s + gauge.v) ** -e / e - start) / length)
+        def area(c: np.ndarray) -> np.ndarray:
+            return np.asarray(kernel(c) * (0.5 - gauge.fraction(path.noise(c))))
 
-        start, stop = gauge.interval
-        length = stop - start
         first, *rest = board.orthonormal(
-            *path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel]
+            *path.interval, [kernel, area] if self._c(step.eta) > 0.25 else [kernel], fractions=True
         )
         return board, first, rest[0] if rest else ZERO
 
@@ -182,11 +184,9 @@ class SRK2S(_GaugeNode):
     advice = "two calls, order 2; single step, so nothing to start up"
 
     def plan(self, step: Step) -> StepPlan:
-        if step.start.alpha == 0.0 and step.eta == 0.0:
-            return exponential_step(
-                step
-            )  # the midpoint of an infinite step on log(s + v) is at infinity itself
         gauge = self._gauge(step)
+        if gauge.to_stop(self._c(step.eta)) > FARTHEST:
+            return exponential_step(step)
         board, *draws = self._draws(step, gauge)
         first = board.evaluate(board.state, step.start)
         R0 = remainder(step.start, gauge.v, first.x, first.value)
@@ -256,9 +256,9 @@ class SRK2M(_GaugeNode):
         object.__setattr__(self, "startup_evaluations", int(self.first == "evaluate"))
 
     def plan(self, step: Step) -> StepPlan:
-        if step.start.alpha == 0.0 and step.eta == 0.0:
-            return exponential_step(step)
         gauge = self._gauge(step)
+        if gauge.to_stop(self._c(step.eta)) > FARTHEST:
+            return exponential_step(step)
         level = gauge.node(step.process, self._c(step.eta))
         board, *draws = self._draws(step, gauge)
         rows = 2 if math.isfinite(self.local) else 1
@@ -339,14 +339,10 @@ class SRK2M(_GaugeNode):
         if e < 1.0 and len(kept) > 1:
             # R at the middle of [start, node], extrapolated in Q = (s + v)^(-(1 + eta^2)/2) through the two stages
             a = 1.0 + e
-            s1 = (gauge.stop.sigma / gauge.stop.alpha) ** 2 + gauge.v
-            q_node, q_start = (
-                (s1 * math.exp(way)) ** (-0.5 * a) for way in (gauge.to_stop(c), gauge.L)
-            )
-            q1, q2 = (
-                ((note.level.sigma / note.level.alpha) ** 2 + gauge.v) ** (-0.5 * a)
-                for note in kept[:2]
-            )
+            # (Q less that of the end of the step, over it: so short steps far below v do not cancel)
+            ways = [gauge.to_stop(c), gauge.L]
+            ways += [log_ratio(note.level, gauge.stop, gauge.v) for note in kept[:2]]
+            q_node, q_start, q1, q2 = (math.expm1(-0.5 * a * way) for way in ways)
             slope = -e * weights[1] + (1.0 - e) * (0.5 * (q_start + q_node) - q1) / (q1 - q2)
             weights = [1.0 + slope, -slope]
         return weights

@@ -17,10 +17,14 @@ from __future__ import annotations
 import math
 
 import attrs
+import numpy as np
 
 from srk.errors import ArgumentError
 from srk.plans.form import LinearForm
 from srk.processes.base import Level, LinearProcess
+
+FLAT = 1e-4
+"""Below this eta^2 the clock T is counted from -1/eta^2, so that its values do not drown in it."""
 
 
 def check_variance(data_variance: float, *, finite: bool = True) -> float:
@@ -83,8 +87,15 @@ class GaugeStep:
         return _clock(self.start, self.v, self.eta), _clock(self.stop, self.v, self.eta)
 
     def length(self, start: Level, stop: Level) -> float:
-        """Length of another step on the clock T of this one; may be inf for eta = 0."""
-        return _clock(stop, self.v, self.eta) - _clock(start, self.v, self.eta)
+        """Length of another step on the clock T of this one; may be inf for eta = 0.
+
+        Far below v the two values of the clock are the same number, so they are not subtracted.
+        """
+        L, e = log_ratio(start, stop, self.v), self.eta**2
+        if e == 0.0:
+            return L
+        end = _clock(stop, self.v, self.eta)
+        return -math.expm1(-e * L) * (end if e >= FLAT else end + 1.0 / e)
 
     def node(self, process: LinearProcess, c: float) -> Level:
         """The noise level at the fraction `c` of the step on the clock T."""
@@ -95,9 +106,20 @@ class GaugeStep:
     def to_stop(self, c: float) -> float:
         """log((s_c + v)/(s1 + v)) at the fraction c."""
         e = self.eta**2
-        if e * self.L < 1e-8:  # the limit of a clock that is log(s + v)
+        if e == 0.0 or e * self.L < 1e-8:  # the limit of a clock that is log(s + v)
             return (1.0 - c) * self.L
         return -math.log1p((1.0 - c) * math.expm1(-e * self.L)) / e
+
+    def noise(self, c: np.ndarray) -> np.ndarray:
+        """s at fractions c of the step on the clock T; accurate where s is far below v."""
+        s1 = (self.stop.sigma / self.stop.alpha) ** 2
+        return s1 + (s1 + self.v) * np.expm1([self.to_stop(float(fraction)) for fraction in c])
+
+    def fraction(self, s: np.ndarray) -> np.ndarray:
+        """The fractions of the step on the clock T at which s is reached; eta > 0."""
+        s1, e = (self.stop.sigma / self.stop.alpha) ** 2, self.eta**2
+        whole = math.expm1(-e * self.L)
+        return 1.0 - np.expm1(-e * np.log1p((s - s1) / (s1 + self.v))) / whole
 
     def carry(self, x: LinearForm, R: LinearForm, at: Level, c: float = 1.0) -> LinearForm:
         """The state at the fraction `c` (noise level `at`) from the state `x` at the start with `R` frozen, without the noise."""
@@ -123,13 +145,21 @@ class GaugeStep:
             * math.sqrt(-math.expm1(-e * self.L))
         )
 
+    def log_noise(self, clock: np.ndarray) -> np.ndarray:
+        """log((s + v)/(s1 + v)) at values of the clock T; eta > 0."""
+        e, end = self.eta**2, self.interval[1]
+        if e >= FLAT:
+            return np.asarray(np.log(end / clock) / e)
+        return np.asarray((math.log1p(e * end) - np.log1p(e * clock)) / e)
+
 
 def _clock(level: Level, v: float, eta: float) -> float:
     n = v * level.alpha**2 + level.sigma**2
     e = eta**2
-    if e == 0.0:
-        return -math.inf if level.alpha == 0.0 else 2.0 * math.log(level.alpha) - math.log(n)
-    return float((level.alpha**2 / n) ** e / e)
+    if e >= FLAT:
+        return float((level.alpha**2 / n) ** e / e)
+    log = -math.inf if level.alpha == 0.0 else 2.0 * math.log(level.alpha) - math.log(n)
+    return math.expm1(e * log) / e if e > 0.0 else log
 
 
 def _any_variance(value: float) -> float:

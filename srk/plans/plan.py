@@ -12,6 +12,7 @@ that linear map for one step: rows of coefficients over columns
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import attrs
@@ -61,6 +62,25 @@ class Stage:
     kind: Kind = "denoiser"
 
 
+class Notes(tuple[Any, ...]):
+    """One value per kept row, and the factor that each row is to be multiplied by.
+
+    A row whose coefficients are large (1/sigma, or v/sigma^2 near the data) is kept smaller by a power
+    of two, so that half precision holds it; `Draft.memory` gives the form with the factor restored.
+
+    Arguments:
+        notes: the values.
+        factors: as many powers of two; default 1 each.
+    """
+
+    factors: tuple[float, ...]
+
+    def __new__(cls, notes: Iterable[Any] = (), factors: Iterable[float] | None = None) -> Notes:
+        made = super().__new__(cls, notes)
+        made.factors = (1.0,) * len(made) if factors is None else tuple(factors)
+        return made
+
+
 @attrs.frozen(slots=True)
 class StepPlan:
     """One step of a solver as numbers; what `Integrator.plan` returns and the executor runs.
@@ -70,7 +90,7 @@ class StepPlan:
         stages: the evaluations, in order; stage i may refer to x, m, z and to X, E of earlier stages.
         update: the new state.
         keep: what the next step may refer to as m[0], m[1], ...
-        notes: one value per kept row, handed to the next step's planner as `step.memory`.
+        notes: one value per kept row (`Notes`), handed to the next step's planner as `step.memory`.
         slots: the Gaussian draws.
         error: an estimate of the local error, or None.
         clock: the clock that the slots' intervals are measured on, by name; equal names mean the same path.

@@ -9,10 +9,17 @@ from typing import Any
 import attrs
 import numpy as np
 
-from srk.plans.form import ZERO, LinearForm, row_of
-from srk.plans.plan import STATE, Column, Kind, Slot, Stage, StepPlan
+from srk.plans.form import ZERO, LinearForm, largest, row_of
+from srk.plans.plan import STATE, Column, Kind, Notes, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess
+
+SMALLEST_ETA = 1e-150
+"""From here on down eta is 0: its square would be lost below the smallest number."""
+
+
+def _eta(value: float) -> float:
+    return value if value > SMALLEST_ETA else 0.0
 
 
 @attrs.frozen(slots=True)
@@ -27,16 +34,19 @@ class Step:
         memory: the notes of the rows that the step before kept, in order; empty on the first step.
         steps: how many steps the run has; None where a controller decides as it goes.
         error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out otherwise.
+        resolution: relative rounding of the state and of what the network says, the coarser of the two
+            (`torch.finfo(dtype).eps`; 2^-52 in float64).
     """
 
     process: Any
     start: Level
     stop: Level
-    eta: float = 1.0
+    eta: float = attrs.field(default=1.0, converter=_eta)
     index: int = 0
     memory: tuple[Any, ...] = ()
     steps: int | None = None
     error: bool = False
+    resolution: float = 2.0**-52
 
     @property
     def h(self) -> float:
@@ -73,7 +83,9 @@ class Draft:
 
     def memory(self, index: int) -> LinearForm:
         """What an earlier step kept as its `index`-th row."""
-        return LinearForm({Column("m", index): 1.0})
+        memory = self.step.memory
+        factor = memory.factors[index] if isinstance(memory, Notes) else 1.0
+        return LinearForm({Column("m", index): factor})
 
     def evaluate(self, x: LinearForm, level: Level, kind: Kind = "denoiser") -> Node:
         """Ask for the denoiser (or reverse drift) at state `x`, noise level `level`."""
@@ -127,7 +139,10 @@ class Draft:
         Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels, Gauss-Legendre quadrature, 64 points), with as few
         draws as their covariance needs.
         """
-        draws, coefficients = self._span(start, stop, kernels)
+        h = stop - start
+        times = start + h * _GAUSS_NODES
+        values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels])
+        draws, coefficients = self._span(start, stop, values * (math.sqrt(h) * _GAUSS_ROOTS))
         return [
             sum(
                 (draw * float(c) for draw, c in zip(draws, column, strict=True) if c != 0.0),
@@ -137,20 +152,34 @@ class Draft:
         ]
 
     def orthonormal(
-        self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
+        self,
+        start: float,
+        stop: float,
+        kernels: Sequence[Callable[[np.ndarray], np.ndarray]],
+        *,
+        fractions: bool = False,
     ) -> list[LinearForm]:
-        """The integrals of `functionals` made independent unit normals in their order: each with those before taken off, and scaled."""
-        return self._span(start, stop, kernels)[0]
+        """The integrals of `functionals` made independent unit normals in their order.
+
+        Each has those before it taken off and is scaled.
+
+        Arguments:
+            start, stop: ends of the interval on the clock.
+            kernels: functions of the clock.
+            fractions: the kernels are functions of the fraction of the interval, in [0, 1], instead;
+                the two ends of the interval may then be the same number to rounding.
+        """
+        points = _GAUSS_NODES if fractions else start + (stop - start) * _GAUSS_NODES
+        values = np.array([np.broadcast_to(k(points), points.shape) for k in kernels])
+        return self._span(start, stop, values * _GAUSS_ROOTS)[0]
 
     def _span(
-        self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
+        self, start: float, stop: float, values: np.ndarray
     ) -> tuple[list[LinearForm], np.ndarray]:
-        """Independent unit draws, and the coefficients of the kernels' integrals in them, a column each."""
-        h = stop - start
-        times = start + h * _GAUSS_NODES
-        values = np.array([np.broadcast_to(k(times), times.shape) for k in kernels]) * (
-            math.sqrt(h) * _GAUSS_ROOTS
-        )
+        """Independent unit draws, and the coefficients of the integrals in them, a column each.
+
+        `values` are the kernels at the quadrature nodes times the roots of the weights, a row each.
+        """
         scales = np.linalg.norm(values, axis=1)
         # Coordinates over W, H and what the kernels add to them ...
         on_path = values @ _PATH.T
@@ -179,11 +208,11 @@ class Draft:
 
         The estimate `error` of the step's error goes in only where the step asks for it, so that a fixed grid does not pay for it.
         """
-        kept = list(keep)
+        kept = [(*_scaled(form), note) for form, note in keep]
         error = error if self.step.error else None
         rows = [stage.row for stage in self._stages] + [
             row_of(state),
-            *(row_of(form) for form, _ in kept),
+            *(row_of(form) for form, _, _ in kept),
         ]
         if error is not None:
             rows.append(row_of(error))
@@ -207,11 +236,20 @@ class Draft:
             ),
             update=rows[n],
             keep=tuple(rows[n + 1 : n + 1 + len(kept)]),
-            notes=tuple(note for _, note in kept),
+            notes=Notes((note for _, _, note in kept), (factor for _, factor, _ in kept)),
             slots=tuple(self._slots[i] for i in used),
             error=rows[-1] if error is not None else None,
             clock=self.clock,
         )
+
+
+def _scaled(form: LinearForm) -> tuple[LinearForm, float]:
+    """The form with coefficients below 2, and the power of two that it was divided by."""
+    size = max(map(largest, form.terms.values()), default=0.0)
+    if not 2.0 <= size < math.inf:
+        return form, 1.0
+    factor = 2.0 ** (math.frexp(size)[1] - 1)
+    return form * (1.0 / factor), factor
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
