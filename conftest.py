@@ -6,3 +6,5 @@ Those that need an optional package that is not installed.
 from importlib.util import find_spec
 
 collect_ignore_glob = [] if find_spec("diffusers") else ["srk/ecosystem/diffusers/*"]
+if not find_spec("triton"):
+    collect_ignore_glob.append("srk/noise/philox_triton.py")

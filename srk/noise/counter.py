@@ -8,6 +8,10 @@ normals that a sample needs. So a batch of consecutive samples is one consecutiv
 stream, and a sample's numbers do not know which batch they are drawn in. The bits are the same on
 every machine.
 
+On the CPU the bits come from NumPy or from a compiled loop. On any other device they are made there,
+so that a draw sends nothing but its key: by a Triton kernel where Triton is installed, else by
+integer operations of PyTorch.
+
 The bits become normals in float32, whatever the dtype of the state is: 31 bits of radius, 32 of
 angle. Another dtype is a cast of the same numbers. Another device rounds the logarithm and the
 cosine in its own way, which changes a few units in the last place.
@@ -19,6 +23,9 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -89,6 +96,8 @@ class SampleNormals:
         self._runs: list[tuple[int, int]] = []  # consecutive samples: index of the first, how many
         self._shape: tuple[int, ...] = ()
         self._scratch: torch.Tensor | None = None
+        self._counters: torch.Tensor | None = None
+        self._keys: dict[tuple[str | float, ...], torch.Tensor] = {}
 
     def fresh(self) -> SampleNormals:
         """The same normals for another run, with buffers of its own."""
@@ -100,7 +109,13 @@ class SampleNormals:
 
     def __getstate__(self) -> dict[str, Any]:
         # The generator and the buffer hold nothing that a later draw needs
-        return {**self.__dict__, "_reference": None, "_scratch": None}
+        dropped: dict[str, Any] = {
+            "_reference": None,
+            "_scratch": None,
+            "_counters": None,
+            "_keys": {},
+        }
+        return {**self.__dict__, **dropped}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -117,6 +132,7 @@ class SampleNormals:
                 "give one entry per sample"
             )
         self._shape = tuple(shape)
+        self._counters, self._keys = None, {}
         self._runs = []
         for index in self.indices or ():
             if self._runs and index == sum(self._runs[-1]):
@@ -134,22 +150,39 @@ class SampleNormals:
             return {"seed": self.seed, "indices": self.indices[first : first + count]}
         return {"seed": self.seed, "first_index": self.first_index + first}
 
+    def prepare(self, names: Iterable[tuple[str | float, ...]], device: torch.device) -> None:
+        """Send the keys of all draws called `names` to `device` at once; the CPU needs no keys."""
+        if device.type == "cpu":
+            return
+        wanted = list(dict.fromkeys(names))
+        if wanted:
+            words = [self._key_words(name) for name in wanted]
+            table = _to(torch.tensor(words, device="cpu"), device)
+            self._keys |= dict(zip(wanted, table.unbind(), strict=True))
+
     def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
         """The random bits behind the draw called `name`: int32 of shape (batch, words).
 
-        They lie on the device of `like`, and `normals` turns them into the draw. They come from a
-        compiled loop where there is a compiler, which this asks for at its first call.
+        They are made on the device of `like`, and `normals` turns them into the draw. On the CPU
+        they come from a compiled loop where there is a compiler, which this asks for at its first
+        call.
         """
-        return self._words(like, name, philox.compiled() or self._reference)
+        if like.device.type != "cpu":
+            keys, counters = self._on_device(like.device, name)
+            return philox.on_device(keys, counters, self._blocks)
+        return self._words(name, philox.compiled() or self._reference)
 
     def fill(self, out: torch.Tensor, *name: str | float) -> None:
         """Fill `out` (batch, *event) with the unit normals of the draw called `name`.
 
         They are what `normals` makes of `words`, computed in buffers that stay.
         """
+        if out.device.type != "cpu":
+            self._fill_on_device(out, name)
+            return
         batch = out.shape[0]
         n = math.prod(out.shape[1:])
-        bits = self._words(out, name, self._reference)
+        bits = self._words(name, self._reference)
         half = (n + 1) // 2  # pairs that are needed
         direct = out.dtype == torch.float32 and out.is_contiguous() and n % 2 == 0
         flat = (
@@ -180,27 +213,89 @@ class SampleNormals:
                 self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
         return self._scratch
 
-    def _words(
-        self,
-        like: torch.Tensor,
-        name: Sequence[str | float],
-        make: Callable[[Sequence[philox.Stretch]], torch.Tensor],
-    ) -> torch.Tensor:
+    def _fill_on_device(self, out: torch.Tensor, name: tuple[str | float, ...]) -> None:
+        keys, counters = self._on_device(out.device, name)
+        if out.device.type == "cuda" and (kernel := _triton()) is not None:
+            direct = out.dtype == torch.float32 and out.is_contiguous()
+            made = out if direct else torch.empty(out.shape, dtype=torch.float32, device=out.device)
+            kernel.fill(made.view(out.shape[0], -1), keys, counters)
+            if not direct:
+                out.copy_(made)
+        else:
+            words = philox.on_device(keys, counters, self._blocks)
+            out.copy_(normals(words, out.shape, torch.float32))
+
+    def _on_device(
+        self, device: torch.device, name: tuple[str | float, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The keys of a draw (1 or batch, 2) and the samples' first counters (batch, 2), int64."""
+        self._check_started()
+        keys = self._keys.get(name)
+        if keys is None:  # the steps of an adaptive run are not known before
+            keys = _to(torch.tensor(self._key_words(name), device="cpu"), device)
+        if self._counters is None or self._counters.device != device:
+            self._counters = _to(self._first_counters(), device)
+        return keys, self._counters
+
+    def _first_counters(self) -> torch.Tensor:
+        """The counter of each sample's first block; NumPy's generator begins one after it."""
+        if self.seeds is not None:
+            return torch.tensor([[1, 0]] * self._shape[0], device="cpu")
+        parts = []
+        for first, count in self._runs:
+            if (first + count) * self._blocks < 1 << 62:
+                lower = torch.arange(first, first + count, device="cpu") * self._blocks + 1
+                parts.append(torch.stack([lower, torch.zeros_like(lower)], 1))
+            else:
+                numbers = [(first + k) * self._blocks + 1 for k in range(count)]
+                words = [[philox.signed(m), philox.signed(m >> 64)] for m in numbers]
+                parts.append(torch.tensor(words, device="cpu"))
+        return torch.cat(parts)
+
+    def _key_words(self, name: tuple[str | float, ...]) -> list[tuple[int, ...]]:
+        """The two words of the key of a draw, for all samples or for each."""
+        seeds = [self.seed] if self.seeds is None else self.seeds
+        return [struct.unpack("<2q", draw_key(seed, *name)) for seed in seeds if seed is not None]
+
+    @property
+    def _blocks(self) -> int:
+        """Blocks of eight words for each sample."""
+        return -(-math.prod(self._shape[1:]) // 8)
+
+    def _check_started(self) -> None:
         if not self._shape:
             raise ArgumentError(
                 "the noise source has no run yet: call start(shape, dtype, device) before it draws"
             )
-        blocks = -(-math.prod(self._shape[1:]) // 8)
+
+    def _words(
+        self,
+        name: Sequence[str | float],
+        make: Callable[[Sequence[philox.Stretch]], torch.Tensor],
+    ) -> torch.Tensor:
+        self._check_started()
+        blocks = self._blocks
         if self.seed is not None:
             key = draw_key(self.seed, *name)
             stretches = [(key, first * blocks, count * blocks) for first, count in self._runs]
         else:
             assert self.seeds is not None
             stretches = [(draw_key(seed, *name), 0, blocks) for seed in self.seeds]
-        bits = make(stretches).view(self._shape[0], 8 * blocks)
-        if like.device.type == "cuda":
-            return bits.pin_memory().to(like.device, non_blocking=True)
-        return bits.to(like.device)
+        return make(stretches).view(self._shape[0], 8 * blocks)
+
+
+@cache
+def _triton() -> ModuleType | None:
+    """The Triton kernel; None where Triton is not installed."""
+    try:
+        return import_module("srk.noise.philox_triton")
+    except ImportError:
+        return None
+
+
+def _to(table: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A table that is made on the CPU, on `device`, without waiting for that device."""
+    return (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
 
 
 def normals(words: torch.Tensor, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:

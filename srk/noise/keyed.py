@@ -14,7 +14,7 @@ from srk.noise.counter import SampleNormals
 if TYPE_CHECKING:
     from typing import Self
 
-    from srk.plans.plan import Slot
+    from srk.plans.plan import Slot, StepPlan
 
 
 class KeyedNoise(NoiseSource):
@@ -75,15 +75,24 @@ class KeyedNoise(NoiseSource):
     def part(self, first: int, count: int) -> KeyedNoise:
         return KeyedNoise(**self.normals.part(first, count))
 
+    def prepare(self, plans: Sequence[StepPlan]) -> None:
+        names = [_name(slot, plan.clock) for plan in plans for slot in plan.slots]
+        self.normals.prepare(names, self._like.device)
+
     def prior(self, out: torch.Tensor) -> None:
         self.normals.fill(out, "prior")
 
     def draw(self, slot: Slot, clock: str, out: torch.Tensor) -> None:
-        self.normals.fill(out, "draw", clock, slot.start, slot.stop, *slot.weights)
+        self.normals.fill(out, *_name(slot, clock))
 
     def words(self, slot: Slot, clock: str) -> torch.Tensor:
         """The bits behind `draw`, int32 of shape (batch, words), on the device of the run.
 
         `srk.noise.counter.normals` makes the draw of them.
         """
-        return self.normals.words(self._like, "draw", clock, slot.start, slot.stop, *slot.weights)
+        return self.normals.words(self._like, *_name(slot, clock))
+
+
+def _name(slot: Slot, clock: str) -> tuple[str | float, ...]:
+    """What a draw is called: its clock, its interval and the functional of the path."""
+    return "draw", clock, slot.start, slot.stop, *slot.weights

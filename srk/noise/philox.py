@@ -1,4 +1,8 @@
-"""Words of Philox4x64-10: from NumPy, or the same ones from a compiled loop."""
+"""Words of Philox4x64-10, which are those of NumPy wherever they are made.
+
+They come from NumPy itself, from a compiled loop on the CPU, or from integer operations of PyTorch
+on any device.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ import numpy as np
 import torch
 
 _WORD = (1 << 64) - 1
+
+_MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
+_WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
+_LOW = 0xFFFFFFFF
 
 Stretch = tuple[bytes, int, int]
 """Blocks of four words that follow each other in one stream.
@@ -87,3 +95,47 @@ def compiled() -> Callable[[Sequence[Stretch]], torch.Tensor] | None:
         return out
 
     return loop
+
+
+def signed(word: int) -> int:
+    """The lowest 64 bits of an integer as PyTorch's int64 holds them."""
+    word &= _WORD
+    return word - (1 << 64) if word >> 63 else word
+
+
+def on_device(keys: torch.Tensor, counters: torch.Tensor, blocks: int) -> torch.Tensor:
+    """The words of a draw by integer operations alone, on the device of `counters`.
+
+    Arguments:
+        keys: the key of each sample, or of all of them, int64 of shape (batch or 1, 2).
+        counters: the counter of each sample's first block, int64 of shape (batch, 2), the lower
+            word first.
+        blocks: how many blocks of eight words each sample takes.
+
+    Returns:
+        int32 of shape (batch, 8 * blocks).
+    """
+    first = counters[:, :1]
+    c0 = first + torch.arange(blocks, device=counters.device)
+    # The lower word has overflowed where it is below its start; flipping the sign compares int64
+    # as the unsigned numbers that they stand for.
+    flip = -(1 << 63)
+    c1 = counters[:, 1:] + ((c0 ^ flip) < (first ^ flip)).to(torch.int64)
+    c2 = c3 = torch.zeros_like(c0)
+    k0, k1 = keys[:, :1], keys[:, 1:]
+    m0, m1 = _MULTIPLIERS
+    for _ in range(10):
+        p, upper_p = c0 * signed(m0), _upper(c0, m0)
+        q, upper_q = c2 * signed(m1), _upper(c2, m1)
+        c0, c1, c2, c3 = upper_q ^ c1 ^ k0, q, upper_p ^ c3 ^ k1, p
+        k0, k1 = k0 + signed(_WEYL[0]), k1 + signed(_WEYL[1])
+    words = torch.stack([c0, c1, c2, c3], -1)
+    return words.view(torch.int32).view(counters.shape[0], 8 * blocks)
+
+
+def _upper(x: torch.Tensor, m: int) -> torch.Tensor:
+    """The upper 64 bits of the unsigned product x m, from products of 32-bit halves."""
+    x0, x1, m0, m1 = x & _LOW, (x >> 32) & _LOW, m & _LOW, m >> 32
+    a = x1 * m0 + ((x0 * m0 >> 32) & _LOW)
+    b = x0 * m1 + (a & _LOW)
+    return x1 * m1 + ((a >> 32) & _LOW) + ((b >> 32) & _LOW)
