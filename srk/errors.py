@@ -95,6 +95,10 @@ class IncompatibleError(ArgumentError):
     """A process, solver, noise source or controller that cannot work with another."""
 
 
+class ConventionWarning(UserWarning):
+    """A network does not say what its adapter takes it to say: noise, score, data, v or flow."""
+
+
 class ScoreError(SRKError, ValueError):
     """The network returned something that is not a score of the state it was given."""
 

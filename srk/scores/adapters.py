@@ -16,7 +16,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.phase import PhaseProcess
-from srk.scores import convert
+from srk.scores import conventions, convert
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
     LevelFunction,
@@ -126,7 +126,11 @@ class NetworkPrediction(Prediction):
     def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The network's output at `x`, called with the input and the time that it wants, checked and in the state's dtype."""
         check_state(x)
-        return self._checked(self._call(x, level, process), x)
+        out = self._checked(self._call(x, level, process), x)
+        watch = conventions.current()
+        if watch is not None and (kind := _KINDS.get(type(self))) is not None:
+            watch.see(self, self.network, kind, x, out, level, scale_value(self.input_scale, level))
+        return out
 
     def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)
@@ -355,6 +359,17 @@ class EDMDenoiser(NetworkPrediction):
 
     def coefficients(self, level: Level) -> convert.Pair:
         return 0.0, 1.0
+
+
+_KINDS: dict[type, str] = {
+    Score: "score",
+    Noise: "noise",
+    Data: "data",
+    EDMDenoiser: "data",
+    Velocity: "velocity",
+    FlowVelocity: "flow",
+}
+"""What the output of each adapter is, for `srk.scores.conventions`; a subclass may mean another."""
 
 
 def as_prediction(obj: object) -> Prediction:
