@@ -20,7 +20,8 @@ from srk.errors import ArgumentError, ArgumentTypeError, SolveError
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
-from srk.sampling.sampler import Sampler, batch_shape
+from srk.sampling import Sampler
+from srk.sampling.arguments import batch_shape
 from srk.scores import Prediction, as_prediction
 from srk.steps import StepController
 from srk.storage.group import process_device, together
