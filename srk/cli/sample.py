@@ -26,7 +26,7 @@ NETWORK, OUTPUT = "The network", "The picture"
 """Headings of the help."""
 
 PREDICTIONS = {
-    "noise": "Noise",
+    "noise": "NoisePrediction",
     "data": "Data",
     "v": "Velocity",
     "flow": "FlowVelocity",

@@ -52,7 +52,7 @@ def solve(
     Arguments:
         process: the forward process, e.g. `srk.VP()`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
-            another kind (`srk.Noise`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
+            another kind (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
         solver: a registered name (`srk.solvers()`), an integrator object with options, or a tableau.
         shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
         x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.

@@ -271,7 +271,7 @@ class Score(NetworkPrediction):
         )
 
 
-class Noise(NetworkPrediction):
+class NoisePrediction(NetworkPrediction):
     """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options: see `NetworkPrediction`.
 
     Undetermined at alpha = 0 (`IncompatibleError`).
@@ -279,8 +279,8 @@ class Noise(NetworkPrediction):
     Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
 
     Examples:
-        >>> Noise(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
-        Noise(<lambda>, time='index', num_timesteps=1000, channels='first-half')
+        >>> NoisePrediction(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
+        NoisePrediction(<lambda>, time='index', num_timesteps=1000, channels='first-half')
     """
 
     def coefficients(self, level: Level) -> convert.Pair:
@@ -363,7 +363,7 @@ class EDMDenoiser(NetworkPrediction):
 
 _KINDS: dict[type, str] = {
     Score: "score",
-    Noise: "noise",
+    NoisePrediction: "noise",
     Data: "data",
     EDMDenoiser: "data",
     Velocity: "velocity",
@@ -398,5 +398,5 @@ def as_prediction(obj: object) -> Prediction:
             f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)"
         )
     raise ArgumentTypeError(
-        f"a score is a callable (x, t) -> score, an adapter such as srk.Noise(network), or a target's exact score, not {type(obj).__name__}"
+        f"a score is a callable (x, t) -> score, an adapter such as srk.NoisePrediction(network), or a target's exact score, not {type(obj).__name__}"
     )

@@ -201,7 +201,7 @@ def test_other_weights_are_other_settings(tmp_path: Path) -> None:
                 parameter.fill_(scale)
         return [
             layer,
-            srk.Noise(layer),
+            srk.NoisePrediction(layer),
             srk.Score(lambda x, t: layer(x)),
             srk.Data(lambda x, t, c: c, model_kwargs={"c": torch.tensor(scale)}),
             nn.LeakyReLU(scale),

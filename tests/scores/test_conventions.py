@@ -16,7 +16,7 @@ from srk.scores import convert
 Network = Callable[[Tensor, Tensor], Tensor]
 ADAPTERS = {
     "score": srk.Score,
-    "noise": srk.Noise,
+    "noise": srk.NoisePrediction,
     "data": srk.Data,
     "velocity": srk.Velocity,
     "flow": srk.FlowVelocity,
@@ -143,7 +143,7 @@ def test_a_network_inside_guidance_is_seen_too() -> None:
     wrong = network("noise", MIXTURE, process)
     guided = srk.Guided(srk.Data(wrong), srk.Data(wrong), 1.5)
     assert "srk.NoisePrediction" in complaint(process, guided)
-    right = srk.Noise(wrong)
+    right = srk.NoisePrediction(wrong)
     assert not complaint(process, srk.Guided(right, right, 1.5))
     assert "srk.NoisePrediction" in complaint(process, srk.scores.Hooked(srk.Score(wrong)))
 
@@ -166,7 +166,7 @@ def test_an_output_of_zeros_says_nothing() -> None:
 
 def test_the_look_changes_no_number() -> None:
     process = srk.VP()
-    score = srk.Noise(network("noise", MIXTURE, process))
+    score = srk.NoisePrediction(network("noise", MIXTURE, process))
     seen, unseen = (
         srk.solve(process, score, shape=(64, 12), nfe=20, seed=0, check_network=wanted).x
         for wanted in (True, False)

@@ -56,7 +56,7 @@ def program():
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    samples = srk.sample_to("program", srk.VP(), srk.Noise(Network()), "srk2m", shape=(26, 1, 8, 8), batch=4, nfe=6)
+    samples = srk.sample_to("program", srk.VP(), srk.NoisePrediction(Network()), "srk2m", shape=(26, 1, 8, 8), batch=4, nfe=6)
     drawn = torch.tensor(float(len(samples.load())))
     dist.all_reduce(drawn)
     assert (drawn.item(), samples.drawn) == (26 * dist.get_world_size(), 26)
