@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import choice, flag, integer
+from srk._engine.resolution import resolution
 from srk._engine.run import NotFinite, Run, StepInfo
 from srk._engine.transitions import check_gaussian, transition_log_prob
 from srk.errors import ArgumentError, IncompatibleError, SolveError, TimeError
@@ -122,7 +123,7 @@ class Sampler:
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
                 "it goes; use grid='log-snr' or a list of times"
             )
-        self._plans: list[StepPlan] | None = None
+        self._plans: dict[float, list[StepPlan]] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(
@@ -288,17 +289,21 @@ class Sampler:
         return run
 
     def plans(self, problem: Problem | None = None) -> list[StepPlan]:
-        """The steps of a fixed grid as numbers, the final denoising left out; made once."""
-        if self._plans is None:
+        """The steps of a fixed grid as numbers, the final denoising left out.
+
+        They are made once for each resolution of state and network.
+        """
+        given = problem or Problem(self.process, self.method, self.steps, self.eta)
+        eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
+        if eps not in self._plans:
             if not isinstance(self.control, Grid):
                 raise IncompatibleError(
                     f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
                 )
-            given = problem or Problem(self.process, self.method, self.steps, self.eta)
-            self._plans = plan_grid(
-                self.process, self.method, grid_times(self.control, given), self.eta
+            self._plans[eps] = plan_grid(
+                self.process, self.method, grid_times(self.control, given), self.eta, eps
             )
-        return self._plans
+        return self._plans[eps]
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
         """Log-densities of the steps of a saved trajectory under this sampler's network, differentiable in its parameters.
@@ -319,7 +324,9 @@ class Sampler:
         saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
         if saved is None:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
-        plans = self.plans()
+        plans = self.plans(
+            Problem(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
+        )
         check_gaussian(plans, self.label)
         return transition_log_prob(self.process, self.prediction, plans, saved)
 
