@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from srk._engine.executor import Executor, Outcome
-from srk._engine.resolution import resolution
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.plans.step import Step
@@ -123,16 +122,7 @@ class Adapting:
         ) -> tuple[StepPlan, Outcome]:
             plan = run.prepare(
                 run.method.plan_step(
-                    Step(
-                        run.process,
-                        start,
-                        stop,
-                        run.eta,
-                        run.accepted,
-                        notes,
-                        error=error,
-                        resolution=resolution(run.x.dtype, run.autocast, run.prediction),
-                    )
+                    Step(run.process, start, stop, run.eta, run.accepted, notes, error=error)
                 )
             )
             return plan, executor.run(plan, x, memory)

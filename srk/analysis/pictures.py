@@ -64,6 +64,21 @@ def image_grid(
     picture.save(Path(path), format="PNG")
 
 
+def image_of(sample: Tensor, *, low: float = -1.0, high: float = 1.0) -> Any:
+    """One image as a `PIL.Image`.
+
+    Arguments:
+        sample: shape (h, w), (1, h, w) or (3, h, w).
+        low, high: values shown as black and white; values beyond are clipped.
+    """
+    check_images(tuple(sample.shape))
+    x = sample.detach().float().cpu()
+    pixels = ((x - low) / (high - low)).clamp(0.0, 1.0).mul(255.0).round().to(torch.uint8)
+    if pixels.ndim == 3:
+        pixels = pixels[0] if pixels.shape[0] == 1 else pixels.permute(1, 2, 0)
+    return pillow("a picture of samples").fromarray(pixels.contiguous().numpy())
+
+
 def check_images(event: tuple[int, ...]) -> None:
     """Raise `ArgumentError` unless samples of this shape are images."""
     if not is_image(event):
@@ -81,4 +96,4 @@ def pillow(what: str) -> Any:
     return Image
 
 
-__all__ = ["check_images", "image_grid", "is_image", "pillow"]
+__all__ = ["check_images", "image_grid", "image_of", "is_image", "pillow"]

@@ -1,4 +1,7 @@
-"""The command line. Each command is in the file of its name; those that list what is registered are in `lists`."""
+"""The command line.
+
+Each command is in the file of its name; those that list what is registered are in `lists`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from rich.text import Text
 
 from srk._version import __version__
 from srk.cli import check, cite, compare, demo, grid, lists, sample, validate
+from srk.cli.command import as_command
 from srk.errors import SRKError
 
 app = typer.Typer(
     name="srk",
-    help="Reverse diffusion processes: solvers, processes, tableaus, comparisons, and a demo on real data.",
+    help="Reverse diffusion processes: solvers, processes, tableaus, comparisons, and a demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,11 +56,11 @@ for command in (
     grid.grid,
     cite.cite,
 ):
-    app.command()(command)
+    app.command()(as_command(command))
 
 
 def main() -> None:
-    """Entry point of the `srk` command: our own errors are a message and exit status 1, not a traceback."""
+    """The `srk` command: our own errors are a message and exit status 1, not a traceback."""
     try:
         app()
     except SRKError as error:

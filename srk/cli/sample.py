@@ -1,4 +1,4 @@
-"""`srk sample`: samples of a network, or of a target with an exact score, into a folder."""
+"""`srk sample`: a set of samples of a network, or of a target whose score is exact."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
     from srk.processes.base import ForwardProcess
     from srk.scores import Prediction
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 IMAGES = {"digits": (8, 8), "fashion": (28, 28)}
 """Targets whose samples are flattened images."""
 
-NETWORK, OUTPUT = "The network", "The picture"
+NETWORK, WORKERS, OUTPUT = "The network", "The workers", "The picture"
 """Headings of the help."""
 
 PREDICTIONS = {
-    "noise": "NoisePrediction",
+    "noise": "Noise",
     "data": "Data",
     "v": "Velocity",
     "flow": "FlowVelocity",
@@ -38,11 +39,11 @@ PREDICTIONS = {
 
 def sample(
     out: Annotated[
-        Path,
+        str | None,
         typer.Option(
-            help="Folder of the samples: a new one, or that of an unfinished run of the same settings."
+            help="The set: a folder, or a URL such as s3://bucket/set; new or unfinished."
         ),
-    ],
+    ] = None,
     n: Annotated[int, typer.Option("-n", "--samples", help="How many.", min=1)] = 64,
     model: Annotated[
         str | None,
@@ -142,18 +143,60 @@ def sample(
             rich_help_panel=NETWORK,
         ),
     ] = False,
+    network_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Your name for it, where what it holds changes as it is called.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            help="File .npz of arrays with a row for each sample, passed to it by their names.",
+            rich_help_panel=NETWORK,
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Who draws: local, torchrun, ray, slurm.", rich_help_panel=WORKERS),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Workers of ray, or jobs of slurm.", min=1, rich_help_panel=WORKERS),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            help="GPUs of each worker; half a one is 0.5.", min=0, rich_help_panel=WORKERS
+        ),
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw nothing; say how much of the set at this place is there.",
+            rich_help_panel=WORKERS,
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(help="Read what is there and look for damage.", rich_help_panel=WORKERS),
+    ] = True,
     picture: Annotated[
         bool | None,
         typer.Option(
-            help="Write grid.png; default: if samples are images.", rich_help_panel=OUTPUT
+            help="Write a picture beside the set; default: if samples are images.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     low: Annotated[float, typer.Option(help="Value shown black.", rich_help_panel=OUTPUT)] = -1.0,
     high: Annotated[float, typer.Option(help="Value shown white.", rich_help_panel=OUTPUT)] = 1.0,
 ) -> None:
-    """Draw samples into a folder; a stopped run continues, torchrun shares the work.
+    """Draw a set of samples; a stopped run continues, and many workers share the work.
 
-    Writes samples.npy, settings.json and, for images, grid.png.
+    The set is a Zarr array with its settings. Of images, a picture is written beside it.
     """
     import torch
     from rich.console import Console
@@ -161,8 +204,16 @@ def sample(
     from srk.analysis.pictures import LARGEST, check_images, image_grid, is_image, pillow
     from srk.processes import PhaseProcess
     from srk.processes import process as make_process
-    from srk.storage import process_device, sample_to
+    from srk.storage import SampleSet, process_device, sample_to
 
+    console = Console(soft_wrap=True)
+    if status is not None:
+        found = SampleSet.open(status)
+        there, whole = found.status(verify=verify)
+        _say(console, f"{there} of {whole} samples of shape {found.shape[1:]} in {status}")
+        return
+    if out is None:
+        raise ArgumentError("say where the samples go: --out samples")
     if not low < high:
         raise ArgumentError(f"--low {low:g} must be below --high {high:g}; e.g. --low -1 --high 1")
     chosen = make_process(process, **_json("--process-args", process_args))
@@ -197,8 +248,8 @@ def sample(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
     phase = isinstance(chosen, PhaseProcess)  # whose samples have further components after the data
-    whole = event or score.bind(chosen).event_shape
-    seen = IMAGES.get(target or "", whole[1:] if phase and whole else whole)
+    one = event or score.bind(chosen).event_shape
+    seen = IMAGES.get(target or "", one[1:] if phase and one else one)
     if picture:
         check_images(seen or ())
         pillow("--picture")
@@ -221,40 +272,73 @@ def sample(
             dtype=_dtype("--dtype", dtype) or torch.float32,
             autocast=_dtype("--autocast", autocast),
             compile="step" if compile else False,
+            conditions=_arrays(conditions),
+            engine=_engine(engine, workers, gpus),
+            network_name=network_name,
+            verify=verify,
             progress=first,
         )
     except SRKError:
         raise
-    except OSError as error:
-        raise ArgumentError(f"cannot write the samples into {str(out)!r}: {error}") from error
     except Exception as error:  # the network is the user's code, called as the options say
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise ScoreError(
-            f"the network raised {type(error).__name__}: {error} ({at.filename}:{at.lineno}); do --shape, --time, --model-args and --network-dtype suit it?"
+            f"the network raised {type(error).__name__}: {error} ({at.filename}:{at.lineno}); do "
+            "--shape, --time, --model-args and --network-dtype suit it?"
         ) from error
     if not first:
         return
-    console = Console(soft_wrap=True)
     state = f"{samples.drawn} drawn now" if samples.drawn else "complete already"
-    console.print(
-        f"{samples.shape[0]} samples of shape {samples.shape[1:]} in {samples.path} ({state})",
-        markup=False,
-        highlight=False,
-    )
+    _say(console, f"{samples.shape[0]} samples of shape {samples.shape[1:]} in {out} ({state})")
     if picture is False or (picture is None and not is_image(seen or ())):
         return
     try:
         x = samples.load(LARGEST)
-        image_grid(
-            (x[:, 0] if phase else x).reshape(-1, *(seen or ())),
-            out / "grid.png",
-            low=low,
-            high=high,
-        )
+        file = Path((out.rstrip("/").split("/")[-1] if "://" in out else out.rstrip("/")) + ".png")
+        if file.exists():
+            _say(console, f"no picture: {file} is there already")
+            return
+        images = (x[:, 0] if phase else x).reshape(-1, *(seen or ()))
+        image_grid(images, file, low=low, high=high)
+        _say(console, f"picture of the first {len(x)} in {file}")
     except SRKError as error:
         if picture:
             raise
-        console.print(f"no picture: {error}", markup=False, highlight=False)
+        _say(console, f"no picture: {error}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _engine(name: str | None, workers: int | None, gpus: float | None) -> Any:
+    """The engine of that name with its workers."""
+    from srk.storage import Ray, Slurm
+
+    if name == "ray":
+        return Ray(workers=workers or 2, gpus=gpus or 0.0)
+    if name == "slurm":
+        # A job of SLURM has whole GPUs.
+        return Slurm(jobs=workers or 2, parameters={"gpus_per_node": int(gpus)} if gpus else {})
+    if workers is not None or gpus is not None:
+        raise ArgumentError("--workers and --gpus are for --engine ray or --engine slurm")
+    return name
+
+
+def _arrays(file: Path | None) -> dict[str, Any] | None:
+    """The arrays of an .npz file."""
+    import numpy as np
+
+    if file is None:
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # NumPy's readers raise much besides ValueError
+        raise ArgumentError(
+            f"--conditions {str(file)!r} is not a readable .npz file ({type(error).__name__}: "
+            f"{error}); write one with numpy.savez(file, label=labels)"
+        ) from error
 
 
 def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Prediction:
@@ -263,9 +347,11 @@ def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Predict
 
     if unwanted:
         raise ArgumentError(
-            f"--target {target} has an exact score and a shape of its own; leave out {', '.join(map(_option, unwanted))}"
+            f"--target {target} has an exact score and a shape of its own; leave out "
+            f"{', '.join(map(_option, unwanted))}"
         )
-    score: Prediction = named_problem("vp", target)[1].score(process)  # type: ignore[call-overload]  # it refuses what is not linear or of phase space
+    # It refuses a process that is neither linear nor of phase space.
+    score: Prediction = named_problem("vp", target)[1].score(process)  # type: ignore[call-overload]
     return score
 
 
@@ -288,7 +374,8 @@ def _network(
 
     if model is None:
         raise ArgumentError(
-            "say what to sample: --model package.module:attribute, --model weights.safetensors, or --target digits to try it"
+            "say what to sample: --model package.module:attribute, --model weights.safetensors, or "
+            "--target digits to try it"
         )
     here = str(Path.cwd())
     if here not in sys.path:  # python -m has it there, the installed command has not
@@ -297,7 +384,8 @@ def _network(
     if isinstance(network, Prediction):
         if options:
             raise ArgumentError(
-                f"{model!r} is {network!r}, which says what it returns; leave out {', '.join(map(_option, options))}"
+                f"{model!r} is {network!r}, which says what it returns; leave out "
+                f"{', '.join(map(_option, options))}"
             )
         inner = getattr(network, "network", None)
         if isinstance(inner, nn.Module):
@@ -328,7 +416,8 @@ def _json(option: str, text: str | None) -> dict[str, Any]:
         ) from None
     if not isinstance(found, dict):
         raise ArgumentTypeError(
-            f"{option} is a JSON object, name -> value, not {text}; e.g. {option} '{{\"width\": 64}}'"
+            f"{option} is a JSON object, name -> value, not {text}; e.g. {option} "
+            "'{\"width\": 64}'"
         )
     return found
 

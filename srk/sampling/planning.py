@@ -40,11 +40,7 @@ def grid_times(grid: Grid, problem: Problem) -> list[float]:
 
 
 def plan_grid(
-    process: ForwardProcess,
-    method: Integrator,
-    times: Sequence[float],
-    eta: float = 1.0,
-    resolution: float = 2.0**-52,
+    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0
 ) -> list[StepPlan]:
     """The plans of all steps of a fixed grid, in order.
 
@@ -53,17 +49,15 @@ def plan_grid(
         method: the integrator that plans.
         times: own times of the process, decreasing, shape (steps + 1,).
         eta: the stochasticity of each step.
-        resolution: relative rounding of the state and of the network (`Step.resolution`).
     """
     return list(
         _remembered.get(
-            lambda: tuple(_plan(process, method, times, eta, resolution)),
+            lambda: tuple(_plan(process, method, times, eta)),
             "plans",
             process,
             method,
             tuple(times),
             eta,
-            resolution,
         )
     )
 
@@ -74,29 +68,14 @@ def forget() -> None:
 
 
 def _plan(
-    process: ForwardProcess,
-    method: Integrator,
-    times: Sequence[float],
-    eta: float,
-    resolution: float,
+    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
     method = method.on_grid(process, times, eta)
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
     for index, (start, stop) in enumerate(pairwise(levels)):
-        plan = method.plan_step(
-            Step(
-                process,
-                start,
-                stop,
-                eta,
-                index,
-                notes,
-                len(levels) - 1,
-                resolution=resolution,
-            )
-        )
+        plan = method.plan_step(Step(process, start, stop, eta, index, notes, len(levels) - 1))
         notes = plan.notes
         plans.append(plan)
     return plans

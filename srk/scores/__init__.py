@@ -1,15 +1,12 @@
 """Scores: what the network says, turned into the denoiser."""
 
-import warnings
-from typing import Any
-
 from srk.scores import networks
 from srk.scores.adapters import (
     Data,
     EDMDenoiser,
     FlowVelocity,
     NetworkPrediction,
-    NoisePrediction,
+    Noise,
     Score,
     Velocity,
     as_prediction,
@@ -30,7 +27,7 @@ __all__ = [
     "Guided",
     "Hooked",
     "NetworkPrediction",
-    "NoisePrediction",
+    "Noise",
     "PhasePrediction",
     "PhaseScore",
     "Prediction",
@@ -47,14 +44,3 @@ __all__ = [
     "to_score",
     "to_velocity",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Noise":
-        warnings.warn(
-            "srk.Noise is now srk.NoisePrediction; the old name goes with the next release",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        return NoisePrediction
-    raise AttributeError(f"module 'srk.scores' has no attribute {name!r}")

@@ -1,68 +1,40 @@
-"""Sets of samples on disk: drawn in shards by global index, by one process or many, and resumed where a run was stopped."""
+"""Sets of samples: any chunk of a set, drawn anywhere, is the same bytes."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Literal
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srk._progress import progress_bar
 from srk._version import __version__
-from srk.errors import ArgumentError, ArgumentTypeError, SolveError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
-from srk.sampling import Sampler
-from srk.sampling.arguments import batch_shape
-from srk.scores import Prediction, as_prediction
-from srk.steps import StepController
-from srk.storage.group import process_device, together
-from srk.storage.identity import identity
-from srk.storage.lock import alone
-from srk.storage.store import SAMPLES, Store
+from srk.sampling.sampler import Sampler, batch_shape
+from srk.scores import Guided, Hooked, Prediction, as_prediction
+from srk.steps import Grid, Problem, StepController
+from srk.storage import store as stores
+from srk.storage.engines import Engine, as_engine
+from srk.storage.group import process_device
+from srk.storage.identity import UnknownError, describe
+from srk.storage.sets import SampleSet
 from srk.tableaus import StochasticTableau
 
 DTYPES = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
 
-@attrs.frozen(slots=True)
-class SampleSet:
-    """A complete set of samples on disk.
-
-    Arguments:
-        folder: where it is.
-        shape: (n, *event).
-        drawn: samples that this run drew, by all its processes; the others were there.
-        nfe: network calls for a sample; None if this process drew none.
-    """
-
-    folder: Path
-    shape: tuple[int, ...]
-    drawn: int
-    nfe: int | None
-
-    @property
-    def path(self) -> Path:
-        """The file of the samples, in NumPy's format: `np.load(path, mmap_mode="r")`."""
-        return self.folder / SAMPLES
-
-    def load(self, stop: int | None = None) -> Tensor:
-        """The samples, (n, *event), on the CPU; with `stop` the first ones alone, without reading the others."""
-        return torch.from_numpy(
-            np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[:stop])
-        )
-
-
 def sample_to(
-    folder: str | os.PathLike[str],
+    where: Any,
     process: ForwardProcess,
     score: Prediction | Callable[..., Tensor],
     solver: str | Integrator | StochasticTableau = "srk2",
@@ -81,133 +53,424 @@ def sample_to(
     denoise_final: bool | None = None,
     autocast: torch.dtype | None = None,
     compile: Literal[False, "step"] = False,
+    conditions: Mapping[str, Any] | None = None,
+    engine: str | Engine | None = None,
     network_name: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    verify: bool = True,
     progress: bool = False,
 ) -> SampleSet:
-    """Draw samples into a folder: more than fit into memory, on many devices, and resumed after a stop.
+    """Draw a set of samples: more than fit into memory, on many devices, resumed after a stop.
 
-    Samples are drawn `batch` at a time and kept in shards that are written whole or not at all. A second call with the same settings draws what is
-    missing; with other settings it is refused. Under `torchrun`, or in a program that has called `torch.distributed.init_process_group`, every
-    process calls this with the same arguments and they share the work. A sample's noise is a function of seed and index alone and the
-    batches do not depend on the number of processes, so any number writes the same bytes, as far as the network itself is reproducible.
+    The set is a Zarr v3 group with the array `samples`, one chunk for each batch, and its settings
+    as attributes: `zarr.open`, `xarray.open_zarr` and dask read it. A chunk is there whole or not
+    at all. A second call with the same settings draws what is missing or damaged and touches
+    nothing else; one with other settings is refused before anything is written. What a sample is
+    depends on the settings, its index and its condition alone, so any engine, number of processes
+    and order of the work gives the same bytes, as far as the network itself is reproducible.
 
-    Arguments:
-        folder: a new or empty folder, or that of an earlier run. It gets `samples.npy` (the samples, in order), `settings.json`, and `shards/`
-            until the set is complete. Processes on several machines need a shared one.
-        shape: (n, *event) of the whole set; an int n is enough where the score knows its event shape.
-        batch: samples drawn together, and in one shard.
-        noise: "keyed" or "brownian": noise that belongs to the sample.
-        seed: seed of the set.
-        device: of the samples; "cuda" is the GPU of this process (LOCAL_RANK), where its network must be too.
+    Main arguments:
+        where: a new or empty place, or that of an earlier call: a path, a URL of fsspec such as
+            "s3://bucket/set", or a store of `zarr.storage`. Processes on several machines need one
+            that all of them reach.
+        process, score, solver: as in `srk.solve`. Tensors in `model_kwargs` whose first axis is n
+            are cut for each batch.
+        shape: (n, *event) of the whole set; an int n is enough where the score knows its event.
+        steps, nfe, grid, controller, eta: as in `srk.solve`. The times of a grid are found once and
+            stored with the set; a grid that needs a pilot makes it of the first batch.
+        batch: samples drawn together, and in one chunk.
+        seed: seed of the set, an int.
+        conditions: conditions from a table: name -> array of n rows (NumPy, tensor, Zarr), passed
+            to the network by that name. They are stored with the set.
+        engine: "local", "torchrun", "ray", "slurm", or `srk.storage.Ray(...)`, `Slurm(...)`. None
+            is torchrun in a process that torchrun started, else local.
+        device: of the samples; "cuda" is the GPU of this process (LOCAL_RANK), where its network
+            must be too. Ray and SLURM move the network to the worker's device.
+
+    Other arguments:
+        noise: "keyed" or "brownian", noise that belongs to the sample.
         dtype: torch.float16, float32 or float64.
-        network_name: your own name for the network, in place of a digest of all that it holds. Give one if it holds something that changes as it is called, such as a
-            counter, or that cannot be looked into; another network must then get another name.
-        progress: show a progress bar (of the first process).
-        process, score, solver, steps, nfe, grid, controller, eta, denoise_final, autocast, compile: as in `srk.solve`. Conditions in `model_kwargs`
-            whose first axis is n are cut for each batch.
+        denoise_final, autocast, compile: as in `srk.solve`; compile is False or "step".
+        network_name: your own name for the network, in place of a digest of all that it holds.
+            Give one if the network holds something that changes as it is called, such as a counter,
+            or that cannot be looked into. Another network must then get another name.
+        storage_options: for a URL, what fsspec's file system takes: keys, endpoint, ...
+        verify: read what is there to find damage. False compares sizes only, which is enough for a
+            large set on a store that keeps its own checksums.
+        progress: show a progress bar, over all workers.
 
     Returns:
         The complete set, in every process.
 
     Raises:
-        ArgumentError: the folder holds something else or a run with other settings, or another run writes into it; an argument makes no sense.
+        ArgumentError: the place holds something else or a run with other settings; an argument
+            makes no sense.
         IncompatibleError: the noise source does not belong to the sample.
         SolveError: the network returned NaN or inf; the message says for which samples.
-        SRKError: another process of the run has ended before its time.
+        SRKError: the store cannot be reached, or another process of the run has ended early.
 
     Examples:
         >>> import srk, tempfile
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
-        >>> folder = tempfile.mkdtemp()
-        >>> samples = sample_to(folder, process, target.score(process), "srk2m", shape=(10, 1), batch=4, nfe=8)
+        >>> score, place = target.score(process), tempfile.mkdtemp()
+        >>> samples = sample_to(place, process, score, "srk2m", shape=(10, 1), batch=4, nfe=8)
         >>> samples.load().shape, samples.drawn
         (torch.Size([10, 1]), 10)
-        >>> sample_to(folder, process, target.score(process), "srk2m", shape=(10, 1), batch=4, nfe=8).drawn  # all there
+        >>> sample_to(place, process, score, "srk2m", shape=(10, 1), batch=4, nfe=8).drawn
         0
     """
+    chosen = as_engine(engine)
     if compile not in (False, "step"):
         raise ArgumentError(
-            f"compile is False or 'step' here, not {compile!r}: a graph of the whole run cannot draw noise that belongs to the sample"
+            f"compile is False or 'step' here, not {compile!r}: a graph of the whole run cannot "
+            "draw noise that belongs to the sample"
         )
-    prediction = as_prediction(score)
-    sampler = Sampler(
-        process,
-        prediction,
-        solver,
-        steps=steps,
-        nfe=nfe,
-        grid=grid,
-        controller=controller,
-        eta=eta,
-        denoise_final=denoise_final,
-        autocast=autocast,
-        compile=compile,
-    )
-    whole = batch_shape(shape, sampler.prediction.event_shape)
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ArgumentError(f"batch must be a positive int, not {batch!r}")
     if dtype not in DTYPES:
         raise ArgumentError(
-            f"samples on disk are of dtype torch.float16, float32 or float64, not {dtype!r}; a network may use another (network_dtype)"
+            f"samples of a set are of dtype torch.float16, float32 or float64, not {dtype!r}; a "
+            "network may use another (network_dtype)"
         )
     if not isinstance(noise, str) or not isinstance(seed, int) or isinstance(seed, bool):
         raise ArgumentTypeError(
-            f"noise is a name and seed an int here, so that a run can be resumed, not {noise!r} and {seed!r}; e.g. noise='keyed', seed=0"
+            "noise is a name and seed an int here, so that a run can be resumed, not "
+            f"{noise!r} and {seed!r}; e.g. noise='keyed', seed=0"
         )
-    source = noise_source(noise, seed)
-    source.part(0, 1)  # says now if it cannot be cut
-    place = process_device(device)
-    settings = {
-        "srk": __version__,
-        "torch": torch.__version__,
-        "process": identity(process),
-        "score": identity(prediction) if network_name is None else f"named {network_name!r}",
-        "solver": identity(sampler.method),
-        "steps": sampler.steps,
-        "grid": identity(sampler.control),
-        "eta": sampler.eta,
-        "denoise_final": sampler.denoise,
-        "autocast": None if autocast is None else str(autocast),
+    noise_source(noise, seed).part(0, 1)  # says now if it cannot be cut
+    solving: dict[str, Any] = {
+        "steps": steps,
+        "nfe": nfe,
+        "grid": grid,
+        "controller": controller,
+        "eta": eta,
+        "denoise_final": denoise_final,
+        "autocast": autocast,
         "compile": compile,
-        "noise": noise,
-        "seed": seed,
-        "shape": list(whole),
-        "batch": batch,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": place.type,
     }
-    store = Store(Path(folder), settings, whole, np.dtype(DTYPES[dtype]), batch)
-    calls: int | None = None
-    with (
-        together() as group,
-        nullcontext() if group.rank or store.finished else alone(store.folder),
-    ):
-        missing: list[int] = group.share(store.open() if group.rank == 0 else None)
-        mine = missing[group.rank :: group.size]
-        with progress_bar("shards", len(mine), show=progress and group.rank == 0) as tick:
-            for first in mine:
-                count = min(batch, whole[0] - first)
-                piece = copy.copy(sampler)
-                piece.prediction = sampler.prediction.select(slice(first, first + count), whole[0])
-                try:
-                    solution = piece(
-                        (count, *whole[1:]),
-                        noise=source.part(first, count),
-                        device=place,
-                        dtype=dtype,
-                    )
-                except SolveError as error:
-                    raise SolveError(
-                        f"samples {first} to {first + count - 1}: {error.solution.status}; finished shards are kept",
-                        error.solution,
-                    ) from error
-                store.write(first, solution.x)
-                calls = max(calls or 0, solution.nfe)
-                tick()
-        group.wait()
-        if group.rank == 0:
-            store.merge()
-        group.wait()
-    return SampleSet(
-        store.folder, whole, sum(min(batch, whole[0] - first) for first in missing), calls
+    prediction = as_prediction(score)
+    sampler = Sampler(process, prediction, solver, **solving)
+    whole = batch_shape(shape, sampler.prediction.event_shape)
+    tables = _tables(conditions or {}, whole[0])
+    job = Job(
+        where=os.fspath(where) if isinstance(where, os.PathLike) else where,
+        storage_options=storage_options,
+        process=process,
+        prediction=prediction,
+        solver=solver,
+        solving=solving,
+        shape=whole,
+        batch=batch,
+        noise=noise,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        network_name=network_name,
+        conditions={name: _digest(table) for name, table in tables.items()},
+        moves=chosen.moves,
     )
+    return chosen.run(job, tables, verify=verify, progress=progress)
+
+
+@attrs.frozen
+class Job:
+    """All that it takes to draw any chunk of a set in any process; it can be pickled.
+
+    Arguments:
+        where, storage_options: the place of the set.
+        process, prediction, solver, solving: what `srk.Sampler` takes.
+        shape, batch, noise, seed, device, dtype, network_name: as in `sample_to`.
+        conditions: name of a table -> what tells it from another.
+        moves: whether a worker moves the network to its own device.
+    """
+
+    where: Any
+    storage_options: Mapping[str, Any] | None
+    process: ForwardProcess
+    prediction: Prediction
+    solver: Any
+    solving: Mapping[str, Any]
+    shape: tuple[int, ...]
+    batch: int
+    noise: str
+    seed: int
+    device: Any
+    dtype: torch.dtype
+    network_name: str | None
+    conditions: Mapping[str, str]
+    moves: bool
+
+    def open(self, tables: Mapping[str, Any] | None = None) -> Painter:
+        """The set, ready to be drawn into: begun if it is not there, refused if it is another's.
+
+        Arguments:
+            tables: the conditions. None in a worker, for which another process has begun the set.
+        """
+        place = process_device(self.device)
+        prediction = _moved(self.prediction, place) if self.moves else self.prediction
+        # A controller may remember what it did before, and the caller's stays as it was.
+        solving = {**self.solving, **_own(self.solving)}
+        sampler = Sampler(self.process, prediction, self.solver, **solving)
+        settings = self._settings(sampler, prediction, place)
+        store = stores.open_store(self.where, self.storage_options)
+        found = stores.read_attributes(store, self.where)
+        if found:
+            stores.compare(found["settings"], settings, self.where)
+        elif tables is None:
+            raise ArgumentError(f"there is no set at {str(self.where)!r} to work on")
+        if tables is not None:
+            self._say_unknown(settings, bool(found))
+            found = self._begin(store, found, settings, sampler, prediction, tables, place)
+        chunks = stores.open_chunks(store, self.where, write=True)
+        if (chunks.array.shape, chunks.array.dtype) != (self.shape, np.dtype(DTYPES[self.dtype])):
+            raise ArgumentError(
+                f"the array at {str(self.where)!r} is not as a run of srk wrote it; give another "
+                "place"
+            )
+        if found["times"] is not None:  # one grid for the whole set
+            given = {"steps": None, "nfe": None, "controller": None, "grid": found["times"]}
+            solving = {**solving, **given}
+        rows = {name: stores.open_chunks(store, self.where, name) for name in self.conditions}
+        return Painter(self, store, chunks, prediction, solving, place, rows, settings)
+
+    def _begin(
+        self,
+        store: Any,
+        found: dict[str, Any],
+        settings: dict[str, Any],
+        sampler: Sampler,
+        prediction: Prediction,
+        tables: Mapping[str, Any],
+        place: torch.device,
+    ) -> dict[str, Any]:
+        """Make what is missing of the set's description and conditions; returns its attributes."""
+        arrays: dict[str, Any] = {stores.SAMPLES: (self.shape, np.dtype(DTYPES[self.dtype]))}
+        for name, table in tables.items():
+            arrays[name] = tuple(table.shape), np.dtype(table.dtype)
+        with stores.reaching(self.where):
+            whole = all(stores.get(store, f"{name}/{stores.ROOT}") for name in arrays)
+        if not found or not whole:
+            times = found["times"] if found else self._times(sampler, prediction, tables, place)
+            attributes = stores.attributes_of(settings, times)
+            stores.create(store, self.where, attributes, arrays, self.batch)
+            found = stores.read_attributes(store, self.where)  # another run may have been first
+            stores.compare(found["settings"], settings, self.where)
+        for name, table in tables.items():
+            stored = stores.open_chunks(store, self.where, name, write=True)
+            for i in range(len(stored)):
+                if not stored.sound(i):
+                    stored.write(i, np.asarray(table[stored.rows(i)]))
+        return found
+
+    def _settings(
+        self, sampler: Sampler, prediction: Prediction, place: torch.device
+    ) -> dict[str, Any]:
+        """What makes the samples what they are, as JSON holds it."""
+        packages: dict[str, str] = {}
+
+        def said(value: object) -> str:
+            text, used = describe(value)
+            packages.update(used)
+            return text
+
+        try:
+            network = f"named {self.network_name!r}" if self.network_name else said(prediction)
+        except UnknownError as error:
+            network = f"{UNKNOWN}: {error}"
+        return {
+            "srk": __version__,
+            "torch": torch.__version__,
+            "python": ".".join(map(str, sys.version_info[:2])),
+            "process": said(self.process),
+            "score": network,
+            "solver": said(sampler.method),
+            "nfe": self.solving["nfe"],
+            "steps": sampler.steps,
+            "grid": said(sampler.control),
+            "eta": sampler.eta,
+            "denoise_final": sampler.denoise,
+            "autocast": None if sampler.autocast is None else str(sampler.autocast),
+            "compile": self.solving["compile"],
+            "noise": self.noise,
+            "seed": self.seed,
+            "shape": list(self.shape),
+            "batch": self.batch,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": place.type,
+            "precision": torch.get_float32_matmul_precision(),
+            "conditions": dict(self.conditions),
+            "packages": packages,
+        }
+
+    def _say_unknown(self, settings: Mapping[str, Any], resumed: bool) -> None:
+        """Refuse to go on with a network that may be another, and say so when the set begins."""
+        if not settings["score"].startswith(UNKNOWN):
+            return
+        message = (
+            f"which network this is {settings['score']}. So the set at {str(self.where)!r} cannot "
+            "be resumed: nothing tells this network from another. Give it a name: "
+            "network_name='unet-3'"
+        )
+        if resumed:
+            raise ArgumentError(message)
+        warnings.warn(message, stacklevel=2)
+
+    def _times(
+        self,
+        sampler: Sampler,
+        prediction: Prediction,
+        tables: Mapping[str, Any],
+        place: torch.device,
+    ) -> list[float] | None:
+        """The times of a fixed grid, of which there is one for the whole set; else None."""
+        if not isinstance(sampler.control, Grid):
+            return None
+        rows = slice(0, min(self.batch, self.shape[0]))
+        first = _conditioned(prediction, tables, rows, place).select(rows, self.shape[0])
+        problem = Problem(
+            process=self.process,
+            solver=sampler.method,
+            steps=sampler.steps,
+            eta=sampler.eta,
+            score=first.bind(self.process),
+            shape=(rows.stop, *self.shape[1:]),
+            device=place,
+            dtype=self.dtype,
+            autocast=sampler.autocast,
+            seed=self.seed,
+        )
+        plans = sampler.plans(problem)
+        return [float(plan.start.t) for plan in plans] + [float(plans[-1].stop.t)]
+
+
+UNKNOWN = "cannot be known"
+
+
+@attrs.define
+class Painter:
+    """A set that is open in this process, and what draws its chunks."""
+
+    job: Job
+    store: Any
+    chunks: stores.Chunks
+    prediction: Prediction
+    solving: Mapping[str, Any]
+    place: torch.device
+    rows: Mapping[str, stores.Chunks]
+    settings: Mapping[str, Any]
+    _sampler: Sampler | None = None
+
+    def draw_chunk(self, i: int) -> int:
+        """Draw chunk i and write it; returns the network calls for each of its samples.
+
+        The bytes depend on the job and `i` alone: not on who draws, nor on what was drawn before.
+        """
+        job, rows = self.job, self.chunks.rows(i)
+        size = rows.stop - rows.start
+        try:
+            solution = self._sampler_for(rows)(
+                (size, *job.shape[1:]),
+                noise=noise_source(job.noise, job.seed).part(rows.start, size),
+                device=self.place,
+                dtype=job.dtype,
+            )
+        except SolveError as error:
+            raise SolveError(
+                f"samples {rows.start} to {rows.stop - 1}: {error.solution.status}; finished "
+                "chunks are kept",
+                error.solution,
+            ) from error
+        # Not every store can say who was first: nothing is mixed with another run's samples.
+        found = stores.read_attributes(self.store, job.where)
+        stores.compare(found.get("settings", {}), self.settings, job.where)
+        self.chunks.write(i, solution.x.detach().cpu().numpy())
+        return int(solution.nfe)
+
+    def _sampler_for(self, rows: slice) -> Sampler:
+        job = self.job
+        tables = {name: chunks.array for name, chunks in self.rows.items()}
+        prediction = _conditioned(self.prediction, tables, rows, self.place)
+        prediction = prediction.select(rows, job.shape[0])
+        fixed = self.solving["grid"] is not None and self.solving["controller"] is None
+        if self._sampler is None or prediction is not self.prediction or not fixed:
+            solving = {**self.solving, **_own(self.solving)}
+            self._sampler = Sampler(job.process, prediction, job.solver, **solving)
+        return self._sampler
+
+
+def _own(solving: Mapping[str, Any]) -> dict[str, Any]:
+    """Step controllers of a run's own, which remember nothing of another run."""
+    made = {}
+    for name in ("grid", "controller"):
+        if isinstance(solving[name], StepController):
+            try:
+                made[name] = copy.deepcopy(solving[name])
+            except (AttributeError, TypeError):  # it cannot be copied; each run begins it anew
+                made[name] = solving[name]
+    return made
+
+
+def _moved(prediction: Prediction, place: torch.device) -> Prediction:
+    """The prediction with its networks on a device."""
+    for value in [getattr(prediction, name, None) for name in ("network", "prediction")]:
+        if isinstance(value, nn.Module):
+            value.to(place)
+        elif isinstance(value, Prediction):
+            _moved(value, place)
+    if isinstance(prediction, Guided):
+        for each in (prediction.reference, *prediction.conditions):
+            _moved(each, place)
+    return prediction
+
+
+def _conditioned(
+    prediction: Prediction, tables: Mapping[str, Any], rows: slice, place: torch.device
+) -> Prediction:
+    """The prediction with some rows of the conditions; of a guided one, its conditions get them."""
+    if not tables:
+        return prediction
+    if isinstance(prediction, Guided):
+        given = [_conditioned(each, tables, rows, place) for each in prediction.conditions]
+        return attrs.evolve(prediction, condition=given)
+    if isinstance(prediction, Hooked):
+        return Hooked(_conditioned(prediction.prediction, tables, rows, place), *prediction.hooks)
+    inner = getattr(prediction, "prediction", None)
+    if isinstance(inner, Prediction):
+        return attrs.evolve(prediction, prediction=_conditioned(inner, tables, rows, place))  # type: ignore[misc]
+    if not hasattr(prediction, "model_kwargs"):
+        raise IncompatibleError(
+            f"conditions={{...}} are for a network in an adapter such as srk.Noise(network), not "
+            f"{prediction!r}"
+        )
+    cut = {
+        name: torch.as_tensor(np.asarray(table[rows])).to(place) for name, table in tables.items()
+    }
+    return attrs.evolve(prediction, model_kwargs={**prediction.model_kwargs, **cut})  # type: ignore[misc]
+
+
+def _tables(conditions: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """Tables of conditions that can be cut by rows and stored."""
+    tables = {}
+    for name, given in conditions.items():
+        table = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
+        table = table if hasattr(table, "shape") and hasattr(table, "dtype") else np.asarray(table)
+        if not name.isidentifier() or name == stores.SAMPLES:
+            raise ArgumentError(
+                f"conditions are named as the network's arguments are, not {name!r}; e.g. "
+                "conditions={'label': labels}"
+            )
+        if len(table.shape) < 1 or table.shape[0] != n or np.dtype(table.dtype).kind not in "biuf":
+            raise ArgumentError(
+                f"the condition {name!r} must be an array of numbers with {n} rows, one for each "
+                f"sample, not of shape {tuple(table.shape)} and dtype {table.dtype}"
+            )
+        tables[name] = table
+    return tables
+
+
+def _digest(table: Any, step: int = 65536) -> str:
+    """What tells a table from another; read in pieces, for it may not fit into memory."""
+    digest = hashlib.sha256()
+    for first in range(0, table.shape[0], step):
+        digest.update(np.ascontiguousarray(table[first : first + step]).tobytes())
+    return f"{np.dtype(table.dtype)} {tuple(table.shape)} {digest.hexdigest()[:16]}"

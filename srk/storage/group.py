@@ -20,7 +20,9 @@ PATIENCE = timedelta(days=30)
 
 
 def process_device(device: torch.device | str | None = None) -> torch.device:
-    """The device that is meant in this process: "cuda" under torchrun is the GPU number LOCAL_RANK of the machine; None is the CPU.
+    """The device that is meant in this process.
+
+    "cuda" under torchrun is the GPU number LOCAL_RANK of the machine; None is the CPU.
 
     Raises:
         ArgumentError: it is not the name of a device, or not there.
@@ -32,7 +34,8 @@ def process_device(device: torch.device | str | None = None) -> torch.device:
     if place.type == "cuda":
         if not torch.cuda.is_available():
             raise ArgumentError(
-                f"device {str(device)!r} is asked for, but this torch finds no GPU; use device='cpu', or install torch for CUDA"
+                f"device {str(device)!r} is asked for, but this torch finds no GPU; use "
+                "device='cpu', or install torch for CUDA"
             )
         count = torch.cuda.device_count()
         if place.index is None:
@@ -44,7 +47,10 @@ def process_device(device: torch.device | str | None = None) -> torch.device:
 
 @attrs.frozen
 class Group:
-    """The processes of a run. Only small messages pass between them, on the CPU, whatever their network uses."""
+    """The processes of a run.
+
+    Only small messages pass between them, on the CPU, whatever their network uses.
+    """
 
     rank: int = 0
     size: int = 1
@@ -55,7 +61,7 @@ class Group:
         if self.size == 1:
             return value
         values = [value]
-        with _peers():
+        with _others():
             dist.broadcast_object_list(
                 values,
                 src=0 if self.handle is None else dist.get_global_rank(self.handle, 0),
@@ -63,17 +69,32 @@ class Group:
             )
         return values[0]
 
+    def total(self, number: int) -> int:
+        """The sum of what the processes say."""
+        if self.size == 1:
+            return number
+        numbers: list[Any] = [None] * self.size
+        with _others():
+            dist.all_gather_object(numbers, number, group=self.handle)
+        return int(sum(numbers))
+
     def wait(self) -> None:
         """Wait for all."""
         if self.size > 1:
-            with _peers():
+            with _others():
                 dist.barrier(group=self.handle)
 
 
 @contextmanager
-def together() -> Iterator[Group]:
-    """The processes that share the run: those of the initialised process group, or of torchrun, or this one alone."""
-    if dist.is_available() and dist.is_initialized():
+def together(shared: bool = True) -> Iterator[Group]:
+    """The processes that share the run.
+
+    They are those of the initialised process group, or of torchrun; this one alone where there is
+    no other, or `shared` is False.
+    """
+    if not shared:
+        yield Group()
+    elif dist.is_available() and dist.is_initialized():
         if dist.get_world_size() == 1:
             yield Group()
             return
@@ -85,8 +106,9 @@ def together() -> Iterator[Group]:
     elif (
         dist.is_available() and os.environ.keys() >= TORCHRUN and int(os.environ["WORLD_SIZE"]) > 1
     ):
-        with _peers(
-            "the processes of this run do not find each other; check MASTER_ADDR and MASTER_PORT, which torchrun sets"
+        with _others(
+            "the processes of this run do not find each other; check MASTER_ADDR and MASTER_PORT, "
+            "which torchrun sets"
         ):
             dist.init_process_group("gloo", timeout=PATIENCE)
         try:
@@ -98,9 +120,9 @@ def together() -> Iterator[Group]:
 
 
 @contextmanager
-def _peers(
-    trouble: str = "another process of this run has ended before its time; its own message says why. "
-    "Finished shards are kept: run the same command again to go on",
+def _others(
+    trouble: str = "another process of this run has ended before its time; its own message says "
+    "why. Finished chunks are kept: run the same command again to go on",
 ) -> Iterator[None]:
     try:
         yield

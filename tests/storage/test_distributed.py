@@ -1,4 +1,4 @@
-"""Sets of samples drawn by several processes: the same bytes for any number, after a kill, and no damage by a failure."""
+"""Sets drawn by several processes: the same bytes for any number, after a kill, and no damage."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import srk
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
@@ -45,7 +47,8 @@ class Network(nn.Module):
 
     def forward(self, x, t):
         self._calls += 1
-        if self._calls == 9 and os.path.exists("kill") and os.environ["RANK"] == "1":  # in its second shard
+        # In its second chunk.
+        if self._calls == 9 and os.path.exists("kill") and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return self.last(torch.tanh(self.first(x)))
 
@@ -56,11 +59,19 @@ def program():
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    samples = srk.sample_to("program", srk.VP(), srk.NoisePrediction(Network()), "srk2m", shape=(26, 1, 8, 8), batch=4, nfe=6)
+    network = Network().eval().requires_grad_(False)  # as the command has it
+    score = srk.Noise(network, event_shape=(1, 8, 8))
+    samples = srk.sample_to("program", srk.VP(), score, "srk2m", shape=26, batch=4, nfe=6)
     drawn = torch.tensor(float(len(samples.load())))
     dist.all_reduce(drawn)
     assert (drawn.item(), samples.drawn) == (26 * dist.get_world_size(), 26)
     dist.destroy_process_group()
+
+
+def of_another_version():
+    network = Network()
+    network.scale = os.environ["RANK"]
+    return network
 
 
 def broken(x, t):
@@ -88,10 +99,13 @@ def launch(name, size, *arguments):
     for rank in range(size):
         child = os.fork()
         if child == 0:
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
+            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            log = os.open(f"{name}.{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             for stream in (1, 2):
-                os.dup2(os.open(f"{name}.{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-            sys.argv = ["srk", "sample", "--out", {"again": "two"}.get(name, name.split("-")[0]), *arguments]
+                os.dup2(log, stream)
+            out = {"again": "two"}.get(name, name.split("-")[0])
+            sys.argv = ["srk", "sample", "--out", out, *arguments]
             code = 99
             try:
                 if arguments:
@@ -154,18 +168,23 @@ def said(folder: Path) -> str:
     return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(folder.glob("*.txt")))
 
 
-def content(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_any_number_of_processes_writes_the_same_bytes_also_after_a_kill(tmp_path: Path) -> None:
-    """26 samples in 7 shards by 1, 2 and 4 processes; 2 of which one is killed, and 2 again; 1 with nothing left to do; and by a program."""
+    """26 samples in 7 chunks by 1, 2 and 3 processes; by 2 of which one is killed, and 2 again; by 1
+    with nothing left to do; and by a program of its own."""
     run = ["--model", "networks:Network", *OPTIONS]
     runs = [
         ["one", 1, *run],
         ["two", 2, *run],
-        ["four", 4, *run],
+        ["three", 3, *run],
         ["killed-1", 2, *run],
         ["killed-2", 2, *run],
         ["again", 1, *run],
@@ -175,32 +194,35 @@ def test_any_number_of_processes_writes_the_same_bytes_also_after_a_kill(tmp_pat
     assert codes == {
         "one": [0],
         "two": [0, 0],
-        "four": [0] * 4,
+        "three": [0] * 3,
         "killed-1": [1, -9],
         "killed-2": [0, 0],
         "again": [0],
         "program": [0, 0],
     }, said(tmp_path)
-    expected = (tmp_path / "one" / "samples.npy").read_bytes()
-    for name in ("two", "four", "killed", "program"):
-        assert (tmp_path / name / "samples.npy").read_bytes() == expected
-        assert content(tmp_path / name) == {"samples.npy", "settings.json"}
-    samples = np.load(tmp_path / "one" / "samples.npy", allow_pickle=False)
+    expected = content(tmp_path / "one")
+    for name in ("two", "three", "killed", "program"):
+        assert content(tmp_path / name) == expected
+    samples = srk.SampleSet.open(tmp_path / "one").load().numpy()
     assert samples.shape == (26, 1, 8, 8)
     assert len(np.unique(samples[:, 0, 0, 0])) == 26  # no sample twice
-    # What the killed run left: the shards of process 0, and the first of process 1, whole.
-    assert (
-        (tmp_path / "killed-1.0.txt")
-        .read_text()
-        .startswith("error: another process of this run has ended")
-    )
-    left = sorted((tmp_path / "left" / "shards").iterdir())
-    assert [path.name for path in left] == [f"{first:012d}.npy" for first in (0, 4, 8, 16, 24)]
-    for path in left:
-        first = int(path.stem)
-        np.testing.assert_array_equal(np.load(path, allow_pickle=False), samples[first : first + 4])
+    # What the killed run left: the chunks of process 0, and the first of process 1, whole.
+    lost = (tmp_path / "killed-1.0.txt").read_text()
+    assert lost.startswith("error: another process of this run has ended")
+    left = content(tmp_path / "left")
+    chunks = {name for name in left if name.startswith("samples/c/")}
+    assert chunks == {f"samples/c/{i}/0/0/0" for i in (0, 1, 2, 4, 6)}
+    assert all(left[name] == expected[name] for name in left)
     assert "(8 drawn now)" in (tmp_path / "killed-2.0.txt").read_text()
     assert "(complete already)" in (tmp_path / "again.0.txt").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_worker_with_another_version_of_the_network_is_refused(tmp_path: Path) -> None:
+    """It draws nothing; the other processes end, and the same version completes the set."""
+    codes = launch(tmp_path, ["other", 2, "--model", "networks:of_another_version", *OPTIONS])
+    assert codes == {"other": [1, 1]}, said(tmp_path)
+    assert "other settings (score was" in (tmp_path / "other.1.txt").read_text()
 
 
 @pytest.mark.slow
@@ -226,15 +248,16 @@ def test_a_failed_process_ends_the_run_with_its_reason(tmp_path: Path) -> None:
             text = (tmp_path / f"{name}.{rank}.txt").read_text()
             assert text.startswith("error: ") and "Traceback" not in text
             assert (reason if rank == culprit else "another process of this run has ended") in text
-    assert content(tmp_path / "full") == {"thesis.tex"}
+    assert content(tmp_path / "full") == {"thesis.tex": b""}
     for name in ("broken", "nan"):
-        for shard in (tmp_path / name / "shards").iterdir():
-            assert np.isfinite(np.load(shard, allow_pickle=False)).all()
+        found = srk.SampleSet.open(tmp_path / name)
+        assert found.status() == found.status(verify=True)
 
 
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
-    """The documented command: a rank killed from outside ends it with a status, the same command again completes the set."""
+    """The documented command: a rank killed from outside ends it with a status, and the same command
+    again completes the set."""
     (tmp_path / "networks.py").write_text(NETWORKS)
     arguments = ["-m", "srk", "sample", "--model", "networks:Network", *OPTIONS]
     command = [
@@ -258,13 +281,10 @@ def test_torchrun(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode != 0
-    assert not (tmp_path / "two" / "samples.npy").exists()
+    assert srk.SampleSet.open(tmp_path / "two").status()[0] < 26
     (tmp_path / "kill").unlink()
     shutil.copytree(tmp_path / "two", tmp_path / "one")
-    for folder, again in (
-        ("two", [*command, "two"]),
-        ("one", [sys.executable, *arguments, "--out", "one"]),
-    ):
+    for again in ([*command, "two"], [sys.executable, *arguments, "--out", "one"]):
         done = subprocess.run(
             again,
             cwd=tmp_path,
@@ -275,7 +295,4 @@ def test_torchrun(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert content(tmp_path / folder) == {"samples.npy", "settings.json"}
-    assert (tmp_path / "one" / "samples.npy").read_bytes() == (
-        tmp_path / "two" / "samples.npy"
-    ).read_bytes()
+    assert content(tmp_path / "one") == content(tmp_path / "two")
