@@ -38,6 +38,7 @@ HERE = {
 
 ELSEWHERE = {
     "comfyui_node": "ecosystem/test_k_diffusion_samplers.py",
+    "inverse_problems": "posterior/test_example.py",
     "train_fashion": "test_examples_networks.py",
 }
 """The others, and the tests that run them."""

@@ -17,6 +17,7 @@ from srk.analysis.metrics import (
 )
 from srk.analysis.orders import Order, strong_order, strong_orders
 from srk.analysis.paths import GridPath
+from srk.analysis.posteriors import compare_posteriors, posterior_errors
 from srk.analysis.slopes import Slopes, torchsde_slopes
 from srk.analysis.validation import Agreement, torchsde_agreement
 from srk.analysis.weak import weak_order
@@ -31,6 +32,7 @@ __all__ = [
     "Slopes",
     "chi_square_excess",
     "compare",
+    "compare_posteriors",
     "energy_distance",
     "frechet",
     "gaussian_kl",
@@ -38,6 +40,7 @@ __all__ = [
     "log_likelihood",
     "mmd",
     "moment_errors",
+    "posterior_errors",
     "sliced_w2",
     "strong_order",
     "strong_orders",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from srk.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from srk.analysis.comparison import Comparison
 
 
 def compare(
@@ -34,11 +37,23 @@ def compare(
     repeats: Annotated[int, typer.Option(help="Runs of each solver and budget.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Seed of the first repeat.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    posterior: Annotated[
+        str,
+        typer.Option(
+            help="Compare posterior samplers on two-modes, ring or profile, instead of a target."
+        ),
+    ] = "",
+    methods: Annotated[
+        str, typer.Option(help="With --posterior: methods of `srk.posterior`, with commas.")
+    ] = "MMPS,TMPD,PiGDM,SDA,DPS",
 ) -> None:
     """Compare solvers at equal numbers of network calls; write table (JSON, CSV, Markdown) and plot."""
     from srk.analysis.compare import compare as run
     from srk.targets.problems import named_problem
 
+    if posterior:
+        _posteriors(out, posterior, methods, solvers, nfe, samples, repeats, seed, device)
+        return
     chosen, exact = named_problem(process, target)
     result = run(
         _names(solvers),
@@ -55,6 +70,39 @@ def compare(
         resume=out / "compare.json",
         progress=True,
     )
+    _report(result, out)
+
+
+def _posteriors(
+    out: Path,
+    problem: str,
+    methods: str,
+    solvers: str,
+    nfe: str,
+    samples: int,
+    repeats: int,
+    seed: int,
+    device: str,
+) -> None:
+    """The comparison of posterior samplers on a problem with an exact posterior."""
+    from srk.analysis.posteriors import compare_posteriors
+
+    result = compare_posteriors(
+        problem,
+        _names(methods),
+        _names(solvers),
+        nfe=_numbers(nfe),
+        repeats=repeats,
+        samples=samples,
+        seed=seed,
+        device=device,
+        resume=out / "compare.json",
+        progress=True,
+    )
+    _report(result, out)
+
+
+def _report(result: Comparison, out: Path) -> None:
     console = Console()
     console.print(result.table())
     console.print(f"wrote {', '.join(path.name for path in result.save(out))} into {out}")

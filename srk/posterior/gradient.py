@@ -64,7 +64,7 @@ class DPS(Posterior):
             D - w grad_x |y - A(D(x))|, as the paper's algorithm 1 does.
 
     Source: Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR
-    2023, equation (16) and algorithm 1.
+    2023 (arXiv 2209.14687), equation (16) and algorithm 1.
 
     Examples:
         >>> import srk, torch
@@ -153,7 +153,8 @@ class SDA(Posterior):
         measurement: what was measured.
         gamma: the widening; the paper uses 1e-2 for data of unit variance.
 
-    Source: Rozet and Louppe, "Score-based Data Assimilation", NeurIPS 2023, equation (14).
+    Source: Rozet and Louppe, "Score-based Data Assimilation", NeurIPS 2023 (arXiv 2306.10574),
+    the stable likelihood score of section 3.2.
 
     Examples:
         >>> import srk, torch
@@ -199,7 +200,7 @@ class PiGDM(Posterior):
         data_std: sqrt(v), the standard deviation of the data in one coordinate.
 
     Source: Song et al., "Pseudoinverse-Guided Diffusion Models for Inverse Problems", ICLR 2023,
-    equations (7) and (9); v = 1 there.
+    equation (7), with its r_t for data of unit variance.
 
     Examples:
         >>> import srk, torch
@@ -256,8 +257,8 @@ class TMPD(Posterior):
         prediction: the prediction without the measurement.
         measurement: what was measured, with independent noise. Nonlinear operators are linearized.
 
-    Source: Boys et al., "Tweedie Moment Projected Diffusions for Inverse Problems", TMLR 2024,
-    equation (9) and the row-sum approximation of section 3.
+    Source: Boys et al., "Tweedie Moment Projected Diffusions for Inverse Problems", TMLR 2024
+    (arXiv 2310.06721), with its approximation by row sums.
 
     Examples:
         >>> import srk, torch
@@ -305,7 +306,7 @@ class MMPS(Posterior):
         iterations: the bound on conjugate-gradient iterations.
 
     Source: Rozet et al., "Learning Diffusion Priors from Observations by Expectation
-    Maximization", NeurIPS 2024, equations (14) to (16).
+    Maximization", NeurIPS 2024 (arXiv 2405.13712), moment matching posterior sampling.
 
     Examples:
         >>> import srk, torch

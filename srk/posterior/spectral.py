@@ -65,7 +65,7 @@ class DiffPIR(_Spectral):
         weight: lambda; the paper uses 3 to 25 for images.
 
     Source: Zhu et al., "Denoising Diffusion Models for Plug-and-Play Image Restoration", CVPRW
-    2023, equation (12) and algorithm 1.
+    2023 (arXiv 2305.08995), algorithm 1.
 
     Examples:
         >>> import srk, torch
@@ -109,8 +109,8 @@ class DDNM(_Spectral):
         measurement: what was measured; its noise is ignored.
 
     Source: Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model",
-    ICLR 2023, equation (13). The variant DDNM+ for noisy measurements depends on the solver's
-    next step; `DDRM` and `DiffPIR` take noise into account.
+    ICLR 2023 (arXiv 2212.00490), equation (13). The variant DDNM+ for noisy measurements depends on
+    the solver's next step; `DDRM` and `DiffPIR` take noise into account.
 
     Examples:
         >>> import srk, torch

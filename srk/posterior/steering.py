@@ -286,7 +286,8 @@ class _Population:
         size = effective_size(self.weights.log)
         ancestors = self.resample(*resampling)
         base, twisted = base[ancestors], twisted[ancestors]
-        std = math.hypot(*[float(c) for column, c in plan.update if column.kind == "z"])  # type: ignore[arg-type]
+        drawn = [c for column, c in plan.update if column.kind == "z"]
+        std = math.hypot(*[float(c) for c in drawn])  # type: ignore[arg-type]
         mean = self._run(plan, base, _Silence(), self.memory)
         if std == 0.0:  # nothing is drawn: only the model's own step has a density
             self.x, self.memory = mean.state, mean.keep
@@ -294,8 +295,8 @@ class _Population:
         other = self._run(plan, twisted, _Silence(), self.twisted_memory)
         new = self._run(plan, twisted, self.source, self.twisted_memory).state
         wide = torch.promote_types(new.dtype, torch.float32)
-        drawn, missed = (new - other.state).to(wide), (new - mean.state).to(wide)
-        log_ratio = (drawn.square() - missed.square()).flatten(1).sum(1) / (2.0 * std * std)
+        noise, missed = (new - other.state).to(wide), (new - mean.state).to(wide)
+        log_ratio = (noise.square() - missed.square()).flatten(1).sum(1) / (2.0 * std * std)
         self.weights = self.weights.times(log_ratio)
         self.x, self.memory, self.twisted_memory = new, mean.keep, other.keep
         return size

@@ -47,13 +47,13 @@ def test_exact_samples_have_no_error(name: str) -> None:
 def test_errors_are_what_they_say() -> None:
     """A shift, a stretch and the loss of a mode, in the units of the docstring."""
     posterior = srk.targets.GaussianMixture([0.5, 0.5], [[-2.0, 0.0], [2.0, 0.0]], [0.5, 0.5])
-    x = posterior.sample(50_000, seed=0, dtype=torch.float64)
+    x = posterior.sample(6_000, seed=0, dtype=torch.float64)
     shift = posterior_errors(x + torch.tensor([0.0, 1.0]), posterior, x)
     spread = (4.25 + 0.25) ** 0.5
-    assert shift["mean"] == pytest.approx(1.0 / spread, abs=0.02)
-    assert shift["sliced-w2"] == pytest.approx(2**-0.5, abs=0.02)
+    assert shift["mean"] == pytest.approx(1.0 / spread, abs=0.03)
+    assert shift["sliced-w2"] == pytest.approx(2**-0.5, abs=0.03)
     lost = posterior_errors(x[x[:, 0] > 0], posterior, x)
-    assert lost["modes"] == pytest.approx(0.5, abs=0.01)
+    assert lost["modes"] == pytest.approx(0.5, abs=0.02)
 
 
 # The bias of the mean, or where that is small (a symmetric ring, a profile) of the covariance too.

@@ -143,7 +143,7 @@ def test_dps_of_a_nonlinear_operator() -> None:
     close(step(DPS(PREDICTION, measurement), "ddim", 0.0), ddim(tweedie(prior_score() + gradient)))
 
 
-def test_sda_equation_14() -> None:
+def test_sda_likelihood() -> None:
     """N(y | A(x0_hat), Sigma_y + (sigma/mu)^2 Gamma) with Gamma = gamma I."""
     gamma = 0.2
     x = X.clone().requires_grad_()
@@ -165,7 +165,7 @@ def test_pigdm_equation_7() -> None:
     close(step(PiGDM(PREDICTION, linear()), "ddim", 0.0), wanted)
 
 
-def test_tmpd_equation_9_with_row_sums() -> None:
+def test_tmpd_with_row_sums() -> None:
     """J^T A^T (diag(A V A^T 1) + sigma_y^2)^-1 (y - A m), V = (sigma^2/alpha) J^T."""
     scale = START.sigma**2 / START.alpha
     j = jacobian(X)
@@ -183,7 +183,7 @@ def symmetric(x: Tensor) -> Tensor:
     return torch.tanh(x @ W1.mT) @ W1 + 0.3 * x
 
 
-def test_mmps_equations_14_to_16() -> None:
+def test_mmps_moment_matching() -> None:
     """J^T A^T (Sigma_y + A V A^T)^-1 (y - A x0_hat), V = (sigma^2/alpha) J^T, solved exactly."""
     prediction = srk.Data(lambda x, t: symmetric(x))
     j = torch.stack([torch.autograd.functional.jacobian(symmetric, row) for row in X])
