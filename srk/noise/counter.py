@@ -156,8 +156,7 @@ class SampleNormals:
             return
         wanted = list(dict.fromkeys(names))
         if wanted:
-            words = [self._key_words(name) for name in wanted]
-            table = _to(torch.tensor(words, device="cpu"), device)
+            table = _to(_table([self._key_words(name) for name in wanted]), device)
             self._keys |= dict(zip(wanted, table.unbind(), strict=True))
 
     def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
@@ -227,12 +226,18 @@ class SampleNormals:
 
     def _on_device(
         self, device: torch.device, name: tuple[str | float, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The keys of a draw (1 or batch, 2) and the samples' first counters (batch, 2), int64."""
+    ) -> tuple[torch.Tensor | philox.Key, torch.Tensor]:
+        """The key or keys of a draw and the samples' first counters, int64 of shape (batch, 2).
+
+        A key that all samples share goes into the operations as two numbers, which sends nothing.
+        """
         self._check_started()
-        keys = self._keys.get(name)
-        if keys is None:  # the steps of an adaptive run are not known before
-            keys = _to(torch.tensor(self._key_words(name), device="cpu"), device)
+        keys: torch.Tensor | philox.Key
+        if name in self._keys:
+            keys = self._keys[name]
+        else:  # the steps of an adaptive run, or the halves of a path's intervals
+            words = self._key_words(name)
+            keys = words[0] if self.seeds is None else _to(_table(words), device)
         if self._counters is None or self._counters.device != device:
             self._counters = _to(self._first_counters(), device)
         return keys, self._counters
@@ -252,10 +257,11 @@ class SampleNormals:
                 parts.append(torch.tensor(words, device="cpu"))
         return torch.cat(parts)
 
-    def _key_words(self, name: tuple[str | float, ...]) -> list[tuple[int, ...]]:
+    def _key_words(self, name: tuple[str | float, ...]) -> list[philox.Key]:
         """The two words of the key of a draw, for all samples or for each."""
         seeds = [self.seed] if self.seeds is None else self.seeds
-        return [struct.unpack("<2q", draw_key(seed, *name)) for seed in seeds if seed is not None]
+        made = [struct.unpack("<2q", draw_key(seed, *name)) for seed in seeds if seed is not None]
+        return [(lower, upper) for lower, upper in made]
 
     @property
     def _blocks(self) -> int:
@@ -291,6 +297,10 @@ def _triton() -> ModuleType | None:
         return import_module("srk.noise.philox_triton")
     except ImportError:
         return None
+
+
+def _table(words: Any) -> torch.Tensor:
+    return torch.tensor(words, dtype=torch.int64, device="cpu")
 
 
 def _to(table: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -21,6 +21,9 @@ _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _LOW = 0xFFFFFFFF
 
+Key = tuple[int, int]
+"""The two words of a key, as int64 holds them."""
+
 Stretch = tuple[bytes, int, int]
 """Blocks of four words that follow each other in one stream.
 
@@ -103,11 +106,12 @@ def signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
-def on_device(keys: torch.Tensor, counters: torch.Tensor, blocks: int) -> torch.Tensor:
+def on_device(keys: torch.Tensor | Key, counters: torch.Tensor, blocks: int) -> torch.Tensor:
     """The words of a draw by integer operations alone, on the device of `counters`.
 
     Arguments:
-        keys: the key of each sample, or of all of them, int64 of shape (batch or 1, 2).
+        keys: the key of all samples as two numbers, or a tensor with the key of each sample or of
+            all of them, int64 of shape (batch or 1, 2).
         counters: the counter of each sample's first block, int64 of shape (batch, 2), the lower
             word first.
         blocks: how many blocks of eight words each sample takes.
@@ -122,15 +126,21 @@ def on_device(keys: torch.Tensor, counters: torch.Tensor, blocks: int) -> torch.
     flip = -(1 << 63)
     c1 = counters[:, 1:] + ((c0 ^ flip) < (first ^ flip)).to(torch.int64)
     c2 = c3 = torch.zeros_like(c0)
-    k0, k1 = keys[:, :1], keys[:, 1:]
+    k0: torch.Tensor | int
+    k1: torch.Tensor | int
+    k0, k1 = keys if isinstance(keys, tuple) else (keys[:, :1], keys[:, 1:])
     m0, m1 = _MULTIPLIERS
     for _ in range(10):
         p, upper_p = c0 * signed(m0), _upper(c0, m0)
         q, upper_q = c2 * signed(m1), _upper(c2, m1)
         c0, c1, c2, c3 = upper_q ^ c1 ^ k0, q, upper_p ^ c3 ^ k1, p
-        k0, k1 = k0 + signed(_WEYL[0]), k1 + signed(_WEYL[1])
+        k0, k1 = _next(k0, _WEYL[0]), _next(k1, _WEYL[1])
     words = torch.stack([c0, c1, c2, c3], -1)
     return words.view(torch.int32).view(counters.shape[0], 8 * blocks)
+
+
+def _next(key: torch.Tensor | int, weyl: int) -> torch.Tensor | int:
+    return signed(key + weyl) if isinstance(key, int) else key + signed(weyl)
 
 
 def _upper(x: torch.Tensor, m: int) -> torch.Tensor:

@@ -15,6 +15,8 @@ import torch
 import triton
 import triton.language as tl
 
+from srk.noise.philox import Key
+
 BLOCKS = 64
 """Philox blocks, of eight words of 32 bits, for each program."""
 
@@ -52,14 +54,28 @@ def _store(out, at, j, half, n, r, a):  # type: ignore[no-untyped-def]
     tl.store(out + at + half + j, tl.sin(angle) * radius, mask=inside & (half + j < n))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["k0", "k1"])
 def _normals(  # type: ignore[no-untyped-def]
-    out, keys, counters, key_stride, n, half, blocks, odd: tl.constexpr, size: tl.constexpr
+    out,
+    keys,
+    counters,
+    k0,
+    k1,
+    key_stride,
+    n,
+    half,
+    blocks,
+    odd: tl.constexpr,
+    given: tl.constexpr,
+    size: tl.constexpr,
 ):
     sample = tl.program_id(0).to(tl.int64)
     b = tl.program_id(1) * size + tl.arange(0, size)
-    key = keys + sample * key_stride
-    k0, k1 = tl.load(key).to(tl.uint64, bitcast=True), tl.load(key + 1).to(tl.uint64, bitcast=True)
+    if not given:
+        key = keys + sample * key_stride
+        k0, k1 = tl.load(key), tl.load(key + 1)
+    k0 = k0.to(tl.int64).to(tl.uint64, bitcast=True)
+    k1 = k1.to(tl.int64).to(tl.uint64, bitcast=True)
     lo0 = tl.load(counters + 2 * sample).to(tl.uint64, bitcast=True)
     hi0 = tl.load(counters + 2 * sample + 1).to(tl.uint64, bitcast=True)
     zero = tl.zeros([size], tl.uint64)
@@ -85,20 +101,27 @@ def _normals(  # type: ignore[no-untyped-def]
     _store(out, at, j + 7, half, n, _half(r3, True), _half(a3, True))
 
 
-def fill(out: torch.Tensor, keys: torch.Tensor, counters: torch.Tensor) -> None:
+def fill(out: torch.Tensor, keys: torch.Tensor | Key, counters: torch.Tensor) -> None:
     """Fill `out` with unit normals.
 
     Arguments:
         out: float32, contiguous, of shape (batch, n).
-        keys: the words of the draw's key, int64 of shape (1 or batch, 2).
+        keys: the key of the draw as two numbers, or a tensor with the key of each sample or of all
+            of them, int64 of shape (batch or 1, 2).
         counters: the counter of each sample's first block, int64 of shape (batch, 2), low word
             first.
     """
     batch, n = out.shape
     half, blocks = (n + 1) // 2, -(-n // 8)
     grid = (batch, triton.cdiv(-(-half // 8), BLOCKS))
-    stride = 0 if keys.shape[0] == 1 else 2
-    _normals[grid](out, keys, counters, stride, n, half, blocks, odd=blocks % 2 == 1, size=BLOCKS)
+    given = isinstance(keys, tuple)
+    table = counters if isinstance(keys, tuple) else keys
+    stride = 0 if given or table.shape[0] == 1 else 2
+    k0, k1 = keys if isinstance(keys, tuple) else (0, 0)
+    odd = blocks % 2 == 1
+    _normals[grid](
+        out, table, counters, k0, k1, stride, n, half, blocks, odd=odd, given=given, size=BLOCKS
+    )
 
 
 def compile_for(capability: int) -> dict[str, str]:
@@ -114,14 +137,17 @@ def compile_for(capability: int) -> dict[str, str]:
         "out": "*fp32",
         "keys": "*i64",
         "counters": "*i64",
+        "k0": "i64",
+        "k1": "i64",
         "key_stride": "i32",
         "n": "i32",
         "half": "i32",
         "blocks": "i32",
         "odd": "constexpr",
+        "given": "constexpr",
         "size": "constexpr",
     }
-    source = ASTSource(_normals, signature, {"odd": True, "size": BLOCKS})
+    source = ASTSource(_normals, signature, {"odd": True, "given": True, "size": BLOCKS})
     made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
     return {name: text for name, text in made.asm.items() if isinstance(text, str)}
 

@@ -57,6 +57,8 @@ def test_integer_operations_give_numpys_bits(
     expected = source._words(("draw", 1.5), philox.Reference())
     keys, counters = source._on_device(torch.device("cpu"), ("draw", 1.5))
     assert torch.equal(philox.on_device(keys, counters, source._blocks), expected)
+    table = torch.tensor(source._key_words(("draw", 1.5)))  # as `prepare` sends it
+    assert torch.equal(philox.on_device(table, counters, source._blocks), expected)
 
 
 @pytest.mark.parametrize("counter", [0, 2**63 - 2, 2**64 - 3, 2**64 - 1, 2**127 + 2**64 - 2])
