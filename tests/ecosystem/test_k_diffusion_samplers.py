@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import math
 import sys
 import types
 
 import pytest
 import torch
-from repository import script
 
 import srk
 from srk.ecosystem import k_diffusion
@@ -38,6 +38,7 @@ HOUSE = [
     "srk2s",
     "wcw",
 ]
+ON_SCHEDULE = ["auto", "srk2", "srk2m", "srk2m-local", "srk2s"]
 TARGET = srk.targets.GaussianMixture(
     [0.3, 0.5, 0.2], [[-1.0, 0.5], [0.3, -0.8], [1.2, 1.0]], [0.1, 0.3, 0.2]
 )
@@ -84,10 +85,10 @@ class Tree:
 
 @pytest.mark.parametrize("solver", HOUSE)
 def test_house_samplers_are_solve_on_the_edm_process(solver):
+    """The drift of each; how the noise comes in is tested below."""
     x, sample = start(), getattr(k_diffusion, "sample_" + solver.replace("-", "_"))
     before = x.clone()
-    out = sample(model, x, SIGMAS, noise_sampler=seeded(x))
-    generator = torch.Generator().manual_seed(5)
+    out = sample(model, x, SIGMAS, noise_sampler=lambda a, b: torch.zeros_like(x))
     process = srk.EDM(sigma_min=0.0, sigma_max=14.6)
     expected = srk.solve(
         process,
@@ -95,9 +96,10 @@ def test_house_samplers_are_solve_on_the_edm_process(solver):
         solver,
         x_init=x,
         grid=SIGMAS,
-        noise=lambda slot, clock, out: out.normal_(generator=generator),
+        noise=lambda slot, clock, out: out.zero_(),
+        calls="schedule" if solver in ON_SCHEDULE else "free",
     )
-    assert torch.equal(out, expected.x)
+    assert torch.allclose(out, expected.x, rtol=1e-12)
     assert torch.equal(x, before)
     assert sample.__name__ == "sample_" + solver.replace("-", "_")
 
@@ -108,11 +110,35 @@ def test_every_solver_samples_with_independent_draws(solver):
     x = start()
     sample = k_diffusion.sampler(solver)
     tree = Tree(x)
-    stochastic = "noise_sampler" in inspect.signature(sample).parameters
-    out = sample(model, x, SIGMAS, **({"noise_sampler": tree} if stochastic else {}))
+    out = sample(model, x, SIGMAS, noise_sampler=tree)
     assert torch.isfinite(out).all()
-    assert stochastic == (srk.solvers()[solver].eta_range[1] > 0.0)
-    assert bool(tree.asked) == (stochastic and srk.solvers()[solver].default_eta > 0.0)
+    assert bool(tree.asked) == (srk.solvers()[solver].default_eta > 0.0)
+
+
+@pytest.mark.parametrize("solver", [*HOUSE, "seeds-3", "dpmpp-sde", "sa-solver"])
+def test_the_draws_are_independent_unit_normals(solver):
+    """The pieces of the path that a run asks for, each once, mixed by an orthogonal matrix."""
+    x = torch.full((64, 1), 14.6, dtype=torch.float64)
+    sample, asked = k_diffusion.sampler(solver), []
+
+    def pieces(a, b):
+        """The k-th piece is the k-th basis vector: the result is linear in them for flat data."""
+        asked.append((float(a), float(b)))
+        return torch.eye(64, dtype=torch.float64)[:, len(asked) - 1 : len(asked)]
+
+    def denoiser(y, sigma):
+        return y / (1 + sigma[:, None] ** 2)  # data N(0, 1)
+
+    out = sample(denoiser, x, SIGMAS[:-1], noise_sampler=pieces)[:, 0]
+    process = srk.EDM(0.05, 14.6)
+    method = srk.solvers()[solver]
+    if solver in ON_SCHEDULE:
+        method = srk.integrators.OnSchedule(method)
+    drift = float(out[-1])  # no draw reaches the last row
+    rest = float(((out - drift) ** 2).sum())
+    law = srk.analysis.gaussian_law(method, process, 0.0, 1.0, grid=SIGMAS[:-1].tolist())
+    start_variance = (drift / 14.6) ** 2 * (14.6**2 + 1)
+    assert rest + start_variance == pytest.approx(law.variance[0], rel=1e-9)
 
 
 def test_options_and_eta_reach_the_solver():
@@ -120,7 +146,7 @@ def test_options_and_eta_reach_the_solver():
     score = TARGET.score(process)
     assert torch.equal(
         k_diffusion.sample_srk2m(model, x, SIGMAS, eta=0.0),
-        srk.solve(process, score, "srk2m", eta=0.0, x_init=x, grid=SIGMAS).x,
+        srk.solve(process, score, "srk2m", eta=0.0, x_init=x, grid=SIGMAS, calls="schedule").x,
     )
     own = k_diffusion.sampler(SRK2M(data_variance=0.0))
     assert own.__name__ == "sample_srk2m"
@@ -158,17 +184,17 @@ def test_flow_frame_is_solve_on_the_flow_process():
         return TARGET.denoise(x, process.level(float(sigma[0])))
 
     sample = k_diffusion.sampler("srk2m", frame="flow")
-    out = sample(flow_model, x, sigmas, noise_sampler=seeded(x))
-    generator = torch.Generator().manual_seed(5)
+    out = sample(flow_model, x, sigmas, noise_sampler=lambda a, b: torch.zeros_like(x))
     expected = srk.solve(
         process,
-        TARGET.score(process),
+        srk.Data(lambda x, t: flow_model(x, t), time="t"),
         "srk2m",
         x_init=x,
         grid=sigmas,
-        noise=lambda slot, clock, out: out.normal_(generator=generator),
+        noise=lambda slot, clock, out: out.zero_(),
+        calls="schedule",
     )
-    assert torch.equal(out, expected.x)
+    assert torch.allclose(out, expected.x, rtol=1e-12)
     with pytest.raises(TimeError, match="frame='edm'"):
         sample(flow_model, x, torch.tensor([2.0, 1.0, 0.0]))
 
@@ -204,8 +230,18 @@ def test_s_noise_scales_the_noise():
 
 def test_a_step_of_one_draw_asks_for_the_sigmas_of_the_host():
     x, tree = start(), Tree(start())
-    k_diffusion.sample_srk2m(model, x, SIGMAS, noise_sampler=tree)
+    k_diffusion.sampler("srk2m", calls="free")(model, x, SIGMAS, noise_sampler=tree)
     assert tree.asked == list(zip(SIGMAS[:-2].tolist(), SIGMAS[1:-1].tolist(), strict=True))
+
+
+@pytest.mark.parametrize("solver", ["srk2m", "srk2m-local", "auto", "wcw", "seeds-3"])
+def test_a_run_asks_for_the_whole_path_once(solver):
+    """From the first sigma to the last positive one, in pieces that join."""
+    x, tree = start(), Tree(start())
+    k_diffusion.sampler(solver)(model, x, SIGMAS, noise_sampler=tree)
+    asked = sorted(tree.asked, reverse=True)
+    assert (asked[0][0], asked[-1][1]) == (14.6, 0.05)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(asked))
 
 
 def test_noise_of_another_shape_is_refused():
@@ -264,8 +300,9 @@ def test_hosts_run_in_inference_mode_and_half_precision():
 @pytest.mark.parametrize(
     ("sigmas", "error", "match"),
     [
-        (torch.tensor([1.0, 1.0, 0.0]), TimeError, "unique_consecutive"),
-        (torch.tensor([0.5, 1.0]), TimeError, "decrease"),
+        (torch.tensor([1.0, 0.5, 0.7, 0.0]), TimeError, "decrease"),
+        (torch.tensor([0.5, 1.0]), TimeError, "eta=0"),
+        (torch.tensor([0.0, 1.0]), TimeError, "start above 0|eta=0"),
         (torch.tensor([1.0, -1.0]), TimeError, "negative"),
         (torch.tensor([math.nan, 1.0]), TimeError, "finite"),
         (torch.tensor([[2.0, 1.0]]), ArgumentTypeError, "shape"),
@@ -312,17 +349,8 @@ def test_callback_says_what_the_network_saw_and_said(solver):
         assert torch.equal(
             call["denoised"], model(call["x"], call["sigma_hat"].expand(3))
         )  # nothing is overwritten later
-    if solver in (
-        "srk2m",
-        "srk2m-local",
-        "auto",
-    ):  # they ask only ahead of the state, but for the last step, which is the denoiser
-        assert [call["sigma_hat"] < call["sigma"] for call in calls] == [True] * (
-            len(calls) - 1
-        ) + [False]
-    else:
-        assert all(call["sigma"] == call["sigma_hat"] for call in calls)
-        assert torch.equal(calls[0]["x"], x)
+    assert all(call["sigma"] == call["sigma_hat"] for call in calls)
+    assert torch.equal(calls[0]["x"], x)
 
 
 def test_an_exception_of_the_callback_stops_the_run():
@@ -337,109 +365,6 @@ def test_an_exception_of_the_callback_stops_the_run():
         k_diffusion.sample_srk2(
             model, start(), SIGMAS, callback=interrupt, noise_sampler=seeded(start())
         )
-
-
-# -- ComfyUI --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def node(monkeypatch):
-    """examples/comfyui_node.py in a stand-in of ComfyUI: the parts that the node touches, with the interface of ComfyUI's own."""
-    comfy, samplers, model_sampling, sampling = (
-        types.ModuleType(name)
-        for name in (
-            "comfy",
-            "comfy.samplers",
-            "comfy.model_sampling",
-            "comfy.k_diffusion.sampling",
-        )
-    )
-    room = types.ModuleType("comfy.k_diffusion")
-    comfy.samplers, comfy.model_sampling, comfy.k_diffusion, room.sampling = (
-        samplers,
-        model_sampling,
-        room,
-        sampling,
-    )
-    model_sampling.CONST, model_sampling.EPS = type("CONST", (), {}), type("EPS", (), {})
-    samplers.KSampler = type("KSampler", (), {"SAMPLERS": ["euler"]})
-
-    class KSAMPLER:
-        def __init__(self, sampler_function, extra_options):
-            self.sampler_function, self.extra_options = sampler_function, extra_options
-
-        def sample(self, model, sigmas, extra_args, callback, noise):
-            def k_callback(x):
-                callback(x["i"], x["denoised"], x["x"], len(sigmas) - 1)
-
-            return self.sampler_function(
-                model,
-                noise,
-                sigmas,
-                extra_args=extra_args,
-                callback=k_callback,
-                disable=True,
-                **self.extra_options,
-            )
-
-    samplers.KSAMPLER = KSAMPLER
-    for module in (comfy, samplers, model_sampling, room, sampling):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-    return script("examples/comfyui_node.py"), comfy
-
-
-class ComfyModel:
-    """A model as ComfyUI hands it to a sampler: the mixture's exact denoiser at x0 + sigma eps, or at (1 - sigma) x0 + sigma eps."""
-
-    def __init__(self, kind):
-        self.kind = kind
-        self.inner_model = types.SimpleNamespace(
-            inner_model=types.SimpleNamespace(model_sampling=kind())
-        )
-
-    def __call__(self, x, sigma, seed, denoise_mask=None):
-        s = float(sigma[0])
-        alpha = 1.0 - s if self.kind.__name__ == "CONST" else 1.0
-        return TARGET.denoise(x, Level(s, alpha, s, math.log(alpha / s) if alpha else -math.inf))
-
-
-@pytest.mark.parametrize(("kind", "top"), [("EPS", 14.6), ("CONST", 1.0)])
-def test_the_comfyui_node_samples_in_the_frame_of_the_model(node, kind, top):
-    """From the node and from the sampler list: seeded by ComfyUI's seed, and at eta = 0 the samples of the mixture, in either frame."""
-    node, comfy = node
-    model, x = ComfyModel(getattr(comfy.model_sampling, kind)), start(batch=500, scale=top)
-    sigmas = top * SIGMAS / 14.6 if kind == "EPS" else torch.linspace(1, 0, 33, dtype=torch.float64)
-    steps = []
-
-    def run(sampler, seed):
-        return sampler.sample(model, sigmas, {"seed": seed}, lambda *args: steps.append(args), x)
-
-    (sampler,) = node.SRKSampler().get_sampler("srk2m", 1.0, 1.0)
-    first = run(sampler, 3)
-    assert [args[0] for args in steps] == list(range(len(sigmas) - 1))
-    assert torch.equal(first, run(sampler, 3)) and not torch.equal(first, run(sampler, 4))
-    listed = comfy.samplers.KSAMPLER(comfy.k_diffusion.sampling.sample_srk2m, {})
-    assert torch.equal(first, run(listed, 3))
-    process = srk.EDM(sigma_min=0.0, sigma_max=top) if kind == "EPS" else srk.Flow(t_min=0.0)
-    (ode,) = node.SRKSampler().get_sampler("dpmpp-2m", 1.0, 1.0)
-    expected = srk.solve(process, TARGET.score(process), "dpmpp-2m", x_init=x, grid=sigmas).x
-    assert torch.allclose(run(ode, 3), expected, atol=1e-12)
-
-
-def test_the_comfyui_node_is_registered(node):
-    node, comfy = node
-    assert comfy.samplers.KSampler.SAMPLERS == [
-        "euler",
-        "srk1",
-        "srk2",
-        "srk2m",
-        "srk2m_local",
-        "srk_auto",
-    ]
-    assert node.NODE_CLASS_MAPPINGS["SRKSampler"].INPUT_TYPES()["required"]["solver"][0] == list(
-        srk.solvers()
-    )
-    assert callable(getattr(node.SRKSampler(), node.SRKSampler.FUNCTION))
 
 
 # -- k-diffusion itself ---------------------------------------------------------------------------------------------------
@@ -549,4 +474,6 @@ def test_signatures_are_theirs(sampling):
             (p.name, p.default)
             for p in inspect.signature(getattr(sampling, function)).parameters.values()
         ]
-        assert ours == [p for p in theirs if p[0] != "solver_type"]
+        theirs = [p for p in theirs if p[0] != "solver_type"]
+        assert ours[: len(theirs)] == theirs
+        assert set(ours[len(theirs) :]) <= {("noise_sampler", None)}  # which Forge passes to all
