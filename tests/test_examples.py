@@ -37,7 +37,6 @@ HERE = {
 """The examples that this file runs."""
 
 ELSEWHERE = {
-    "comfyui_node": "ecosystem/test_k_diffusion_samplers.py",
     "inverse_problems": "posterior/test_example.py",
     "train_fashion": "test_examples_networks.py",
 }

@@ -282,14 +282,14 @@ def _sample(
     asked: list[tuple[int, float]] = []
     made, told = 0, -1
 
-    def network(state: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+    def network(state: Tensor, sigma: Tensor) -> Tensor:
         nonlocal made, told
         index, t = asked[made]
         made += 1
         place = schedule.places[index]
         if t == times[index]:
             sigma = sigmas[place] * state.new_ones(len(state))
-        denoised = call.model(state, sigma, **kwargs)
+        denoised = call.model(state, sigma, **call.extra_args)
         if call.callback is not None and told < index:
             told = index
             call.callback(
@@ -305,7 +305,7 @@ def _sample(
 
     run = Run(
         process,
-        Data(network, time="t", model_kwargs=call.extra_args, network_dtype=x.dtype),
+        Data(network, time="t", network_dtype=x.dtype),
         method,
         grid=_Rising(times) if schedule.rising else times,
         eta=eta,
