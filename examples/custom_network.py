@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     # The adapter says what the network predicts and in which unit it wants the noise level
-    network = srk.Noise(train(args.steps), time="half-log-snr", event_shape=(2,))
+    network = srk.NoisePrediction(train(args.steps), time="half-log-snr", event_shape=(2,))
     sol = srk.solve(PROCESS, network, "srk2m", shape=3000, nfe=20, seed=0)
     print(sol, "\n")
 

@@ -49,7 +49,7 @@ from srk.scores import (
     FlowVelocity,
     Guided,
     Hooked,
-    Noise,
+    NoisePrediction,
     Reduced,
     Score,
     Velocity,
@@ -77,6 +77,8 @@ def __getattr__(name: str) -> Any:
         return getattr(diffusers, name)
     if name == "control":  # the old name of srk.steps, which warns
         return import_module("srk.control")
+    if name == "Noise":
+        return scores.Noise  # which warns
     raise AttributeError(f"module 'srk' has no attribute {name!r}")
 
 
@@ -101,7 +103,7 @@ __all__ = [
     "Hooked",
     "Integrator",
     "LinearProcess",
-    "Noise",
+    "NoisePrediction",
     "PhaseProcess",
     "Reduced",
     "SampleSet",

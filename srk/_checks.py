@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from srk.errors import ArgumentError, ArgumentTypeError
+from srk.errors import ArgumentError, ArgumentTypeError, NumberError
 
 
 def shown(value: object, limit: int = 120) -> str:
@@ -93,7 +93,7 @@ def integer(
         The Python int.
 
     Raises:
-        ArgumentTypeError: `value` is not an integer; bools, floats and strings are none.
+        NumberError: `value` is not an integer; bools, floats and strings are none.
         ArgumentError: it is out of range.
 
     Examples:
@@ -103,7 +103,7 @@ def integer(
     wanted = _wanted(kind, least, most)
     advice = f"; {cure}" if cure else ""
     if not is_integer(value):
-        raise ArgumentTypeError(f"{name} must be {wanted}, not {shown(value)}{advice}")
+        raise NumberError(f"{name} must be {wanted}, not {shown(value)}{advice}")
     made = operator.index(value)
     if (least is not None and made < least) or (most is not None and made > most):
         raise ArgumentError(f"{name} must be {wanted}, not {shown(made)}{advice}")
@@ -127,7 +127,7 @@ def real(
     wanted = _wanted("a finite number", least, most)
     advice = f"; {cure}" if cure else ""
     if not is_real(value):
-        raise ArgumentTypeError(f"{name} must be {wanted}, not {shown(value)}{advice}")
+        raise NumberError(f"{name} must be {wanted}, not {shown(value)}{advice}")
     try:
         made = float(value)
     except OverflowError:  # an int beyond the largest float
@@ -139,6 +139,32 @@ def real(
     ):
         raise ArgumentError(f"{name} must be {wanted}, not {shown(value)}{advice}")
     return made
+
+
+def flag(value: Any, name: str) -> bool:
+    """`value` as a bool: True or False of Python or NumPy.
+
+    Raises:
+        ArgumentTypeError: it is something else, which may only look true.
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ArgumentTypeError(f"{name} must be True or False, not {shown(value)}")
+
+
+def choice(value: Any, options: tuple[Any, ...], name: str) -> Any:
+    """`value`, if it is one of `options`: strings, True and False.
+
+    Raises:
+        ArgumentError: it is none of them; 1 is not True here.
+    """
+    if isinstance(value, np.bool_):
+        value = bool(value)
+    for option in options:
+        if value is option or (isinstance(value, str) and value == option):
+            return option
+    *first, last = map(repr, options)
+    raise ArgumentError(f"{name} must be {', '.join(first)} or {last}, not {shown(value)}")
 
 
 def _wanted(kind: str, least: float | None, most: float | None) -> str:

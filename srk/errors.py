@@ -25,6 +25,13 @@ class ArgumentTypeError(SRKError, TypeError):
     """An argument has a type that makes no sense here."""
 
 
+class NumberError(ArgumentTypeError, ArgumentError):
+    """An argument is not a number of the kind that is needed, e.g. `steps=True`.
+
+    It is a wrong type to some callers and a wrong value to others, so it can be caught as either.
+    """
+
+
 class UnknownNameError(SRKError, KeyError):
     """A name that no registry entry carries.
 
@@ -93,6 +100,10 @@ class TimeError(ArgumentError):
 
 class IncompatibleError(ArgumentError):
     """A process, solver, noise source or controller that cannot work with another."""
+
+
+class ConventionWarning(UserWarning):
+    """A network does not say what its adapter takes it to say: noise, score, data, v or flow."""
 
 
 class ScoreError(SRKError, ValueError):

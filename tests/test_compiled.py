@@ -77,7 +77,7 @@ def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.M
     )
     srk.solve(
         VP,
-        srk.Noise(lambda x, t: 0.1 * x),
+        srk.NoisePrediction(lambda x, t: 0.1 * x),
         "ddpm",
         shape=(5, 2),
         steps=7,

@@ -80,7 +80,7 @@ def test_folding_changes_rounding_only(solver: str) -> None:
         )
 
     expected = run(exact)
-    for score in (srk.Noise(noise_network), srk.Velocity(velocity)):
+    for score in (srk.NoisePrediction(noise_network), srk.Velocity(velocity)):
         sol = run(score)
         assert torch.allclose(sol.x, expected.x, rtol=0, atol=1e-9)
         assert torch.allclose(sol.denoised.values, expected.denoised.values, rtol=0, atol=1e-8)
@@ -111,7 +111,7 @@ def test_fold_is_substitution() -> None:
 
 
 def test_a_denoiser_of_ones_own_is_not_bypassed() -> None:
-    class Clipped(srk.Noise):
+    class Clipped(srk.NoisePrediction):
         def denoise(self, x: Tensor, level: Any, process: Any) -> Tensor:
             return super().denoise(x, level, process).clamp(-0.5, 0.5)
 

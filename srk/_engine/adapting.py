@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.executor import Executor, Outcome
+from srk._engine.resolution import resolution
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.plans.step import Step
@@ -122,7 +123,16 @@ class Adapting:
         ) -> tuple[StepPlan, Outcome]:
             plan = run.prepare(
                 run.method.plan_step(
-                    Step(run.process, start, stop, run.eta, run.accepted, notes, error=error)
+                    Step(
+                        run.process,
+                        start,
+                        stop,
+                        run.eta,
+                        run.accepted,
+                        notes,
+                        error=error,
+                        resolution=resolution(run.x.dtype, run.autocast, run.prediction),
+                    )
                 )
             )
             return plan, executor.run(plan, x, memory)

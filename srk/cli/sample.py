@@ -27,7 +27,7 @@ NETWORK, WORKERS, OUTPUT = "The network", "The workers", "The picture"
 """Headings of the help."""
 
 PREDICTIONS = {
-    "noise": "Noise",
+    "noise": "NoisePrediction",
     "data": "Data",
     "v": "Velocity",
     "flow": "FlowVelocity",

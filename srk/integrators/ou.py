@@ -14,6 +14,10 @@ from srk.plans.ou import ou_time
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
+RESOLVED = 1e-2
+"""What rounding may do to a step of `wcw`, in units of the noise level at its end, for data of
+order one."""
+
 
 def _kappa(value: object) -> object:
     if value == "no-amplification" or (isinstance(value, int | float) and value > 0):
@@ -30,11 +34,12 @@ class WCW(Integrator):
 
         Y' = e^d Y + 2 sinh(d) s(Y) + (2/kappa)(s(Y + kappa G) - s(Y)) + N,    N = sqrt2 int e^{d-u} dB,  G = sqrt2 int sinh(d-u) dB
 
-    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d); kappa = 3/(2d) does not, at strong order 1. Rounding is such
-    an error: with kappa = 1 use float64 below sigma = 0.01.
+    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d); kappa = 3/(2d) does not, at strong order 1.
+    Rounding is such an error. Where kappa is too small for what state and network resolve at the noise level (at kappa = 1: in float32 below sigma = 0.02, in
+    half precision below 0.5), the probe is as large as that asks, and at most 3/(2d).
 
     Arguments:
-        kappa: size of the probe; a number, or "no-amplification" for 3/(2d).
+        kappa: the smallest size of the probe; a number, or "no-amplification" for 3/(2d).
     """
 
     name = "wcw"
@@ -54,9 +59,15 @@ class WCW(Integrator):
         d = 0.5 * math.log1p(
             stop.sigma**2 * math.expm1(2.0 * step.h) / (stop.alpha**2 + stop.sigma**2)
         )
-        kappa = 1.5 / d if self.kappa == "no-amplification" else float(self.kappa)
         y0, y1 = math.hypot(start.alpha, start.sigma), math.hypot(stop.alpha, stop.sigma)
         a0, s0 = start.alpha / y0, start.sigma / y0
+        calm = 1.5 / d  # a probe of this size amplifies nothing
+        if self.kappa == "no-amplification":
+            kappa = calm
+        else:
+            # The denoiser's rounding enters the new state as (2/kappa) resolution/s0^2
+            resolved = 2.0 * step.resolution / (RESOLVED * s0**2 * (stop.sigma / y1))
+            kappa = max(float(self.kappa), min(resolved, calm))
         # The clock of N is 1 - e^{-2u} = -r^2 up to a factor; on it N has a constant kernel
         board = step.draft("gauge(inf,1)")
         r0, r1 = start.r**2, stop.r**2

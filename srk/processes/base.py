@@ -87,8 +87,50 @@ class ForwardProcess(ABC):
     ) -> torch.Tensor:
         """Draw states of shape `shape` = (batch, *event) from the law at `t_max`, where the reversal starts."""
 
+    @property
+    def statistic(self) -> LinearProcess | None:
+        """The linear process through which the data are seen; None where there is none.
+
+        It is the process itself where that is linear, and a statistic of the state where the state
+        has several components. Its level has a log-SNR, and its denoiser is that of the data.
+        """
+        return None
+
+    def initial_state(self, normals: torch.Tensor) -> torch.Tensor:
+        """The state at `t_max` from which the reversal starts.
+
+        Arguments:
+            normals: unit normals in the shape of the state, (batch, *event); may be overwritten.
+
+        Returns:
+            A draw from the distribution of `sample_prior`, which follows from `normals` alone.
+        """
+        # `sample_prior` wants a generator of its own. Its seed is a draw, too, so that it shares no
+        # numbers with the draws of the steps.
+        bits = normals.flatten()[:2].cpu().double().view(torch.int64).sum()
+        generator = torch.Generator(normals.device).manual_seed(int(bits) & (2**63 - 1))
+        drawn = self.sample_prior(
+            normals.shape, generator=generator, device=normals.device, dtype=normals.dtype
+        )
+        return normals.copy_(drawn)
+
+    def data_scale(self, t: float) -> float:
+        """How large data of size 1 are in the state at own time `t`; 1 where that is not known."""
+        return 1.0
+
+    def state_shape(self, event: Sequence[int]) -> tuple[int, ...]:
+        """Shape of one state for data of shape `event`."""
+        return tuple(event)
+
+    def data_of(self, state: torch.Tensor) -> torch.Tensor:
+        """The data in states of shape (batch, *event), as they are at the end of a run."""
+        return state
+
     def level(self, t: float) -> Level:
-        """The point of the process at own time `t`; where the process is not linear, only its time is known and the rest is nan."""
+        """The point of the process at own time `t`.
+
+        Where the process is not linear, only its time is known and the rest is nan.
+        """
         return Level(self.check_time(t), math.nan, math.nan, math.nan)
 
     def check_time(self, t: float) -> float:
@@ -239,6 +281,19 @@ class LinearProcess(ForwardProcess):
         if lam < 0.0:
             return Level(level.t, level.sigma * math.exp(lam), level.sigma, lam)
         return Level(level.t, level.alpha, level.alpha * math.exp(-lam), lam)
+
+    @property
+    def statistic(self) -> LinearProcess:
+        """The process itself, for it is linear."""
+        return self
+
+    def initial_state(self, normals: torch.Tensor) -> torch.Tensor:
+        """`normals` times `prior_std`, in place."""
+        return normals.mul_(self.prior_std)
+
+    def data_scale(self, t: float) -> float:
+        """alpha at own time `t`."""
+        return self.level(t).alpha
 
     @property
     def prior_std(self) -> float:

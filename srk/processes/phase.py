@@ -128,6 +128,23 @@ class PhaseProcess(ForwardProcess):
         """Lower-triangular L with L L^T = C(t_max): the reversal starts from L eps, shape (k, k)."""
         return np.linalg.cholesky(self.kernel(self.t_max).covariance)
 
+    def initial_state(self, normals: torch.Tensor) -> torch.Tensor:
+        """`normals`, of shape (batch, k, *event), mixed by `prior_factor`."""
+        self.check_shape(normals.shape)
+        return mix(self.prior_factor, normals)
+
+    def data_scale(self, t: float) -> float:
+        """The weight of the data in the first component at own time `t`."""
+        return abs(float(self.kernel(t).mean[0]))
+
+    def state_shape(self, event: Sequence[int]) -> tuple[int, ...]:
+        """(k, *event)."""
+        return (self.components, *event)
+
+    def data_of(self, state: torch.Tensor) -> torch.Tensor:
+        """The first component, shape (batch, *event)."""
+        return state[:, 0]
+
     def sample_prior(
         self,
         shape: Sequence[int],
@@ -255,10 +272,8 @@ class Statistic(LinearProcess):
 
 
 def statistic(process: ForwardProcess) -> LinearProcess | None:
-    """The linear process through which the data are seen: `process` itself, the statistic of a phase-space process, None for a nonlinear one."""
-    if isinstance(process, PhaseProcess):
-        return process.statistic
-    return process if isinstance(process, LinearProcess) else None
+    """`process.statistic`, as a function."""
+    return process.statistic
 
 
 def mix(matrix: Array, x: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,7 @@ def solve(
     autocast: torch.dtype | None = None,
     compile: Compile = False,
     calls: Calls = "free",
+    check_network: bool = True,
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
@@ -51,7 +52,7 @@ def solve(
     Arguments:
         process: the forward process, e.g. `srk.VP()`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
-            another kind (`srk.Noise`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
+            another kind (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
         solver: a registered name (`srk.solvers()`), an integrator object with options, or a tableau.
         shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
         x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.
@@ -75,6 +76,9 @@ def solve(
             networks of discrete times and caches indexed by the step need. The solvers of this
             package then run in a form of their own (`srk.integrators.on_schedule`); other solvers
             can do it if they call once a step, at its start.
+        check_network: look at the first outputs of the network, and warn (`ConventionWarning`) where
+            they do not fit its adapter, e.g. where a network predicts the noise and is passed bare.
+            The look costs three sums of the state; nothing waits for a device.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number
@@ -113,6 +117,7 @@ def solve(
         autocast=autocast,
         compile=compile,
         calls=calls,
+        check_network=check_network,
     )
     return sampler(
         shape,

@@ -40,7 +40,11 @@ def grid_times(grid: Grid, problem: Problem) -> list[float]:
 
 
 def plan_grid(
-    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float = 1.0
+    process: ForwardProcess,
+    method: Integrator,
+    times: Sequence[float],
+    eta: float = 1.0,
+    resolution: float = 2.0**-52,
 ) -> list[StepPlan]:
     """The plans of all steps of a fixed grid, in order.
 
@@ -49,15 +53,17 @@ def plan_grid(
         method: the integrator that plans.
         times: own times of the process, decreasing, shape (steps + 1,).
         eta: the stochasticity of each step.
+        resolution: relative rounding of the state and of the network (`Step.resolution`).
     """
     return list(
         _remembered.get(
-            lambda: tuple(_plan(process, method, times, eta)),
+            lambda: tuple(_plan(process, method, times, eta, resolution)),
             "plans",
             process,
             method,
             tuple(times),
             eta,
+            resolution,
         )
     )
 
@@ -68,14 +74,29 @@ def forget() -> None:
 
 
 def _plan(
-    process: ForwardProcess, method: Integrator, times: Sequence[float], eta: float
+    process: ForwardProcess,
+    method: Integrator,
+    times: Sequence[float],
+    eta: float,
+    resolution: float,
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
     method = method.on_grid(process, times, eta)
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
     for index, (start, stop) in enumerate(pairwise(levels)):
-        plan = method.plan_step(Step(process, start, stop, eta, index, notes, len(levels) - 1))
+        plan = method.plan_step(
+            Step(
+                process,
+                start,
+                stop,
+                eta,
+                index,
+                notes,
+                len(levels) - 1,
+                resolution=resolution,
+            )
+        )
         notes = plan.notes
         plans.append(plan)
     return plans

@@ -12,24 +12,37 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from srk._checks import choice, flag, integer
+from srk._engine.resolution import resolution
 from srk._engine.run import NotFinite, Run, StepInfo
 from srk._engine.transitions import check_gaussian, transition_log_prob
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
+from srk.errors import ArgumentError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
 from srk.plans.plan import StepPlan
-from srk.processes.base import ForwardProcess, LinearProcess
-from srk.processes.phase import PhaseProcess, mix, statistic
+from srk.processes.base import ForwardProcess
+from srk.sampling.arguments import (
+    autocast_given,
+    batch_shape,
+    callback_given,
+    controller_given,
+    device_given,
+    dtype_given,
+    eta_given,
+    process_given,
+    saves_given,
+    state_given,
+    steps_given,
+)
 from srk.sampling.planning import grid_times, plan_grid, validate
 from srk.scores import Prediction, as_prediction
+from srk.scores.conventions import watching
 from srk.solution import Saved, Solution, join
-from srk.steps import Grid, Problem, StepController, as_grid
+from srk.steps import Grid, Problem, StepController
 from srk.steps.grids import Times
 from srk.tableaus import StochasticTableau
 
-DEFAULT_STEPS = 50
-SAVES = {"x", "denoised", "log_prob"}
 Gradient = Literal[False, True, "checkpoint"]
 Compile = Literal[False, "step", "loop"]
 Calls = Literal["free", "schedule"]
@@ -49,6 +62,7 @@ class Sampler:
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
         calls: "free" lets the solver call the network where it likes; "schedule" at the times of
             the grid.
+        check_network: warn where the first outputs of the network do not fit its adapter.
         compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole run as a CUDA graph at the first call of a shape, and
             replays it afterwards: a sampler that is kept is where this pays.
 
@@ -75,39 +89,28 @@ class Sampler:
         autocast: torch.dtype | None = None,
         compile: Compile = False,
         calls: Calls = "free",
+        check_network: bool = True,
     ) -> None:
-        if not isinstance(process, ForwardProcess):
-            raise ArgumentTypeError(
-                f"process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not {process!r}"
-            )
+        process = process_given(process)
         validate(process)
         method = integrator(solver)
-        self.eta = method.default_eta if eta is None else float(eta)
-        method.check(process, self.eta)
-        linear = statistic(process) is not None
-        if denoise_final and not linear:
+        self.eta = eta_given(eta, method, process)
+        linear = process.statistic is not None
+        wanted = None if denoise_final is None else flag(denoise_final, "denoise_final")
+        if wanted and not linear:
             raise IncompatibleError(
                 f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
             )
-        if autocast is not None and not (
-            isinstance(autocast, torch.dtype) and autocast.is_floating_point
-        ):
-            raise ArgumentTypeError(
-                f"autocast is a floating-point torch.dtype, not {autocast!r}; e.g. autocast=torch.bfloat16"
-            )
-        if compile not in (False, "step", "loop"):
-            raise ArgumentError(f"compile must be False, 'step' or 'loop', not {compile!r}")
-        if calls not in ("free", "schedule"):
-            raise ArgumentError(f"calls must be 'free' or 'schedule', not {calls!r}")
-        if calls == "schedule":
+        if choice(calls, ("free", "schedule"), "calls") == "schedule":
             method = OnSchedule(method)
         self.process = process
-        self.compile = compile
+        self.compile: Compile = choice(compile, (False, "step", "loop"), "compile")
         self.prediction = as_prediction(score).bind(process)
-        self.denoise = linear if denoise_final is None else bool(denoise_final)
-        self.autocast = autocast
-        self.control = _controller(grid, controller, linear)
-        self.steps = _steps(
+        self.denoise = linear if wanted is None else wanted
+        self.autocast = autocast_given(autocast)
+        self.check_network = flag(check_network, "check_network")
+        self.control = controller_given(grid, controller, linear)
+        self.steps = steps_given(
             process, method, self.control, steps, nfe, self.denoise, self.prediction.calls()
         )
         known = len(self.control.values) - 1 if isinstance(self.control, Times) else self.steps
@@ -120,7 +123,7 @@ class Sampler:
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
                 "it goes; use grid='log-snr' or a list of times"
             )
-        self._plans: list[StepPlan] | None = None
+        self._plans: dict[float, list[StepPlan]] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(
@@ -140,10 +143,12 @@ class Sampler:
         microbatch: int | None = None,
     ) -> Solution:
         """Draw samples; arguments, result and errors are those of `srk.solve`."""
-        if on_failure not in ("raise", "return"):
-            raise ArgumentError(f"on_failure must be 'raise' or 'return', not {on_failure!r}")
-        if grad not in (False, True, "checkpoint"):
-            raise ArgumentError(f"grad must be False, True or 'checkpoint', not {grad!r}")
+        on_failure = choice(on_failure, ("raise", "return"), "on_failure")
+        grad = choice(grad, (False, True, "checkpoint"), "grad")
+        progress = flag(progress, "progress")
+        callback = callback_given(callback)
+        saves = saves_given(save)
+        device, dtype = device_given(device), dtype_given(dtype)
         if grad and self.compile:
             raise IncompatibleError(
                 f"compile={self.compile!r} writes into the buffers that gradients need; use compile=False with grad={grad!r}"
@@ -157,7 +162,7 @@ class Sampler:
                         **arguments,
                         device=device,
                         dtype=dtype,
-                        save=save,
+                        save=saves,
                         callback=callback,
                         progress=progress,
                         on_failure=on_failure,
@@ -165,7 +170,6 @@ class Sampler:
                     )
                 )
             return join(solutions)
-        saves = _saves(save)
         x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
         problem = Problem(
             process=self.process,
@@ -241,7 +245,8 @@ class Sampler:
         ):
             try:
                 if self.compile != "loop":
-                    drive(run)
+                    with watching(self.process, wanted=self.check_network and x_init is None):
+                        drive(run)
                 run.check_device()
             except NotFinite as failure:
                 run.status = failure.message
@@ -284,17 +289,21 @@ class Sampler:
         return run
 
     def plans(self, problem: Problem | None = None) -> list[StepPlan]:
-        """The steps of a fixed grid as numbers, the final denoising left out; made once."""
-        if self._plans is None:
+        """The steps of a fixed grid as numbers, the final denoising left out.
+
+        They are made once for each resolution of state and network.
+        """
+        given = problem or Problem(self.process, self.method, self.steps, self.eta)
+        eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
+        if eps not in self._plans:
             if not isinstance(self.control, Grid):
                 raise IncompatibleError(
                     f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
                 )
-            given = problem or Problem(self.process, self.method, self.steps, self.eta)
-            self._plans = plan_grid(
-                self.process, self.method, grid_times(self.control, given), self.eta
+            self._plans[eps] = plan_grid(
+                self.process, self.method, grid_times(self.control, given), self.eta, eps
             )
-        return self._plans
+        return self._plans[eps]
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
         """Log-densities of the steps of a saved trajectory under this sampler's network, differentiable in its parameters.
@@ -315,7 +324,9 @@ class Sampler:
         saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
         if saved is None:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
-        plans = self.plans()
+        plans = self.plans(
+            Problem(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
+        )
         check_gaussian(plans, self.label)
         return transition_log_prob(self.process, self.prediction, plans, saved)
 
@@ -336,7 +347,7 @@ class Sampler:
         source = noise_source(noise, seed)
         event = self.prediction.event_shape
         if x_init is not None:
-            _check_state(x_init, shape, event)
+            x_init = state_given(x_init, shape, event)
             x = (
                 x_init.to(device=device, dtype=dtype)
                 if grad
@@ -352,20 +363,7 @@ class Sampler:
         source.start(x.shape, x.dtype, x.device)
         if x_init is None:
             source.prior(x)
-            if isinstance(self.process, LinearProcess):
-                x.mul_(self.process.prior_std)
-            elif isinstance(self.process, PhaseProcess):
-                self.process.check_shape(x.shape)
-                x.copy_(mix(self.process.prior_factor, x))
-            else:
-                # The process wants a generator of its own; its seed is a draw of the source, so that it shares no numbers with the path
-                bits = x.flatten()[:2].cpu().double().view(torch.int64).sum()
-                generator = torch.Generator(x.device).manual_seed(int(bits) & (2**63 - 1))
-                x.copy_(
-                    self.process.sample_prior(
-                        x.shape, generator=generator, device=x.device, dtype=x.dtype
-                    )
-                )
+            x = self.process.initial_state(x)
         return x, source
 
     def _parts(
@@ -377,11 +375,10 @@ class Sampler:
         seed: int | None,
     ) -> list[tuple[Sampler, dict[str, Any]]]:
         """The batch cut into pieces of at most `size` samples: samplers whose conditions are those of the piece, and the arguments of their calls."""
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ArgumentError(f"microbatch must be a positive int, not {size!r}")
+        size = integer(size, "microbatch", least=1)
         event = self.prediction.event_shape
         if x_init is not None:
-            _check_state(x_init, shape, event)
+            x_init = state_given(x_init, shape, event)
         whole = tuple(x_init.shape) if x_init is not None else batch_shape(shape, event)
         source = noise_source("keyed" if noise is None else noise, seed)
         parts: list[tuple[Sampler, dict[str, Any]]] = []
@@ -397,112 +394,6 @@ class Sampler:
             )
             parts.append((piece, {**where, "noise": source.part(first, count)}))
         return parts
-
-
-def _check_state(
-    x_init: object, shape: Sequence[int] | int | None, event: tuple[int, ...] | None
-) -> None:
-    if not isinstance(x_init, Tensor) or not x_init.dtype.is_floating_point or x_init.ndim == 0:
-        raise ArgumentTypeError("x_init must be a floating-point tensor of shape (batch, *event)")
-    if shape is not None and _shape(shape, event) != tuple(x_init.shape):
-        raise ArgumentError(
-            f"shape={shape!r} contradicts x_init, whose shape is {tuple(x_init.shape)}; leave shape out"
-        )
-
-
-def batch_shape(
-    shape: Sequence[int] | int | None, event: tuple[int, ...] | None
-) -> tuple[int, ...]:
-    if shape is None and event is None:
-        raise ArgumentError(
-            "neither shape nor x_init is given, and the score does not know its event shape; for example solve(..., shape=(16, 3, 32, 32))"
-        )
-    return _shape(1 if shape is None else shape, event)
-
-
-def _saves(save: str | Iterable[str] | None) -> frozenset[str]:
-    saves = frozenset([save] if isinstance(save, str) else save or ())
-    unknown = saves - SAVES
-    if unknown:
-        raise ArgumentError(
-            f"save must be 'x', 'denoised', 'log_prob' or several of them, not {sorted(unknown)!r}"
-        )
-    return saves
-
-
-def _shape(shape: Sequence[int] | int, event: tuple[int, ...] | None) -> tuple[int, ...]:
-    if isinstance(shape, int):
-        if event is None:
-            raise ArgumentError(
-                f"shape={shape} is only a batch size, and the score does not know its event shape; for example shape=({shape}, 3, 32, 32)"
-            )
-        shape = (shape, *event)
-    result = tuple(int(n) for n in shape)
-    if not result or min(result) < 1:
-        raise ArgumentError(f"shape must be (batch, *event) with positive sizes, not {shape!r}")
-    return result
-
-
-def _controller(grid: Any, controller: Any, linear: bool) -> StepController:
-    if grid is not None and controller is not None:
-        raise ArgumentError(
-            f"grid={grid!r} and controller={controller!r} both say where the steps go; give one of them"
-        )
-    chosen = grid if controller is None else controller
-    made: StepController = as_grid(
-        ("log-snr" if linear else "uniform") if chosen is None else chosen
-    )
-    return made
-
-
-def _steps(
-    process: ForwardProcess,
-    method: Integrator,
-    control: StepController,
-    steps: int | None,
-    nfe: int | None,
-    denoise: bool,
-    calls: int = 1,
-) -> int | None:
-    if steps is not None and nfe is not None:
-        raise ArgumentError(
-            f"steps={steps!r} and nfe={nfe!r} are alternatives: nfe is the number of network calls, of which {method.name} spends {method.evaluations_per_step} a step; give one"
-        )
-    for name, value in (("steps", steps), ("nfe", nfe)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            raise ArgumentError(f"{name} must be a positive int, not {value!r}")
-    if nfe is None:
-        explicit = isinstance(control, Grid) and control.name == "times"
-        return (
-            steps
-            if steps is not None or explicit or not isinstance(control, Grid)
-            else DEFAULT_STEPS
-        )
-    left, extra = nfe // calls, 0
-    if statistic(process) is not None:
-        start, stop = process.level(process.t_max), process.level(process.t_min)
-        if stop.sigma == 0.0:  # the last step is the denoiser: one call
-            left, extra = left - 1, extra + 1
-        elif denoise:
-            left -= 1
-        if (
-            start.alpha == 0.0 and not method.infinite_noise
-        ):  # the first step is exponential Euler: one call
-            left, extra = left - 1, extra + 1
-    count = method.steps(left) + extra
-    if left < 0 or count < 1 + (extra > 1):
-        raise ArgumentError(
-            f"nfe={nfe} buys no step of {method.name}, which needs {method.evaluations(1)} calls for the first"
-            + (" and one for the final denoising" if denoise else "")
-            + (
-                f", each of which is {calls} calls of the network (see Prediction.calls)"
-                if calls > 1
-                else ""
-            )
-        )
-    return count
 
 
 __all__ = ["Sampler"]

@@ -1,12 +1,15 @@
 """Scores: what the network says, turned into the denoiser."""
 
+import warnings
+from typing import Any
+
 from srk.scores import networks
 from srk.scores.adapters import (
     Data,
     EDMDenoiser,
     FlowVelocity,
     NetworkPrediction,
-    Noise,
+    NoisePrediction,
     Score,
     Velocity,
     as_prediction,
@@ -30,7 +33,7 @@ __all__ = [
     "Guided",
     "Hooked",
     "NetworkPrediction",
-    "Noise",
+    "NoisePrediction",
     "PhasePrediction",
     "PhaseScore",
     "Prediction",
@@ -49,3 +52,14 @@ __all__ = [
     "to_score",
     "to_velocity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Noise":
+        warnings.warn(
+            "srk.Noise is now srk.NoisePrediction; the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return NoisePrediction
+    raise AttributeError(f"module 'srk.scores' has no attribute {name!r}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.phase import PhaseProcess
-from srk.scores import convert
+from srk.scores import conventions, convert
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
     LevelFunction,
@@ -126,7 +126,11 @@ class NetworkPrediction(Prediction):
     def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The network's output at `x`, called with the input and the time that it wants, checked and in the state's dtype."""
         check_state(x)
-        return self._checked(self._call(x, level, process), x)
+        out = self._checked(self._call(x, level, process), x)
+        watch = conventions.current()
+        if watch is not None and (kind := _KINDS.get(type(self))) is not None:
+            watch.see(self, self.network, kind, x, out, level, scale_value(self.input_scale, level))
+        return out
 
     def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)
@@ -267,7 +271,7 @@ class Score(NetworkPrediction):
         )
 
 
-class Noise(NetworkPrediction):
+class NoisePrediction(NetworkPrediction):
     """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options: see `NetworkPrediction`.
 
     Undetermined at alpha = 0 (`IncompatibleError`).
@@ -275,8 +279,8 @@ class Noise(NetworkPrediction):
     Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
 
     Examples:
-        >>> Noise(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
-        Noise(<lambda>, time='index', num_timesteps=1000, channels='first-half')
+        >>> NoisePrediction(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
+        NoisePrediction(<lambda>, time='index', num_timesteps=1000, channels='first-half')
     """
 
     def coefficients(self, level: Level) -> convert.Pair:
@@ -357,6 +361,17 @@ class EDMDenoiser(NetworkPrediction):
         return 0.0, 1.0
 
 
+_KINDS: dict[type, str] = {
+    Score: "score",
+    NoisePrediction: "noise",
+    Data: "data",
+    EDMDenoiser: "data",
+    Velocity: "velocity",
+    FlowVelocity: "flow",
+}
+"""What the output of each adapter is, for `srk.scores.conventions`; a subclass may mean another."""
+
+
 def as_prediction(obj: object) -> Prediction:
     """`obj` as a prediction: predictions as they are, a bare callable `(x, t) -> score` as `Score(obj)`.
 
@@ -383,5 +398,5 @@ def as_prediction(obj: object) -> Prediction:
             f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)"
         )
     raise ArgumentTypeError(
-        f"a score is a callable (x, t) -> score, an adapter such as srk.Noise(network), or a target's exact score, not {type(obj).__name__}"
+        f"a score is a callable (x, t) -> score, an adapter such as srk.NoisePrediction(network), or a target's exact score, not {type(obj).__name__}"
     )

@@ -350,7 +350,7 @@ class ClassifierGuided(Prediction):
         log_prob: callable (x, t) -> log p(y | x_t = x), shape (batch,), up to a constant; differentiable in x. It gets `input_scale * x` and a (batch,) tensor
             of times. The y is its own business: `lambda x, t: classifier(x, t).log_softmax(1)[:, y]`.
         scale: w, a number or a function of the level.
-        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the state that `log_prob` wants, as in `srk.Noise`.
+        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the state that `log_prob` wants, as in `srk.NoisePrediction`.
 
     Raises:
         ScoreError: on a call, `log_prob` returns another shape or does not depend on x.

@@ -101,7 +101,7 @@ def check_process(
     if unit in INDICES and num_timesteps is None and not isinstance(process, VPDiscrete):
         raise IncompatibleError(
             f"time={unit!r} is the training step, which {process!r} does not have: its time is continuous; give the number of training "
-            "steps, e.g. srk.Noise(network, time='index', num_timesteps=1000), or a function of the level, time=lambda level: ..."
+            "steps, e.g. srk.NoisePrediction(network, time='index', num_timesteps=1000), or a function of the level, time=lambda level: ..."
         )
 
 

@@ -15,7 +15,14 @@ from srk.processes.discrete import VPDiscrete
 from srk.processes.subvp import SubVP
 from srk.processes.ve import VE
 from srk.processes.vp import VP
-from srk.scores.adapters import Data, EDMDenoiser, Network, NetworkPrediction, Noise, Score
+from srk.scores.adapters import (
+    Data,
+    EDMDenoiser,
+    Network,
+    NetworkPrediction,
+    NoisePrediction,
+    Score,
+)
 from srk.scores.inputs import LevelFunction
 
 
@@ -46,10 +53,10 @@ def guided_diffusion(
             `diffusion.timestep_map`. A grid of `respaced_timesteps` on the training process does the same without it.
         num_timesteps: N, where it is not the length of `process`, that is with `timestep_map`.
         rounded: pass the nearest index as torch.long, for a network that looks it up in a table.
-        options: model_kwargs (e.g. {"y": labels}), event_shape, network_dtype, as in `srk.Noise`.
+        options: model_kwargs (e.g. {"y": labels}), event_shape, network_dtype, as in `srk.NoisePrediction`.
 
     Returns:
-        A `srk.Noise` or `srk.Data`.
+        A `srk.NoisePrediction` or `srk.Data`.
 
     Raises:
         ArgumentError: an unknown `predict`, or a map that does not fit the process.
@@ -89,7 +96,7 @@ def guided_diffusion(
         )
 
     network = _rounded(model) if rounded else model
-    adapter = Noise if predict == "noise" else Data
+    adapter = NoisePrediction if predict == "noise" else Data
     return adapter(
         network,
         time=time,
@@ -181,10 +188,10 @@ def score_sde(
         model: callable (x, labels) -> output of the shape of `x`; the network itself, not `get_score_fn(sde, model)`, which is a bare score for `srk.solve`.
         process: the process of the training.
         num_scales: N, for a VE network trained on a finite list of noise levels (`config.training.continuous = False`).
-        options: model_kwargs, event_shape, network_dtype, as in `srk.Noise`.
+        options: model_kwargs, event_shape, network_dtype, as in `srk.NoisePrediction`.
 
     Returns:
-        A `srk.Noise` or, for VE, a `srk.Score`.
+        A `srk.NoisePrediction` or, for VE, a `srk.Score`.
 
     Raises:
         IncompatibleError: another process.
@@ -216,15 +223,15 @@ def score_sde(
             f"num_scales is for srk.VE; a network trained on a finite list of betas has the process srk.VPDiscrete, not {process!r}"
         )
     if isinstance(process, (VP, SubVP)):
-        return Noise(
+        return NoisePrediction(
             model, time=lambda level: 999.0 * process.time(level.lam), input_scale=scale, **options
         )
     if isinstance(process, VPDiscrete):
-        return Noise(
+        return NoisePrediction(
             model, time=lambda level: process.time(level.lam), input_scale=scale, **options
         )
     raise IncompatibleError(
-        f"score_sde trains with VP, SubVP, VE or VPDiscrete, not {process!r}; use an adapter, e.g. srk.Noise(model, time=...)"
+        f"score_sde trains with VP, SubVP, VE or VPDiscrete, not {process!r}; use an adapter, e.g. srk.NoisePrediction(model, time=...)"
     )
 
 
@@ -282,7 +289,7 @@ def k_diffusion(
     Arguments:
         model: callable (x, sigma, **extra_args) -> D, sigma of shape (batch,).
         extra_args: keyword arguments of every call, e.g. {"class_cond": labels}.
-        options: event_shape, network_dtype, as in `srk.Noise`.
+        options: event_shape, network_dtype, as in `srk.NoisePrediction`.
 
     Returns:
         A `srk.EDMDenoiser`, for every linear process.

@@ -51,7 +51,7 @@ class PhasePrediction(Prediction):
 class Reduced(PhasePrediction):
     """A prediction for scalar processes used on phase-space states, through their sufficient statistic m = x0 + rho eps.
 
-    D(z) = E[x0 | m] exactly, so a network that was trained for any linear process serves here: `srk.Reduced(srk.Noise(network, input_scale="vp", ...))` needs
+    D(z) = E[x0 | m] exactly, so a network that was trained for any linear process serves here: `srk.Reduced(srk.NoisePrediction(network, input_scale="vp", ...))` needs
     its input scale and time unit, as it would under another linear process (alpha = 1, sigma = rho), and a process that does not begin noisier than its own.
 
     Arguments:
@@ -61,7 +61,7 @@ class Reduced(PhasePrediction):
         >>> import srk, torch
         >>> process, vp = srk.CLD(t_max=0.9), srk.VP(t_min=1e-9)  # at 0.9 it is as noisy as VP at 0.98
         >>> network = lambda x, t: x * torch.as_tensor([vp.sigma(s) for s in t.tolist()])[:, None]  # the noise in N(0, 1) data under VP
-        >>> noise = srk.Noise(network, input_scale="vp", time=lambda level: vp.time(level.lam))
+        >>> noise = srk.NoisePrediction(network, input_scale="vp", time=lambda level: vp.time(level.lam))
         >>> sol = srk.solve(process, srk.Reduced(noise), "srk2m", shape=(1000, 2, 1), nfe=20, seed=0)
         >>> abs(sol.x[:, 0].std().item() - 1) < 0.1
         True

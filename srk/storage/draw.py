@@ -20,7 +20,8 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, Solv
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
-from srk.sampling.sampler import Sampler, batch_shape
+from srk.sampling import Sampler
+from srk.sampling.arguments import batch_shape
 from srk.scores import Guided, Hooked, Prediction, as_prediction
 from srk.steps import Grid, Problem, StepController
 from srk.storage import store as stores
@@ -439,7 +440,7 @@ def _conditioned(
         return attrs.evolve(prediction, prediction=_conditioned(inner, tables, rows, place))  # type: ignore[misc]
     if not hasattr(prediction, "model_kwargs"):
         raise IncompatibleError(
-            f"conditions={{...}} are for a network in an adapter such as srk.Noise(network), not "
+            f"conditions={{...}} are for a network in an adapter such as srk.NoisePrediction(network), not "
             f"{prediction!r}"
         )
     cut = {

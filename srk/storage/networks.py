@@ -109,7 +109,7 @@ def load_network(
         found.eval().requires_grad_(False)
     elif not isinstance(found, Prediction) and (not callable(found) or isinstance(found, type)):
         raise ArgumentTypeError(
-            f"{model!r} is {_kind(found)}, not a network (x, t) -> Tensor, a prediction such as srk.Noise(network), or a function that makes one"
+            f"{model!r} is {_kind(found)}, not a network (x, t) -> Tensor, a prediction such as srk.NoisePrediction(network), or a function that makes one"
         )
     result: Prediction | Callable[..., Tensor] = found
     return result

@@ -295,8 +295,8 @@ def network(seed: int = 0) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
 
 
-def noise_prediction(body: torch.nn.Module) -> srk.Noise:
-    return srk.Noise(lambda x, t: body(torch.cat([x, t[:, None]], 1)))
+def noise_prediction(body: torch.nn.Module) -> srk.NoisePrediction:
+    return srk.NoisePrediction(lambda x, t: body(torch.cat([x, t[:, None]], 1)))
 
 
 def test_a_network_under_no_grad_and_inference_mode() -> None:
@@ -416,9 +416,9 @@ def test_a_prediction_that_autograd_cannot_see_is_refused() -> None:
         return 0.5 * x
 
     for prediction in (
-        srk.Noise(hidden),
+        srk.NoisePrediction(hidden),
         srk.Data(hidden),
-        srk.Noise(lambda x, t: torch.ones(3, requires_grad=True) * x.detach()),
+        srk.NoisePrediction(lambda x, t: torch.ones(3, requires_grad=True) * x.detach()),
     ):
         with pytest.raises(IncompatibleError, match=r"no_grad\(\)"):
             log_likelihood(srk.VP(), prediction, x, steps=2)
@@ -438,12 +438,13 @@ def test_a_network_without_batched_derivatives_names_chunk() -> None:
 
     x = torch.ones(2, 3, dtype=torch.float64)
     with pytest.raises(IncompatibleError, match="chunk=1"):
-        log_likelihood(srk.VP(), srk.Noise(lambda x, t: Plain.apply(x)), x, steps=2)
+        log_likelihood(srk.VP(), srk.NoisePrediction(lambda x, t: Plain.apply(x)), x, steps=2)
     value = log_likelihood(
-        srk.VP(), srk.Noise(lambda x, t: Plain.apply(x)), x, steps=2, chunk=1
+        srk.VP(), srk.NoisePrediction(lambda x, t: Plain.apply(x)), x, steps=2, chunk=1
     ).log_prob
     torch.testing.assert_close(
-        value, log_likelihood(srk.VP(), srk.Noise(lambda x, t: 0.5 * x), x, steps=2).log_prob
+        value,
+        log_likelihood(srk.VP(), srk.NoisePrediction(lambda x, t: 0.5 * x), x, steps=2).log_prob,
     )
 
 

@@ -233,7 +233,7 @@ def test_networks_with_folded_outputs() -> None:
 
     options: dict[str, Any] = {"shape": (16, 2), "steps": 10, "seed": 0, "dtype": torch.float64}
     a = steer(PROCESS, PRIOR.score(PROCESS), reward, "srk2m", **options)
-    b = steer(PROCESS, srk.Noise(eps), reward, "srk2m", **options)
+    b = steer(PROCESS, srk.NoisePrediction(eps), reward, "srk2m", **options)
     torch.testing.assert_close(a.x, b.x, rtol=0.0, atol=1e-8)
 
 

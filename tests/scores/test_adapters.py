@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import srk
 from srk.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -20,7 +21,7 @@ from srk.scores import (
     Data,
     EDMDenoiser,
     FlowVelocity,
-    Noise,
+    NoisePrediction,
     Prediction,
     Score,
     Velocity,
@@ -39,7 +40,7 @@ PROCESSES = [
     VPCosine(t_max=0.999),
     VPDiscrete(),
 ]
-ADAPTERS = [Score, Noise, Data, Velocity, FlowVelocity, EDMDenoiser]
+ADAPTERS = [Score, NoisePrediction, Data, Velocity, FlowVelocity, EDMDenoiser]
 
 
 def posterior(x, alpha, sigma):
@@ -53,7 +54,7 @@ def said(adapter, x, alpha, sigma):
     data, noise = posterior(x, alpha, sigma)
     if adapter is Score:
         return -noise / sigma
-    if adapter is Noise:
+    if adapter is NoisePrediction:
         return noise
     if adapter is Velocity:
         return alpha * noise - sigma * data
@@ -100,7 +101,7 @@ def test_every_adapter_gives_the_exact_denoiser_in_every_process(adapter, proces
         )
 
 
-@pytest.mark.parametrize("adapter", [Score, Noise, Data, Velocity, FlowVelocity])
+@pytest.mark.parametrize("adapter", [Score, NoisePrediction, Data, Velocity, FlowVelocity])
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_a_network_of_a_variance_preserving_process_serves_every_process(adapter, process):
     home = VP(t_min=1e-9)
@@ -114,7 +115,7 @@ def test_a_network_of_a_variance_preserving_process_serves_every_process(adapter
     ).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("adapter", [Score, Noise, Data, Velocity, FlowVelocity])
+@pytest.mark.parametrize("adapter", [Score, NoisePrediction, Data, Velocity, FlowVelocity])
 def test_a_flow_network_serves_another_process_with_the_flow_scale_and_time(adapter):
     prediction = adapter(network_of(adapter, Flow()), input_scale="flow", time="flow")
     level = EDM().level(3.0)
@@ -124,7 +125,7 @@ def test_a_flow_network_serves_another_process_with_the_flow_scale_and_time(adap
     ).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("adapter", [Score, Noise, Velocity, EDMDenoiser])
+@pytest.mark.parametrize("adapter", [Score, NoisePrediction, Velocity, EDMDenoiser])
 @pytest.mark.parametrize("scale", ["x", "u", "vp"])
 def test_the_score_of_an_adapter_is_the_score_of_the_process(adapter, scale):
     process = SubVP()
@@ -153,7 +154,7 @@ def test_the_denoiser_at_alpha_zero_is_exact_where_it_is_determined(adapter):
     assert (out - MEAN).abs().max() < 1e-14
 
 
-@pytest.mark.parametrize("adapter", [Score, Noise])
+@pytest.mark.parametrize("adapter", [Score, NoisePrediction])
 def test_score_and_noise_at_alpha_zero_are_refused_before_the_network_runs(adapter):
     def network(x, t):
         raise AssertionError("called")
@@ -228,7 +229,7 @@ def test_a_rounded_index_is_long():
 
 def test_an_index_without_a_meaning_is_refused_when_bound():
     with pytest.raises(IncompatibleError, match=r"num_timesteps=1000"):
-        Noise(lambda x, t: x, time="index").bind(VP())
+        NoisePrediction(lambda x, t: x, time="index").bind(VP())
 
 
 def test_the_network_gets_its_conditions_and_its_scaled_input():
@@ -253,7 +254,7 @@ def test_the_network_gets_its_conditions_and_its_scaled_input():
 )
 def test_network_dtype_casts_there_and_back(state, network_dtype, time_dtype):
     network = Recorder()
-    out = Noise(network, network_dtype=network_dtype).denoise(
+    out = NoisePrediction(network, network_dtype=network_dtype).denoise(
         torch.ones(2, 1, dtype=state), VP().level(0.5), VP()
     )
     assert network.x.dtype == (network_dtype or state)
@@ -275,7 +276,7 @@ def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
         (lambda x, t: x.sum(1), r"shape \(4,\) for a state of shape \(4, 3\): axes are missing"),
         (
             lambda x, t: torch.cat([x, x], 1),
-            r"shape \(4, 6\).*twice the channels.*srk\.Noise\(network, channels='first-half'\)",
+            r"shape \(4, 6\).*twice the channels.*srk\.NoisePrediction\(network, channels='first-half'\)",
         ),
         (lambda x, t: x[:, :2], r"shape \(4, 2\) for a state of shape \(4, 3\)"),
         (
@@ -286,7 +287,10 @@ def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
         (lambda x, t: x.to(torch.complex64), r"torch\.complex64.*real floating-point"),
         (lambda x, t: x.to("meta"), r"on meta for a state on cpu"),
         (lambda x, t: None, r"returned NoneType, not a tensor"),
-        (lambda x, t: (x,), r"returned tuple.*srk\.Noise\(lambda x, t: network\(x, t\)\[0\]\)"),
+        (
+            lambda x, t: (x,),
+            r"returned tuple.*srk\.NoisePrediction\(lambda x, t: network\(x, t\)\[0\]\)",
+        ),
         (
             lambda x, t: type("Output", (), {"sample": x})(),
             r"returned Output.*network\(x, t\)\.sample\)",
@@ -295,12 +299,12 @@ def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
 )
 def test_an_output_that_is_not_like_the_state_is_refused_with_the_cure(network, message):
     with pytest.raises(ScoreError, match=message):
-        Noise(network).denoise(torch.ones(4, 3), VP().level(0.5), VP())
+        NoisePrediction(network).denoise(torch.ones(4, 3), VP().level(0.5), VP())
 
 
 def test_channels_that_cannot_be_halved_are_refused():
     with pytest.raises(ScoreError, match="cannot be halved"):
-        Noise(lambda x, t: x, channels="first-half").denoise(
+        NoisePrediction(lambda x, t: x, channels="first-half").denoise(
             torch.ones(4, 3), VP().level(0.5), VP()
         )
 
@@ -319,7 +323,7 @@ def test_channels_that_cannot_be_halved_are_refused():
 )
 def test_wrong_options_are_refused_when_the_adapter_is_made(options, error, message):
     with pytest.raises(error, match=message):
-        Noise(lambda x, t: x, **options)
+        NoisePrediction(lambda x, t: x, **options)
 
 
 @pytest.mark.parametrize(
@@ -346,8 +350,8 @@ def test_as_prediction_wraps_a_callable_and_refuses_the_rest():
     assert isinstance(as_prediction(network), Score)
     data = Data(network)
     assert as_prediction(data) is data
-    with pytest.raises(ArgumentTypeError, match=r"srk\.Noise\(network\)"):
-        as_prediction(Noise)
+    with pytest.raises(ArgumentTypeError, match=r"srk\.NoisePrediction\(network\)"):
+        as_prediction(NoisePrediction)
     with pytest.raises(ArgumentTypeError, match=r"target\.score\(process\)"):
         as_prediction(Gaussian(0.0))
     for wrong in (None, 3, "score", torch.ones(1)):
@@ -370,10 +374,10 @@ def test_a_prediction_of_ones_own_needs_only_denoise():
 
 
 def test_adapters_are_frozen_and_print_their_options():
-    prediction = Noise(
+    prediction = NoisePrediction(
         torch.nn.Identity(), time="sigma", event_shape=[2], model_kwargs={"y": torch.ones(3)}
     )
-    assert repr(prediction) == "Noise(Identity, time='sigma', event_shape=(2,))"
+    assert repr(prediction) == "NoisePrediction(Identity, time='sigma', event_shape=(2,))"
     with pytest.raises(AttributeError):
         prediction.time = "t"
     assert repr(EDMDenoiser(torch.nn.Identity())) == "EDMDenoiser(Identity)"
@@ -409,3 +413,13 @@ def test_gradients_flow_through_the_denoiser():
     assert torch.autograd.gradcheck(
         lambda x: Score(lambda x, t: -(x**3)).denoise(x, VP().level(0.3), VP()), (x,)
     )
+
+
+def test_the_old_name_of_the_noise_prediction_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"srk\.NoisePrediction"):
+        assert srk.Noise is srk.NoisePrediction  # type: ignore[attr-defined]
+    with pytest.warns(DeprecationWarning, match=r"srk\.NoisePrediction"):
+        from srk.scores import Noise
+    assert Noise is srk.NoisePrediction
+    with pytest.raises(AttributeError, match="no attribute 'Nosie'"):
+        srk.Nosie  # noqa: B018

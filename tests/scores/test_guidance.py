@@ -11,7 +11,7 @@ import srk
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.integrators import EDMHeun
 from srk.processes import EDM, VP, Flow, ForwardProcess, SubVP, VPDiscrete
-from srk.scores import ClassifierGuided, Data, EDMDenoiser, Guided, Noise, Score, limited
+from srk.scores import ClassifierGuided, Data, EDMDenoiser, Guided, NoisePrediction, Score, limited
 from srk.targets import Gaussian
 
 PROCESSES = [VP(), EDM(), Flow(t_max=0.999), SubVP(), VPDiscrete()]
@@ -48,7 +48,7 @@ def conditioned(process, **means):
         return level.sigma * (x - level.alpha * mean) / (level.alpha**2 * V + level.sigma**2)
 
     return {
-        name: Noise(network, model_kwargs={"mean": mean}) for name, mean in means.items()
+        name: NoisePrediction(network, model_kwargs={"mean": mean}) for name, mean in means.items()
     }, calls
 
 
@@ -249,7 +249,7 @@ def test_calls_are_counted_above_t_max_where_churn_evaluates():
 # -- one call for all conditions ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("adapter", [Noise, Score, Data])
+@pytest.mark.parametrize("adapter", [NoisePrediction, Score, Data])
 def test_batched_equals_separate_calls(adapter):
     """Per-sample tensors, one row for all samples, and what is the same for all: the network sees one batch and gives the same."""
     process, seen = VP(), []
@@ -281,15 +281,20 @@ def test_batches_that_do_not_fit_are_refused():
     process = VP()
     network, other = (lambda x, t, y=None: x), (lambda x, t, y=None: x)
     with pytest.raises(ArgumentError, match="one network"):
-        Guided(Noise(network), Noise(other), 2.0, batched=True)
+        Guided(NoisePrediction(network), NoisePrediction(other), 2.0, batched=True)
     with pytest.raises(ArgumentError, match="one network"):
-        Guided(Noise(network), Score(network), 2.0, batched=True)
+        Guided(NoisePrediction(network), Score(network), 2.0, batched=True)
     with pytest.raises(ArgumentError, match="one network"):
-        Guided(Noise(network, channels="first-half"), Noise(network), 2.0, batched=True)
+        Guided(
+            NoisePrediction(network, channels="first-half"),
+            NoisePrediction(network),
+            2.0,
+            batched=True,
+        )
     for y, other_y in ((torch.zeros(3), torch.zeros(4)), (torch.zeros(4), None), ("a", "b")):
         guided = Guided(
-            Noise(network, model_kwargs={"y": y}),
-            Noise(network, model_kwargs={"y": other_y}),
+            NoisePrediction(network, model_kwargs={"y": y}),
+            NoisePrediction(network, model_kwargs={"y": other_y}),
             2.0,
             batched=True,
         )
@@ -373,8 +378,8 @@ def test_rescale_of_the_noise_is_that_of_diffusers():
         reference + 4.0 * (condition - reference), condition, guidance_rescale=0.7
     )
     guided = Guided(
-        Noise(lambda x, t: torch.tanh(x)),
-        Noise(lambda x, t: 0.3 * x),
+        NoisePrediction(lambda x, t: torch.tanh(x)),
+        NoisePrediction(lambda x, t: 0.3 * x),
         4.0,
         rescale=0.7,
         rescale_in="noise",

@@ -114,7 +114,7 @@ def test_a_network_of_a_variance_preserving_process_serves_phase_space() -> None
         at = vp.level(float(t[0]))
         return (x - at.alpha * exact.denoise(x, at, vp)) / at.sigma
 
-    adapter = srk.Noise(
+    adapter = srk.NoisePrediction(
         noise, input_scale="vp", time=lambda level: vp.time(level.lam), event_shape=(1,)
     )
     prediction = Reduced(adapter).bind(PROCESS)
@@ -153,9 +153,10 @@ def test_conditions_are_cut_with_the_batch() -> None:
 
 def test_what_is_refused() -> None:
     with pytest.raises(
-        IncompatibleError, match=r"have 2 components; .*use srk\.Reduced\(srk\.Noise\(\.\.\.\)\)"
+        IncompatibleError,
+        match=r"have 2 components; .*use srk\.Reduced\(srk\.NoisePrediction\(\.\.\.\)\)",
     ):
-        srk.solve(PROCESS, srk.Noise(lambda z, t: z), shape=(4, 2, 1))
+        srk.solve(PROCESS, srk.NoisePrediction(lambda z, t: z), shape=(4, 2, 1))
     with pytest.raises(IncompatibleError, match=r"phase-space process such as srk\.CLD\(\)"):
         srk.solve(srk.VP(), Reduced(srk.Score(lambda x, t: -x)), shape=(4, 1))
     with pytest.raises(IncompatibleError, match=r"leave out input_scale='vp'"):

@@ -60,7 +60,7 @@ def program():
 
     dist.init_process_group("gloo")
     network = Network().eval().requires_grad_(False)  # as the command has it
-    score = srk.Noise(network, event_shape=(1, 8, 8))
+    score = srk.NoisePrediction(network, event_shape=(1, 8, 8))
     samples = srk.sample_to("program", srk.VP(), score, "srk2m", shape=26, batch=4, nfe=6)
     drawn = torch.tensor(float(len(samples.load())))
     dist.all_reduce(drawn)

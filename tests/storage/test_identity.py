@@ -160,7 +160,7 @@ def in_a_cycle(scale: float) -> object:
 
 MAKERS: dict[str, Callable[[float], object]] = {
     "parameters": layer,
-    "adapter": lambda scale: srk.Noise(layer(scale)),
+    "adapter": lambda scale: srk.NoisePrediction(layer(scale)),
     "conditions": lambda scale: srk.Data(closure(1.0), model_kwargs={"c": torch.tensor(scale)}),
     "buffer that is not saved": Buffered,
     "private attribute": Private,
@@ -277,7 +277,7 @@ def test_the_same_in_every_process(tmp_path: Path) -> None:
     )
     code = (
         "import networks, srk; from srk.storage.identity import identity; "
-        "print(identity(srk.Noise(networks.Network())))"
+        "print(identity(srk.NoisePrediction(networks.Network())))"
     )
     found = {
         subprocess.run(

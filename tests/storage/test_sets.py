@@ -378,7 +378,7 @@ def test_conditions_that_are_no_table(tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=message):
             draw(tmp_path, network_of(), conditions=conditions)
-    with pytest.raises(IncompatibleError, match=r"adapter such as srk\.Noise"):
+    with pytest.raises(IncompatibleError, match=r"adapter such as srk\.NoisePrediction"):
         draw(tmp_path, SCORE, conditions={"label": np.arange(10)})
 
 

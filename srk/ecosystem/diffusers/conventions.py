@@ -20,14 +20,14 @@ from srk.scores import (
     DynamicThreshold,
     FlowVelocity,
     NetworkPrediction,
-    Noise,
+    NoisePrediction,
     Velocity,
 )
 from srk.scores.convert import Pair
 
 #: Adapter for each prediction type of the families that have adapters in srk.scores.
 ADAPTERS: Mapping[str, type[NetworkPrediction]] = {
-    "epsilon": Noise,
+    "epsilon": NoisePrediction,
     "v_prediction": Velocity,
     "sample": Data,
     "flow_prediction": FlowVelocity,

@@ -1,0 +1,360 @@
+r"""Does the network say what its adapter says it does? A look at three of its outputs.
+
+An adapter for the wrong kind of network gives samples that are wrong and finite. Some things are
+true of every right adapter, whatever the data and their scale are. With x = alpha x0 + sigma eps,
+n = x/sigma and the implied noise e = (x - alpha D)/sigma = E[eps | x]:
+
+    E[n . e] = d        at high noise also n . e = d up to the scale of the data in units of sigma
+    E[D . x] >= 0       and D is a constant at alpha = 0, where the state knows nothing of the data
+    E[e] = 0            E|e|^2 <= d
+
+So three moments of the first output, where the state is almost pure noise, tell a network that
+predicts noise (its output is n), the score (-n/sigma) and the data or v (hardly any of n) apart.
+Where the adapter reads the data, a large share of n in the output could also mean data with a
+second moment of sigma/alpha; the later state tells whether they have it. A look at equal signal and
+noise asks for E[e] = 0, which a flow with its time reversed fails.
+
+A warning needs both: an output that the adapter cannot explain, and another adapter that can.
+Everything is computed from sums that stay on the device until the run is over.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.errors import ConventionWarning
+from srk.processes.base import ForwardProcess, LinearProcess
+
+if TYPE_CHECKING:
+    from srk.processes.base import Level
+
+HIGH = 10.0
+"""The first look counts where sigma/alpha is at least this."""
+
+LOW = 0.1
+"""The look at low noise is the first evaluation at or below this sigma/alpha."""
+
+AFTER = 5
+"""The later looks count from this evaluation of a run on: before, its state is too coarse."""
+
+FEWEST = 96
+"""So many numbers are needed in a state: with fewer, the moments say too little."""
+
+
+@attrs.frozen
+class Moments:
+    """Means over all numbers of a state x and the output y of the network there.
+
+    Arguments:
+        level: the noise level of the state.
+        scale: k of a network that reads k x; 1 for most.
+        count: how many numbers.
+        x, y: mean of n = x/sigma and of y.
+        xx, xy, yy: mean of n n, n y and y y.
+    """
+
+    level: Level
+    scale: float
+    count: int
+    x: float
+    y: float
+    xx: float
+    xy: float
+    yy: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.x + self.y + self.xx + self.xy + self.yy) and self.xx > 0.0
+
+    @property
+    def alpha(self) -> float:
+        return self.level.alpha * self.scale
+
+    @property
+    def sigma(self) -> float:
+        return self.level.sigma * self.scale
+
+    def distance(self, slope: float) -> float:
+        """Mean of (y - slope n)^2, relative to that of (slope n)^2."""
+        whole = slope * slope * self.xx
+        return (self.yy - 2.0 * slope * self.xy + whole) / whole
+
+    def implied(self, kind: str) -> tuple[float, float]:
+        """(a, b) of the implied noise e = a n + b y."""
+        alpha, sigma = self.alpha, self.sigma
+        square, total = alpha * alpha + sigma * sigma, alpha + sigma
+        return {
+            "score": (0.0, -sigma),
+            "noise": (0.0, 1.0),
+            "data": (1.0, -alpha / sigma),
+            "velocity": (sigma * sigma / square, alpha / square),
+            "flow": (sigma / total, alpha / total),
+        }[kind]
+
+    def mean(self, kind: str) -> float:
+        """Mean of the implied noise."""
+        a, b = self.implied(kind)
+        return a * self.x + b * self.y
+
+
+def moments(x: Tensor, y: Tensor, level: Level, scale: float) -> Tensor:
+    """The five means of `Moments`, on the device of the state: (5,), at least float32."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    n = x.detach().reshape(-1).to(kind) / level.sigma
+    y = y.detach().reshape(-1).to(kind)
+    sums = torch.stack([n.sum(), y.sum(), n.dot(n), n.dot(y), y.dot(y)])
+    return sums / n.numel()
+
+
+def noise_like(first: Moments) -> bool:
+    """Whether the output is the noise in the state."""
+    return first.distance(1.0) < 0.1
+
+
+def flow_like(first: Moments, sign: float = 1.0) -> bool:
+    """Whether the output has all of the noise in it, and something else that is not larger."""
+    return abs(share(first, sign) - 1.0) < 0.3 and first.yy < 2.0 * first.xx
+
+
+def score_like(first: Moments) -> bool:
+    """Whether the output is the score of pure noise, -n/sigma."""
+    return first.distance(-1.0 / first.sigma) < 0.1
+
+
+def data_like(first: Moments) -> bool:
+    """Whether the output has hardly any of the noise in it, and is neither zero nor large.
+
+    Data of a large scale make the output of other networks look like this, too.
+    """
+    if not 1e-8 < first.yy < 2.0 * first.xx:
+        return False
+    correlation = first.xy / math.sqrt(first.xx * first.yy)
+    return abs(correlation) < 0.4 + 4.0 / math.sqrt(first.count)
+
+
+def share(first: Moments, slope: float) -> float:
+    """The part of the noise that the output has, in units of what is expected: 1 for a right one."""
+    return first.xy / first.xx / slope
+
+
+def off(first: Moments, slope: float) -> bool:
+    """Whether the share of the noise is far from 1, beyond chance."""
+    chance = 4.0 * math.sqrt(first.yy / first.count) / abs(slope)
+    return abs(share(first, slope) - 1.0) > 0.6 + chance
+
+
+def suspect(
+    kind: str, flow: bool, first: Moments | None, middle: Moments | None, low: Moments | None
+) -> list[str]:
+    """What the network seems to predict instead of `kind`; an empty list where nothing is wrong.
+
+    Arguments:
+        kind: "score", "noise", "data", "velocity" or "flow": what the adapter says.
+        flow: whether the process is one on which flow networks are trained (alpha + sigma = 1).
+        first, middle, low: the three looks, None where there was none.
+
+    Returns:
+        Kinds, the likely one first; "reversed" is a flow with its time or sign reversed.
+    """
+    if first is None or not first.finite:
+        return []
+    noisy = ["flow", "noise"] if flow else ["noise"]
+    clean = ["data"] if flow else ["data", "velocity"]
+    opposite = ["reversed"] if flow else ["score"]
+    if kind in ("noise", "score"):
+        if not off(first, 1.0 if kind == "noise" else -1.0 / first.sigma):
+            return []
+        if kind == "score" and (noise_like(first) or (flow and flow_like(first))):
+            return noisy
+        if kind == "noise" and (score_like(first) or (flow and flow_like(first, -1.0))):
+            return opposite
+        return clean if data_like(first) else []
+    if kind == "flow":
+        if off(first, 1.0):
+            if flow_like(first, -1.0):
+                return ["reversed"] if impossible(first, middle, low) else []
+            likely = ["reversed", "data"] if flow else clean
+            return likely if data_like(first) else []
+        return ["reversed"] if swapped(first, middle) else []
+    # the adapter reads the data from the output, which should have hardly any of the noise
+    if kind == "data" and (score_like(first) or (flow and flow_like(first, -1.0))):
+        return opposite
+    if kind == "velocity" and first.alpha < 0.3 and noise_like(first):
+        return noisy
+    if kind == "data" and noise_like(first) and impossible(first, middle, low):
+        return noisy
+    if kind == "velocity" and score_like(first) and impossible(first, middle, low):
+        return opposite
+    return []
+
+
+def impossible(first: Moments, *later: Moments | None) -> bool:
+    """Whether no scale of the data explains that the implied data at high noise are the noise.
+
+    At alpha = 0 none does. Elsewhere the data would have a second moment of about sigma/alpha, and
+    the later state would show it.
+    """
+    r = first.level.r
+    if r > 1e3:
+        return True
+    return any(
+        look is not None and look.finite and (look.xx - 1.0) * look.level.r**2 < 0.25 * r
+        for look in later
+    )
+
+
+def swapped(first: Moments, middle: Moments | None) -> bool:
+    """Whether a flow network runs the other way: it takes the noise for data and the data for noise.
+
+    At the start it takes the state for clean data and says that its noise has mean 0: the implied
+    data are 0. Later the implied noise has a mean, the mean of the data, which noise never has.
+    Data of mean 0 are not told apart.
+    """
+    if middle is None or not middle.finite:
+        return False
+    implied_data = first.xx - 2.0 * first.xy + first.yy
+    mean = abs(middle.mean("flow"))
+    return (
+        implied_data < 0.1
+        and middle.xx < 25.0
+        and mean > 0.15 + 5.0 / math.sqrt(middle.count)
+        and mean > 0.05 * math.sqrt(middle.xx)
+    )
+
+
+ADVICE = {
+    "score": "the score: srk.Score(network)",
+    "noise": "the noise: srk.NoisePrediction(network)",
+    "data": "the data: srk.Data(network)",
+    "velocity": "v = alpha eps - sigma x0: srk.Velocity(network)",
+    "flow": "the flow velocity eps - x0: srk.FlowVelocity(network)",
+    "reversed": (
+        "x0 - eps with time from noise to data: srk.FlowVelocity(lambda x, t: -network(x, 1 - t))"
+    ),
+}
+
+
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+class Looks:
+    """The three looks at one network."""
+
+    def __init__(self, adapter: object, network: object, kind: str, flow: bool) -> None:
+        self.network = network  # keeps its id from being used again
+        self.adapter, self.kind, self.flow = adapter, kind, flow
+        self.warned = False
+        self._evaluations = 0
+        self._wanted = {"middle", "low"}
+        self._seen: dict[str, tuple[Tensor, Level, float, int]] = {}
+
+    def see(self, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
+        """Take a look, if this evaluation is one of the three."""
+        r = level.r
+        self._evaluations += 1
+        if self._evaluations == 1:
+            if r >= HIGH and x.numel() >= FEWEST:
+                self._look("first", x, y, level, scale)
+                if x.device.type == "cpu":  # no device to wait for: say it before the time is spent
+                    self.judge()
+            else:
+                self._wanted.clear()
+        if "middle" in self._wanted and r <= 1.2:
+            self._wanted.discard("middle")
+            if r >= 0.3 and self._evaluations >= AFTER:  # not a state that is just coarse
+                self._look("middle", x, y, level, scale)
+        if "low" in self._wanted and r <= LOW:
+            self._wanted.clear()
+            if self._evaluations >= AFTER:
+                self._look("low", x, y, level, scale)
+
+    def _look(self, name: str, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
+        if level.sigma > 0.0:
+            self._seen[name] = (moments(x, y, level, scale), level, scale, x.numel())
+
+    def judge(self) -> None:
+        """Read the sums, and warn where the adapter does not fit."""
+        if self.warned:
+            return
+        looks = {
+            name: Moments(level, scale, count, *sums.tolist())
+            for name, (sums, level, scale, count) in self._seen.items()
+        }
+        found = suspect(self.kind, self.flow, *map(looks.get, ("first", "middle", "low")))
+        if found:
+            self.warned = True
+            said = ADVICE[self.kind].partition(":")[0]
+            likely = ", or ".join(ADVICE[kind] for kind in found)
+            warnings.warn(
+                f"{self.adapter!r} reads the output of its network as {said}, but the output does not "
+                f"behave like that. It looks like {likely}. If the samples are right, switch this "
+                "check off: check_network=False",
+                ConventionWarning,
+                stacklevel=2,
+            )
+
+
+class Watch:
+    """The looks at all networks of one run.
+
+    Arguments:
+        flow: whether the process has alpha + sigma = 1, on which flow networks are trained.
+    """
+
+    def __init__(self, flow: bool) -> None:
+        self.flow = flow
+        self._looks: dict[int, Looks] = {}
+
+    def see(
+        self,
+        adapter: object,
+        network: object,
+        kind: str,
+        x: Tensor,
+        y: Tensor,
+        level: Level,
+        scale: float,
+    ) -> None:
+        """Called after each network call."""
+        looks = self._looks.get(id(network))
+        if looks is None:
+            looks = self._looks[id(network)] = Looks(adapter, network, kind, self.flow)
+        looks.see(x, y, level, scale)
+
+    def finish(self) -> None:
+        """Read what was seen, once, and warn."""
+        for looks in self._looks.values():
+            looks.judge()
+
+
+def current() -> Watch | None:
+    """The watch of the run that is going on in this thread, if there is one."""
+    return _WATCH.get()
+
+
+@contextmanager
+def watching(process: ForwardProcess, wanted: bool = True) -> Iterator[None]:
+    """Watch the networks of a run of `process` that starts from its prior, and warn at its end."""
+    if not wanted or not isinstance(process, LinearProcess):
+        yield
+        return
+    middle = process.level(0.5 * (process.t_min + process.t_max))
+    watch = Watch(abs(middle.alpha + middle.sigma - 1.0) < 1e-9)
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+    watch.finish()
+
+
+__all__ = ["Watch", "current", "watching"]
