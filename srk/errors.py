@@ -102,6 +102,10 @@ class IncompatibleError(ArgumentError):
     """A process, solver, noise source or controller that cannot work with another."""
 
 
+class GridWarning(UserWarning):
+    """A step of the grid is so much longer than the one before that the solver amplifies noise."""
+
+
 class ConventionWarning(UserWarning):
     """A network does not say what its adapter takes it to say: noise, score, data, v or flow."""
 

@@ -10,6 +10,7 @@ import attrs
 from srk.integrators.base import Integrator
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeStep
+from srk.plans.history import usable, warn_of_long_step
 from srk.plans.lagrange import exponential_weights
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -68,14 +69,20 @@ class ExponentialAdams(Integrator):
             if c:
                 carried: Carried = step.memory[0]
                 places = [lam - carried.lam for lam in lams[:c]]
+                noise = math.sqrt(carried.rate - 1.0)
+                used = usable(step, places, places[0], noise, corrects=True)
                 x = board.memory(0) + start.alpha * _dot(
-                    self._corrector(places, places[0], carried.rate), values
+                    self._corrector([places[i] for i in used], places[0], carried.rate),
+                    [values[i] for i in used],
                 )
         places = [lam - start.lam for lam in lams[:p]]
+        used = usable(step, places, h, tau, corrects=c > 0)
+        places = [places[i] for i in used]
+        warn_of_long_step(step, places, tau, self.name)
         base = x * (stop.alpha / start.alpha * math.exp(-rate * h))
         if tau > 0.0:
             base = base + board.normal(*gauge.interval) * gauge.noise_std(stop)
-        new = base + stop.alpha * _dot(self._predictor(places, h, rate), values)
+        new = base + stop.alpha * _dot(self._predictor(places, h, rate), [values[i] for i in used])
         keep = [(base, Carried(start.lam, rate))] if c else []
         depth = max(p, c) - 1
         return board.finish(new, keep=[*keep, *zip(values[:depth], lams[:depth], strict=True)])

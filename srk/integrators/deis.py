@@ -8,6 +8,7 @@ import attrs
 
 from srk.integrators.base import Integrator
 from srk.plans.form import ZERO
+from srk.plans.history import usable
 from srk.plans.lagrange import exponential_weights
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -43,10 +44,11 @@ class DEIS2(Integrator):
         eps = [(node.x - node.value * start.alpha) / start.sigma] + [
             board.memory(i) for i in range(len(step.memory))
         ]
+        used = usable(step, lams, h, 0.0)
         # d rho = -rho dlam, heaviest at the start of the step: the integral of the step reversed
-        weights = exponential_weights([start.lam + h - lam for lam in lams], h)
+        weights = exponential_weights([start.lam + h - lams[i] for i in used], h)
         u = board.state / start.alpha - start.r * sum(
-            (e * w for e, w in zip(eps, weights, strict=True)), ZERO
+            (eps[i] * w for i, w in zip(used, weights, strict=True)), ZERO
         )
         return board.finish(
             u * stop.alpha, keep=list(zip(eps, lams, strict=True))[: self.order - 1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
+from srk.plans.history import usable_for_denoiser
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
@@ -67,20 +68,22 @@ class ERSDE1(Integrator):
         past: list[float] = list(step.memory)
         values = [node.value] + [board.memory(i) for i in range(len(past))]
         places = [r0, *past]
-        if past:
+        kept = list(zip(values, places, strict=True))[: self.order - 1]
+        lams = [-math.log(r) for r in places]
+        used = usable_for_denoiser(step, lams, math.sqrt(-ratio / h), self.name)
+        values, places = [values[i] for i in used], [places[i] for i in used]
+        if len(used) > 1:
             moments = self._moments(r0, r1, h, g0 + ratio, e)
             slope = (values[0] - values[1]) / (places[0] - places[1])
             u = u + slope * moments[0]
-            if len(past) == 2:
+            if len(used) == 3:
                 before = (values[1] - values[2]) / (places[1] - places[2])
                 u = u + (slope - before) * (2.0 / (places[0] - places[2]) * moments[1])
         if ratio < 0.0:
             u = u + board.normal(math.exp(-2.0 * g0), math.exp(-2.0 * (g0 + ratio))) * (
                 r1 * math.sqrt(-math.expm1(2.0 * ratio))
             )
-        return board.finish(
-            u * stop.alpha, keep=list(zip(values, places, strict=True))[: self.order - 1]
-        )
+        return board.finish(u * stop.alpha, keep=kept)
 
     def _growth(self, r: float, e: float) -> float:
         """eta^2 log(phi(r)/r)."""

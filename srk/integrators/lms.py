@@ -7,6 +7,7 @@ import numpy as np
 
 from srk.integrators.base import Integrator
 from srk.plans.form import ZERO
+from srk.plans.history import usable
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
@@ -52,8 +53,10 @@ class LMS(Integrator):
         node = board.evaluate(board.state, start)
         slope = node.x / start.sigma - node.value / start.r
         history = [(slope, start.r)] + [(board.memory(i), r) for i, r in enumerate(step.memory)]
-        weights = _lagrange_integrals([r for _, r in history], stop.r)
-        total = sum(((d * c) for (d, _), c in zip(history, weights, strict=True)), ZERO)
+        places = [r for _, r in history]
+        used = usable(step, places, start.r - stop.r, 0.0)
+        weights = _lagrange_integrals([places[i] for i in used], stop.r)
+        total = sum((history[i][0] * c for i, c in zip(used, weights, strict=True)), ZERO)
         return board.finish(
             (board.state / start.alpha + total) * stop.alpha, keep=history[: self.order - 1]
         )

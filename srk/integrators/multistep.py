@@ -16,6 +16,7 @@ import attrs
 from srk.integrators.base import Integrator
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeStep
+from srk.plans.history import usable_for_denoiser
 from srk.plans.phi import psi
 from srk.plans.plan import StepPlan
 from srk.plans.step import Draft, Step
@@ -34,10 +35,14 @@ class _Multistep(Integrator):
         history = [(node.value, step.start.lam)] + [
             (board.memory(i), lam) for i, lam in enumerate(step.memory)
         ]
+        used = [
+            history[i]
+            for i in usable_for_denoiser(step, [lam for _, lam in history], name=self.name)
+        ]
         ah = (1.0 + step.eta**2) * step.h
         new = (
             gauge.carry(board.state, node.value, step.stop)
-            + self._correction(history, step.h, ah) * step.stop.alpha
+            + self._correction(used, step.h, ah) * step.stop.alpha
         )
         return board.finish(new + _noise(board, gauge), keep=history[: self._depth - 1])
 

@@ -10,6 +10,7 @@ from srk.integrators.base import Integrator
 from srk.integrators.exponential import DDPM
 from srk.integrators.multistep import DPMpp2MSDE
 from srk.plans.form import LinearForm
+from srk.plans.history import usable_for_denoiser
 from srk.plans.phase import conditional_flow, factor
 from srk.plans.plan import StepPlan
 from srk.plans.step import Draft, Step
@@ -52,7 +53,10 @@ class GDDIM(Integrator):
         board = step.draft("phase")
         node = board.evaluate(board.state, start)
         new = node.x * phi + node.value * _data(a1 - phi @ a0)
-        if self.order > 1 and step.memory:
+        if (
+            self.order > 1
+            and len(usable_for_denoiser(step, [start.lam, *step.memory], name=self.name)) > 1
+        ):
             new = new + (node.value - board.memory(0)) * _data(slope / (start.lam - step.memory[0]))
         if step.eta > 0.0:
             new = new + board.normal(-start.t, -stop.t) * factor(noise)
