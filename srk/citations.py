@@ -32,14 +32,14 @@ def cite(name: str) -> str:
 
     Examples:
         >>> import srk
-        >>> print(srk.cite("euler"))
-        @article{maruyama1955continuous,
-          title = {Continuous {Markov} Processes and Stochastic Equations},
-          author = {Maruyama, Gisiro},
-          journal = {Rendiconti del Circolo Matematico di Palermo},
-          volume = {4},
-          pages = {48--90},
-          year = {1955}
+        >>> print(srk.cite("deis-2"))
+        @inproceedings{zhang2023fast,
+          title = {Fast Sampling of Diffusion Models with Exponential Integrator},
+          author = {Zhang, Qinsheng and Chen, Yongxin},
+          booktitle = {International Conference on Learning Representations},
+          year = {2023},
+          eprint = {2204.13902},
+          archiveprefix = {arXiv}
         }
     """
     texts = {"srk": "srk"}

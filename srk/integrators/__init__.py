@@ -18,6 +18,7 @@ from srk.integrators.dpm_solver import DPMSolver2, DPMSolver3
 from srk.integrators.dpmpp_sde import DPMppSDE
 from srk.integrators.edm import DPM2, EDMDPM2, EDMEuler, EDMHeun, Heun
 from srk.integrators.er_sde import ERSDE1, ERSDE2, ERSDE3
+from srk.integrators.euler import Euler
 from srk.integrators.exponential import DDPM, ETDSRA1
 from srk.integrators.lms import LMS
 from srk.integrators.multistep import DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected
@@ -158,6 +159,7 @@ for _solver in (
     DPMpp3M,
     DPMSolver2,
     DPMSolver3,
+    Euler,
     Heun,
     DPM2,
     LMS,
@@ -181,7 +183,8 @@ for _solver in (
 ):
     register_solver(_solver)
 for _name, _tableau in TABLEAUS.items():
-    SOLVERS.register(_name, TableauSolver(_tableau))
+    if _name not in SOLVERS:  # the tableau "euler" is the solver "euler-maruyama"
+        SOLVERS.register(_name, TableauSolver(_tableau))
 
 __all__ = [
     "DDIM",
@@ -221,6 +224,7 @@ __all__ = [
     "Draft",
     "EDMEuler",
     "EDMHeun",
+    "Euler",
     "EulerAncestral",
     "EulerMaruyama",
     "GaugeClock",

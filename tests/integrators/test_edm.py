@@ -146,3 +146,25 @@ def test_options_are_checked() -> None:
     for bad in ({"s_churn": -1.0}, {"s_min": -1.0}, {"s_noise": 0.0}):
         with pytest.raises(ValueError):
             EDMHeun(**bad)
+
+
+def test_euler_is_eulers_method_for_the_ode() -> None:
+    """`euler` is what the field calls Euler: u' = u + (r' - r)(u - D)/r, deterministic, DDIM's step."""
+    process = srk.process("flow")
+    target = srk.targets.Gaussian(0.3, [0.25])
+    sampler = srk.Sampler(process, target.score(process), "euler", steps=7, grid="uniform")
+    assert sampler.eta == 0.0
+    x = torch.randn(5, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sol = sampler(x_init=x)
+    for start, stop in zip(sol.times[:-1], sol.times[1:], strict=True):
+        level = process.level(start)
+        velocity = (x - target.denoise(x, level)) / start  # x = (1 - t) x0 + t eps
+        x = x + (stop - start) * velocity
+    last = process.level(sol.times[-1])
+    assert torch.allclose(sol.x, target.denoise(x, last), rtol=0, atol=1e-12)
+    ddim = srk.Sampler(process, target.score(process), "ddim", steps=7, grid="uniform", eta=0.0)
+    assert torch.allclose(
+        ddim(x_init=torch.ones(2, 1).double()).x, sampler(x_init=torch.ones(2, 1).double()).x
+    )
+    with pytest.raises(srk.errors.IncompatibleError, match="eta = 0 only"):
+        srk.solve(process, target.score(process), "euler", shape=2, steps=3, eta=1.0)

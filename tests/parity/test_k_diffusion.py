@@ -336,7 +336,12 @@ def test_lms(sampling: Any, problem: Problem, order: int) -> None:
 
 @pytest.mark.parametrize(
     ("solver", "function"),
-    [("heun", "sample_heun"), ("dpm2", "sample_dpm_2"), ("ddim", "sample_euler")],
+    [
+        ("heun", "sample_heun"),
+        ("dpm2", "sample_dpm_2"),
+        ("ddim", "sample_euler"),
+        ("euler", "sample_euler"),
+    ],
 )
 def test_deterministic(sampling: Any, problem: Problem, solver: str, function: str) -> None:
     """heun, dpm2 and euler (the deterministic DDIM) without churn."""
