@@ -240,7 +240,7 @@ class PiGDM(Posterior):
             total = spread * values + noise
             return torch.where(total > 0.0, 1.0 / total, 0.0)
 
-        w = self._spectrum(x).apply(inverse, self.measurement.residual(value))
+        w = self._spectrum(x).of(inverse, self.measurement.residual(value))
         return pull.denoised + _scale(level) * pull(transposed(w))
 
 

@@ -94,12 +94,16 @@ class Spectrum(ABC):
 
     @abstractmethod
     def apply(self, function: Function, r: Tensor) -> Tensor:
-        """f(A A^T) r for measurements `r` of shape (batch, *measured).
+        """f(A A^T) r for measurements `r` of shape (batch, *measured), in float32 or more.
 
         Arguments:
             function: f, of a tensor of eigenvalues (the squared singular values of A).
             r: the vectors to which it is applied.
         """
+
+    def of(self, function: Function, r: Tensor) -> Tensor:
+        """The same for measurements of any dtype, which the result keeps."""
+        return self.apply(function, r.to(torch.promote_types(r.dtype, torch.float32))).to(r.dtype)
 
 
 @attrs.frozen
@@ -318,6 +322,28 @@ def _checked(out: object, x: Tensor, operator: Operator) -> Tensor:
     return out
 
 
+def _wide(x: Tensor) -> Tensor:
+    """`x` in a dtype that a Fourier transform takes: float32 or more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+@attrs.frozen(eq=False)
+class _Mask:
+    event: tuple[int, ...]
+    where: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[1:]) != self.event:
+            raise ArgumentError(
+                f"the mask is for samples of shape {self.event}, not {tuple(x.shape[1:])}"
+            )
+        return x.flatten(1)[:, self.where.to(x.device)]
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        out = v.new_zeros((len(v), math.prod(self.event)))
+        return out.index_copy(1, self.where.to(v.device), v).reshape(len(v), *self.event)
+
+
 def mask(known: Tensor) -> Linear:
     """Inpainting: the numbers of a sample where `known` is true.
 
@@ -337,21 +363,41 @@ def mask(known: Tensor) -> Linear:
             "the mask is a boolean tensor of the shape of one sample, true where the data are "
             "measured at least once; e.g. mask(weights > 0.5)"
         )
-    event = tuple(known.shape)
     where = known.detach().cpu().flatten().nonzero()[:, 0]
+    made = _Mask(tuple(known.shape), where)
+    name = f"mask of {len(where)} numbers"
+    return Linear(made.forward, made.adjoint, spectrum=Flat(1.0), name=name)
 
-    def forward(x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != event:
+
+@attrs.frozen(eq=False)
+class _Blur:
+    kernel: Tensor
+
+    def response(self, size: tuple[int, ...]) -> Tensor:
+        """The transfer function on images of this size, complex128 on the CPU."""
+        if any(k > n for k, n in zip(self.kernel.shape, size, strict=True)):
             raise ArgumentError(
-                f"the mask is for samples of shape {event}, not {tuple(x.shape[1:])}"
+                f"the kernel of shape {tuple(self.kernel.shape)} is larger than the image, {size}"
             )
-        return x.flatten(1)[:, where.to(x.device)]
+        h, w = self.kernel.shape
+        padded = F.pad(self.kernel, (0, size[1] - w, 0, size[0] - h))
+        out: Tensor = torch.fft.fft2(padded.roll((-(h // 2), -(w // 2)), (0, 1)))
+        return out
 
-    def adjoint(v: Tensor) -> Tensor:
-        out = v.new_zeros((len(v), math.prod(event)))
-        return out.index_copy(1, where.to(v.device), v).reshape(len(v), *event)
+    def power(self, size: tuple[int, ...]) -> Tensor:
+        return self.response(size).abs().square()
 
-    return Linear(forward, adjoint, spectrum=Flat(1.0), name=f"mask of {len(where)} numbers")
+    def forward(self, x: Tensor) -> Tensor:
+        return self._filtered(x, self.response(tuple(x.shape[-2:])))
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        return self._filtered(v, self.response(tuple(v.shape[-2:])).conj())
+
+    def _filtered(self, x: Tensor, factor: Tensor) -> Tensor:
+        wide = _wide(x)
+        factor = factor.to(device=x.device, dtype=wide.dtype.to_complex())
+        out: Tensor = torch.fft.ifft2(torch.fft.fft2(wide) * factor).real
+        return out.to(x.dtype)
 
 
 def blur(kernel: Tensor) -> Linear:
@@ -370,34 +416,9 @@ def blur(kernel: Tensor) -> Linear:
         raise ArgumentError(
             f"the kernel of a blur has shape (h, w) with odd sizes, not {tuple(kernel.shape)}"
         )
-    made: dict[tuple[int, ...], Tensor] = {}
-
-    def response(size: tuple[int, ...]) -> Tensor:
-        """The transfer function of the kernel on images of this size."""
-        if size not in made:
-            if any(k > n for k, n in zip(kernel.shape, size, strict=True)):
-                raise ArgumentError(
-                    f"the kernel of shape {tuple(kernel.shape)} is larger than the image, {size}"
-                )
-            with torch.inference_mode(False):
-                padded = F.pad(kernel, (0, size[1] - kernel.shape[1], 0, size[0] - kernel.shape[0]))
-                shift = tuple(-(k // 2) for k in kernel.shape)
-                made[size] = torch.fft.fft2(padded.roll(shift, (0, 1)))
-        return made[size]
-
-    def filtered(x: Tensor, conjugate: bool) -> Tensor:
-        h = response(tuple(x.shape[-2:]))
-        wide = torch.promote_types(x.dtype, torch.float32)
-        h = h.to(device=x.device, dtype=wide.to_complex())
-        out: Tensor = torch.fft.ifft2(torch.fft.fft2(x.to(wide)) * (h.conj() if conjugate else h))
-        return out.real.to(x.dtype)
-
-    return Linear(
-        lambda x: filtered(x, False),
-        lambda v: filtered(v, True),
-        spectrum=Convolution(lambda size: response(size).abs().square()),
-        name=f"blur, {kernel.shape[0]} x {kernel.shape[1]}",
-    )
+    made = _Blur(kernel)
+    name = f"blur, {kernel.shape[0]} x {kernel.shape[1]}"
+    return Linear(made.forward, made.adjoint, spectrum=Convolution(made.power), name=name)
 
 
 def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
@@ -414,6 +435,24 @@ def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
     return torch.outer(line, line) / line.sum() ** 2
 
 
+@attrs.frozen
+class _Downsample:
+    factor: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        *lead, h, w = x.shape
+        k = self.factor
+        if len(lead) < 1 or h % k or w % k:
+            raise ArgumentError(
+                f"downsample({k}) takes images whose sides it divides, not {tuple(x.shape)}"
+            )
+        return x.reshape(*lead, h // k, k, w // k, k).mean((-3, -1))
+
+    def adjoint(self, v: Tensor) -> Tensor:
+        k = self.factor
+        return v.repeat_interleave(k, -1).repeat_interleave(k, -2) / k**2
+
+
 def downsample(factor: int) -> Linear:
     """Super-resolution: means over blocks of factor x factor pixels of the last two axes.
 
@@ -427,21 +466,25 @@ def downsample(factor: int) -> Linear:
     """
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
         raise ArgumentError(f"the factor is a positive integer, not {factor!r}; e.g. 4")
+    made = _Downsample(factor)
+    spectrum, name = Flat(factor**-2), f"downsampling by {factor}"
+    return Linear(made.forward, made.adjoint, spectrum=spectrum, name=name)
 
-    def forward(x: Tensor) -> Tensor:
+
+@attrs.frozen(eq=False)
+class _Radon:
+    turns: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
         *lead, h, w = x.shape
-        if len(lead) < 1 or h % factor or w % factor:
-            raise ArgumentError(
-                f"downsample({factor}) takes images whose sides it divides, not {tuple(x.shape)}"
-            )
-        blocks = x.reshape(*lead, h // factor, factor, w // factor, factor)
-        return blocks.mean((-3, -1))
-
-    def adjoint(v: Tensor) -> Tensor:
-        spread = v.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-        return spread / factor**2
-
-    return Linear(forward, adjoint, spectrum=Flat(factor**-2), name=f"downsampling by {factor}")
+        if h != w or len(lead) < 1:
+            raise ArgumentError(f"radon takes square images, not {tuple(x.shape)}")
+        images = _wide(x).reshape(1, -1, h, w)
+        rays = []
+        for turn in self.turns.to(images):
+            grid = F.affine_grid(turn[None], [1, 1, h, w], align_corners=False)
+            rays.append(F.grid_sample(images, grid, align_corners=False)[0].sum(-2))
+        return torch.stack(rays, 1).reshape(*lead, len(rays), w).to(x.dtype)
 
 
 def radon(angles: Sequence[float] | Tensor) -> Linear:
@@ -465,21 +508,29 @@ def radon(angles: Sequence[float] | Tensor) -> Linear:
         raise ArgumentError("radon needs at least one angle in radians, and finite ones")
     c, s, zero = theta.cos(), theta.sin(), torch.zeros_like(theta)
     turns = torch.stack([torch.stack([c, -s, zero], 1), torch.stack([s, c, zero], 1)], 1)
+    return Linear(_Radon(turns).forward, name=f"Radon transform, {len(theta)} angles")
 
-    def forward(x: Tensor) -> Tensor:
-        *lead, h, w = x.shape
-        if h != w or len(lead) < 1:
-            raise ArgumentError(f"radon takes square images, not {tuple(x.shape)}")
-        images = x.reshape(1, -1, h, w)
-        rays = []
-        for turn in turns:
-            grid = F.affine_grid(
-                turn[None].to(device=x.device, dtype=x.dtype), [1, 1, h, w], align_corners=False
+
+@attrs.frozen(eq=False)
+class _Fourier:
+    size: tuple[int, ...]
+    where: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[-2:]) != self.size:
+            raise ArgumentError(
+                f"the frequencies are those of images {self.size}, not {tuple(x.shape[-2:])}"
             )
-            rays.append(F.grid_sample(images, grid, align_corners=False)[0].sum(-2))
-        return torch.stack(rays, 1).reshape(*lead, len(theta), w)
+        spectrum = torch.fft.fft2(_wide(x), norm="ortho").flatten(-2)
+        return torch.view_as_real(spectrum.index_select(-1, self.where.to(x.device))).to(x.dtype)
 
-    return Linear(forward, name=f"Radon transform, {len(theta)} angles")
+    def adjoint(self, v: Tensor) -> Tensor:
+        values = torch.view_as_complex(_wide(v).contiguous())
+        full = values.new_zeros((*values.shape[:-1], math.prod(self.size)))
+        full = full.index_copy(-1, self.where.to(v.device), values)
+        full = full.reshape(*values.shape[:-1], *self.size)
+        out: Tensor = torch.fft.ifft2(full, norm="ortho").real
+        return out.to(v.dtype)
 
 
 def fourier(known: Tensor) -> Linear:
@@ -502,24 +553,9 @@ def fourier(known: Tensor) -> Linear:
             "the frequencies that are sampled are a boolean tensor (h, w), in the order of "
             "torch.fft.fft2"
         )
-    size = tuple(known.shape)
     where = known.detach().cpu().flatten().nonzero()[:, 0]
-
-    def forward(x: Tensor) -> Tensor:
-        if tuple(x.shape[-2:]) != size:
-            raise ArgumentError(f"the frequencies are those of images {size}, not {x.shape[-2:]}")
-        spectrum = torch.fft.fft2(x, norm="ortho").flatten(-2)
-        return torch.view_as_real(spectrum.index_select(-1, where.to(x.device)))
-
-    def adjoint(v: Tensor) -> Tensor:
-        values = torch.view_as_complex(v.contiguous())
-        full = values.new_zeros((*values.shape[:-1], size[0] * size[1]))
-        full = full.index_copy(-1, where.to(v.device), values)
-        full = full.reshape(*values.shape[:-1], *size)
-        out: Tensor = torch.fft.ifft2(full, norm="ortho").real
-        return out
-
-    return Linear(forward, adjoint, name=f"{len(where)} Fourier coefficients")
+    made = _Fourier(tuple(known.shape), where)
+    return Linear(made.forward, made.adjoint, name=f"{len(where)} Fourier coefficients")
 
 
 def as_operator(value: Any) -> Operator:

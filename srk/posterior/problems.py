@@ -67,10 +67,10 @@ def posterior_problem(name: str) -> PosteriorProblem:
         operator, y = Linear(torch.tensor([[1.0, 0.0]])), torch.tensor([1.0])
         return PosteriorProblem(name, prior, Measurement(operator, y, 0.5))
     if name == "profile":
-        place = torch.arange(16, dtype=torch.float64)
-        near = torch.exp(-0.5 * ((place[:, None] - place) / 3.0) ** 2)
+        site = torch.arange(16, dtype=torch.float64)
+        near = torch.exp(-0.5 * ((site[:, None] - site) / 3.0) ** 2)
         eye = torch.eye(16, dtype=torch.float64)
-        wave = torch.sin(place * (2 * math.pi / 16))
+        wave = torch.sin(site * (2 * math.pi / 16))
         prior = GaussianMixture(
             [0.4, 0.35, 0.25],
             torch.stack([wave, -wave, 0.5 + 0.0 * wave]),

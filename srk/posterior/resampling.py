@@ -39,15 +39,15 @@ def systematic(log_weights: Tensor, u: float) -> Tensor:
     """
     n = len(log_weights)
     steps = torch.softmax(log_weights, 0).cumsum(0)
-    places = (torch.arange(n, device=steps.device, dtype=steps.dtype) + u) / n
-    return torch.searchsorted(steps, places, right=True).clamp_max(n - 1)
+    points = (torch.arange(n, device=steps.device, dtype=steps.dtype) + u) / n
+    return torch.searchsorted(steps, points, right=True).clamp_max(n - 1)
 
 
 @attrs.frozen(eq=False)
 class Weights:
     """The weights of a population, and the logarithm of what was divided out so far.
 
-    Nothing here waits for the device: whether a resampling takes place is decided there.
+    Nothing here waits for the device: whether particles are resampled is decided there.
 
     Arguments:
         log: logarithms of the weights, shape (n,).

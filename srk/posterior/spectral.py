@@ -44,7 +44,7 @@ class _Spectral(Posterior):
     def _corrected(self, x: Tensor, denoised: Tensor, function: Function) -> Tensor:
         operator = self._linear()
         r = self.measurement.residual(operator(denoised))
-        w = self._spectrum(x).apply(function, r)
+        w = self._spectrum(x).of(function, r)
         return denoised + operator.transpose(w, tuple(x.shape[1:]))
 
 

@@ -86,7 +86,7 @@ def steer(
         shape: (particles, *event), or the number of particles where the score knows its event
             shape.
         steps, nfe, grid, eta, device, dtype, denoise_final: as for `srk.solve`; the grid is fixed.
-        noise: as for `srk.solve`; "keyed" by default. Each place in the population has its own
+        noise: as for `srk.solve`; "keyed" by default. Each slot of the population has its own
             noise, whichever particle stands there.
         seed: seed of the noise and of the resampling.
         twist: propose with the gradient of the reward (True, one backward call for each
@@ -97,9 +97,9 @@ def steer(
             curved it pulls too far and costs more than it brings; there another prediction or
             `twist=False` is better.
         temper: lambda, a number or a function of the noise level.
-        resample: after how many steps a resampling may take place, or the numbers of these steps,
+        resample: after how many steps particles may be resampled, or the numbers of these steps,
             from 0.
-        threshold: a resampling takes place where the effective sample size is below this fraction
+        threshold: particles are resampled where the effective sample size is below this fraction
             of the particles; above 1 always, 0 never.
         equal_weights: end with a resampling, so that the samples are unweighted (with copies).
         microbatch: at most so many particles in one network call, which bounds its memory. The

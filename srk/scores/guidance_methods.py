@@ -1,6 +1,6 @@
 r"""Guidance beyond one scale: APG, CFG-Zero*, CFG++, autoguidance.
 
-Each puts another rule in place of $D_u + w (D_c - D_u)$, with D_c the prediction given the
+Each replaces $D_u + w (D_c - D_u)$ by another rule, with D_c the prediction given the
 condition and D_u the one without it (or that of a weaker network). docs/guidance-methods.md says
 which is which.
 """

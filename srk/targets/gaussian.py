@@ -26,12 +26,14 @@ class Gaussian(Target):
 
     Arguments:
         mean: m, a number or a tensor of shape `event`.
-        covariance: C: a number >= 0 (isotropic variance), a tensor of shape `event` (a variance for each coordinate), or a full matrix
-            (d, d) over the flattened event, d = number of coordinates. A tensor of shape `event` is always read as variances.
+        covariance: C: a number >= 0 (isotropic variance), a tensor of shape `event` (a variance for
+            each coordinate), or a full matrix (d, d) over the flattened event, d = number of
+            coordinates. A tensor of shape `event` is always read as variances.
         event_shape: shape of one sample; needed only when `mean` is a number (default (1,)).
 
     Raises:
-        ArgumentError: shapes that do not match, a negative variance, a matrix that is not symmetric positive semi-definite.
+        ArgumentError: shapes that do not match, a negative variance, a matrix that is not symmetric
+            positive semi-definite.
 
     Examples:
         >>> import torch
@@ -57,7 +59,8 @@ class Gaussian(Target):
             m = m.expand(tuple(event_shape) if event_shape is not None else (1,)).clone()
         elif event_shape is not None and tuple(event_shape) != tuple(m.shape):
             raise ArgumentError(
-                f"event_shape = {tuple(event_shape)} does not match the mean, which has shape {tuple(m.shape)}; leave it out"
+                f"event_shape = {tuple(event_shape)} does not match the mean, which has shape "
+                f"{tuple(m.shape)}; leave it out"
             )
         super().__init__(tuple(m.shape))
         self.mean, self.covariance = m, c
@@ -68,7 +71,8 @@ class Gaussian(Target):
         elif tuple(c.shape) == (d, d):
             if not torch.allclose(c, c.mT, rtol=1e-8, atol=1e-12 * float(c.abs().max())):
                 raise ArgumentError(
-                    f"the covariance must be symmetric; it differs from its transpose by {float((c - c.mT).abs().max())!r}"
+                    "the covariance must be symmetric; it differs from its transpose by "
+                    f"{float((c - c.mT).abs().max())!r}"
                 )
             self._variances, self._basis = torch.linalg.eigh((c + c.mT) / 2)
             # Rounding leaves a singular matrix with eigenvalues a little below zero.
@@ -78,25 +82,28 @@ class Gaussian(Target):
             )
         else:
             raise ArgumentError(
-                f"the covariance has shape {tuple(c.shape)}; for samples of shape {self.event_shape} it is a number, variances of shape "
+                f"the covariance has shape {tuple(c.shape)}; for samples of shape "
+                f"{self.event_shape} it is a number, variances of shape "
                 f"{self.event_shape}, or a matrix of shape {(d, d)}"
             )
         if float(self._variances.min()) < 0.0:
             raise ArgumentError(
-                f"the covariance has the negative variance {float(self._variances.min())!r}; every variance must be >= 0"
+                f"the covariance has the negative variance {float(self._variances.min())!r}; "
+                "every variance must be >= 0"
             )
 
     def moments(
         self, process: LinearProcess | None = None, t: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean alpha m and covariance alpha^2 C + sigma^2 of the law at own time `t`, float64 on the CPU.
+        """Mean alpha m and covariance alpha^2 C + sigma^2 at own time `t`, float64 on the CPU.
 
         Arguments:
             process: a linear process; without it, the moments of the data.
             t: a time in the process's own time.
 
         Returns:
-            The mean, of shape `event`, and the covariance in the form in which it was given: shape (), `event` or (d, d).
+            The mean, of shape `event`, and the covariance in the form in which it was given: shape
+            (), `event` or (d, d).
         """
         level = level_of(process, t)
         noise: Tensor | float = level.sigma**2
@@ -170,7 +177,7 @@ class Gaussian(Target):
         return self._apply(gain, z).add(self._on("mean", x, z.dtype)).to(x.dtype)
 
     def score_at(self, x: Tensor, level: Level) -> Tensor:
-        """The score -(alpha^2 C + sigma^2)^-1 (x - alpha m), without cancellation at small sigma."""
+        """The score -(alpha^2 C + sigma^2)^-1 (x - alpha m); nothing cancels at small sigma."""
         z, total, _ = self._residual(x, level)
         self._need_density(level)
         return self._apply(-1.0 / total, z).to(x.dtype)
@@ -197,7 +204,7 @@ class Gaussian(Target):
         )
 
     def _residual(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
-        """x - alpha m; the variances of the law at `level` and those of the data, along the axes of the covariance."""
+        """x - alpha m; the variances at `level` and those of the data, along the axes."""
         z = self._checked(x)
         variances = self._on("_variances", x)
         return (
@@ -207,7 +214,7 @@ class Gaussian(Target):
         )
 
     def _apply(self, diagonal: Tensor, z: Tensor) -> Tensor:
-        """The function of the covariance with eigenvalues `diagonal`, times `z` of shape (batch, *event)."""
+        """The function of the covariance with eigenvalues `diagonal`, times `z` (batch, *event)."""
         diagonal = diagonal.to(z.dtype)
         if self._basis is None:
             return z * diagonal
@@ -217,7 +224,8 @@ class Gaussian(Target):
     def _need_density(self, level: Level) -> None:
         if level.sigma == 0.0 and float(self._variances.min()) == 0.0:
             raise IncompatibleError(
-                f"{self!r} has a variance of 0, so its law has no density without noise; choose t with sigma(t) > 0"
+                f"{self!r} has a variance of 0, so that it has no density without noise; choose t "
+                "with sigma(t) > 0"
             )
 
     def __repr__(self) -> str:

@@ -273,7 +273,7 @@ class GaussianMixture(Target):
     def cdf(
         self, x: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None
     ) -> Tensor:
-        """Distribution function in one dimension, at own time `t` of `process` (of the data without them).
+        """Distribution function in one dimension, at own time `t` (of the data without it).
 
         Arguments:
             x: points, any shape.
@@ -320,12 +320,13 @@ class GaussianMixture(Target):
         inside = q[(q > 0.0) & (q < 1.0)]
         out = np.where(q > 0.5, np.inf, -np.inf)
         if inside.size:
-            # The mixture's quantile lies between the least and the largest of its components'; a little room for rounding.
+            # The mixture's quantile lies between the least and the largest of its components'; the
+            # margin is for rounding.
             ends = centres + widths * ndtri(inside)[..., None]
-            room = 1e-6 * float(widths.max())
+            margin = 1e-6 * float(widths.max())
             out[(q > 0.0) & (q < 1.0)] = find_root(
                 excess,
-                (ends.min(-1) - room, ends.max(-1) + room),
+                (ends.min(-1) - margin, ends.max(-1) + margin),
                 args=(inside,),
                 tolerances={"fatol": 0.0},
             ).x
@@ -380,7 +381,8 @@ class GaussianMixture(Target):
         """Means and standard deviations of the components at `level`, in one dimension."""
         if self.event_shape != (1,):
             raise IncompatibleError(
-                f"{self!r} has {self.dimension} dimensions; cdf and quantile exist in one dimension only"
+                f"{self!r} has {self.dimension} dimensions; cdf and quantile exist in one "
+                "dimension only"
             )
         centres, totals = (
             level.alpha * self.means[:, 0],

@@ -20,10 +20,12 @@ def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
 
     Arguments:
         process: a registered linear process.
-        target: "digits" (1797 x 64), "fashion" (10000 images of Fashion-MNIST x 784), or "mixture" (a ring of 8 Gaussians in 2-D).
+        target: "digits" (1797 x 64), "fashion" (10000 images of Fashion-MNIST x 784), or "mixture"
+            (a ring of 8 Gaussians in 2-D).
 
     Raises:
-        UnknownNameError, MissingExtraError, MissingDataError: no such process or target, or its data are not here.
+        UnknownNameError, MissingExtraError, MissingDataError: no such process or target, or its
+            data are not here.
         IncompatibleError: the process is not linear.
     """
     chosen = make_process(process)

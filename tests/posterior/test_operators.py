@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -69,12 +71,34 @@ def test_functions_of_a_a_transposed(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("name", ["matrix", "mask", "blur", "downsample"])
+@pytest.mark.parametrize("name", OPERATORS)
 def test_the_dtype_of_the_state_is_kept(name: str, dtype: torch.dtype) -> None:
     operator = OPERATORS[name]
     image = operator(torch.zeros(2, *EVENT, dtype=dtype))
     assert image.dtype == dtype
     assert operator.transpose(image, EVENT).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["MMPS", "PiGDM", "TMPD", "DiffPIR", "DDNM", "DDRM", "Exact"])
+@pytest.mark.parametrize("operator", ["mask", "blur", "downsample", "radon", "fourier"])
+def test_runs_in_half_precision(name: str, operator: str) -> None:
+    """The state in bfloat16: transforms and decompositions widen it by themselves."""
+    process, prior = srk.EDM(0.02, 20.0), srk.targets.Gaussian(torch.zeros(EVENT), 1.0)
+    truth = prior.sample(1, seed=0)
+    measurement = Measurement.simulate(OPERATORS[operator], truth, 0.3, seed=0)
+    method = srk.posterior.methods()[name](prior.score(process), measurement)
+    sol = srk.solve(process, method, "srk2m", shape=2, steps=12, seed=0, dtype=torch.bfloat16)
+    assert sol.x.dtype == torch.bfloat16
+    assert float(sol.x.float().abs().max()) < 8.0
+
+
+@pytest.mark.parametrize("name", [n for n in OPERATORS if n != "function"])
+def test_operators_can_be_pickled_and_copied(name: str) -> None:
+    """Samplers go to other processes, and pipelines copy theirs."""
+    x = torch.randn(2, *EVENT, generator=GENERATOR)
+    wanted = OPERATORS[name](x)
+    for other in (pickle.loads(pickle.dumps(OPERATORS[name])), copy.deepcopy(OPERATORS[name])):
+        assert torch.equal(other(x), wanted)
 
 
 def test_a_blur_is_a_sum_over_the_kernel() -> None:

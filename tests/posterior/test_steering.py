@@ -84,13 +84,13 @@ def test_the_tilted_mixture_is_reached(solver: str, options: dict[str, Any]) -> 
 @pytest.mark.parametrize("twist", [False, True])
 @pytest.mark.parametrize("solver", ["ddpm", "dpmpp-2m-sde", "srk1"])
 def test_the_normalizer_is_that_of_the_solver_itself(solver: str, twist: bool) -> None:
-    """With few steps the solver's own distribution is tilted: exact by its Gaussian law.
+    """With few steps the solver's own distribution is tilted: exact, as it is Gaussian.
 
     E exp(b x) = exp(b m + b^2 v/2) for the output N(m, v), which differs from that of the data.
     """
     b, steps = 1.5, 6
-    law = gaussian_law(solver, PROCESS, 0.4, 0.5, steps=steps, start="prior", denoise_final=True)
-    m, v = float(law.mean[0]), float(law.variance[0])
+    exact = gaussian_law(solver, PROCESS, 0.4, 0.5, steps=steps, start="prior", denoise_final=True)
+    m, v = float(exact.mean[0]), float(exact.variance[0])
     wanted = b * m + b * b * v / 2
     prior = srk.targets.Gaussian(0.4, 0.5)
 

@@ -1,4 +1,7 @@
-"""Random states in these tests come from torch's global generator, seeded for each test and put back after it."""
+"""Random states in these tests come from torch's global generator, seeded for each test.
+
+It is put back after it.
+"""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def test_the_denoiser_is_the_weighted_mean_of_the_data_at_any_noise(r, alpha, dt
     exact = naive(x, DATA, alpha, level.sigma)
     assert out.dtype == dtype
     assert out.isfinite().all()
-    # Exponents have the error of the docstring: eps |x/alpha| |y| / r^2 with centred norms near 7 sqrt(1 + r^2) and 7; the oracle's
-    # direct distances, in float64, have one of about eps each.
+    # Exponents have the error of the docstring: eps |x/alpha| |y| / r^2 with centred norms near
+    # 7 sqrt(1 + r^2) and 7; the oracle's direct distances, in float64, have one of about eps each.
     eps = torch.finfo(dtype).eps
     weights_error = (
         eps * 50 * math.sqrt(1 + r**2) / r**2 if r > 0.01 else 0.0

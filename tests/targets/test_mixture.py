@@ -92,7 +92,8 @@ def test_float32_agrees_with_float64_at_any_noise(target, r, alpha):
     exact, single = target.denoise(x.double(), level), target.denoise(x, level)
     assert single.isfinite().all()
     assert single.dtype == torch.float32
-    # In float32 an exponent of size e is wrong by e 2^-24; these are below 100. The spread of the means is about 3.
+    # In float32 an exponent of size e is wrong by e 2^-24; these are below 100. The spread of the
+    # means is about 3.
     assert (single - exact).abs().max() < 1e-4
 
 
