@@ -21,6 +21,7 @@ from srk import (
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
+from srk.ecosystem.names import find
 from srk.integrators import SOLVERS, Integrator, register_solver, register_tableau
 from srk.noise import NOISES, register_noise
 from srk.processes import (
@@ -122,6 +123,7 @@ __all__ = [
     "cite",
     "controllers",
     "errors",
+    "find",
     "integrators",
     "log_likelihood",
     "noise",
