@@ -62,7 +62,8 @@ _PURE = frozenset(
             array asarray asanyarray arange linspace logspace geomspace zeros ones full eye
             interp clip where diff cumsum cumprod sum prod mean stack concatenate outer dot
             polyval polyfit searchsorted trapezoid max min argmax argmin sort flip float64
-            float32 int64 int32 bool_
+            float32 int64 int32 bool_ diag identity block kron vstack hstack column_stack
+            zeros_like ones_like full_like tril triu trace transpose einsum tensordot
             """,
         ),
         (np.linalg, "inv solve det norm eigh eigvalsh cholesky svd matrix_power"),

@@ -22,12 +22,15 @@ import attrs
 import torch
 from scipy.optimize import brentq
 
+from srk._checks import is_real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number
 
 # Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a sigma or alpha that was rounded elsewhere.
 _END_TOLERANCE = 1e-9
+# The rounding of float32, relative.
+_SINGLE = 2.0**-23
 
 
 @attrs.frozen(slots=True)
@@ -134,21 +137,43 @@ class ForwardProcess(ABC):
         return Level(self.check_time(t), math.nan, math.nan, math.nan)
 
     def check_time(self, t: float) -> float:
-        """Return `t`, clamped to [t_min, t_max] if it overshoots by rounding only; raise `TimeError` if it is outside."""
-        t = float(t)
+        """`t` as a float in [t_min, t_max].
+
+        A time that overshoots an end by rounding, that of float32 included, is that end.
+
+        Raises:
+            TimeError: `t` is outside.
+            ArgumentTypeError: it is not a number.
+        """
+        t = as_number(t, "a time")
         t_min, t_max = self.t_min, self.t_max
         if t_min <= t <= t_max:
             return t
         slack = 8 * sys.float_info.epsilon * max(abs(t_min), abs(t_max))
-        if not (t_min - slack <= t <= t_max + slack):  # also catches nan
+        low, high = max(slack, _SINGLE * abs(t_min)), max(slack, _SINGLE * abs(t_max))
+        if not (t_min - low <= t <= t_max + high):  # also catches nan
             raise TimeError(
                 f"t = {t!r} is outside the range of {self!r}, which is [{t_min!r}, {t_max!r}]; "
                 "choose times inside it, or build the process with another t_min or t_max"
             )
         return float(min(max(t, t_min), t_max))
 
+    def snap(self, t: float) -> float:
+        """`check_time`, where a time that is an end to float32 becomes that end.
+
+        For times that users compute in float32, or read from a file that holds them so.
+        """
+        t = self.check_time(t)
+        for end in (self.t_min, self.t_max):
+            if abs(t - end) <= _SINGLE * abs(end):
+                return float(end)
+        return t
+
     def validate(self) -> None:
-        """Raise (`ArgumentError`, `ArgumentTypeError`) if the process is not usable; cheap, for `solve` to call before it starts."""
+        """Raise `ArgumentError` or `ArgumentTypeError` if the process is not usable.
+
+        It is cheap: `solve` calls it before it starts.
+        """
         ends = []
         for attribute in ("t_min", "t_max"):
             value: Any = getattr(self, attribute, None)
@@ -213,7 +238,7 @@ class LinearProcess(ForwardProcess):
         Raises:
             TimeError: `lam` is outside the range of the half log-SNR by more than rounding.
         """
-        lam = float(lam)
+        lam = as_number(lam, "a half log-SNR")
         first, last = float(self.lam(self.t_min)), float(self.lam(self.t_max))
         if last < lam < first:
             return float(min(max(self._inverse(lam), self.t_min), self.t_max))
@@ -273,7 +298,7 @@ class LinearProcess(ForwardProcess):
         Close to alpha = 0 a time in float64 cannot resolve lam (d lam/dt is about 1/alpha there). The smaller of alpha and sigma is
         then taken from `lam` and the larger, so that the level is consistent; its time is the nearest float64.
         """
-        lam = float(lam)
+        lam = as_number(lam, "a half log-SNR")
         level = self.level(self.time(lam))
         at_end = level.t in (self.t_min, self.t_max) and _same(lam, level.lam)
         if at_end or abs(level.lam - lam) <= 1e-14 * max(1.0, abs(lam)):
@@ -386,6 +411,22 @@ class LinearProcess(ForwardProcess):
 
 def _same(lam: float, end: float) -> bool:
     return lam == end or abs(lam - end) <= _END_TOLERANCE * max(1.0, min(abs(lam), abs(end)))
+
+
+def as_number(value: Any, what: str) -> float:
+    """`value` as a float, nan and inf included.
+
+    Raises:
+        ArgumentTypeError: it is not a real number.
+    """
+    if type(value) is float:
+        return value
+    if not is_real(value):
+        raise ArgumentTypeError(f"{what} is a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond the largest float
+        return math.copysign(math.inf, value)
 
 
 def check_range(t_min: float, t_max: float) -> None:

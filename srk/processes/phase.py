@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -15,6 +14,8 @@ import torch
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.elementwise import elementwise, is_number
+from srk.values import NotAValue, Remembered
+from srk.values import value as key_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,7 +85,8 @@ class PhaseProcess(ForwardProcess):
 
     def transition(self, start: float, stop: float) -> tuple[Array, Array]:
         """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward from own time `start` to `stop` >= `start`; here by collocation to about 1e-13."""
-        if start == 0.0 and stop > 0.0:  # as every kernel asks: from the last anchor on
+        # A kernel asks from 0 on: from the last anchor, where anchors can be remembered
+        if start == 0.0 and stop > 0.0 and _is_value(self):
             anchor = int(_ANCHORS * stop / self.t_max)
             (psi, q), (psi1, q1) = (
                 _anchored(self, anchor),
@@ -95,7 +97,9 @@ class PhaseProcess(ForwardProcess):
 
     def kernel(self, t: float) -> Kernel:
         """The law of z_t given the data, at own time `t`."""
-        return _kernel(self, float(t))
+        t = float(t)
+        kernel: Kernel = _KERNELS.get(lambda: _kernel(self, t), "kernel", self, t)
+        return kernel
 
     @property
     def statistic(self) -> Statistic:
@@ -135,7 +139,7 @@ class PhaseProcess(ForwardProcess):
 
     def data_scale(self, t: float) -> float:
         """The weight of the data in the first component at own time `t`."""
-        return abs(float(self.kernel(t).mean[0]))
+        return abs(float(self.kernel(self.check_time(t)).mean[0]))
 
     def state_shape(self, event: Sequence[int]) -> tuple[int, ...]:
         """(k, *event)."""
@@ -286,7 +290,18 @@ def mix(matrix: Array, x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@lru_cache(maxsize=4096)
+_KERNELS = Remembered(16 * 2**20)
+"""Kernels and anchors of processes whose numbers cannot change unseen."""
+
+
+def _is_value(process: PhaseProcess) -> bool:
+    try:
+        key_of(process)
+    except NotAValue:
+        return False
+    return True
+
+
 def _kernel(process: PhaseProcess, t: float) -> Kernel:
     a, c, psi = _law(process, t)
     variances = np.asarray(process.auxiliary_variance)
@@ -298,11 +313,12 @@ def _kernel(process: PhaseProcess, t: float) -> Kernel:
         inverse = np.linalg.inv(c)
         informed = inverse @ a
         information = float(a @ informed)
-        rest = c - np.outer(a, a) / information
-        factor = np.linalg.cholesky(rest[1:, 1:])
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            rest = c - np.outer(a, a) / information
+            factor = np.linalg.cholesky(rest[1:, 1:])
     except np.linalg.LinAlgError:
         information = math.nan
-    if not information > 0.0:
+    if not (information > 0.0 and math.isfinite(information)):
         raise ArgumentError(
             f"the covariance of {process!r} at t = {t!r} is not positive definite: {c.tolist()!r}; noise must reach every component (or t_min is too small)"
         )
@@ -328,9 +344,15 @@ def _law(process: PhaseProcess, t: float) -> tuple[Array, Array, Array]:
 _ANCHORS = 64
 
 
-@lru_cache(maxsize=1024)
 def _anchored(process: PhaseProcess, anchor: int) -> tuple[Array, Array]:
     """The transition from 0 to an anchor, a multiple of t_max/64."""
+    made: tuple[Array, Array] = _KERNELS.get(
+        lambda: _make_anchor(process, anchor), "anchor", process, anchor
+    )
+    return made
+
+
+def _make_anchor(process: PhaseProcess, anchor: int) -> tuple[Array, Array]:
     if anchor == 0:
         return np.eye(process.components), np.zeros((process.components, process.components))
     psi, q = _anchored(process, anchor - 1)

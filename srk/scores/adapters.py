@@ -7,13 +7,14 @@ the denoiser follows from it: D = a x + b output.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import integer, real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.phase import PhaseProcess
 from srk.scores import conventions, convert
@@ -37,7 +38,14 @@ Network = Callable[..., Tensor]
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    return None if value is None else tuple(int(size) for size in value)
+    if value is None:
+        return None
+    given = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise ArgumentTypeError(
+            f"event_shape is the shape of one sample, not {shown(value)}; e.g. (3, 32, 32)"
+        )
+    return tuple(integer(size, "a size in event_shape", least=1) for size in given)
 
 
 def _check_network(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -47,10 +55,22 @@ def _check_network(instance: object, attribute: attrs.Attribute[Any], value: obj
         )
 
 
-def _check_steps(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise ArgumentError(
-            f"num_timesteps is the number of training steps, an integer >= 1, not {value!r}; e.g. num_timesteps=1000"
+def training_steps(value: Any) -> int | None:
+    """The number of training steps, or None."""
+    cure = "it is the number of training steps, e.g. num_timesteps=1000"
+    return None if value is None else integer(value, "num_timesteps", least=1, cure=cure)
+
+
+def time_factor(value: Any) -> float:
+    """The factor of the time that a network gets."""
+    return real(value, "time_scale", cure="it is the factor of the time, e.g. time_scale=1000.0")
+
+
+def _check_kwargs(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ArgumentTypeError(
+            "model_kwargs is a mapping from names to values, the keyword arguments of the network, "
+            f"not {shown(value)}; e.g. model_kwargs={{'y': labels}}"
         )
 
 
@@ -92,13 +112,15 @@ class NetworkPrediction(Prediction):
     time: str | LevelFunction = attrs.field(
         default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
     )
-    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
-    num_timesteps: int | None = attrs.field(default=None, kw_only=True, validator=_check_steps)
+    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=time_factor)
+    num_timesteps: int | None = attrs.field(default=None, kw_only=True, converter=training_steps)
     input_scale: str | LevelFunction = attrs.field(
         default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
     )
     event_shape: tuple[int, ...] | None = attrs.field(default=None, kw_only=True, converter=_shape)
-    model_kwargs: Mapping[str, Any] = attrs.field(factory=dict, kw_only=True)
+    model_kwargs: Mapping[str, Any] = attrs.field(
+        factory=dict, kw_only=True, validator=_check_kwargs
+    )
     network_dtype: torch.dtype | None = attrs.field(
         default=None, kw_only=True, validator=_check_dtype
     )

@@ -21,7 +21,12 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, Scor
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 from srk.scores import convert
-from srk.scores.adapters import NetworkPrediction, as_prediction
+from srk.scores.adapters import (
+    NetworkPrediction,
+    as_prediction,
+    time_factor,
+    training_steps,
+)
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
     TIMES,
@@ -379,8 +384,8 @@ class ClassifierGuided(Prediction):
     time: str | LevelFunction = attrs.field(
         default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
     )
-    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=float)
-    num_timesteps: int | None = attrs.field(default=None, kw_only=True)
+    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=time_factor)
+    num_timesteps: int | None = attrs.field(default=None, kw_only=True, converter=training_steps)
     input_scale: str | LevelFunction = attrs.field(
         default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
     )

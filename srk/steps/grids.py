@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, TimeError
-from srk.processes.base import LinearProcess
+from srk.processes.base import LinearProcess, as_number
 from srk.processes.phase import statistic
 from srk.steps.base import Grid, Problem, Range, steps_of
 
@@ -156,8 +156,8 @@ class Gauge(Grid):
         return _from_log_snr(problem.process, points, steps_of(problem))
 
 
-def _floats(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(float(t) for t in values)
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(as_number(value, "an entry of a list of times") for value in values)
 
 
 @attrs.define
@@ -177,6 +177,8 @@ class Times(Grid):
             raise TimeError(
                 f"a list of times needs at least two entries, not {values!r}; for example [process.t_max, ..., process.t_min]"
             )
+        # users have lists in float32, whose ends are those of the process to float32 only
+        values[0], values[-1] = map(problem.process.snap, (values[0], values[-1]))
         if problem.steps is not None and problem.steps != len(values) - 1:
             raise ArgumentError(
                 f"the list of {len(values)} times makes {len(values) - 1} steps, but steps={problem.steps}; leave steps out"
@@ -202,8 +204,9 @@ def as_grid(grid: Any) -> Any:
         return grid
     if isinstance(grid, str):
         return CONTROLLERS[grid]()
-    if isinstance(grid, Sequence) or hasattr(grid, "tolist"):
-        return Times(grid.tolist() if hasattr(grid, "tolist") else grid)
+    given = grid.tolist() if hasattr(grid, "tolist") else grid
+    if isinstance(given, Sequence) and not isinstance(given, bytes):
+        return Times(given)
     raise ArgumentTypeError(
         f"a grid is a name, a decreasing list of times or an srk.StepController, not {grid!r}"
     )

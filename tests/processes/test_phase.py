@@ -299,3 +299,32 @@ def test_processes_are_values() -> None:
         srk.processes.statistic(CLD()) == CLD().statistic
         and srk.processes.statistic(srk.VP()) == srk.VP()
     )
+
+
+def test_kernels_of_a_learned_process_follow_its_numbers() -> None:
+    class Learned(PhaseProcess):
+        name, t_min, t_max = "learned", 1e-2, 1.0
+        auxiliary_variance = (0.01,)
+
+        def __init__(self) -> None:
+            self.rate = torch.nn.Parameter(torch.tensor(4.0))
+
+        def drift_matrix(self, t: float) -> np.ndarray:
+            beta = self.rate.item()
+            return beta * np.array([[0.0, 4.0], [-1.0, -4.0]])
+
+        def diffusion(self, t: float) -> np.ndarray:
+            return np.array([[0.0, 0.0], [0.0, math.sqrt(2.0 * self.rate.item())]])
+
+    process, other = Learned(), Learned()
+    first = process.kernel(0.5).covariance
+    np.testing.assert_array_equal(process.kernel(0.5).covariance, first)
+    with torch.no_grad():
+        process.rate.fill_(2.0)
+        other.rate.fill_(2.0)
+    changed = process.kernel(0.5).covariance
+    assert abs(changed - first).max() > 1e-3
+    np.testing.assert_array_equal(changed, other.kernel(0.5).covariance)
+    # halving the rate is halving the time
+    fresh = Learned().kernel(0.25).covariance
+    np.testing.assert_allclose(changed, fresh, rtol=1e-10)
