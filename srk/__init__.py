@@ -1,23 +1,12 @@
-"""srk: reverse diffusion processes with stochastic Runge-Kutta and every other solver of the field.
+"""srk reverses diffusion processes, by stochastic Runge-Kutta and every other solver of the field.
 
 sol = srk.solve(process, score, solver="srk2")
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from srk import (
-    analysis,
-    errors,
-    integrators,
-    noise,
-    posterior,
-    processes,
-    scores,
-    steps,
-    tableaus,
-    targets,
-)
+from srk import analysis, errors, integrators, posterior, scores, steps, targets
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
@@ -60,14 +49,25 @@ from srk.steps import CONTROLLERS, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
 
+if TYPE_CHECKING:  # checkers know no package that can be called
+    from srk._tables import noise, processes, tableaus
+else:
+    from srk import noise, processes, tableaus
+
+    # called, each of these packages gives the registry of what is in it
+    callable_package(processes, PROCESSES)
+    callable_package(tableaus, TABLEAUS)
+    callable_package(noise, NOISES)
+
 
 def solvers() -> Registry[Integrator]:
-    """The registered solvers: a mapping from name to integrator, with a readable repr."""
+    """The registered solvers: a mapping from name to integrator, with a table as its repr."""
     return SOLVERS
 
 
 def controllers() -> Registry[type[StepController]]:
-    """The registered step controllers and grids: a mapping from name to class, with a readable repr."""
+    """The registered grids and step controllers: a mapping from name to class, with a table as
+    its repr."""
     return CONTROLLERS
 
 
@@ -82,11 +82,6 @@ def __getattr__(name: str) -> Any:
         return scores.Noise  # which warns
     raise AttributeError(f"module 'srk' has no attribute {name!r}")
 
-
-# srk.processes, srk.tableaus and srk.noise are rooms; called, each gives the registry of what is in it.
-callable_package(processes, PROCESSES)
-callable_package(tableaus, TABLEAUS)
-callable_package(noise, NOISES)
 
 __all__ = [
     "CLD",

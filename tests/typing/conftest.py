@@ -1,0 +1,3 @@
+collect_ignore = [
+    "idioms.py"
+]  # a program for type checkers; a test runs it with the registries kept
