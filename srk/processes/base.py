@@ -25,7 +25,7 @@ from scipy.optimize import brentq
 from srk._checks import is_real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.processes.differentiate import derivative
-from srk.processes.elementwise import elementwise, is_number
+from srk.processes.elementwise import elementwise, is_number, per_sample
 
 # Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a sigma or alpha that was rounded elsewhere.
 _END_TOLERANCE = 1e-9
@@ -276,12 +276,22 @@ class LinearProcess(ForwardProcess):
     def _derivative(self, function: Callable[[float], float], t: float) -> float:
         return derivative(function, t, self.t_min, self.t_max)
 
-    def drift(self, t: float, x: torch.Tensor) -> torch.Tensor:
-        """f(t) x for states `x` of shape (batch, *event); infinite where alpha = 0."""
+    def drift(self, t: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """f(t) x for states `x` of shape (batch, *event); infinite where alpha = 0.
+
+        `t` is one own time, or a tensor of shape (batch,) on any device.
+        """
+        if isinstance(t, torch.Tensor) and t.ndim:
+            return per_sample(self.log_alpha_rate, t, x) * x
         return self.log_alpha_rate(t) * x
 
-    def diffusion(self, t: float) -> float:
-        """g(t) = sigma sqrt(-2 dlam/dt); inf where alpha = 0, finite where sigma = 0."""
+    def diffusion(self, t: Any) -> Any:
+        """g(t) = sigma sqrt(-2 dlam/dt), for a number, an array or a tensor of own times.
+
+        It is infinite where alpha = 0, and finite where sigma = 0.
+        """
+        if not is_number(t):
+            return elementwise(self.diffusion, t)
         sigma = float(self.sigma(t))
         if sigma == 0.0:  # there g^2 = d sigma^2/dt
             return math.sqrt(max(0.0, self._derivative(lambda s: float(self.sigma(s)) ** 2, t)))
@@ -338,9 +348,30 @@ class LinearProcess(ForwardProcess):
         return noise.mul_(self.prior_std)
 
     def perturb(
-        self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None
+        self, x0: torch.Tensor, t: float | torch.Tensor, *, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Draw x_t = alpha x_0 + sigma eps given data `x0` of shape (batch, *event), at own time `t`."""
+        """Draw x_t = alpha x_0 + sigma eps given data, as training does.
+
+        Arguments:
+            x0: data, shape (batch, *event).
+            t: own time, one number or a tensor of shape (batch,) on any device.
+            generator: where eps comes from; PyTorch's global one by default.
+
+        Returns:
+            Tensor of the shape, dtype and device of `x0`.
+
+        Examples:
+            >>> import torch
+            >>> from srk.processes import Flow
+            >>> x0, t = torch.zeros(2, 3), torch.tensor([0.001, 1.0])
+            >>> Flow().perturb(x0, t, generator=torch.Generator().manual_seed(0)).shape
+            torch.Size([2, 3])
+        """
+        if isinstance(t, torch.Tensor) and t.ndim:
+            alpha = per_sample(lambda s: self.level(s).alpha, t, x0)
+            sigma = per_sample(lambda s: self.level(s).sigma, t, x0)
+            noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+            return noise.mul_(sigma).add_(x0 * alpha)
         level = self.level(t)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)

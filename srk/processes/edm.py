@@ -9,7 +9,7 @@ import attrs
 
 from srk.errors import ArgumentError
 from srk.processes.base import parameter
-from srk.processes.elementwise import log
+from srk.processes.elementwise import library, log
 from srk.processes.ve import VarianceExploding
 
 
@@ -64,6 +64,6 @@ class EDM(VarianceExploding):
     def lam_rate(self, t: float) -> float:
         return -1.0 / t if t > 0.0 else -math.inf
 
-    def diffusion(self, t: float) -> float:
+    def diffusion(self, t: Any) -> Any:
         """g(t) = sqrt(2 t)."""
-        return math.sqrt(2.0 * t)
+        return library(t).sqrt(2.0 * t)

@@ -9,7 +9,7 @@ import attrs
 
 from srk.errors import ArgumentError
 from srk.processes.base import LinearProcess, check_range, parameter
-from srk.processes.elementwise import log
+from srk.processes.elementwise import elementwise, is_number, log
 
 
 @attrs.frozen
@@ -66,6 +66,8 @@ class Flow(LinearProcess):
     def lam_rate(self, t: float) -> float:
         return -1.0 / (t * (1.0 - t)) if 0.0 < t < 1.0 else -math.inf
 
-    def diffusion(self, t: float) -> float:
+    def diffusion(self, t: Any) -> Any:
         """g(t) = sqrt(2 t/(1 - t)); inf at t = 1."""
+        if not is_number(t):
+            return elementwise(self.diffusion, t)
         return math.sqrt(2.0 * t / (1.0 - t)) if t < 1.0 else math.inf

@@ -13,7 +13,7 @@ import torch
 
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
-from srk.processes.elementwise import elementwise, is_number
+from srk.processes.elementwise import elementwise, is_number, ones_like, per_sample
 from srk.values import NotAValue, Remembered
 from srk.values import value as key_of
 
@@ -165,9 +165,19 @@ class PhaseProcess(ForwardProcess):
         )
 
     def perturb(
-        self, x0: torch.Tensor, t: float, *, generator: torch.Generator | None = None
+        self, x0: torch.Tensor, t: float | torch.Tensor, *, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        """Draw z_t, shape (batch, k, *event), given data `x0` of shape (batch, *event), at own time `t`."""
+        """Draw z_t, shape (batch, k, *event), given data.
+
+        Arguments:
+            x0: data, shape (batch, *event).
+            t: own time, one number or a tensor of shape (batch,) on any device.
+            generator: where the normals come from; PyTorch's global one by default.
+        """
+        if isinstance(t, torch.Tensor) and t.ndim:
+            per_sample(float, t, x0)  # checks the shape
+            each = zip(x0, t.tolist(), strict=True)
+            return torch.cat([self.perturb(x[None], s, generator=generator) for x, s in each])
         kernel = self.kernel(self.check_time(t))
         eps = torch.randn(
             (x0.shape[0], self.components, *x0.shape[1:]),
@@ -251,7 +261,7 @@ class Statistic(LinearProcess):
         return self.phase.t_max
 
     def alpha(self, t: Any) -> Any:
-        return 1.0 if is_number(t) else np.ones_like(np.asarray(t, dtype=np.float64))
+        return ones_like(t)
 
     def sigma(self, t: Any) -> Any:
         if not is_number(t):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from srk.processes.base import LinearProcess
-from srk.processes.elementwise import is_number
+from srk.processes.elementwise import elementwise, is_number, library
 
 
 class VariancePreserving(LinearProcess):
@@ -33,14 +31,16 @@ class VariancePreserving(LinearProcess):
         variance = (1.0 - alpha) * (1.0 + alpha)
         if is_number(variance):
             return math.sqrt(max(0.0, variance))  # alpha may exceed 1 by rounding
-        return np.sqrt(np.maximum(0.0, variance))
+        return library(t).sqrt(variance.clip(0.0))
 
     def lam_rate(self, t: float) -> float:
         variance = float(self.sigma(t)) ** 2
         return self.log_alpha_rate(t) / variance if variance > 0.0 else -math.inf
 
-    def diffusion(self, t: float) -> float:
+    def diffusion(self, t: Any) -> Any:
         """g(t) = sqrt(-2 f(t)); inf where alpha = 0."""
+        if not is_number(t):
+            return elementwise(self.diffusion, t)
         return math.sqrt(max(0.0, -2.0 * self.log_alpha_rate(t)))
 
 

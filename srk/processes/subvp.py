@@ -50,6 +50,7 @@ class SubVP(LinearBeta):
             return -math.inf
         return self.log_alpha_rate(t) * (1.0 + math.exp(-2.0 * self.depth(t))) / sigma
 
-    def diffusion(self, t: float) -> float:
+    def diffusion(self, t: Any) -> Any:
         """g(t) = sqrt(beta (1 - alpha^4))."""
-        return math.sqrt(-self.beta(t) * math.expm1(-4.0 * self.depth(t)))
+        m = library(t)
+        return m.sqrt(-self.beta(t) * m.expm1(-4.0 * self.depth(t)))

@@ -6,11 +6,10 @@ import math
 from typing import Any, ClassVar
 
 import attrs
-import numpy as np
 
 from srk.errors import ArgumentError
 from srk.processes.base import LinearProcess, parameter
-from srk.processes.elementwise import is_number
+from srk.processes.elementwise import ones_like
 
 
 class VarianceExploding(LinearProcess):
@@ -28,7 +27,7 @@ class VarianceExploding(LinearProcess):
     """
 
     def alpha(self, t: Any) -> Any:
-        return 1.0 if is_number(t) else np.ones(np.shape(t))
+        return ones_like(t)
 
     def log_alpha_rate(self, t: float) -> float:
         """f(t) = 0."""

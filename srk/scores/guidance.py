@@ -281,12 +281,12 @@ class Guided(Prediction):
             for p, weight in zip(self._all, self._weights(level), strict=True)
             if weight != 0.0
         ]
-        if not self.batched or len(weighted) < 2:
+        if not self.batched:
             return [(weight, getattr(p, what)(x, level, process)) for weight, p in weighted]
+        # one prediction goes this way, too: a condition of one row is spread over the batch here
         together = _together([p for _, p in weighted], len(x))
-        values = getattr(together, what)(
-            x.repeat(len(weighted), *[1] * (x.ndim - 1)), level, process
-        ).chunk(len(weighted))
+        copies = x if len(weighted) == 1 else x.repeat(len(weighted), *[1] * (x.ndim - 1))
+        values = getattr(together, what)(copies, level, process).chunk(len(weighted))
         return [(weight, value) for (weight, _), value in zip(weighted, values, strict=True)]
 
 
@@ -324,6 +324,16 @@ def _check_alike(predictions: tuple[Prediction, ...]) -> None:
             )
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of `model_kwargs` are the same; arrays are if they are one object."""
+    if a is b:
+        return True
+    try:
+        return bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # of arrays, which have no single answer
+        return False
+
+
 def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
     """One adapter for a batch of all: tensors of `model_kwargs` that belong to samples are concatenated, all else must be the same."""
     names = {name for p in predictions for name in p.model_kwargs}
@@ -332,7 +342,9 @@ def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
         values = [p.model_kwargs.get(name) for p in predictions]
         if all(isinstance(v, Tensor) and v.ndim > 0 and v.shape[0] in (1, batch) for v in values):
             joined[name] = torch.cat([v.expand(batch, *v.shape[1:]) for v in values])
-        elif any(isinstance(v, Tensor) for v in values) or any(v != values[0] for v in values):
+        elif any(isinstance(v, Tensor) for v in values) or not all(
+            _same(v, values[0]) for v in values
+        ):
             raise ScoreError(
                 f"model_kwargs[{name!r}] cannot be put in one batch: with batched=True it must be the same for all conditions, or for each a tensor whose first size is "
                 f"the batch ({batch}) or 1, such as the embedding of the empty prompt; use batched=False"

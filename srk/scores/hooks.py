@@ -86,7 +86,13 @@ class Hooked(Prediction):
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         denoised = self.prediction.denoise(x, level, process)
         for hook in self.hooks:
+            before = _version(denoised)
             out = hook(denoised, level)
+            if _version(denoised) != before:
+                raise ScoreError(
+                    f"the hook {hook!r} wrote into the denoised prediction, which may be memory of "
+                    "the network or the state itself; return a new tensor, e.g. denoised.clamp(-1, 1)"
+                )
             if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (
                 x.shape,
                 x.dtype,
@@ -190,6 +196,11 @@ class DynamicThreshold:
         )
         s = s.reshape(-1, *[1] * (denoised.ndim - 1))
         return torch.minimum(torch.maximum(denoised, -s), s) * (self.bound / s)
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 in inference mode, which does not count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _cut(value: Tensor, ndim: int, windows: Windows) -> Tensor:

@@ -529,3 +529,53 @@ def test_a_classifier_does_not_guide_phase_space_states():
     guided = ClassifierGuided(lambda x, t: -x, lambda x, t: -x.square().sum(1))
     with pytest.raises(IncompatibleError, match=r"srk\.Reduced"):
         guided.bind(srk.process("cld"))
+
+
+class Rows:
+    """A network whose condition must have one row for each sample, or one for all."""
+
+    def __call__(self, x: Tensor, t: Tensor, mean: Tensor) -> Tensor:
+        return torch.cat([x, mean], 1)[:, : x.shape[1]] * 0.1 + 0.0 * mean
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_a_condition_of_one_row_is_spread_over_the_batch_at_any_weight(weight: float) -> None:
+    network, process = Rows(), VP()
+    whole = torch.tensor([[1.0, 2.0]]).expand(4, 2).clone()
+    one = {"mean": torch.tensor([[1.0, 2.0]])}
+    empty = {"mean": torch.zeros(1, 2)}
+    x, level = torch.ones(4, 2), process.level(0.5)
+    spread = Guided(
+        NoisePrediction(network, model_kwargs=one),
+        NoisePrediction(network, model_kwargs=empty),
+        weight,
+        batched=True,
+    )
+    full = Guided(
+        NoisePrediction(network, model_kwargs={"mean": whole}),
+        NoisePrediction(network, model_kwargs={"mean": torch.zeros(4, 2)}),
+        weight,
+        batched=True,
+    )
+    assert torch.equal(spread.denoise(x, level, process), full.denoise(x, level, process))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.0])
+def test_a_condition_of_a_wrong_batch_is_named(weight: float) -> None:
+    network = Rows()
+    wrong = NoisePrediction(network, model_kwargs={"mean": torch.zeros(3, 2)})
+    guided = Guided(wrong, wrong, weight, batched=True)
+    with pytest.raises(ScoreError, match=r"model_kwargs\['mean'\] cannot be put in one batch"):
+        guided.denoise(torch.ones(4, 2), VP().level(0.5), VP())
+
+
+def test_arrays_in_model_kwargs_are_compared_without_an_error() -> None:
+    def network(x: Tensor, t: Tensor, y: object) -> Tensor:
+        return 0.1 * x
+
+    first, second = (
+        NoisePrediction(network, model_kwargs={"y": np.array([1.0, 2.0])}) for _ in range(2)
+    )
+    with pytest.raises(ScoreError, match="cannot be put in one batch"):
+        Guided(first, second, 2.0, batched=True).denoise(torch.ones(4, 2), VP().level(0.5), VP())
+    Guided(first, first, 2.0, batched=True).denoise(torch.ones(4, 2), VP().level(0.5), VP())

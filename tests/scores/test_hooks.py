@@ -280,3 +280,11 @@ def test_phase_space_states_are_hooked_where_they_are_read():
     options = {"shape": (3, 2, 2), "steps": 4, "seed": 0}
     same = srk.solve(srk.CLD(), srk.Reduced(Hooked(score, lambda d, level: d)), "srk2m", **options)
     assert torch.equal(same.x, srk.solve(srk.CLD(), srk.Reduced(score), "srk2m", **options).x)
+
+
+def test_a_hook_that_writes_into_the_prediction_is_told_so() -> None:
+    """A network may return its input or its own memory, which the hook would change."""
+    process = srk.EDM()
+    hooked = srk.Hooked(srk.Data(lambda x, t: x), lambda denoised, level: denoised.clamp_(-1, 1))
+    with pytest.raises(srk.errors.ScoreError, match="wrote into the denoised prediction"):
+        srk.solve(process, hooked, shape=(2, 3), steps=3, seed=0)
