@@ -211,7 +211,7 @@ def test_processes_refuse_in_our_words(
 ) -> None:
     make: Any = getattr(srk, name)
     try:
-        made = make(*parameters[: 2 if name in ("VE", "EDM", "OU", "VPDiscrete") else 3])
+        made = make(*parameters[: 2 if name in ("VE", "EDM", "OU", "Flow", "VPDiscrete") else 3])
         made.validate()
         getattr(made, method)(value)
     except SRKError as failure:

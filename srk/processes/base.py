@@ -16,7 +16,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import attrs
 import torch
@@ -283,8 +283,13 @@ class LinearProcess(ForwardProcess):
         """
         if isinstance(t, torch.Tensor) and t.ndim:
             return per_sample(self.log_alpha_rate, t, x) * x
+        t = float(t)
         return self.log_alpha_rate(t) * x
 
+    @overload
+    def diffusion(self, t: float) -> float: ...
+    @overload
+    def diffusion(self, t: Any) -> Any: ...
     def diffusion(self, t: Any) -> Any:
         """g(t) = sigma sqrt(-2 dlam/dt), for a number, an array or a tensor of own times.
 
@@ -372,7 +377,7 @@ class LinearProcess(ForwardProcess):
             sigma = per_sample(lambda s: self.level(s).sigma, t, x0)
             noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
             return noise.mul_(sigma).add_(x0 * alpha)
-        level = self.level(t)
+        level = self.level(float(t))
         noise = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
 

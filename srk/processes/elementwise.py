@@ -20,12 +20,11 @@ from srk.errors import ArgumentError
 def is_number(t: Any) -> bool:
     """Whether `t` is a real number (a numpy scalar too), not an array.
 
-        Examples:
-            >>> import numpy as np
-    import torch
-            >>> from srk.processes.elementwise import is_number
-            >>> is_number(1), is_number(np.float64(1)), is_number(np.ones(1)), is_number("1")
-            (True, True, False, False)
+    Examples:
+        >>> import numpy as np
+        >>> from srk.processes.elementwise import is_number
+        >>> is_number(1), is_number(np.float64(1)), is_number(np.ones(1)), is_number("1")
+        (True, True, False, False)
     """
     return isinstance(t, (float, int, numbers.Real))
 
@@ -43,12 +42,11 @@ def library(t: Any) -> Any:
 def log(x: Any) -> Any:
     """Natural logarithm of a number, array or tensor, -inf at 0, silently.
 
-        Examples:
-            >>> import numpy as np
-    import torch
-            >>> from srk.processes.elementwise import log
-            >>> log(0.0), log(np.array([0.0, 1.0])).tolist()
-            (-inf, [-inf, 0.0])
+    Examples:
+        >>> import numpy as np
+        >>> from srk.processes.elementwise import log
+        >>> log(0.0), log(np.array([0.0, 1.0])).tolist()
+        (-inf, [-inf, 0.0])
     """
     if is_number(x):
         return math.log(x) if x != 0.0 else -math.inf

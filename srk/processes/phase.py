@@ -178,7 +178,7 @@ class PhaseProcess(ForwardProcess):
             per_sample(float, t, x0)  # checks the shape
             each = zip(x0, t.tolist(), strict=True)
             return torch.cat([self.perturb(x[None], s, generator=generator) for x, s in each])
-        kernel = self.kernel(self.check_time(t))
+        kernel = self.kernel(self.check_time(float(t)))
         eps = torch.randn(
             (x0.shape[0], self.components, *x0.shape[1:]),
             generator=generator,

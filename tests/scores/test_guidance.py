@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -534,7 +535,7 @@ def test_a_classifier_does_not_guide_phase_space_states():
 class Rows:
     """A network whose condition must have one row for each sample, or one for all."""
 
-    def __call__(self, x: Tensor, t: Tensor, mean: Tensor) -> Tensor:
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         return torch.cat([x, mean], 1)[:, : x.shape[1]] * 0.1 + 0.0 * mean
 
 
@@ -570,7 +571,7 @@ def test_a_condition_of_a_wrong_batch_is_named(weight: float) -> None:
 
 
 def test_arrays_in_model_kwargs_are_compared_without_an_error() -> None:
-    def network(x: Tensor, t: Tensor, y: object) -> Tensor:
+    def network(x: torch.Tensor, t: torch.Tensor, y: object) -> torch.Tensor:
         return 0.1 * x
 
     first, second = (
