@@ -23,9 +23,11 @@ class Solution:
 
     Arguments:
         x: the samples, shape (batch, *event); after a failure, the last finite state.
-        status: "done", "stopped" (by the callback), "stopped: ..." (by the controller, with its reason), or "failed: ..." with step, time and number of bad samples.
+        status: "done", "stopped" (by the callback), "stopped: ..." (by the controller, with its
+            reason), or "failed: ..." with step, time and number of bad samples.
         nfe: network calls, the final denoising included.
-        mean_nfe: the calls that a sample took part in, on average; less than `nfe` where an adaptive run retried a step for some samples only.
+        mean_nfe: the calls that a sample took part in, on average; less than `nfe` where an
+            adaptive run retried a step for some samples only.
         steps: accepted steps (the final denoising is not a step).
         rejected: rejected steps.
         times: own times visited, from the start to the end of the last accepted step.
@@ -33,11 +35,14 @@ class Solution:
         eta: stochasticity of the run; 1 is the reverse SDE, 0 the probability-flow ODE.
         seed: the seed that repeats the run, if the noise has one.
         seconds: wall-clock time of the run.
-        score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for the device, this is the time to issue the work (0 with compile="loop").
+        score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for
+            the device, this is the time to issue the work (0 with compile="loop").
         trajectory: the states, if `save` asked for "x".
-        denoised: the denoised predictions at the first evaluation of each step, if `save` asked for "denoised".
-        log_prob: log-densities in nats, (steps, batch), of the states after each step that draws noise given what came before, at the own times of
-            their ends, if `save` asked for "log_prob".
+        denoised: the denoised predictions at the first evaluation of each step, if `save` asked for
+            "denoised".
+        log_prob: log-densities in nats, (steps, batch), of the states after each step that draws
+            noise given what came before, at the own times of their ends, if `save` asked for
+            "log_prob".
         log_weights: logarithms of the weights of the samples, (batch,), whose exponentials add up
             to 1; from `srk.posterior.steer`.
         log_normalizer: estimate of log E exp(reward) over the model's samples; from `steer`.
@@ -76,11 +81,12 @@ class Solution:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.x.shape))
         lines = [
-            f"Solution: {self.status}, {self.solver} (eta = {self.eta:g}), {self.nfe} NFE in {self.steps} steps"
-            + (f" ({self.rejected} rejected)" if self.rejected else ""),
+            f"Solution: {self.status}, {self.solver} (eta = {self.eta:g}), {self.nfe} NFE in "
+            f"{self.steps} steps" + (f" ({self.rejected} rejected)" if self.rejected else ""),
             f"  x       {shape} {str(self.x.dtype).removeprefix('torch.')} on {self.x.device}",
             f"  t       {self.times[0]:.6g} -> {self.times[-1]:.6g}",
-            f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, {self.solver_seconds:.3g} s solver",
+            f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, "
+            f"{self.solver_seconds:.3g} s solver",
         ]
         if self.seed is not None:
             lines.append(f"  seed    {self.seed}")
@@ -92,7 +98,10 @@ class Solution:
 
 
 def join(parts: Sequence[Solution]) -> Solution:
-    """The solutions of the pieces of a batch as one: samples in order, seconds added up, the largest NFE, the first status that is not "done"."""
+    """The solutions of the pieces of a batch as one.
+
+    Samples in order, seconds added up, the largest NFE, the first status that is not "done".
+    """
     first = parts[0]
 
     def stacked(name: str) -> Saved | None:

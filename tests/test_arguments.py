@@ -73,7 +73,9 @@ BAD: dict[str, list[Any]] = {
     "dtype": ["float32", torch.int64, torch.complex64, np.float32, torch.bool, 32],
     "noise": [3, True, KeyError, ["keyed"], "keyedd", 1.5, b"keyed"],
     "solver": [3, "nosuch", None, True, srk.VP(), ["ddpm"], "", "x" * 100_000],
-    "grid": [7, True, "nosuch", [1.0], [0.1, 0.5], [], ["a", "b"], [1.0, math.nan], {}, [None, 0.5]],
+    "grid": [
+        7, True, "nosuch", [1.0], [0.1, 0.5], [], ["a", "b"], [1.0, math.nan], {}, [None, 0.5],
+    ],
     "controller": [7, True, "nosuch", [1.0]],
     "compile": [True, 1, "fast", 0, None, torch.ones(2), []],
     "grad": [1, "yes", 0, None, torch.ones(2)],
@@ -168,7 +170,8 @@ ANYTHING = st.one_of(
         [
             torch.ones(2), torch.tensor(2), torch.tensor(0.5), torch.tensor([True]), torch.float16,
             torch.device("cpu"), np.zeros(3), np.array(2), {}, {"x"}, object(), int, print,
-            "x", "keyed", "cpu", "ddpm", "srk2m", "karras", "step", ["x", "denoised"], [1.0, 0.5, 0.1],
+            "x", "keyed", "cpu", "ddpm", "srk2m", "karras", "step", ["x", "denoised"],
+            [1.0, 0.5, 0.1],
             srk.noise.KeyedNoise(0), srk.targets.Gaussian(0.0, 1.0), torch.zeros(2, 3),
         ]
     ),

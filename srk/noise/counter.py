@@ -8,9 +8,9 @@ normals that a sample needs. So a batch of consecutive samples is one consecutiv
 stream, and a sample's numbers do not know which batch they are drawn in. The bits are the same on
 every machine.
 
-On the CPU the bits come from NumPy or from a compiled loop. On any other device they are made there,
-so that a draw sends nothing but its key: by a Triton kernel where Triton is installed, else by
-integer operations of PyTorch.
+On the CPU the bits come from NumPy or from a compiled loop. On any other device they are made
+there, so that a draw sends nothing but its key: by a Triton kernel where Triton is installed, else
+by integer operations of PyTorch.
 
 The bits become normals in float32, whatever the dtype of the state is: 31 bits of radius, 32 of
 angle. Another dtype is a cast of the same numbers. Another device rounds the logarithm and the

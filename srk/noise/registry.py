@@ -53,7 +53,7 @@ def register_noise(
         >>> import srk, torch
         >>> @srk.register_noise
         ... class Antithetic(srk.noise.GeneratorNoise):
-        ...     '''`antithetic`: the second half of the batch gets the negated noise of the first.'''
+        ...     '''`antithetic`: half of the batch gets the negated noise of the other.'''
         ...
         ...     name = "antithetic"
         ...

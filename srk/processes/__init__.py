@@ -1,4 +1,7 @@
-"""Forward processes: what is reversed. One process a file; `base` has the contracts, `registry` the names."""
+"""Forward processes: what is reversed. One process a file.
+
+`base` has the contracts, `registry` the names.
+"""
 
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.cld import CLD

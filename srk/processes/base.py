@@ -1,13 +1,15 @@
 r"""Forward processes: what is reversed.
 
-A scalar linear process is $x_t = \alpha(t) x_0 + \sigma(t) \varepsilon$. It IS its $\alpha$ and $\sigma$; everything else follows:
+A scalar linear process is $x_t = \alpha(t) x_0 + \sigma(t) \varepsilon$. It IS its $\alpha$ and
+$\sigma$; everything else follows:
 
     lam(t) = log(alpha/sigma)          the half log-SNR, decreasing in t
     f(t)   = d log(alpha)/dt           drift f x
     g(t)^2 = -2 sigma^2 dlam/dt        diffusion g
 
-Two ends may be exact limits: alpha = 0 (lam = -inf, pure noise) at `t_max`, where f and g are infinite, and sigma = 0 (lam = +inf, pure
-data) at `t_min`, where g is finite. All of this is float64 on the CPU: it makes coefficients, never touches a batch of samples.
+Two ends may be exact limits: alpha = 0 (lam = -inf, pure noise) at `t_max`, where f and g are
+infinite, and sigma = 0 (lam = +inf, pure data) at `t_min`, where g is finite. All of this is
+float64 on the CPU: it makes coefficients, never touches a batch of samples.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number, per_sample
 
-# Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a sigma or alpha that was rounded elsewhere.
+# Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a
+# sigma or alpha that was rounded elsewhere.
 _END_TOLERANCE = 1e-9
 # The rounding of float32, relative.
 _SINGLE = 2.0**-23
@@ -35,7 +38,9 @@ _SINGLE = 2.0**-23
 
 @attrs.frozen(slots=True)
 class Level:
-    """A noise level: one point of a linear process, in every coordinate that a coefficient may need.
+    """A noise level.
+
+    One point of a linear process, in every coordinate that a coefficient may need.
 
     Arguments:
         t: the process's own time.
@@ -61,10 +66,11 @@ class Level:
 
 
 class ForwardProcess(ABC):
-    """A diffusion `dx = drift(t, x) dt + diffusion(t) dW` on `[t_min, t_max]` that turns data into noise.
+    """A diffusion `dx = drift(t, x) dt + diffusion(t) dW` that turns data into noise.
 
-    Subclass this for a process whose transition kernel is not known in closed form; it is then reversed in its own
-    time from `drift` and `diffusion`. For `x_t = alpha x_0 + sigma eps` subclass `LinearProcess`, which serves every solver.
+    Subclass this for a process whose transition kernel is not known in closed form; it is then
+    reversed in its own time from `drift` and `diffusion`. For `x_t = alpha x_0 + sigma eps`
+    subclass `LinearProcess`, which serves every solver.
     """
 
     name: ClassVar[str] = ""
@@ -88,7 +94,7 @@ class ForwardProcess(ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        """Draw states of shape `shape` = (batch, *event) from the law at `t_max`, where the reversal starts."""
+        """Draw states of shape `shape` = (batch, *event) from their distribution at `t_max`."""
 
     @property
     def statistic(self) -> LinearProcess | None:
@@ -179,22 +185,25 @@ class ForwardProcess(ABC):
             value: Any = getattr(self, attribute, None)
             if not is_number(value):
                 raise ArgumentTypeError(
-                    f"{self!r} must have a number {attribute} (own time), not {value!r}; set it on the class or instance"
+                    f"{self!r} must have a number {attribute} (own time), not {value!r}; set it "
+                    "on the class or instance"
                 )
             ends.append(float(value))
         if not (-math.inf < ends[0] < ends[1] < math.inf):
             raise ArgumentError(
-                f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = {ends[1]!r}"
+                f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = "
+                f"{ends[1]!r}"
             )
 
 
 class LinearProcess(ForwardProcess):
-    """A process `x_t = alpha(t) x_0 + sigma(t) eps`, eps ~ N(0, I), given by its `alpha` and `sigma` alone.
+    """A process `x_t = alpha(t) x_0 + sigma(t) eps`, eps ~ N(0, I), given by `alpha` and `sigma`.
 
-    A subclass provides `alpha`, `sigma`, `t_min` and `t_max`. Everything else has a default that follows from these: the inverse of
-    the half log-SNR by root finding, the rates by numerical differentiation (about 1e-11 relative, also at the ends; `alpha` and
-    `sigma` are never evaluated outside the range, one float at a time). Override them where a closed form exists; override `lam`
-    where log(alpha/sigma) cancels.
+    A subclass provides `alpha`, `sigma`, `t_min` and `t_max`. Everything else has a default that
+    follows from these: the inverse of the half log-SNR by root finding, the rates by numerical
+    differentiation (about 1e-11 relative, also at the ends; `alpha` and `sigma` are never evaluated
+    outside the range, one float at a time). Override them where a closed form exists; override
+    `lam` where log(alpha/sigma) cancels.
 
     Examples:
         >>> import math
@@ -217,14 +226,23 @@ class LinearProcess(ForwardProcess):
 
     @abstractmethod
     def alpha(self, t: Any) -> Any:
-        """Signal scale at own time `t`. Must accept a float; those of the house accept float64 arrays too."""
+        """Signal scale at own time `t`. Must accept a float.
+
+        Those of srk accept arrays and tensors too.
+        """
 
     @abstractmethod
     def sigma(self, t: Any) -> Any:
-        """Noise scale at own time `t`. Must accept a float; those of the house accept float64 arrays too."""
+        """Noise scale at own time `t`. Must accept a float.
+
+        Those of srk accept arrays and tensors too.
+        """
 
     def lam(self, t: Any) -> Any:
-        """Half log-SNR log(alpha/sigma) at own time `t` (float or array); strictly decreasing, -inf at alpha = 0, +inf at sigma = 0."""
+        """Half log-SNR log(alpha/sigma) at own time `t` (float or array).
+
+        Strictly decreasing, -inf at alpha = 0, +inf at sigma = 0.
+        """
         if not is_number(t):
             return elementwise(self.lam, t)
         alpha, sigma = float(self.alpha(t)), float(self.sigma(t))
@@ -247,11 +265,15 @@ class LinearProcess(ForwardProcess):
         if lam <= last and _same(lam, last):
             return float(self.t_max)
         raise TimeError(
-            f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, {first!r}]"
+            f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, "
+            f"{first!r}]"
         )
 
     def _inverse(self, lam: float) -> float:
-        """`time` strictly inside the range; here by root finding, in the built-in processes in closed form."""
+        """`time` strictly inside the range.
+
+        Here by root finding, in the built-in processes in closed form.
+        """
 
         def excess(t: float) -> float:  # bounded, for lam may be infinite at the ends
             return min(max(float(self.lam(t)) - lam, -1e3), 1e3)
@@ -310,8 +332,9 @@ class LinearProcess(ForwardProcess):
     def level_at(self, lam: float) -> Level:
         """The noise level at half log-SNR `lam`; its own `lam` differs from that by rounding only.
 
-        Close to alpha = 0 a time in float64 cannot resolve lam (d lam/dt is about 1/alpha there). The smaller of alpha and sigma is
-        then taken from `lam` and the larger, so that the level is consistent; its time is the nearest float64.
+        Close to alpha = 0 a time in float64 cannot resolve lam (d lam/dt is about 1/alpha there).
+        The smaller of alpha and sigma is then taken from `lam` and the larger, so that the level is
+        consistent; its time is the nearest float64.
         """
         lam = as_number(lam, "a half log-SNR")
         level = self.level(self.time(lam))
@@ -337,7 +360,7 @@ class LinearProcess(ForwardProcess):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the law that the reversal starts from: sigma(t_max)."""
+        """Standard deviation of the states that the reversal starts from: sigma(t_max)."""
         return float(self.sigma(self.t_max))
 
     def sample_prior(
@@ -348,7 +371,7 @@ class LinearProcess(ForwardProcess):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        """Draw states of shape `shape` = (batch, *event) from N(0, prior_std^2 I), where the reversal starts."""
+        """Draw states of shape `shape` = (batch, *event) from N(0, prior_std^2 I)."""
         noise = torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
         return noise.mul_(self.prior_std)
 
@@ -382,9 +405,13 @@ class LinearProcess(ForwardProcess):
         return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
 
     def validate(self) -> None:
-        """Raise unless alpha and sigma are finite and not negative, lam agrees with them and decreases strictly, and `time` inverts it.
+        """Raise unless alpha, sigma, lam and time are those of one process.
 
-        Looks at 65 points (a fraction of a millisecond): it finds the usual slips, it does not prove their absence.
+        Alpha and sigma must be finite and not negative, lam must agree with them and decrease
+        strictly, and `time` must invert it.
+
+        Looks at 65 points (a fraction of a millisecond): it finds the usual slips, it does not
+        prove their absence.
         """
         super().validate()
         points = 64
@@ -399,8 +426,10 @@ class LinearProcess(ForwardProcess):
             self._check_lam(level)
             if previous is not None and not level.lam < previous.lam:
                 raise ArgumentError(
-                    f"the half log-SNR log(alpha/sigma) of {self!r} must decrease strictly in t, but it is "
-                    f"{previous.lam!r} at t = {previous.t!r} and {level.lam!r} at t = {t!r}; time runs from data (t_min) to noise (t_max): "
+                    f"the half log-SNR log(alpha/sigma) of {self!r} must decrease strictly in t, "
+                    "but it is "
+                    f"{previous.lam!r} at t = {previous.t!r} and {level.lam!r} at t = {t!r}; time "
+                    "runs from data (t_min) to noise (t_max): "
                     "are alpha and sigma exchanged, or is t reversed?"
                 )
             previous = level
@@ -408,7 +437,8 @@ class LinearProcess(ForwardProcess):
             back = float(self.time(self._number("lam", t)))
             if not abs(back - t) <= 1e-6 * (self.t_max - self.t_min):
                 raise ArgumentError(
-                    f"time(lam({t!r})) of {self!r} is {back!r}: `time` must be the inverse of `lam`; correct it, or drop the override"
+                    f"time(lam({t!r})) of {self!r} is {back!r}: `time` must be the inverse of "
+                    "`lam`; correct it, or drop the override"
                 )
 
     def _number(self, method: str, t: float) -> float:
@@ -416,18 +446,21 @@ class LinearProcess(ForwardProcess):
             return float(getattr(self, method)(t))
         except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ArgumentTypeError(
-                f"{method}({t!r}) of {self!r} must return a number for a float, but it raised {type(error).__name__}: {error}"
+                f"{method}({t!r}) of {self!r} must return a number for a float, but it raised "
+                f"{type(error).__name__}: {error}"
             ) from error
 
     def _check_scales(self, t: float, alpha: float, sigma: float) -> None:
         for scale, value in (("alpha", alpha), ("sigma", sigma)):
             if not 0.0 <= value < math.inf:
                 raise ArgumentError(
-                    f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative on [t_min, t_max]"
+                    f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative "
+                    "on [t_min, t_max]"
                 )
         if alpha == 0.0 == sigma:
             raise ArgumentError(
-                f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry neither data nor noise"
+                f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry "
+                "neither data nor noise"
             )
 
     def _check_lam(self, level: Level) -> None:
@@ -435,12 +468,14 @@ class LinearProcess(ForwardProcess):
             expected = -math.inf if level.alpha == 0.0 else math.inf
         else:
             expected = math.log(level.alpha) - math.log(level.sigma)
-        # Loose: an override of lam is there because alpha or sigma is inexact. It shall catch a factor of two, not rounding.
+        # Loose: an override of lam is there because alpha or sigma is inexact. It shall catch a
+        # factor of two, not rounding.
         if not (
             level.lam == expected or abs(level.lam - expected) <= 1e-3 * max(1.0, abs(expected))
         ):
             raise ArgumentError(
-                f"lam({level.t!r}) of {self!r} is {level.lam!r}, but log(alpha/sigma) is {expected!r} there: "
+                f"lam({level.t!r}) of {self!r} is {level.lam!r}, but log(alpha/sigma) is "
+                f"{expected!r} there: "
                 "`lam` must be the HALF log-SNR; correct it, or drop the override"
             )
 

@@ -16,22 +16,28 @@ from srk.processes.phase import Array, PhaseProcess
 
 @attrs.frozen
 class CLD(PhaseProcess):
-    r"""Critically damped Langevin diffusion: data x with a velocity v, noise enters the velocity only.
+    r"""Critically damped Langevin diffusion.
 
-        dx = (beta/M) v dt        dv = -beta (x + (Gamma/M) v) dt + sqrt(2 Gamma beta) dW        Gamma^2 = 4 M
+    Data x with a velocity v, noise enters the velocity only.
 
-    with v_0 ~ N(0, gamma M) and the equilibrium N(0, 1) N(0, M). In B = beta t, with kappa = 1/sqrt(M), the transition is
-    Psi = e^{-kappa B} [[1 + kappa B, B/M], [-B, 1 - kappa B]]. States have shape (batch, 2, *event): x in [:, 0], v in [:, 1].
+        dx = (beta/M) v dt        dv = -beta (x + (Gamma/M) v) dt + sqrt(2 Gamma beta) dW
+        Gamma^2 = 4 M
+
+    with v_0 ~ N(0, gamma M) and the equilibrium N(0, 1) N(0, M). In B = beta t, with kappa =
+    1/sqrt(M), the transition is Psi = e^{-kappa B} [[1 + kappa B, B/M], [-B, 1 - kappa B]]. States
+    have shape (batch, 2, *event): x in [:, 0], v in [:, 1].
 
     Arguments:
         beta: rate, per unit of own time.
         mass: M, the variance of the velocity in equilibrium.
         velocity_scale: gamma, variance of the velocity at t = 0 in units of M.
-        t_min: own time at which the reversal ends; 0 is allowed (the last step is then the denoiser).
+        t_min: own time at which the reversal ends; 0 is allowed (the last step is then the
+            denoiser).
         t_max: own time at which the reversal starts.
 
-    Source: Dockhorn, Vahdat, Kreis 2022, "Score-based generative modeling with critically-damped Langevin diffusion", arXiv 2112.07068, eq. 5 and
-    appendix B; the defaults are those of its image models.
+    Source: Dockhorn, Vahdat, Kreis 2022, "Score-based generative modeling with critically-damped
+    Langevin diffusion", arXiv 2112.07068, eq. 5 and appendix B; the defaults are those of its image
+    models.
 
     Examples:
         >>> import srk
@@ -53,7 +59,8 @@ class CLD(PhaseProcess):
         check_range(self.t_min, self.t_max)
         if not (self.beta > 0.0 and self.mass > 0.0 and 0.0 < self.velocity_scale < 2.0):
             raise ArgumentError(
-                f"CLD needs beta > 0, mass > 0 and 0 < velocity_scale < 2, not beta = {self.beta!r}, mass = {self.mass!r}, "
+                "CLD needs beta > 0, mass > 0 and 0 < velocity_scale < 2, not beta = "
+                f"{self.beta!r}, mass = {self.mass!r}, "
                 f"velocity_scale = {self.velocity_scale!r}; the usual values are 4, 0.25 and 0.04"
             )
 
@@ -82,7 +89,8 @@ class CLD(PhaseProcess):
         kappa = 1.0 / math.sqrt(M)
         y, decay = kappa * b, math.exp(-kappa * b)
         psi = decay * np.array([[1.0 + y, b / M], [-b, 1.0 - y]])
-        # 2 Gamma int_0^b u u^T with u = e^{-kappa s} (s/M, 1 - kappa s); in s = y/kappa the integrals are incomplete gamma functions
+        # 2 Gamma int_0^b u u^T with u = e^{-kappa s} (s/M, 1 - kappa s); in s = y/kappa the
+        # integrals are incomplete gamma functions
         i0, i1, i2 = (
             math.factorial(n) / 2.0 ** (n + 1) * float(gammainc(n + 1, 2.0 * y)) for n in range(3)
         )

@@ -15,18 +15,22 @@ from srk.processes.preserving import VariancePreserving, scales_at
 
 @attrs.frozen
 class VPCosine(VariancePreserving):
-    """Variance preserving, cosine alpha: spends more time at middle noise than `VP`; ends in pure noise exactly (alpha = 0).
+    """Variance preserving, cosine alpha: spends more time at middle noise than `VP`.
+
+    Ends in pure noise exactly (alpha = 0).
 
     alpha(t) = cos(phi)/cos(phi0), phi = (pi/2) (t + s)/(1 + s), phi0 = phi(0);
     sigma^2 = 1 - alpha^2 = sin(phi - phi0) sin(phi + phi0)/cos^2(phi0).
-    At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite (the published discretization clips beta at 0.999).
+    At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite (the published
+    discretization clips beta at 0.999).
 
     Arguments:
         s: offset that keeps the noise of the first steps from being too small; dimensionless.
         t_min: own time at which the reversal ends; 0 is allowed (sigma = 0, lam = inf).
         t_max: own time at which the reversal starts, at most 1.
 
-    Source: Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", arXiv 2102.09672, eq. 17.
+    Source: Nichol & Dhariwal 2021, "Improved denoising diffusion probabilistic models", arXiv
+    2102.09672, eq. 17.
 
     Examples:
         >>> from srk.processes import VPCosine
@@ -76,7 +80,8 @@ class VPCosine(VariancePreserving):
         if lam < 0.0:
             return 1.0 - math.asin(cos0 * alpha) / k
         sin0 = math.sin(k * self.s)
-        # sin(phi - phi0) = (sin^2 phi - sin^2 phi0)/(sin phi cos phi0 + cos phi sin phi0), all of it in sigma and alpha
+        # sin(phi - phi0) = (sin^2 phi - sin^2 phi0)/(sin phi cos phi0 + cos phi sin phi0), all of
+        # it in sigma and alpha
         return math.asin(cos0 * sigma**2 / (math.hypot(sin0, cos0 * sigma) + alpha * sin0)) / k
 
     def log_alpha_rate(self, t: float) -> float:

@@ -1,4 +1,4 @@
-"""The derivative of a smooth function at one point of a closed interval, from values inside the interval only."""
+"""The derivative of a smooth function at a point of an interval, from values inside it only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ _NODES = 0.5 - 0.5 * np.cos(
 
 
 def derivative(function: Callable[[float], float], t: float, low: float, high: float) -> float:
-    """d function/dt at `t` in [`low`, `high`], for a function that is smooth around `t` (an end of the interval may be singular).
+    """d function/dt at `t` in [`low`, `high`], for a function that is smooth around `t`.
 
-    A polynomial through 15 Chebyshev points of a window around `t` is differentiated. The window is halved until two successive
-    results agree to rounding, so it adapts to the scale of the function (a log-SNR near t = 0 varies on the scale of t). Values that are
-    not finite spoil a window, not the result.
+    An end of the interval may be singular.
+
+    A polynomial through 15 Chebyshev points of a window around `t` is differentiated. The window is
+    halved until two successive results agree to rounding, so it adapts to the scale of the function
+    (a log-SNR near t = 0 varies on the scale of t). Values that are not finite spoil a window, not
+    the result.
 
     Arguments:
         function: takes and returns a float; called only inside [low, high].
@@ -26,7 +29,8 @@ def derivative(function: Callable[[float], float], t: float, low: float, high: f
         low, high: the interval.
 
     Returns:
-        The derivative, to about 1e-11 relative for an analytic function; nan if no window had finite values.
+        The derivative, to about 1e-11 relative for an analytic function; nan if no window had
+        finite values.
 
     Examples:
         >>> import math
@@ -58,7 +62,7 @@ def derivative(function: Callable[[float], float], t: float, low: float, high: f
 def _window(
     function: Callable[[float], float], t: float, low: float, high: float
 ) -> tuple[float, float]:
-    """The derivative at `t` of the interpolant on [low, high], and the rounding error that it has at least."""
+    """The derivative at `t` of the interpolant on [low, high], and its rounding error at least."""
     nodes = low + (high - low) * _NODES
     nodes[0], nodes[-1] = low, high
     own = int(np.argmin(np.abs(nodes - t)))

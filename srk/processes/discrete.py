@@ -17,16 +17,22 @@ from srk.processes.preserving import VariancePreserving, scales_at
 
 @attrs.frozen(init=False, repr=False)
 class VPDiscrete(VariancePreserving):
-    """Variance preserving, from N training betas or alphas_cumprod; own time = training index. For DDPM, diffusers and latent models.
+    """Variance preserving, from N training betas or alphas_cumprod; own time = training index.
 
-    At the training indices alpha = sqrt(alphas_cumprod) and sigma = sqrt(1 - alphas_cumprod), exactly. In between the half log-SNR is
-    linear in the index. If the last alphas_cumprod is 0 (zero terminal SNR), alpha/sigma goes linearly to 0 in the last interval and
-    lam = -inf at its end. dlam/dt, drift and diffusion jump at the indices, where they take the value of the interval to come.
+    For DDPM, diffusers and latent models.
+
+    At the training indices alpha = sqrt(alphas_cumprod) and sigma = sqrt(1 - alphas_cumprod),
+    exactly. In between the half log-SNR is linear in the index. If the last alphas_cumprod is 0
+    (zero terminal SNR), alpha/sigma goes linearly to 0 in the last interval and lam = -inf at its
+    end. dlam/dt, drift and diffusion jump at the indices, where they take the value of the interval
+    to come.
 
     Arguments:
-        betas: N numbers in (0, 1), the last may be 1; tensor, array or list. Default: the linear betas of DDPM, 1e-4 to 0.02, N = 1000.
-        alphas_cumprod: N numbers in [0, 1), strictly decreasing, instead of betas. Prefer it to reproduce a library that computed it in
-            float32 (diffusers: `scheduler.alphas_cumprod`): the products of the betas are taken in float64 here.
+        betas: N numbers in (0, 1), the last may be 1; tensor, array or list. Default: the linear
+            betas of DDPM, 1e-4 to 0.02, N = 1000.
+        alphas_cumprod: N numbers in [0, 1), strictly decreasing, instead of betas. Prefer it to
+            reproduce a library that computed it in float32 (diffusers: `scheduler.alphas_cumprod`):
+            the products of the betas are taken in float64 here.
 
     Own time runs from 0 to N - 1, as a float.
 
@@ -77,7 +83,8 @@ class VPDiscrete(VariancePreserving):
         i = next((i for i in range(1, len(lams)) if not lams[i] < lams[i - 1]), None)
         if i is not None:
             raise ArgumentError(
-                f"the half log-SNR does not decrease in float64 from index {i - 1} to {i}: {lams[i - 1]!r}, {lams[i]!r}"
+                f"the half log-SNR does not decrease in float64 from index {i - 1} to {i}: "
+                f"{lams[i - 1]!r}, {lams[i]!r}"
             )
         store = object.__setattr__  # frozen
         store(self, "alphas_cumprod", tuple(products))
@@ -128,7 +135,10 @@ class VPDiscrete(VariancePreserving):
         return i - (lam - lam1) / (lam0 - lam1)
 
     def lam_rate(self, t: float) -> float:
-        """d lam/dt: constant between the indices; at an index that of the interval to come (at the last, of the one before)."""
+        """d lam/dt: constant between the indices.
+
+        At an index that of the interval to come (at the last, of the one before).
+        """
         t = self.check_time(t)
         i = min(int(t), len(self._lams) - 2)
         if self._lams[i + 1] == -math.inf:
@@ -160,7 +170,8 @@ def _check_betas(betas: list[float]) -> None:
     for i, beta in enumerate(betas):
         if not (0.0 < beta < 1.0 or (beta == 1.0 and i == len(betas) - 1)):
             raise ArgumentError(
-                f"betas must lie in (0, 1), the last may be 1, but betas[{i}] = {beta!r}; are these alphas_cumprod? "
+                f"betas must lie in (0, 1), the last may be 1, but betas[{i}] = {beta!r}; are "
+                "these alphas_cumprod? "
                 "Then write VPDiscrete(alphas_cumprod=...)"
             )
 
@@ -174,18 +185,23 @@ def _check_products(products: list[float]) -> None:
                 else "are these betas? Then write VPDiscrete(betas=...)"
             )
             raise ArgumentError(
-                f"alphas_cumprod must lie in (0, 1), the last may be 0, but alphas_cumprod[{i}] = {product!r}; {cure}"
+                f"alphas_cumprod must lie in (0, 1), the last may be 0, but alphas_cumprod[{i}] = "
+                f"{product!r}; {cure}"
             )
         if i > 0 and not product < products[i - 1]:
             raise ArgumentError(
-                f"alphas_cumprod must decrease strictly, but alphas_cumprod[{i - 1}] = {products[i - 1]!r} "
+                f"alphas_cumprod must decrease strictly, but alphas_cumprod[{i - 1}] = "
+                f"{products[i - 1]!r} "
                 f"and alphas_cumprod[{i}] = {product!r}; index 0 is the least noisy level: "
                 "are they reversed, or are these betas (VPDiscrete(betas=...))?"
             )
 
 
 def _accumulate(betas: list[float]) -> tuple[list[float], list[float]]:
-    """alphas_cumprod and 1 - alphas_cumprod, the second by a recursion of positive terms: no cancellation where the noise is small."""
+    """alphas_cumprod and 1 - alphas_cumprod, the second by a recursion of positive terms.
+
+    No cancellation where the noise is small.
+    """
     products, variances = [], []
     product, variance = 1.0, 0.0
     for beta in betas:

@@ -15,7 +15,9 @@ from srk.processes.ve import VarianceExploding
 
 @attrs.frozen
 class EDM(VarianceExploding):
-    """EDM: variance exploding with time = sigma. For EDM, EDM2 and k-diffusion networks, and wherever sigma is the natural variable.
+    """EDM: variance exploding with time = sigma.
+
+    For EDM, EDM2 and k-diffusion networks, and wherever sigma is the natural variable.
 
     dx = sqrt(2 t) dW; alpha = 1, sigma(t) = t; own time runs from sigma_min to sigma_max.
 
@@ -23,7 +25,8 @@ class EDM(VarianceExploding):
         sigma_min: noise at which the reversal ends, in units of the data; 0 is allowed (lam = inf).
         sigma_max: noise at which the reversal starts, in units of the data.
 
-    Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", arXiv 2206.00364, table 1.
+    Source: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models",
+    arXiv 2206.00364, table 1.
 
     Examples:
         >>> from srk.processes import EDM
@@ -49,7 +52,8 @@ class EDM(VarianceExploding):
     def __attrs_post_init__(self) -> None:
         if not 0.0 <= self.sigma_min < self.sigma_max:
             raise ArgumentError(
-                f"EDM needs 0 <= sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, sigma_max = {self.sigma_max!r}"
+                f"EDM needs 0 <= sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, "
+                f"sigma_max = {self.sigma_max!r}"
             )
 
     def sigma(self, t: Any) -> Any:

@@ -97,7 +97,8 @@ def per_sample(
     """
     if t.shape != like.shape[:1]:
         raise ArgumentError(
-            f"times of shape {tuple(t.shape)} are given for a batch of {len(like)}; give one number, "
+            f"times of shape {tuple(t.shape)} are given for a batch of {len(like)}; give one "
+            "number, "
             "or a tensor with one time for each sample"
         )
     values = torch.tensor(

@@ -14,17 +14,19 @@ from srk.processes.elementwise import elementwise, is_number, log
 
 @attrs.frozen
 class Flow(LinearProcess):
-    """Rectified flow: the straight line from data (t = 0) to noise (t = 1). For flow-matching networks (SD3, Flux and their kin).
+    """Rectified flow: the straight line from data (t = 0) to noise (t = 1).
 
-    alpha = 1 - t, sigma = t; as a diffusion dx = -x/(1 - t) dt + sqrt(2 t/(1 - t)) dW. At t = 1 alpha is exactly 0, lam = -inf, and
-    drift and diffusion are infinite.
+    For flow-matching networks (SD3, Flux and their kin).
+
+    alpha = 1 - t, sigma = t; as a diffusion dx = -x/(1 - t) dt + sqrt(2 t/(1 - t)) dW. At t = 1
+    alpha is exactly 0, lam = -inf, and drift and diffusion are infinite.
 
     Arguments:
         t_min: own time at which the reversal ends; 0 is allowed (sigma = 0, lam = inf).
         t_max: own time at which the reversal starts, at most 1.
 
-    Source: Liu et al. 2022, "Flow straight and fast", arXiv 2209.03003; Lipman et al. 2022, "Flow matching for generative modeling",
-    arXiv 2210.02747 (with time reversed there: data at t = 1).
+    Source: Liu et al. 2022, "Flow straight and fast", arXiv 2209.03003; Lipman et al. 2022, "Flow
+    matching for generative modeling", arXiv 2210.02747 (with time reversed there: data at t = 1).
 
     Examples:
         >>> from srk.processes import Flow

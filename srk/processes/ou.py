@@ -13,13 +13,17 @@ from srk.processes.preserving import VariancePreserving, depth_at
 
 @attrs.frozen
 class OU(VariancePreserving):
-    """Ornstein-Uhlenbeck, constant rates: the clock of the theory papers, in which steps and error bounds are stated.
+    """Ornstein-Uhlenbeck, constant rates.
+
+    The clock of the theory papers, in which steps and error bounds are stated.
 
     dX = -X dt + sqrt(2) dB; alpha = e^{-t}, sigma^2 = 1 - e^{-2t}. It is `VP` with beta = 2.
 
     Arguments:
-        horizon: own time at which the reversal starts (t_max); the data's mean is left with weight e^{-horizon} there.
-        t_min: own time at which the reversal ends (early stopping); 0 is allowed (sigma = 0, lam = inf).
+        horizon: own time at which the reversal starts (t_max); the data's mean is left with weight
+            e^{-horizon} there.
+        t_min: own time at which the reversal ends (early stopping); 0 is allowed (sigma = 0, lam =
+            inf).
 
     Source: the seed paper of this package, arXiv 2410.04760.
 

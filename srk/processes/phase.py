@@ -1,4 +1,8 @@
-"""Phase-space processes: linear diffusions of the data together with auxiliary variables, and the one number per coordinate that they know."""
+"""Phase-space processes.
+
+Linear diffusions of the data together with auxiliary variables, and the one number per coordinate
+that they know.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @attrs.frozen(slots=True, eq=False)
 class Kernel:
-    """The law of z_t given data x0, N(a x0, C), in the coordinates where it is simplest.
+    """The distribution of z_t given data x0, N(a x0, C), in the coordinates where it is simplest.
 
-    With D the complement of a in C, C = rho^2 a a^T + D D^T, every state is z = a m + D xi. The statistic m = x0 + rho eps holds all that z knows of the data,
-    and xi ~ N(0, I) is independent of the data and of m.
+    With D the complement of a in C, C = rho^2 a a^T + D D^T, every state is z = a m + D xi. The
+    statistic m = x0 + rho eps holds all that z knows of the data, and xi ~ N(0, I) is independent
+    of the data and of m.
 
     Arguments:
         mean: a, shape (k,).
@@ -34,7 +39,8 @@ class Kernel:
         complement: D, shape (k, k - 1).
         reading: w = rho^2 C^-1 a, shape (k,): m = w . z.
         rest: D^T C^-1, shape (k - 1, k): xi = rest z.
-        auxiliary: A, shape (k - 1, k): the auxiliary components at t = 0 are A (z - a x0) on average, given z and x0.
+        auxiliary: A, shape (k - 1, k): the auxiliary components at t = 0 are A (z - a x0) on
+            average, given z and x0.
     """
 
     mean: Array
@@ -47,19 +53,25 @@ class Kernel:
 
 
 class PhaseProcess(ForwardProcess):
-    r"""A process dz = F(t) z dt + G(t) dW of k components, of which the first starts as the data and the others as Gaussian noise.
+    r"""A process dz = F(t) z dt + G(t) dW of k components.
 
-    The state is a tensor of shape (batch, k, *event); F and G are k x k and act on the component axis alone, so that `z.flatten(1, 2)` is the network input of
-    methods that concatenate the components along the channels. A subclass gives `drift_matrix`, `diffusion`, `auxiliary_variance`, `t_min` and `t_max`, and
-    `transition` where it has a closed form; for the kernel the process starts at t = 0. Kernels are remembered, so a process is a value: an `attrs.frozen` class
-    whose attributes do not change.
+    The first component starts as the data, and the others as Gaussian noise.
 
-    Given the data, z_t is Gaussian with a mean a(t) x0, so one number per coordinate of the data, m = rho^2 a^T C^-1 z = x0 + rho eps, is a sufficient statistic:
-    the denoiser and the whole score follow from D(m) = E[x0 | m],
+    The state is a tensor of shape (batch, k, *event); F and G are k x k and act on the component
+    axis alone, so that `z.flatten(1, 2)` is the network input of methods that concatenate the
+    components along the channels. A subclass gives `drift_matrix`, `diffusion`,
+    `auxiliary_variance`, `t_min` and `t_max`, and `transition` where it has a closed form; for the
+    kernel the process starts at t = 0. Kernels are remembered, so a process is a value: an
+    `attrs.frozen` class whose attributes do not change.
+
+    Given the data, z_t is Gaussian with a mean a(t) x0, so one number per coordinate of the data, m
+    = rho^2 a^T C^-1 z = x0 + rho eps, is a sufficient statistic: the denoiser and the whole score
+    follow from D(m) = E[x0 | m],
 
         E[x0 | z] = D(m)                grad log p(z) = C^-1 (a D(m) - z)
 
-    `statistic` is that linear process (alpha = 1, sigma = rho(t)); `level`, `lam` and `time` are its.
+    `statistic` is that linear process (alpha = 1, sigma = rho(t)); `level`, `lam` and `time` are
+    its.
 
     Examples:
         >>> from srk.processes import CLD
@@ -81,10 +93,16 @@ class PhaseProcess(ForwardProcess):
     @property
     @abstractmethod
     def auxiliary_variance(self) -> tuple[float, ...]:
-        """Variances of the k - 1 auxiliary components at t = 0, where they have mean 0 and know nothing of the data."""
+        """Variances of the k - 1 auxiliary components at t = 0.
+
+        There they have mean 0 and know nothing of the data.
+        """
 
     def transition(self, start: float, stop: float) -> tuple[Array, Array]:
-        """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward from own time `start` to `stop` >= `start`; here by collocation to about 1e-13."""
+        """(Psi, Q) with z_stop = Psi z_start + N(0, Q), forward in own time.
+
+        From `start` to `stop` >= `start`; here by collocation, to about 1e-13.
+        """
         # A kernel asks from 0 on: from the last anchor, where anchors can be remembered
         if start == 0.0 and stop > 0.0 and _is_value(self):
             anchor = int(_ANCHORS * stop / self.t_max)
@@ -96,14 +114,14 @@ class PhaseProcess(ForwardProcess):
         return _transition(self, start, stop)
 
     def kernel(self, t: float) -> Kernel:
-        """The law of z_t given the data, at own time `t`."""
+        """The distribution of z_t given the data, at own time `t`."""
         t = float(t)
         kernel: Kernel = _KERNELS.get(lambda: _kernel(self, t), "kernel", self, t)
         return kernel
 
     @property
     def statistic(self) -> Statistic:
-        """The linear process m = x0 + rho(t) eps of the sufficient statistic, in the same own time."""
+        """The linear process m = x0 + rho(t) eps of the sufficient statistic, in own time."""
         return Statistic(self)
 
     def drift(self, t: float, x: torch.Tensor) -> torch.Tensor:
@@ -129,7 +147,10 @@ class PhaseProcess(ForwardProcess):
 
     @property
     def prior_factor(self) -> Array:
-        """Lower-triangular L with L L^T = C(t_max): the reversal starts from L eps, shape (k, k)."""
+        """Lower-triangular L with L L^T = C(t_max).
+
+        The reversal starts from L eps, shape (k, k).
+        """
         return np.linalg.cholesky(self.kernel(self.t_max).covariance)
 
     def initial_state(self, normals: torch.Tensor) -> torch.Tensor:
@@ -195,27 +216,34 @@ class PhaseProcess(ForwardProcess):
         """Raise `ArgumentError` unless `shape` is (batch, k, *event)."""
         if len(shape) < 2 or shape[1] != self.components:
             raise ArgumentError(
-                f"states of {self!r} have shape (batch, {self.components}, *event), the data in [:, 0], not {tuple(shape)}; "
+                f"states of {self!r} have shape (batch, {self.components}, *event), the data in "
+                f"[:, 0], not {tuple(shape)}; "
                 f"for data of shape (3, 32, 32) use shape=(batch, {self.components}, 3, 32, 32)"
             )
 
     def validate(self) -> None:
-        """Raise unless the matrices fit, the covariances are positive definite and information about the data decreases strictly."""
+        """Raise unless the matrices fit and make a process that loses the data.
+
+        The covariances must be positive definite, and the noise of the statistic must grow.
+        """
         super().validate()
         k, previous = self.components, 0.0
         try:
             hash(self)
         except TypeError:
             raise ArgumentTypeError(
-                f"the kernels of {self!r} are remembered, so it must be hashable; make {type(self).__name__} an attrs.frozen class"
+                f"the kernels of {self!r} are remembered, so it must be hashable; make "
+                f"{type(self).__name__} an attrs.frozen class"
             ) from None
         if k < 2:
             raise ArgumentError(
-                f"{self!r} needs at least two components, not {k!r}; a process of the data alone is an srk.LinearProcess"
+                f"{self!r} needs at least two components, not {k!r}; a process of the data alone "
+                "is an srk.LinearProcess"
             )
         if len(self.auxiliary_variance) != k - 1 or min(self.auxiliary_variance) < 0.0:
             raise ArgumentError(
-                f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not {self.auxiliary_variance!r}"
+                f"auxiliary_variance of {self!r} must hold {k - 1} variances >= 0, not "
+                f"{self.auxiliary_variance!r}"
             )
         if self.t_min < 0.0:
             raise ArgumentError(
@@ -234,16 +262,20 @@ class PhaseProcess(ForwardProcess):
             rho = self.kernel(t).rho
             if not (rho > previous or i == 0):
                 raise ArgumentError(
-                    f"the noise rho of the statistic of {self!r} must grow with t, but it is {previous!r} and then {rho!r} at t = {t!r}"
+                    f"the noise rho of the statistic of {self!r} must grow with t, but it is "
+                    f"{previous!r} and then {rho!r} at t = {t!r}"
                 )
             previous = rho
 
 
 @attrs.frozen
 class Statistic(LinearProcess):
-    """The sufficient statistic m = x0 + rho(t) eps of a phase-space process, as a linear process: alpha = 1, sigma = rho.
+    """The sufficient statistic m = x0 + rho(t) eps of a phase-space process, as a linear process.
 
-    Along the reverse SDE of the phase-space process, m follows the reverse SDE of this process exactly (docs: Phase space).
+    Alpha = 1, sigma = rho.
+
+    Along the reverse SDE of the phase-space process, m follows the reverse SDE of this process
+    exactly (docs: Phase space).
 
     Arguments:
         phase: the phase-space process.
@@ -268,7 +300,7 @@ class Statistic(LinearProcess):
             return elementwise(self.sigma, t)
         if t == 0.0:
             return 0.0
-        a, c, _ = _law(self.phase, float(t))
+        a, c, _ = _moments(self.phase, float(t))
         return float(a @ np.linalg.solve(c, a)) ** -0.5
 
     def log_alpha_rate(self, t: float) -> float:
@@ -313,7 +345,7 @@ def _is_value(process: PhaseProcess) -> bool:
 
 
 def _kernel(process: PhaseProcess, t: float) -> Kernel:
-    a, c, psi = _law(process, t)
+    a, c, psi = _moments(process, t)
     variances = np.asarray(process.auxiliary_variance)
     if t == 0.0:  # no noise on the data
         eye, std = np.eye(len(a)), np.sqrt(variances)
@@ -330,7 +362,8 @@ def _kernel(process: PhaseProcess, t: float) -> Kernel:
         information = math.nan
     if not (information > 0.0 and math.isfinite(information)):
         raise ArgumentError(
-            f"the covariance of {process!r} at t = {t!r} is not positive definite: {c.tolist()!r}; noise must reach every component (or t_min is too small)"
+            f"the covariance of {process!r} at t = {t!r} is not positive definite: "
+            f"{c.tolist()!r}; noise must reach every component (or t_min is too small)"
         )
     complement = np.vstack([np.linalg.solve(factor, rest[1:, 0]), factor])
     auxiliary = variances[:, None] * psi[:, 1:].T @ inverse
@@ -345,7 +378,7 @@ def _kernel(process: PhaseProcess, t: float) -> Kernel:
     )
 
 
-def _law(process: PhaseProcess, t: float) -> tuple[Array, Array, Array]:
+def _moments(process: PhaseProcess, t: float) -> tuple[Array, Array, Array]:
     """(a, C, Psi) from the start to own time `t`; the auxiliary components are integrated out."""
     psi, q = process.transition(0.0, t)
     return psi[:, 0], q + (psi[:, 1:] * np.asarray(process.auxiliary_variance)) @ psi[:, 1:].T, psi
@@ -387,7 +420,7 @@ _NODES = 8
 
 
 def _gauss() -> tuple[Array, Array, Array]:
-    """Nodes, weights and coefficients of the Gauss-Legendre collocation method on [0, 1], of order 16."""
+    """Nodes, weights and coefficients of Gauss-Legendre collocation on [0, 1], of order 16."""
     x, b = np.polynomial.legendre.leggauss(_NODES)
     c, b = 0.5 * (x + 1.0), 0.5 * b
     powers = np.arange(1, _NODES + 1)
@@ -401,22 +434,27 @@ _C, _B, _A = _gauss()
 def linear_flow(
     blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
 ) -> tuple[Array, Array, Array]:
-    """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt, from `start` to `stop` (in either direction).
+    """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt.
+
+    From `start` to `stop`, in either direction.
 
     Arguments:
         blocks: t -> (M, S, b), of shapes (k, k), (k, k), (k,).
         k: dimension.
-        start, stop: times; where `stop` is below `start`, M and b act on a negative dt and S is what is added per |dt|.
+        start, stop: times; where `stop` is below `start`, M and b act on a negative dt and S is
+            what is added per |dt|.
 
     Returns:
-        (Phi, N, q): z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of order 16.
+        (Phi, N, q): z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of
+        order 16.
     """
     phi, noise, response = np.eye(k), np.zeros((k, k)), np.zeros(k)
     sign = 1.0 if stop >= start else -1.0
     t = start
     while t != stop:
         m = blocks(t)[0]
-        # Steps short against the rates, and against the distance to 0, where the coefficients of a reversal are singular
+        # Steps short against the rates, and against the distance to 0, where the coefficients of a
+        # reversal are singular
         size = min(abs(stop - t), 1.0 / max(1e-300, float(np.abs(m).max())))
         if sign < 0.0:
             size = min(size, 0.25 * t) if stop > 0.0 else size
@@ -434,7 +472,8 @@ def linear_flow(
 def _collocate(
     blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
 ) -> tuple[Array, Array, Array]:
-    # One homogeneous system: [[M, S, b], [0, -M^T, 0], [0, 0, 0]] has the flow [[Phi, N Phi^-T, q], [0, Phi^-T, 0], [0, 0, 1]]
+    # One homogeneous system: [[M, S, b], [0, -M^T, 0], [0, 0, 0]] has the flow [[Phi, N Phi^-T, q],
+    # [0, Phi^-T, 0], [0, 0, 1]]
     h, size = stop - start, 2 * k + 1
     system = np.zeros((_NODES, size, size))
     for i, c in enumerate(_C):

@@ -12,8 +12,8 @@ from srk.processes.elementwise import elementwise, is_number, library
 class VariancePreserving(LinearProcess):
     """A process `x_t = alpha(t) x_0 + sqrt(1 - alpha(t)^2) eps`, given by its `alpha` alone.
 
-    Data of unit variance keep it. The forward SDE is dx = f x dt + sqrt(-2 f) dW with f = d log(alpha)/dt, and dlam/dt = f/sigma^2.
-    Override `sigma` where 1 - alpha^2 cancels.
+    Data of unit variance keep it. The forward SDE is dx = f x dt + sqrt(-2 f) dW with f = d
+    log(alpha)/dt, and dlam/dt = f/sigma^2. Override `sigma` where 1 - alpha^2 cancels.
 
     Examples:
         >>> from srk.processes import VariancePreserving
@@ -59,7 +59,9 @@ def scales_at(lam: float) -> tuple[float, float]:
 
 
 def depth_at(lam: float) -> float:
-    """-log(alpha) of a variance-preserving process at half log-SNR `lam`: log(1 + e^{-2 lam})/2, stable at both ends.
+    """-log(alpha) of a variance-preserving process at half log-SNR `lam`.
+
+    Log(1 + e^{-2 lam})/2, stable at both ends.
 
     Examples:
         >>> import math

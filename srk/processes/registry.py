@@ -105,16 +105,19 @@ def register_process(
             else ""
         )
         raise ArgumentTypeError(
-            f"a process must be a subclass of ForwardProcess (usually of LinearProcess), not {cls!r}{hint}"
+            "a process must be a subclass of ForwardProcess (usually of LinearProcess), not "
+            f"{cls!r}{hint}"
         )
     if inspect.isabstract(cls):
         raise ArgumentTypeError(
-            f"{cls.__name__} cannot be registered: it does not define {', '.join(sorted(cls.__abstractmethods__))}"
+            f"{cls.__name__} cannot be registered: it does not define "
+            f"{', '.join(sorted(cls.__abstractmethods__))}"
         )
     name = cls.name if name is None else name
     if name == "":
         raise ArgumentError(
-            f'{cls.__name__} has no name; set `name = "..."` in the class, or write register_process({cls.__name__}, "...")'
+            f'{cls.__name__} has no name; set `name = "..."` in the class, or write '
+            f'register_process({cls.__name__}, "...")'
         )
     return PROCESSES.register(name, cls)  # type: ignore[return-value]
 

@@ -13,7 +13,9 @@ from srk.processes.vp import LinearBeta
 
 @attrs.frozen
 class SubVP(LinearBeta):
-    """Sub-VP: the drift of VP with less noise, sigma = 1 - alpha^2. For networks trained with it (better likelihoods than VP).
+    """Sub-VP: the drift of VP with less noise, sigma = 1 - alpha^2.
+
+    For networks trained with it (better likelihoods than VP).
 
     dx = -(beta/2) x dt + sqrt(beta (1 - alpha^4)) dW, with beta and alpha those of `VP`.
 
@@ -23,7 +25,8 @@ class SubVP(LinearBeta):
         t_min: own time at which the reversal ends; 0 is allowed (sigma = 0, lam = inf).
         t_max: own time at which the reversal starts.
 
-    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 27-29.
+    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq.
+    27-29.
 
     Examples:
         >>> from srk.processes import SubVP
@@ -41,7 +44,8 @@ class SubVP(LinearBeta):
         return -self.depth(t) - log(self.sigma(t))
 
     def _inverse(self, lam: float) -> float:
-        # sigma/alpha = 2 sinh(depth); beyond lam = -20 the difference between depth and -lam is below rounding
+        # sigma/alpha = 2 sinh(depth); beyond lam = -20 the difference between depth and -lam is
+        # below rounding
         return self.time_at_depth(math.asinh(0.5 * math.exp(-lam)) if lam > -20.0 else -lam)
 
     def lam_rate(self, t: float) -> float:

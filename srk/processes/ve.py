@@ -36,15 +36,20 @@ class VarianceExploding(LinearProcess):
 
 @attrs.frozen
 class VE(VarianceExploding):
-    """Variance exploding, sigma geometric in time: noise is added, data never shrink. For NCSN and score-SDE "ve" networks.
+    """Variance exploding, sigma geometric in time: noise is added, data never shrink.
 
-    dx = sigma(t) sqrt(2 log(sigma_max/sigma_min)) dW, sigma(t) = sigma_min (sigma_max/sigma_min)^t; own time runs from 0 to 1.
+    For NCSN and score-SDE "ve" networks.
+
+    dx = sigma(t) sqrt(2 log(sigma_max/sigma_min)) dW, sigma(t) = sigma_min (sigma_max/sigma_min)^t;
+    own time runs from 0 to 1.
 
     Arguments:
         sigma_min: noise at t = 0, in units of the data.
-        sigma_max: noise at t = 1, in units of the data: larger than the largest distance between data.
+        sigma_max: noise at t = 1, in units of the data: larger than the largest distance between
+            data.
 
-    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 30-31.
+    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq.
+    30-31.
 
     Examples:
         >>> from srk.processes import VE
@@ -62,7 +67,8 @@ class VE(VarianceExploding):
     def __attrs_post_init__(self) -> None:
         if not 0.0 < self.sigma_min < self.sigma_max:
             raise ArgumentError(
-                f"VE needs 0 < sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, sigma_max = {self.sigma_max!r}"
+                f"VE needs 0 < sigma_min < sigma_max, not sigma_min = {self.sigma_min!r}, "
+                f"sigma_max = {self.sigma_max!r}"
             )
 
     def sigma(self, t: Any) -> Any:

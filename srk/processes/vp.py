@@ -15,7 +15,10 @@ from srk.processes.preserving import VariancePreserving, depth_at
 
 @attrs.frozen
 class LinearBeta(LinearProcess):
-    """What VP and sub-VP share: beta(t) = beta_min + (beta_max - beta_min) t and log(alpha) = -(1/2) int_0^t beta."""
+    """What VP and sub-VP share.
+
+    Beta(t) = beta_min + (beta_max - beta_min) t and log(alpha) = -(1/2) int_0^t beta.
+    """
 
     beta_min: float = parameter(0.1)
     beta_max: float = parameter(20.0)
@@ -26,8 +29,10 @@ class LinearBeta(LinearProcess):
         check_range(self.t_min, self.t_max)
         if not (0.0 <= self.beta_min <= self.beta_max and self.beta_max > 0.0):
             raise ArgumentError(
-                f"{type(self).__name__} needs 0 <= beta_min <= beta_max and beta_max > 0 (noise rates per unit of own time), "
-                f"not beta_min = {self.beta_min!r}, beta_max = {self.beta_max!r}; the usual values are 0.1 and 20"
+                f"{type(self).__name__} needs 0 <= beta_min <= beta_max and beta_max > 0 (noise "
+                "rates per unit of own time), "
+                f"not beta_min = {self.beta_min!r}, beta_max = {self.beta_max!r}; the usual "
+                "values are 0.1 and 20"
             )
 
     def beta(self, t: Any) -> Any:
@@ -39,7 +44,10 @@ class LinearBeta(LinearProcess):
         return t * (0.5 * self.beta_min + 0.25 * (self.beta_max - self.beta_min) * t)
 
     def time_at_depth(self, depth: float) -> float:
-        """The inverse of `depth`: the positive root of a quadratic, in the form that does not cancel."""
+        """The inverse of `depth`.
+
+        The positive root of a quadratic, in the form that does not cancel.
+        """
         slope = self.beta_max - self.beta_min
         return (
             4.0 * depth / (self.beta_min + math.sqrt(self.beta_min**2 + 4.0 * slope * depth))
@@ -57,10 +65,12 @@ class LinearBeta(LinearProcess):
 
 @attrs.frozen
 class VP(LinearBeta, VariancePreserving):
-    """Variance preserving, linear beta: the continuous limit of DDPM. For networks trained with a continuous VP time.
+    """Variance preserving, linear beta: the continuous limit of DDPM.
 
-    dx = -(beta/2) x dt + sqrt(beta) dW, beta(t) = beta_min + (beta_max - beta_min) t; alpha = exp(-int_0^t beta/2),
-    sigma^2 = 1 - alpha^2.
+    For networks trained with a continuous VP time.
+
+    dx = -(beta/2) x dt + sqrt(beta) dW, beta(t) = beta_min + (beta_max - beta_min) t; alpha =
+    exp(-int_0^t beta/2), sigma^2 = 1 - alpha^2.
 
     Arguments:
         beta_min: beta at t = 0, per unit of own time.
@@ -68,7 +78,8 @@ class VP(LinearBeta, VariancePreserving):
         t_min: own time at which the reversal ends; 0 is allowed (sigma = 0, lam = inf).
         t_max: own time at which the reversal starts.
 
-    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq. 32-33.
+    Source: Song et al. 2021, "Score-based generative modeling through SDEs", arXiv 2011.13456, eq.
+    32-33.
 
     Examples:
         >>> from srk.processes import VP

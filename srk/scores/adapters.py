@@ -1,7 +1,7 @@
 """Adapters: a network of any of the usual parameterizations, read as the denoiser.
 
-Each one calls the network with the input and the time that it was trained with, checks what comes back, and says with which coefficients
-the denoiser follows from it: D = a x + b output.
+Each one calls the network with the input and the time that it was trained with, checks what comes
+back, and says with which coefficients the denoiser follows from it: D = a x + b output.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 def _check_network(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, type) or not callable(value):
         raise ArgumentTypeError(
-            f"a network is a callable (x, t) -> Tensor, not {value!r}; e.g. srk.{type(instance).__name__}(lambda x, t: -x)"
+            f"a network is a callable (x, t) -> Tensor, not {value!r}; e.g. "
+            f"srk.{type(instance).__name__}(lambda x, t: -x)"
         )
 
 
@@ -77,7 +78,8 @@ def _check_kwargs(instance: object, attribute: attrs.Attribute[Any], value: obje
 def _check_dtype(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
         raise ArgumentTypeError(
-            f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. network_dtype=torch.bfloat16"
+            f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. "
+            "network_dtype=torch.bfloat16"
         )
 
 
@@ -86,26 +88,35 @@ class NetworkPrediction(Prediction):
     """A network call and its options; the adapters below add what the output means.
 
     Arguments:
-        network: callable (x, t, **model_kwargs) -> output. It gets `input_scale * x` of shape (batch, *event) and a (batch,) tensor of
-            times on the same device, and returns a tensor of the shape of `x`.
-        time: the unit in which the network wants the noise level: "t" (the process's own time), "sigma" (sigma/alpha, the EDM sigma),
-            "log-snr" (2 log(alpha/sigma)), "half-log-snr", "flow" (sigma/(alpha + sigma)), "index" (training step, fractional: the own
-            time of `srk.VPDiscrete`, otherwise `(num_timesteps - 1) t / max(t_max, 1)`), "index-rounded" (the same as torch.long), or a
-            function of the level that returns a float, e.g. `lambda level: vp.time(level.lam)` for a network trained with the process `vp`.
+        network: callable (x, t, **model_kwargs) -> output. It gets `input_scale * x` of shape
+            (batch, *event) and a (batch,) tensor of times on the same device, and returns a tensor
+            of the shape of `x`.
+        time: the unit in which the network wants the noise level: "t" (the process's own time),
+            "sigma" (sigma/alpha, the EDM sigma), "log-snr" (2 log(alpha/sigma)), "half-log-snr",
+            "flow" (sigma/(alpha + sigma)), "index" (training step, fractional: the own time of
+            `srk.VPDiscrete`, otherwise `(num_timesteps - 1) t / max(t_max, 1)`), "index-rounded"
+            (the same as torch.long), or a function of the level that returns a float, e.g. `lambda
+            level: vp.time(level.lam)` for a network trained with the process `vp`.
         time_scale: factor of the time, e.g. 1000.0.
         num_timesteps: number of training steps, for the "index" units.
-        input_scale: factor k of the network's input k x: "x" (1), "u" (1/alpha), "vp" (1/sqrt(alpha^2 + sigma^2)), "flow"
-            (1/(alpha + sigma)), or a function of the level. The output then belongs to the level (k alpha, k sigma): with "vp", a network
-            of a variance-preserving process serves every process of the package.
+        input_scale: factor k of the network's input k x: "x" (1), "u" (1/alpha), "vp"
+            (1/sqrt(alpha^2 + sigma^2)), "flow" (1/(alpha + sigma)), or a function of the level. The
+            output then belongs to the level (k alpha, k sigma): with "vp", a network of a
+            variance-preserving process serves every process of the package.
         event_shape: shape of one sample; makes `shape` optional in `srk.solve`.
-        model_kwargs: further keyword arguments of every call; tensors of per-sample conditions are passed as they are.
-        network_dtype: dtype of the network's input where it is not the state's (e.g. torch.bfloat16); the output is cast back.
-            The time arrives in this dtype too, but never in less than float32.
-        channels: "first-half" keeps the first half of the output's channels (dim 1): for networks that also learn the variance.
+        model_kwargs: further keyword arguments of every call; tensors of per-sample conditions are
+            passed as they are.
+        network_dtype: dtype of the network's input where it is not the state's (e.g.
+            torch.bfloat16); the output is cast back. The time arrives in this dtype too, but never
+            in less than float32.
+        channels: "first-half" keeps the first half of the output's channels (dim 1): for networks
+            that also learn the variance.
 
     Raises:
-        ScoreError: on a call, when the output is not a tensor or has another shape, dtype or device.
-        IncompatibleError: on a call, where the output cannot determine the denoiser or the time is infinite.
+        ScoreError: on a call, when the output is not a tensor or has another shape, dtype or
+            device.
+        IncompatibleError: on a call, where the output cannot determine the denoiser or the time is
+            infinite.
     """
 
     network: Network = attrs.field(validator=_check_network)
@@ -132,7 +143,10 @@ class NetworkPrediction(Prediction):
             raise ArgumentError(f"channels is 'all' or 'first-half', not {value!r}")
 
     def bind(self, process: ForwardProcess) -> Prediction:
-        """Check that `process` has the time unit that the network wants; returns itself, or for phase-space states what reads them."""
+        """Check that `process` has the time unit that the network wants.
+
+        Returns itself, or for phase-space states what reads them.
+        """
         check_process(self.time, process, self.num_timesteps)
         if isinstance(process, PhaseProcess):
             return self._in_phase_space(process)
@@ -141,12 +155,17 @@ class NetworkPrediction(Prediction):
     def _in_phase_space(self, process: PhaseProcess) -> Prediction:
         name = type(self).__name__
         raise IncompatibleError(
-            f"srk.{name} is for a network of the data, but the states of {process!r} have {process.components} components; if it was trained for a scalar process, "
-            f"use srk.Reduced(srk.{name}(...)); a network of the phase-space state returns the score: srk.Score(network)"
+            f"srk.{name} is for a network of the data, but the states of {process!r} have "
+            f"{process.components} components; if it was trained for a scalar process, "
+            f"use srk.Reduced(srk.{name}(...)); a network of the phase-space state returns the "
+            "score: srk.Score(network)"
         )
 
     def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """The network's output at `x`, called with the input and the time that it wants, checked and in the state's dtype."""
+        """The network's output at `x`, checked and in the dtype of the state.
+
+        The network is called with the input and the time that it wants.
+        """
         check_state(x)
         out = self._checked(self._call(x, level, process), x)
         watch = conventions.current()
@@ -175,7 +194,10 @@ class NetworkPrediction(Prediction):
         return convert.combine(pair, x, self.output(x, level, process))
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
-        """The same network with the conditions of these samples: tensors in `model_kwargs` whose first axis is the batch are cut."""
+        """The same network with the conditions of these samples.
+
+        Tensors in `model_kwargs` whose first axis is the batch are cut.
+        """
         cut = {
             name: value[rows]
             if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
@@ -186,7 +208,10 @@ class NetworkPrediction(Prediction):
 
     @abstractmethod
     def coefficients(self, level: Level) -> convert.Pair:
-        """(a, b) with D = a x + b output, in float64; `IncompatibleError` where the output does not determine D."""
+        """(a, b) with D = a x + b output, in float64.
+
+        `IncompatibleError` where the output does not determine D.
+        """
 
     def _checked(self, out: object, x: Tensor) -> Tensor:
         if not isinstance(out, Tensor):
@@ -203,12 +228,14 @@ class NetworkPrediction(Prediction):
                 else ""
             )
             raise ScoreError(
-                f"the network of {self!r} returned {type(out).__name__}, not a tensor of the state's shape {tuple(x.shape)}{cure}"
+                f"the network of {self!r} returned {type(out).__name__}, not a tensor of the "
+                f"state's shape {tuple(x.shape)}{cure}"
             )
         if self.channels == "first-half":
             if out.ndim < 2 or out.shape[1] % 2:
                 raise ScoreError(
-                    f"the network of {self!r} returned shape {tuple(out.shape)}, whose channels (dim 1) cannot be halved; "
+                    f"the network of {self!r} returned shape {tuple(out.shape)}, whose channels "
+                    "(dim 1) cannot be halved; "
                     "use channels='all'"
                 )
             out = out[:, : out.shape[1] // 2]
@@ -216,18 +243,22 @@ class NetworkPrediction(Prediction):
             raise ScoreError(self._shape_message(tuple(out.shape), tuple(x.shape)))
         if out.device != x.device:
             raise ScoreError(
-                f"the network of {self!r} returned a tensor on {out.device} for a state on {x.device}; move the network, or pass "
+                f"the network of {self!r} returned a tensor on {out.device} for a state on "
+                f"{x.device}; move the network, or pass "
                 f"device={str(out.device)!r} to srk.solve"
             )
         if out.dtype != x.dtype:
             if not out.dtype.is_floating_point:
                 raise ScoreError(
-                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; it must return real floating-point numbers"
+                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; it "
+                    "must return real floating-point numbers"
                 )
             if self.network_dtype is None and not torch.is_autocast_enabled(x.device.type):
                 raise ScoreError(
-                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; if it works in {out.dtype}, say so: "
-                    f"srk.{type(self).__name__}(network, network_dtype={out.dtype}) casts its input there and its output back"
+                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; if "
+                    f"it works in {out.dtype}, say so: "
+                    f"srk.{type(self).__name__}(network, network_dtype={out.dtype}) casts its "
+                    "input there and its output back"
                 )
             out = out.to(x.dtype)
         return out
@@ -236,10 +267,19 @@ class NetworkPrediction(Prediction):
         message = f"the network of {self!r} returned shape {out} for a state of shape {x}"
         name = type(self).__name__
         if len(out) == len(x) >= 2 and out == (x[0], 2 * x[1], *x[2:]):
-            return f"{message}: twice the channels, as when it also learns the variance; use srk.{name}(network, channels='first-half')"
+            return (
+                f"{message}: twice the channels, as when it also learns the variance; use "
+                f"srk.{name}(network, channels='first-half')"
+            )
         if len(out) < len(x):
-            return f"{message}: axes are missing; return one number for every number of the state, e.g. by keepdim=True or unsqueeze"
-        return f"{message}; it must return one number for every number of the state: check the `shape` of the run and that of the network"
+            return (
+                f"{message}: axes are missing; return one number for every number of the state, "
+                "e.g. by keepdim=True or unsqueeze"
+            )
+        return (
+            f"{message}; it must return one number for every number of the state: check the "
+            "`shape` of the run and that of the network"
+        )
 
     def __repr__(self) -> str:
         network = getattr(self.network, "__name__", type(self.network).__name__)
@@ -260,12 +300,16 @@ class NetworkPrediction(Prediction):
 
 
 class Score(NetworkPrediction):
-    """A network that returns the score grad log p_t(x): D = (x + sigma^2 s)/alpha. Options: see `NetworkPrediction`.
+    """A network that returns the score grad log p_t(x): D = (x + sigma^2 s)/alpha. Options.
 
-    Undetermined at alpha = 0 (`IncompatibleError`). At high noise the difference cancels: the error of the score is magnified by
-    sigma^2/alpha, as it must be. A bare callable `(x, t) -> score` given to `srk.solve` is wrapped in this.
+    See `NetworkPrediction`.
 
-    Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021; Tweedie's formula.
+    Undetermined at alpha = 0 (`IncompatibleError`). At high noise the difference cancels: the error
+    of the score is magnified by sigma^2/alpha, as it must be. A bare callable `(x, t) -> score`
+    given to `srk.solve` is wrapped in this.
+
+    Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential
+    Equations", 2021; Tweedie's formula.
 
     Examples:
         >>> import torch
@@ -279,7 +323,8 @@ class Score(NetworkPrediction):
     def _in_phase_space(self, process: PhaseProcess) -> Prediction:
         if self.input_scale != "x":
             raise IncompatibleError(
-                f"a network of the phase-space state of {process!r} gets it as it is; leave out input_scale={self.input_scale!r}"
+                f"a network of the phase-space state of {process!r} gets it as it is; leave out "
+                f"input_scale={self.input_scale!r}"
             )
         return PhaseScore(self)
 
@@ -287,21 +332,27 @@ class Score(NetworkPrediction):
         return convert.denoiser_from_score(level, scale_value(self.input_scale, level))
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """The score at `x`, straight from the network: needs neither alpha nor sigma, so it serves nonlinear processes too."""
+        """The score at `x`, straight from the network.
+
+        Needs neither alpha nor sigma, so it serves nonlinear processes too.
+        """
         return convert.combine(
             (0.0, scale_value(self.input_scale, level)), x, self.output(x, level, process)
         )
 
 
 class NoisePrediction(NetworkPrediction):
-    """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options: see `NetworkPrediction`.
+    """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options.
+
+    See `NetworkPrediction`.
 
     Undetermined at alpha = 0 (`IncompatibleError`).
 
     Source: Ho et al., "Denoising Diffusion Probabilistic Models", 2020.
 
     Examples:
-        >>> NoisePrediction(lambda x, t: 0 * x, time="index", num_timesteps=1000, channels="first-half")
+        >>> network = lambda x, t: 0 * x
+        >>> NoisePrediction(network, time="index", num_timesteps=1000, channels="first-half")
         NoisePrediction(<lambda>, time='index', num_timesteps=1000, channels='first-half')
     """
 
@@ -310,7 +361,9 @@ class NoisePrediction(NetworkPrediction):
 
 
 class Data(NetworkPrediction):
-    """A network that returns the denoiser E[x0 | x_t] itself. Options: see `NetworkPrediction`. Fine at every level.
+    """A network that returns the denoiser E[x0 | x_t] itself. Options: see `NetworkPrediction`.
+
+    Fine at every level.
 
     Examples:
         >>> Data(lambda x, t: 0 * x, time="half-log-snr", event_shape=[3, 32, 32]).event_shape
@@ -322,14 +375,18 @@ class Data(NetworkPrediction):
 
 
 class Velocity(NetworkPrediction):
-    """A network that returns v = alpha eps - sigma x0: D = (alpha x - sigma v)/(alpha^2 + sigma^2). Options: see `NetworkPrediction`.
+    """A network that returns v = alpha eps - sigma x0.
 
-    Fine at every level, alpha = 0 included. With `input_scale` k it returns v = k (alpha eps - sigma x0), the v of its own scale.
+    D = (alpha x - sigma v)/(alpha^2 + sigma^2). Options: see `NetworkPrediction`.
+
+    Fine at every level, alpha = 0 included. With `input_scale` k it returns v = k (alpha eps -
+    sigma x0), the v of its own scale.
 
     Source: Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022.
 
     Examples:
-        >>> Velocity(lambda x, t: 0 * x, input_scale="vp", time="index", num_timesteps=1000)  # a Stable Diffusion v-network in any process
+        >>> network = lambda x, t: 0 * x  # a v-network of Stable Diffusion, in any process
+        >>> Velocity(network, input_scale="vp", time="index", num_timesteps=1000)
         Velocity(<lambda>, time='index', num_timesteps=1000, input_scale='vp')
     """
 
@@ -338,15 +395,20 @@ class Velocity(NetworkPrediction):
 
 
 class FlowVelocity(NetworkPrediction):
-    """A network that returns w = eps - x0: D = (x - sigma w)/(alpha + sigma). Options: see `NetworkPrediction`.
+    """A network that returns w = eps - x0: D = (x - sigma w)/(alpha + sigma). Options.
 
-    Fine at every level, alpha = 0 included. In the rectified flow alpha = 1 - t, sigma = t it is dx/dt. For a network that returns
-    x0 - eps, with time running from noise to data, wrap `lambda x, t: -network(x, 1 - t)`.
+    See `NetworkPrediction`.
 
-    Source: Lipman et al., "Flow Matching for Generative Modeling", 2023; Liu et al., "Flow Straight and Fast", 2023.
+    Fine at every level, alpha = 0 included. In the rectified flow alpha = 1 - t, sigma = t it is
+    dx/dt. For a network that returns x0 - eps, with time running from noise to data, wrap `lambda
+    x, t: -network(x, 1 - t)`.
+
+    Source: Lipman et al., "Flow Matching for Generative Modeling", 2023; Liu et al., "Flow Straight
+    and Fast", 2023.
 
     Examples:
-        >>> FlowVelocity(lambda x, t: 0 * x, input_scale="flow", time="flow")  # a flow network in any process
+        >>> network = lambda x, t: 0 * x  # a flow network, in any process
+        >>> FlowVelocity(network, input_scale="flow", time="flow")
         FlowVelocity(<lambda>, time='flow', input_scale='flow')
     """
 
@@ -356,11 +418,15 @@ class FlowVelocity(NetworkPrediction):
 
 @attrs.frozen(eq=False, repr=False)
 class EDMDenoiser(NetworkPrediction):
-    """A network (u, sigma_edm) -> D that denoises u = x/alpha at noise sigma_edm = sigma/alpha. Options: see `NetworkPrediction`.
+    """A network (u, sigma_edm) -> D that denoises u = x/alpha at noise sigma_edm = sigma/alpha.
 
-    Its input scale is "u" and its time "sigma", which are infinite at alpha = 0 (`IncompatibleError`).
+    Options: see `NetworkPrediction`.
 
-    Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022: the preconditioned D_theta.
+    Its input scale is "u" and its time "sigma", which are infinite at alpha = 0
+    (`IncompatibleError`).
+
+    Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
+    2022: the preconditioned D_theta.
 
     Examples:
         >>> import torch
@@ -368,7 +434,8 @@ class EDMDenoiser(NetworkPrediction):
         >>> denoiser = EDMDenoiser(lambda u, sigma: u / (1 + sigma[:, None] ** 2))  # data N(0, 1)
         >>> denoiser.denoise(torch.tensor([[2.0]]), EDM().level(1.0), EDM())
         tensor([[1.]])
-        >>> denoiser.denoise(torch.tensor([[2.0]]), VP().level(0.5), VP()) / VP().alpha(0.5)  # the same network in another process
+        >>> process, x = VP(), torch.tensor([[2.0]])  # the same network in another process
+        >>> denoiser.denoise(x, process.level(0.5), process) / process.alpha(0.5)
         tensor([[2.]])
     """
 
@@ -395,10 +462,13 @@ _KINDS: dict[type, str] = {
 
 
 def as_prediction(obj: object) -> Prediction:
-    """`obj` as a prediction: predictions as they are, a bare callable `(x, t) -> score` as `Score(obj)`.
+    """`obj` as a prediction.
+
+    Predictions as they are, a bare callable `(x, t) -> score` as `Score(obj)`.
 
     Arguments:
-        obj: an adapter, an exact score, or a callable; t is a (batch,) tensor in the process's own time.
+        obj: an adapter, an exact score, or a callable; t is a (batch,) tensor in the process's own
+            time.
 
     Raises:
         ArgumentTypeError: it is none of these.
@@ -420,5 +490,6 @@ def as_prediction(obj: object) -> Prediction:
             f"{obj!r} is a distribution, not a score; pass its exact score: target.score(process)"
         )
     raise ArgumentTypeError(
-        f"a score is a callable (x, t) -> score, an adapter such as srk.NoisePrediction(network), or a target's exact score, not {type(obj).__name__}"
+        "a score is a callable (x, t) -> score, an adapter such as srk.NoisePrediction(network), "
+        f"or a target's exact score, not {type(obj).__name__}"
     )

@@ -1,4 +1,7 @@
-"""The protocol between a network and the executor: whatever the network says, a `Prediction` answers with the denoiser."""
+"""The protocol between a network and the executor.
+
+Whatever the network says, a `Prediction` answers with the denoiser.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class Prediction(ABC):
-    """What is known about the data behind a noisy state: base of the adapters and of the exact scores.
+    """What is known about the data behind a noisy state.
+
+    Base of the adapters and of the exact scores.
 
     Subclass it and implement `denoise` to bring a prediction of your own; the rest has defaults.
     """
@@ -41,7 +46,10 @@ class Prediction(ABC):
         """
 
     def output(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """What the network says at `x`, checked; the default, for predictions without a network, is the denoiser."""
+        """What the network says at `x`, checked.
+
+        The default, for predictions without a network, is the denoiser.
+        """
         return self.denoise(x, level, process)
 
     def coefficients(self, level: Level) -> tuple[float, float] | None:
@@ -49,17 +57,22 @@ class Prediction(ABC):
         return 0.0, 1.0
 
     def calls(self, t: float | None = None) -> int:
-        """Network calls that one evaluation at own time `t` makes for each sample; None: the most at any time. The default is 1.
+        """Network calls that one evaluation at own time `t` makes for each sample; None.
+
+        The most at any time. The default is 1.
 
         `srk.solve` adds these up in `Solution.nfe`, and divides a budget `nfe=` by `calls()`.
         """
         return 1
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
-        """The prediction for some samples of a batch; override it where conditions belong to samples. The default is itself.
+        """The prediction for some samples of a batch.
+
+        Override it where conditions belong to samples. The default is itself.
 
         Arguments:
-            rows: which samples, a slice or their numbers (an int64 tensor on the device of the state).
+            rows: which samples, a slice or their numbers (an int64 tensor on the device of the
+                state).
             batch: size of the whole batch.
         """
         return self
@@ -77,6 +90,7 @@ def check_state(x: object) -> None:
         )
     if x.ndim == 0 or not x.dtype.is_floating_point:
         raise ArgumentTypeError(
-            f"the state must be a floating-point tensor of shape (batch, *event), not {x.dtype} of shape {tuple(x.shape)}; "
+            f"the state must be a floating-point tensor of shape (batch, *event), not {x.dtype} "
+            f"of shape {tuple(x.shape)}; "
             "e.g. x.float()[None]"
         )

@@ -142,7 +142,10 @@ def data_like(first: Moments) -> bool:
 
 
 def share(first: Moments, slope: float) -> float:
-    """The part of the noise that the output has, in units of what is expected: 1 for a right one."""
+    """The part of the noise that the output has, in units of what is expected.
+
+    1 for a right one.
+    """
     return first.xy / first.xx / slope
 
 
@@ -213,7 +216,9 @@ def impossible(first: Moments, *later: Moments | None) -> bool:
 
 
 def swapped(first: Moments, middle: Moments | None) -> bool:
-    """Whether a flow network runs the other way: it takes the noise for data and the data for noise.
+    """Whether a flow network runs the other way.
+
+    It takes the noise for data and the data for noise.
 
     At the start it takes the state for clean data and says that its noise has mean 0: the implied
     data are 0. Later the implied noise has a mean, the mean of the data, which noise never has.
@@ -295,7 +300,8 @@ class Looks:
             said = ADVICE[self.kind].partition(":")[0]
             likely = ", or ".join(ADVICE[kind] for kind in found)
             warnings.warn(
-                f"{self.adapter!r} reads the output of its network as {said}, but the output does not "
+                f"{self.adapter!r} reads the output of its network as {said}, but the output does "
+                "not "
                 f"behave like that. It looks like {likely}. If the samples are right, switch this "
                 "check off: check_network=False",
                 ConventionWarning,

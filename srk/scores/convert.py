@@ -1,16 +1,21 @@
-r"""Between the denoiser D = E[x0 | x_t] and the other things a network may say; coefficients in float64.
+r"""Between the denoiser D = E[x0 | x_t] and the other things a network may say.
+
+Coefficients in float64.
 
 At a level with x = alpha x0 + sigma eps, conditional means satisfy x = alpha D + sigma eps, hence
 
     score           s   = (alpha D - x) / sigma^2              D = (x + sigma^2 s) / alpha
     noise           eps = (x - alpha D) / sigma                D = (x - sigma eps) / alpha
-    velocity        v   = alpha eps - sigma D                  D = (alpha x - sigma v) / (alpha^2 + sigma^2)
-    flow velocity   w   = eps - D                              D = (x - sigma w) / (alpha + sigma)
+    velocity        v   = alpha eps - sigma D                  D = (alpha x - sigma v) / (alpha^2 +
+    sigma^2) flow velocity   w   = eps - D                              D = (x - sigma w) / (alpha +
+    sigma)
 
-Every line is linear: `denoiser_from_*` and `*_from_denoiser` give the pair of coefficients, `to_*` apply it to tensors.
+Every line is linear: `denoiser_from_*` and `*_from_denoiser` give the pair of coefficients, `to_*`
+apply it to tensors.
 
-`scale` = k serves a network that lives at another scaling of the same process: it reads k x, at the level (k alpha, k sigma), and what it
-says belongs to that level. The denoiser is the same; noise and flow velocity do not change with k, the score is divided by it.
+`scale` = k serves a network that lives at another scaling of the same process: it reads k x, at the
+level (k alpha, k sigma), and what it says belongs to that level. The denoiser is the same; noise
+and flow velocity do not change with k, the score is divided by it.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ def denoiser_from_score(level: Level, scale: float = 1.0) -> Pair:
 
     Arguments:
         level: the noise level; alpha > 0.
-        scale: k, when s is the score of the law of k x at k x.
+        scale: k, when s is the score of the distribution of k x, at k x.
 
     Raises:
         IncompatibleError: alpha = 0, where the score does not depend on the data.
@@ -40,49 +45,70 @@ def denoiser_from_score(level: Level, scale: float = 1.0) -> Pair:
 
 
 def denoiser_from_noise(level: Level) -> Pair:
-    """(a, b) of D = a x + b eps: a = 1/alpha, b = -sigma/alpha; `IncompatibleError` at alpha = 0."""
+    """(a, b) of D = a x + b eps: a = 1/alpha, b = -sigma/alpha.
+
+    `IncompatibleError` at alpha = 0.
+    """
     _need_signal(level, "noise prediction")
     return 1.0 / level.alpha, -level.sigma / level.alpha
 
 
 def denoiser_from_velocity(level: Level, scale: float = 1.0) -> Pair:
-    """(a, b) of D = a x + b v: a = alpha/(alpha^2 + sigma^2), b = -(sigma/k)/(alpha^2 + sigma^2), fine at both ends.
+    """(a, b) of D = a x + b v.
+
+    A = alpha/(alpha^2 + sigma^2), b = -(sigma/k)/(alpha^2 + sigma^2), fine at both ends.
 
     Arguments:
         level: the noise level.
-        scale: k, when v = k (alpha eps - sigma x0); k = 1/sqrt(alpha^2 + sigma^2) is the variance-preserving v.
+        scale: k, when v = k (alpha eps - sigma x0); k = 1/sqrt(alpha^2 + sigma^2) is the
+            variance-preserving v.
     """
     c = math.hypot(level.alpha, level.sigma)
     return level.alpha / c / c, -level.sigma / c / c / scale
 
 
 def denoiser_from_flow_velocity(level: Level) -> Pair:
-    """(a, b) of D = a x + b w: a = 1/(alpha + sigma), b = -sigma/(alpha + sigma), fine at both ends."""
+    """(a, b) of D = a x + b w.
+
+    A = 1/(alpha + sigma), b = -sigma/(alpha + sigma), fine at both ends.
+    """
     total = level.alpha + level.sigma
     return 1.0 / total, -level.sigma / total
 
 
 def score_from_denoiser(level: Level) -> Pair:
-    """(a, b) of s = a x + b D: a = -1/sigma^2, b = alpha/sigma^2; `IncompatibleError` at sigma = 0."""
+    """(a, b) of s = a x + b D: a = -1/sigma^2, b = alpha/sigma^2.
+
+    `IncompatibleError` at sigma = 0.
+    """
     _need_noise(level, "score")
     return -1.0 / level.sigma / level.sigma, level.alpha / level.sigma / level.sigma
 
 
 def noise_from_denoiser(level: Level) -> Pair:
-    """(a, b) of eps = a x + b D: a = 1/sigma, b = -alpha/sigma; `IncompatibleError` at sigma = 0."""
+    """(a, b) of eps = a x + b D: a = 1/sigma, b = -alpha/sigma.
+
+    `IncompatibleError` at sigma = 0.
+    """
     _need_noise(level, "noise prediction")
     return 1.0 / level.sigma, -level.alpha / level.sigma
 
 
 def velocity_from_denoiser(level: Level) -> Pair:
-    """(a, b) of v = a x + b D: a = alpha/sigma, b = -(alpha^2 + sigma^2)/sigma; `IncompatibleError` at sigma = 0."""
+    """(a, b) of v = a x + b D: a = alpha/sigma, b = -(alpha^2 + sigma^2)/sigma.
+
+    `IncompatibleError` at sigma = 0.
+    """
     _need_noise(level, "velocity")
     c = math.hypot(level.alpha, level.sigma)
     return level.alpha / level.sigma, -c * (c / level.sigma)
 
 
 def flow_velocity_from_denoiser(level: Level) -> Pair:
-    """(a, b) of w = a x + b D: a = 1/sigma, b = -(alpha + sigma)/sigma; `IncompatibleError` at sigma = 0."""
+    """(a, b) of w = a x + b D: a = 1/sigma, b = -(alpha + sigma)/sigma.
+
+    `IncompatibleError` at sigma = 0.
+    """
     _need_noise(level, "flow velocity")
     return 1.0 / level.sigma, -(level.alpha + level.sigma) / level.sigma
 
@@ -103,7 +129,8 @@ def to_score(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
         level: its noise level; sigma > 0.
 
     Returns:
-        Tensor of the same shape. Its rounding error is about eps |x|/sigma^2, for the difference cancels at small sigma.
+        Tensor of the same shape. Its rounding error is about eps |x|/sigma^2, for the difference
+        cancels at small sigma.
 
     Examples:
         >>> import torch
@@ -120,7 +147,10 @@ def to_noise(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
 
 
 def to_velocity(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
-    """The velocity v = alpha eps - sigma D = (alpha x - (alpha^2 + sigma^2) D)/sigma; arguments as in `to_score`."""
+    """The velocity v = alpha eps - sigma D = (alpha x - (alpha^2 + sigma^2) D)/sigma.
+
+    Arguments as in `to_score`.
+    """
     return combine(velocity_from_denoiser(level), x, denoised)
 
 
@@ -132,8 +162,10 @@ def to_flow_velocity(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
 def _need_signal(level: Level, what: str) -> None:
     if level.alpha == 0.0:
         raise IncompatibleError(
-            f"at t = {level.t!r} the signal scale alpha is 0, so the {what} there does not determine the denoiser "
-            "(D = (x - sigma eps)/alpha); wrap a network that predicts v, a flow velocity or the data (srk.Velocity, srk.FlowVelocity, "
+            f"at t = {level.t!r} the signal scale alpha is 0, so the {what} there does not "
+            "determine the denoiser "
+            "(D = (x - sigma eps)/alpha); wrap a network that predicts v, a flow velocity or the "
+            "data (srk.Velocity, srk.FlowVelocity, "
             "srk.Data), or start a little below the end, e.g. srk.Flow(t_max=0.999)"
         )
 
@@ -141,6 +173,7 @@ def _need_signal(level: Level, what: str) -> None:
 def _need_noise(level: Level, what: str) -> None:
     if level.sigma == 0.0:
         raise IncompatibleError(
-            f"at t = {level.t!r} the noise scale sigma is 0, so the denoiser does not determine the {what} there (it divides by sigma); "
+            f"at t = {level.t!r} the noise scale sigma is 0, so the denoiser does not determine "
+            f"the {what} there (it divides by sigma); "
             "evaluate it at a level with noise, or use a process with t_min > 0"
         )

@@ -2,8 +2,9 @@ r"""Guidance: predictions made of other predictions.
 
 Everything here is a change of the score, and so of the denoiser, for s = (alpha D - x)/sigma^2:
 
-    conditions and a reference    s = s_ref + sum_i w_i (s_i - s_ref)        D = D_ref + sum_i w_i (D_i - D_ref)
-    a classifier                  s = s_0 + w grad_x log p(y | x_t)          D = D_0 + w (sigma^2/alpha) grad_x log p(y | x_t)
+    conditions and a reference    s = s_ref + sum_i w_i (s_i - s_ref)        D = D_ref + sum_i w_i
+    (D_i - D_ref) a classifier                  s = s_0 + w grad_x log p(y | x_t)          D = D_0 +
+    w (sigma^2/alpha) grad_x log p(y | x_t)
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def limited(
 ) -> LevelFunction:
     """A guidance scale that holds in an interval of noise levels only.
 
-    Guidance at high noise costs diversity and at low noise changes nothing, so that an interval in between is better and cheaper: with `outside` = 1 a
-    `Guided` with one condition calls the network once there instead of twice.
+    Guidance at high noise costs diversity and at low noise changes nothing, so that an interval in
+    between is better and cheaper: with `outside` = 1 a `Guided` with one condition calls the
+    network once there instead of twice.
 
     Arguments:
         scale: the scale in the interval, a number or a function of the level.
@@ -74,7 +76,8 @@ def limited(
         ArgumentError: low > high, or a unit that does not exist.
         IncompatibleError: on a call, for a nonlinear process with a unit other than "t".
 
-    Source: Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models", 2024.
+    Source: Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
+    Distribution Quality in Diffusion Models", 2024.
 
     Examples:
         >>> from srk.processes import EDM
@@ -96,7 +99,8 @@ def limited(
         place = measure(level)
         if math.isnan(place):
             raise IncompatibleError(
-                f"the noise level of a nonlinear process is not known in the unit {unit!r}; give the interval in own time: unit='t'"
+                f"the noise level of a nonlinear process is not known in the unit {unit!r}; give "
+                "the interval in own time: unit='t'"
             )
         return _weight(value, level) if low <= place <= high else rest
 
@@ -109,7 +113,8 @@ def _scale(value: Any) -> Scale:
     if callable(value):
         return value  # type: ignore[no-any-return]
     raise ArgumentTypeError(
-        f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. scale=2.0"
+        f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. "
+        "scale=2.0"
     )
 
 
@@ -129,49 +134,62 @@ def _weight(scale: Scale, level: Level) -> float:
     weight = float(scale(level))
     if not math.isfinite(weight):
         raise ArgumentError(
-            f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a finite number at every level"
+            f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a "
+            "finite number at every level"
         )
     return weight
 
 
 @attrs.frozen(eq=False)
 class Guided(Prediction):
-    """Guidance by differences of predictions: D = D_ref + sum_i w_i (D_i - D_ref), in the score of a nonlinear process likewise.
+    """Guidance by differences of predictions.
+
+    D = D_ref + sum_i w_i (D_i - D_ref), in the score of a nonlinear process likewise.
 
     One formula, several uses:
 
-    - classifier-free guidance: `condition` is the network with its condition, `reference` the one without; w = 1 is the condition alone,
-      w = 0 the reference (Ho and Salimans write w - 1);
-    - negative conditions: `reference` is the network with the condition to keep away from; or one of several conditions has a negative scale;
+    - classifier-free guidance: `condition` is the network with its condition, `reference` the one
+      without; w = 1 is the condition alone, w = 0 the reference (Ho and Salimans write w - 1);
+    - negative conditions: `reference` is the network with the condition to keep away from; or one
+      of several conditions has a negative scale;
     - several conditions: one scale each (composable diffusion);
     - autoguidance: `condition` is the good network, `reference` a weaker version of it.
 
-    Only what has a weight at a level is evaluated there: at w = 1 the reference is not, which is what `srk.scores.limited` saves outside
-    its interval. `Solution.nfe` counts what was evaluated, a batch of k predictions as k calls.
+    Only what has a weight at a level is evaluated there: at w = 1 the reference is not, which is
+    what `srk.scores.limited` saves outside its interval. `Solution.nfe` counts what was evaluated,
+    a batch of k predictions as k calls.
 
     Arguments:
-        condition: a prediction (an adapter, an exact score, a callable (x, t) -> score), or a sequence of them.
+        condition: a prediction (an adapter, an exact score, a callable (x, t) -> score), or a
+            sequence of them.
         reference: the prediction to extrapolate from.
-        scale: w: a number, or a function of the level that returns one; for several conditions a sequence, one scale each.
-        rescale: phi in [0, 1]: the guided prediction q is multiplied by phi std(q_cond)/std(q) + 1 - phi, standard deviations over each
-            sample, against over-exposure at large scales. For one condition and linear processes.
-        rescale_in: what q is: "denoised" (D), "noise" or "velocity"; diffusers rescales the output of the network.
-        batched: evaluate the network once on a batch of all conditions instead of once for each. They must be adapters of the same
-            network with the same options but for `model_kwargs`; tensors there whose first size is the batch or 1 are concatenated.
+        scale: w: a number, or a function of the level that returns one; for several conditions a
+            sequence, one scale each.
+        rescale: phi in [0, 1]: the guided prediction q is multiplied by phi std(q_cond)/std(q) + 1
+            - phi, standard deviations over each sample, against over-exposure at large scales. For
+            one condition and linear processes.
+        rescale_in: what q is: "denoised" (D), "noise" or "velocity"; diffusers rescales the output
+            of the network.
+        batched: evaluate the network once on a batch of all conditions instead of once for each.
+            They must be adapters of the same network with the same options but for `model_kwargs`;
+            tensors there whose first size is the batch or 1 are concatenated.
 
     Raises:
-        ArgumentError, ArgumentTypeError: numbers of scales and conditions differ, or options that contradict each other.
+        ArgumentError, ArgumentTypeError: numbers of scales and conditions differ, or options that
+            contradict each other.
         IncompatibleError: `rescale` for a nonlinear process.
         ScoreError: on a call, `model_kwargs` that cannot be put in one batch.
 
-    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Liu et al., "Compositional Visual Generation with Composable Diffusion
-    Models", 2022; Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, section 3.4 (rescale); Karras et al.,
-    "Guiding a Diffusion Model with a Bad Version of Itself", 2024.
+    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022; Liu et al., "Compositional
+    Visual Generation with Composable Diffusion Models", 2022; Lin et al., "Common Diffusion Noise
+    Schedules and Sample Steps are Flawed", 2023, section 3.4 (rescale); Karras et al., "Guiding a
+    Diffusion Model with a Bad Version of Itself", 2024.
 
     Examples:
         >>> import srk
         >>> process = srk.VP()
-        >>> wanted, everything = srk.targets.Gaussian(1.0, 0.1).score(process), srk.targets.Gaussian(0.0, 1.0).score(process)
+        >>> wanted = srk.targets.Gaussian(1.0, 0.1).score(process)
+        >>> everything = srk.targets.Gaussian(0.0, 1.0).score(process)
         >>> srk.solve(process, Guided(wanted, everything, 2.0), steps=10, seed=0).nfe
         42
         >>> interval = srk.scores.limited(2.0, 0.3, 5.0)
@@ -197,15 +215,18 @@ class Guided(Prediction):
     def __attrs_post_init__(self) -> None:
         if len(self.scales) != len(self.conditions) or not self.conditions:
             raise ArgumentError(
-                f"{len(self.conditions)} conditions and {len(self.scales)} scales: give each condition its scale, e.g. Guided([a, b], reference, [2.0, 1.5])"
+                f"{len(self.conditions)} conditions and {len(self.scales)} scales: give each "
+                "condition its scale, e.g. Guided([a, b], reference, [2.0, 1.5])"
             )
         if not 0.0 <= self.rescale <= 1.0:
             raise ArgumentError(
-                f"rescale is a fraction between 0 (off) and 1, not {self.rescale!r}; e.g. rescale=0.7"
+                f"rescale is a fraction between 0 (off) and 1, not {self.rescale!r}; e.g. "
+                "rescale=0.7"
             )
         if self.rescale and len(self.conditions) > 1:
             raise ArgumentError(
-                f"rescale={self.rescale!r} refers to THE condition, but there are {len(self.conditions)}; leave it out"
+                f"rescale={self.rescale!r} refers to THE condition, but there are "
+                f"{len(self.conditions)}; leave it out"
             )
         if self.rescale_in not in _QUANTITIES:
             raise ArgumentError(
@@ -230,7 +251,8 @@ class Guided(Prediction):
         """The same with all its predictions bound to `process`."""
         if self.rescale and not isinstance(process, LinearProcess):
             raise IncompatibleError(
-                f"rescale={self.rescale!r} acts on the denoiser, which {process!r} has not; leave it out"
+                f"rescale={self.rescale!r} acts on the denoiser, which {process!r} has not; leave "
+                "it out"
             )
         return self._with(lambda prediction: prediction.bind(process), process)
 
@@ -238,7 +260,10 @@ class Guided(Prediction):
         return self._with(lambda prediction: prediction.select(rows, batch), self._process)
 
     def calls(self, t: float | None = None) -> int:
-        """Network calls of one evaluation at own time `t` (known once bound); None: the most at any time."""
+        """Network calls of one evaluation at own time `t` (known once bound); None.
+
+        The most at any time.
+        """
         if t is not None and self._process is not None:
             level = _level(self._process, t)
         elif any(map(callable, self.scales)):
@@ -267,7 +292,11 @@ class Guided(Prediction):
         return convert.combine((-a / b, 1.0 / b), x, q * factor)
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """The guided score; without `rescale` straight from the scores, so that it serves nonlinear processes and loses nothing at small sigma."""
+        """The guided score.
+
+        Without `rescale` straight from the scores, so that it serves nonlinear processes and loses
+        nothing at small sigma.
+        """
         if self.rescale == 0.0:
             return _sum(self._evaluate("score", x, level, process))
         return convert.to_score(self.denoise(x, level, process), x, level)
@@ -320,7 +349,8 @@ def _check_alike(predictions: tuple[Prediction, ...]) -> None:
         ]
         if not same or any(getattr(other, name) != getattr(first, name) for name in names):
             raise ArgumentError(
-                f"batched=True needs adapters of one network that differ in model_kwargs only, not {first!r} and {other!r}; leave it out to call each by itself"
+                "batched=True needs adapters of one network that differ in model_kwargs only, "
+                f"not {first!r} and {other!r}; leave it out to call each by itself"
             )
 
 
@@ -335,7 +365,10 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
-    """One adapter for a batch of all: tensors of `model_kwargs` that belong to samples are concatenated, all else must be the same."""
+    """One adapter for a batch of all.
+
+    Tensors of `model_kwargs` that belong to samples are concatenated, all else must be the same.
+    """
     names = {name for p in predictions for name in p.model_kwargs}
     joined: dict[str, Any] = {}
     for name in names:
@@ -346,8 +379,10 @@ def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
             _same(v, values[0]) for v in values
         ):
             raise ScoreError(
-                f"model_kwargs[{name!r}] cannot be put in one batch: with batched=True it must be the same for all conditions, or for each a tensor whose first size is "
-                f"the batch ({batch}) or 1, such as the embedding of the empty prompt; use batched=False"
+                f"model_kwargs[{name!r}] cannot be put in one batch: with batched=True it must be "
+                "the same for all conditions, or for each a tensor whose first size is "
+                f"the batch ({batch}) or 1, such as the embedding of the empty prompt; use "
+                "batched=False"
             )
         else:
             joined[name] = values[0]
@@ -357,33 +392,41 @@ def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
 
 @attrs.frozen(eq=False)
 class ClassifierGuided(Prediction):
-    """Classifier guidance: s + w grad_x log p(y | x_t), so D + w (sigma^2/alpha) grad_x log p(y | x_t).
+    """Classifier guidance.
 
-    With w = 1 and the exact log-probability this samples the posterior of the data given y. The gradient is taken by autograd, under the `no_grad` of
-    `srk.solve` too. `Solution.nfe` counts the calls of the network, not those of the classifier.
+    S + w grad_x log p(y | x_t), so D + w (sigma^2/alpha) grad_x log p(y | x_t).
+
+    With w = 1 and the exact log-probability this samples the posterior of the data given y. The
+    gradient is taken by autograd, under the `no_grad` of `srk.solve` too. `Solution.nfe` counts the
+    calls of the network, not those of the classifier.
 
     Arguments:
         prediction: the unconditional prediction.
-        log_prob: callable (x, t) -> log p(y | x_t = x), shape (batch,), up to a constant; differentiable in x. It gets `input_scale * x` and a (batch,) tensor
-            of times. The y is its own business: `lambda x, t: classifier(x, t).log_softmax(1)[:, y]`.
+        log_prob: callable (x, t) -> log p(y | x_t = x), shape (batch,), up to a constant;
+            differentiable in x. It gets `input_scale * x` and a (batch,) tensor of times. The y is
+            its own business: `lambda x, t: classifier(x, t).log_softmax(1)[:, y]`.
         scale: w, a number or a function of the level.
-        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the state that `log_prob` wants, as in `srk.NoisePrediction`.
+        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the
+            state that `log_prob` wants, as in `srk.NoisePrediction`.
 
     Raises:
         ScoreError: on a call, `log_prob` returns another shape or does not depend on x.
         IncompatibleError: on a call, at alpha = 0, where the score does not determine the denoiser.
 
-    Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021; Song et al. 2021, section 5.
+    Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021; Song et al.
+    2021, section 5.
 
     Examples:
         >>> import srk, torch
         >>> process = srk.EDM()
-        >>> prior = srk.targets.Gaussian(0.0, 1.0)  # data N(0, 1), measured as y = x0 + noise of variance 0.25
+        >>> prior = srk.targets.Gaussian(0.0, 1.0)  # measured as y = x0 + noise of variance 0.25
         >>> def log_prob(x, sigma):
-        ...     gain = 1 / (1 + sigma[:, None] ** 2)  # x0 | x_t has mean gain x and variance gain sigma^2
+        ...     # x0 | x_t has mean gain x and variance gain sigma^2
+        ...     gain = 1 / (1 + sigma[:, None] ** 2)
         ...     return (-((1.0 - gain * x) ** 2) / (2 * (gain * sigma[:, None] ** 2 + 0.25))).sum(1)
         >>> posterior = ClassifierGuided(prior.score(process), log_prob, time="sigma")
-        >>> x = srk.solve(process, posterior, "srk2m", shape=(1000, 1), nfe=40, seed=0).x  # exactly N(0.8, 0.2)
+        >>> x = srk.solve(process, posterior, "srk2m", shape=(1000, 1), nfe=40, seed=0).x
+        >>> # exactly N(0.8, 0.2)
         >>> round(x.mean().item(), 1), round(x.var().item(), 1)
         (0.8, 0.2)
     """
@@ -411,7 +454,8 @@ class ClassifierGuided(Prediction):
         """The same with its prediction bound to `process`."""
         if isinstance(process, PhaseProcess):
             raise IncompatibleError(
-                f"a classifier of the data cannot guide the states of {process!r}; use srk.Reduced(srk.ClassifierGuided(...))"
+                f"a classifier of the data cannot guide the states of {process!r}; use "
+                "srk.Reduced(srk.ClassifierGuided(...))"
             )
         check_process(self.time, process, self.num_timesteps)
         return attrs.evolve(self, prediction=self.prediction.bind(process))
@@ -428,7 +472,8 @@ class ClassifierGuided(Prediction):
             return denoised
         if level.alpha == 0.0:
             raise IncompatibleError(
-                f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | x_t) is 0 and does not determine the denoiser; "
+                f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | "
+                "x_t) is 0 and does not determine the denoiser; "
                 "start a little below the end, e.g. srk.Flow(t_max=0.999)"
             )
         return denoised.add(
@@ -441,7 +486,10 @@ class ClassifierGuided(Prediction):
         return score if weight == 0.0 else score.add(self.gradient(x, level, process), alpha=weight)
 
     def gradient(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """grad_x log p(y | x_t = x), shape of `x`; differentiable again where gradients are being recorded."""
+        """grad_x log p(y | x_t = x), shape of `x`.
+
+        Differentiable again where gradients are being recorded.
+        """
         check_state(x)
         again = torch.is_grad_enabled() and x.requires_grad
         with torch.inference_mode(False), torch.enable_grad():
@@ -460,7 +508,8 @@ class ClassifierGuided(Prediction):
                     else repr(out)
                 )
                 raise ScoreError(
-                    f"log_prob must return a tensor of shape ({x.shape[0]},), one log-probability for each sample, that depends on x by differentiable "
+                    f"log_prob must return a tensor of shape ({x.shape[0]},), one log-probability "
+                    "for each sample, that depends on x by differentiable "
                     f"operations; it returned {got}"
                     + (
                         ""

@@ -27,13 +27,14 @@ Windows = tuple[tuple[slice | Tensor, int], ...]
 class Hooked(Prediction):
     """A prediction whose denoiser goes through hooks: D becomes h_n(... h_1(D)).
 
-    The solver then reverses another process, whose denoiser is the hooked one: every evaluation of a step and the final denoising see it, and the noise and the score
-    follow from it.
+    The solver then reverses another process, whose denoiser is the hooked one: every evaluation of
+    a step and the final denoising see it, and the noise and the score follow from it.
 
     Arguments:
         prediction: an adapter, a guided prediction, an exact score, or a callable (x, t) -> score.
-        hooks: callables (denoised, level) -> denoised, applied in order; D has shape (batch, *event) and is not theirs to overwrite. A hook that belongs to
-            samples may have a method select(rows, batch), as `Prediction` has.
+        hooks: callables (denoised, level) -> denoised, applied in order; D has shape (batch,
+            *event) and is not theirs to overwrite. A hook that belongs to samples may have a method
+            select(rows, batch), as `Prediction` has.
 
     Raises:
         IncompatibleError: for a nonlinear process, which has no denoiser.
@@ -57,7 +58,8 @@ class Hooked(Prediction):
         for hook in hooks:
             if isinstance(hook, type) or not callable(hook):
                 raise ArgumentTypeError(
-                    f"a hook is a callable (denoised, level) -> denoised, not {hook!r}; e.g. srk.scores.hooks.Clip(-1.0, 1.0)"
+                    f"a hook is a callable (denoised, level) -> denoised, not {hook!r}; e.g. "
+                    "srk.scores.hooks.Clip(-1.0, 1.0)"
                 )
         inner = as_prediction(prediction)
         self.__attrs_init__(inner, hooks, inner.event_shape)
@@ -66,11 +68,13 @@ class Hooked(Prediction):
         """The same with its prediction bound to `process`."""
         if isinstance(process, PhaseProcess):
             raise IncompatibleError(
-                f"hooks act on the denoised data, of which the states of {process!r} hold more; hook what is read from them: srk.Reduced(srk.Hooked(...))"
+                f"hooks act on the denoised data, of which the states of {process!r} hold more; "
+                "hook what is read from them: srk.Reduced(srk.Hooked(...))"
             )
         if not isinstance(process, LinearProcess):
             raise IncompatibleError(
-                f"hooks act on the denoiser, which {process!r} has not; use a linear process, or change the score itself"
+                f"hooks act on the denoiser, which {process!r} has not; use a linear process, or "
+                "change the score itself"
             )
         return Hooked(self.prediction.bind(process), *self.hooks)
 
@@ -91,7 +95,8 @@ class Hooked(Prediction):
             if _version(denoised) != before:
                 raise ScoreError(
                     f"the hook {hook!r} wrote into the denoised prediction, which may be memory of "
-                    "the network or the state itself; return a new tensor, e.g. denoised.clamp(-1, 1)"
+                    "the network or the state itself; return a new tensor, e.g. "
+                    "denoised.clamp(-1, 1)"
                 )
             if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (
                 x.shape,
@@ -104,7 +109,8 @@ class Hooked(Prediction):
                     else repr(out)
                 )
                 raise ScoreError(
-                    f"the hook {hook!r} returned {got}; it must return a tensor like the denoised prediction: {tuple(x.shape)}, {x.dtype}, {x.device}"
+                    f"the hook {hook!r} returned {got}; it must return a tensor like the denoised "
+                    f"prediction: {tuple(x.shape)}, {x.dtype}, {x.device}"
                 )
             denoised = out
         return denoised
@@ -143,9 +149,13 @@ class Clip:
 
 @attrs.frozen
 class DynamicThreshold:
-    """Dynamic thresholding: D clipped to [-s, s] and divided by s/bound, s the q-quantile of |D| over each sample, if it is above the bound.
+    """Dynamic thresholding.
 
-    Made for classifier-free guidance at large scales in pixel space; not for latents, whose range is not known.
+    D clipped to [-s, s] and divided by s/bound, s the q-quantile of |D| over each sample, if it is
+    above the bound.
+
+    Made for classifier-free guidance at large scales in pixel space; not for latents, whose range
+    is not known.
 
     Arguments:
         quantile: q, in (0, 1].
@@ -155,7 +165,8 @@ class DynamicThreshold:
     Raises:
         ArgumentError: a quantile, bound or limit out of range.
 
-    Source: Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022, section 2.3.
+    Source: Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language
+    Understanding", 2022, section 2.3.
 
     Examples:
         >>> import torch
@@ -215,18 +226,24 @@ def _cut(value: Tensor, ndim: int, windows: Windows) -> Tensor:
 class Replace:
     """Replacement: D is the known value where the mask says so; for inpainting.
 
-    The known part of the samples ends exactly at `known`. The rest is drawn given the noisy known part of the state, not given the known data itself, so that the law is not
-    the exact posterior (docs/guidance.md has numbers). RePaint differs: it overwrites the known part of the STATE with freshly noised data at each step, and goes back and
-    forth in time to let both parts agree, at many more network calls; here the state is the solver's own, so that every solver and grid works as it is.
+    The known part of the samples ends exactly at `known`. The rest is drawn given the noisy known
+    part of the state, not given the known data itself, so the result is not the exact posterior
+    (docs/guidance.md has numbers). RePaint differs: it overwrites the known part of the STATE with
+    freshly noised data at each step, and goes back and forth in time to let both parts agree, at
+    many more network calls; here the state is the solver's own, so that every solver and grid works
+    as it is.
 
     Arguments:
-        known: the data, of a shape that broadcasts to (batch, *event); its values outside the mask do not matter.
-        mask: boolean, true where the data are known, likewise; a mask of numbers in [0, 1] blends, mask known + (1 - mask) D.
+        known: the data, of a shape that broadcasts to (batch, *event); its values outside the mask
+            do not matter.
+        mask: boolean, true where the data are known, likewise; a mask of numbers in [0, 1] blends,
+            mask known + (1 - mask) D.
 
     Raises:
         ArgumentTypeError: the mask is not a tensor of booleans or floating-point numbers.
 
-    Source: Song et al. 2021, section 5 and appendix I.2 (imputation); Lugmayr et al., "RePaint", 2022.
+    Source: Song et al. 2021, section 5 and appendix I.2 (imputation); Lugmayr et al., "RePaint",
+    2022.
 
     Examples:
         >>> import torch
@@ -246,7 +263,8 @@ class Replace:
             value.dtype == torch.bool or value.dtype.is_floating_point
         ):
             raise ArgumentTypeError(
-                "the mask is a tensor of booleans, true where the data are known, or of weights in [0, 1]; e.g. mask.bool()"
+                "the mask is a tensor of booleans, true where the data are known, or of weights "
+                "in [0, 1]; e.g. mask.bool()"
             )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
@@ -259,24 +277,32 @@ class Replace:
         return torch.lerp(denoised, known, mask.to(denoised.dtype))
 
     def select(self, rows: slice | Tensor, batch: int) -> Replace:
-        """The hook for some of the samples of a batch: what has the batch as its first axis is cut."""
+        """The hook for some of the samples of a batch.
+
+        What has the batch as its first axis is cut.
+        """
         return attrs.evolve(self, windows=(*self._windows, (rows, batch)))
 
 
 @attrs.frozen(eq=False)
 class Project:
-    """Projection onto linear measurements y = A x0: D becomes D - A+ (A D - y), so that the samples satisfy them exactly.
+    """Projection onto linear measurements y = A x0.
+
+    D becomes D - A+ (A D - y), so that the samples satisfy them exactly.
 
     Arguments:
         forward: A, a function of tensors (batch, *event).
-        inverse: A+, a right inverse of A: A A+ y = y. The pseudo-inverse makes the projection orthogonal: for averages over blocks, the value repeated over the block.
+        inverse: A+, a right inverse of A: A A+ y = y. The pseudo-inverse makes the projection
+            orthogonal: for averages over blocks, the value repeated over the block.
         measured: y, of a shape that broadcasts with what `forward` returns.
 
-    Source: Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model" (DDNM), 2023.
+    Source: Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model"
+    (DDNM), 2023.
 
     Examples:
         >>> import torch
-        >>> mean = Project(lambda x: x.mean(1, keepdim=True), lambda y: y.expand(-1, 2), torch.tensor(1.0))
+        >>> average, spread = lambda x: x.mean(1, keepdim=True), lambda y: y.expand(-1, 2)
+        >>> mean = Project(average, spread, torch.tensor(1.0))
         >>> mean(torch.tensor([[0.0, 1.0]]), None)
         tensor([[0.5000, 1.5000]])
     """
@@ -293,7 +319,10 @@ class Project:
         )
 
     def select(self, rows: slice | Tensor, batch: int) -> Project:
-        """The hook for some of the samples of a batch: measurements whose first axis is the batch are cut."""
+        """The hook for some of the samples of a batch.
+
+        Measurements whose first axis is the batch are cut.
+        """
         return attrs.evolve(self, windows=(*self._windows, (rows, batch)))
 
 

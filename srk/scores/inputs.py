@@ -1,4 +1,7 @@
-"""What a network is told: the noise level in the unit it was trained with, and the state in the scale it was trained with."""
+"""What a network is told.
+
+The noise level in the unit it was trained with, and the state in the scale it was trained with.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ TIMES: Mapping[str, LevelFunction] = {
     "half-log-snr": lambda level: level.lam,
     "flow": lambda level: level.sigma / (level.alpha + level.sigma),
 }
-"""Noise level in a named unit. "flow" is the time of the flow alpha = 1 - t, sigma = t with the same signal-to-noise ratio."""
+"""Noise level in a named unit.
+
+"flow" is the time of the flow alpha = 1 - t, sigma = t with the same signal-to-noise ratio.
+"""
 
 INDICES = ("index", "index-rounded")
 """Units that need the number of training steps."""
@@ -36,7 +42,10 @@ SCALES: Mapping[str, LevelFunction] = {
     "vp": lambda level: 1.0 / math.hypot(level.alpha, level.sigma),
     "flow": lambda level: 1.0 / (level.alpha + level.sigma),
 }
-"""Factor k of the input k x: the state itself, data scale (alpha = 1), variance preserving, flow (alpha + sigma = 1)."""
+"""Factor k of the input k x.
+
+The state itself, data scale (alpha = 1), variance preserving, flow (alpha + sigma = 1).
+"""
 
 
 def noise_to_signal(level: Level) -> float:
@@ -45,13 +54,13 @@ def noise_to_signal(level: Level) -> float:
 
 
 def check_time_unit(unit: object) -> None:
-    """Raise `UnknownNameError` or `ArgumentTypeError` unless `unit` is a named unit or a callable."""
+    """Raise an error of ours unless `unit` is a named unit of time or a callable."""
     if not callable(unit):
         _check_name("time unit", unit, (*TIMES, *INDICES))
 
 
 def check_input_scale(scale: object) -> None:
-    """Raise `UnknownNameError` or `ArgumentTypeError` unless `scale` is a named scale or a callable."""
+    """Raise an error of ours unless `scale` is a named scale or a callable."""
     if not callable(scale):
         _check_name("input scale", scale, tuple(SCALES))
 
@@ -62,7 +71,8 @@ def time_value(
     """The noise level in `unit`, a finite float.
 
     Raises:
-        IncompatibleError: it is infinite (sigma/alpha where alpha = 0), or an index is asked of a process that has none.
+        IncompatibleError: it is infinite (sigma/alpha where alpha = 0), or an index is asked of a
+            process that has none.
     """
     if unit == "t":
         return level.t
@@ -79,9 +89,12 @@ def time_value(
 
 
 def training_index(level: Level, process: ForwardProcess, num_timesteps: int | None) -> float:
-    """The fractional training index: (N - 1) t / max(t_max, 1), or the own time of a discrete process, which is its index.
+    """The fractional training index.
 
-    So unit time keeps its meaning in a process that starts below the end, e.g. srk.Flow(t_max=0.999).
+    (N - 1) t / max(t_max, 1), or the own time of a discrete process, which is its index.
+
+    So unit time keeps its meaning in a process that starts below the end, e.g.
+    srk.Flow(t_max=0.999).
 
     Raises:
         IncompatibleError: no `num_timesteps`, and the process is not discrete.
@@ -97,11 +110,16 @@ def training_index(level: Level, process: ForwardProcess, num_timesteps: int | N
 def check_process(
     unit: str | LevelFunction, process: ForwardProcess, num_timesteps: int | None
 ) -> None:
-    """Raise `IncompatibleError` if `unit` is an index and neither `num_timesteps` nor `process` gives it a meaning."""
+    """Raise `IncompatibleError` if `unit` is an index that has no meaning here.
+
+    Either `num_timesteps` or the process gives it one.
+    """
     if unit in INDICES and num_timesteps is None and not isinstance(process, VPDiscrete):
         raise IncompatibleError(
-            f"time={unit!r} is the training step, which {process!r} does not have: its time is continuous; give the number of training "
-            "steps, e.g. srk.NoisePrediction(network, time='index', num_timesteps=1000), or a function of the level, time=lambda level: ..."
+            f"time={unit!r} is the training step, which {process!r} does not have: its time is "
+            "continuous; give the number of training "
+            "steps, e.g. srk.NoisePrediction(network, time='index', num_timesteps=1000), or a "
+            "function of the level, time=lambda level: ..."
         )
 
 
@@ -114,7 +132,8 @@ def scale_value(scale: str | LevelFunction, level: Level) -> float:
         if value > 0.0:
             return value
         raise ArgumentError(
-            f"input_scale={scale!r} gave {value!r} at {level!r}; the factor of the input must be positive"
+            f"input_scale={scale!r} gave {value!r} at {level!r}; the factor of the input must be "
+            "positive"
         )
     return _finite(
         SCALES[scale](level),
@@ -125,19 +144,23 @@ def scale_value(scale: str | LevelFunction, level: Level) -> float:
 
 
 def time_dtype(state: torch.dtype, network: torch.dtype | None) -> torch.dtype:
-    """The dtype in which a time reaches the network: that of its input, but never less than float32."""
+    """The dtype in which a time reaches the network.
+
+    That of its input, but never less than float32.
+    """
     return torch.promote_types(network or state, torch.float32)
 
 
 def time_tensor(value: float, x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`value` as a (batch,) tensor on the device of `x`, made there (no copy, no synchronisation)."""
+    """`value` as a (batch,) tensor, made on the device of `x`, which is not waited for."""
     return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
 
 
 def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:
     if not isinstance(name, str):
         raise ArgumentTypeError(
-            f"a {kind} is one of {', '.join(map(repr, known))} or a function of the level, not {name!r}"
+            f"a {kind} is one of {', '.join(map(repr, known))} or a function of the level, not "
+            f"{name!r}"
         )
     if name not in known:
         raise UnknownNameError(kind, name, known)
@@ -146,7 +169,8 @@ def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:
 def _number(value: object, what: str, level: Level) -> float:
     if not isinstance(value, numbers.Real):
         raise ArgumentTypeError(
-            f"{what} returned {value!r} of type {type(value).__name__}; it must return a Python float, computed on the CPU"
+            f"{what} returned {value!r} of type {type(value).__name__}; it must return a Python "
+            "float, computed on the CPU"
         )
     return _finite(float(value), what, level, "a function that stays finite")
 
@@ -160,5 +184,6 @@ def _finite(value: float, what: str, level: Level, cure: str) -> float:
         else ("sigma = 0", "t_min > 0")
     )
     raise IncompatibleError(
-        f"{what} is {value!r} at t = {level.t!r}, where {end}; use {cure}, or build the process with {bound}"
+        f"{what} is {value!r} at t = {level.t!r}, where {end}; use {cure}, or build the process "
+        f"with {bound}"
     )

@@ -1,4 +1,7 @@
-"""Predictions for phase-space states: what a network or a target says of the data, as the denoiser of all components."""
+"""Predictions for phase-space states.
+
+What a network or a target says of the data, as the denoiser of all components.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,20 @@ if TYPE_CHECKING:
 
 
 class PhasePrediction(Prediction):
-    """A prediction for states of shape (batch, k, *event) of a `PhaseProcess`: implement `predict`, the rest follows."""
+    """A prediction for states of shape (batch, k, *event) of a `PhaseProcess`.
+
+    Implement `predict`, the rest follows.
+    """
 
     @abstractmethod
     def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
         """E[x0 | z_t = z], shape (batch, *event), for states of shape (batch, k, *event)."""
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """E[z_0 | z_t], shape (batch, k, *event): the data, and what is known of the auxiliary components at t = 0."""
+        """E[z_0 | z_t], shape (batch, k, *event).
+
+        The data, and what is known of the auxiliary components at t = 0.
+        """
         process = need_phase(process)
         data, kernel = self.predict(x, level, process), process.kernel(level.t)
         out = mix(np.vstack([np.zeros((1, len(kernel.mean))), kernel.auxiliary]), x)
@@ -49,20 +58,26 @@ class PhasePrediction(Prediction):
 
 @attrs.frozen(eq=False)
 class Reduced(PhasePrediction):
-    """A prediction for scalar processes used on phase-space states, through their sufficient statistic m = x0 + rho eps.
+    """A prediction for scalar processes, used on phase-space states.
 
-    D(z) = E[x0 | m] exactly, so a network that was trained for any linear process serves here: `srk.Reduced(srk.NoisePrediction(network, input_scale="vp", ...))` needs
-    its input scale and time unit, as it would under another linear process (alpha = 1, sigma = rho), and a process that does not begin noisier than its own.
+    It sees their sufficient statistic m = x0 + rho eps.
+
+    D(z) = E[x0 | m] exactly, so a network that was trained for any linear process serves here:
+    `srk.Reduced(srk.NoisePrediction(network, input_scale="vp", ...))` needs its input scale and
+    time unit, as it would under another linear process (alpha = 1, sigma = rho), and a process that
+    does not begin noisier than its own.
 
     Arguments:
         prediction: an adapter, or an exact score.
 
     Examples:
         >>> import srk, torch
-        >>> process, vp = srk.CLD(t_max=0.9), srk.VP(t_min=1e-9)  # at 0.9 it is as noisy as VP at 0.98
-        >>> network = lambda x, t: x * torch.as_tensor([vp.sigma(s) for s in t.tolist()])[:, None]  # the noise in N(0, 1) data under VP
-        >>> noise = srk.NoisePrediction(network, input_scale="vp", time=lambda level: vp.time(level.lam))
-        >>> sol = srk.solve(process, srk.Reduced(noise), "srk2m", shape=(1000, 2, 1), nfe=20, seed=0)
+        >>> process, vp = srk.CLD(t_max=0.9), srk.VP(t_min=1e-9)  # at 0.9 as noisy as VP at 0.98
+        >>> network = lambda x, t: x * vp.sigma(t)[:, None]  # the noise in N(0, 1) data under VP
+        >>> time = lambda level: vp.time(level.lam)
+        >>> noise = srk.NoisePrediction(network, input_scale="vp", time=time)
+        >>> score = srk.Reduced(noise)
+        >>> sol = srk.solve(process, score, "srk2m", shape=(1000, 2, 1), nfe=20, seed=0)
         >>> abs(sol.x[:, 0].std().item() - 1) < 0.1
         True
     """
@@ -97,11 +112,15 @@ class Reduced(PhasePrediction):
 
 @attrs.frozen(eq=False)
 class PhaseScore(PhasePrediction):
-    """A network of the phase-space state that returns the score; what a bare callable (z, t) -> score or `srk.Score` becomes under a `PhaseProcess`.
+    """A network of the phase-space state that returns the score.
 
-    The network gets z of shape (batch, k, *event) and the time; `lambda z, t: network(z.flatten(1, 2), t)` hands it the components concatenated along the
-    channels. It returns the whole score (batch, k, *event), of which only the components that noise enters are used, or that of the one component that noise
-    enters, (batch, *event), for CLD the velocity's. The denoiser follows from G^T s = G^T C^-1 (a D - z).
+    What a bare callable (z, t) -> score or `srk.Score` becomes under a `PhaseProcess`.
+
+    The network gets z of shape (batch, k, *event) and the time; `lambda z, t: network(z.flatten(1,
+    2), t)` hands it the components concatenated along the channels. It returns the whole score
+    (batch, k, *event), of which only the components that noise enters are used, or that of the one
+    component that noise enters, (batch, *event), for CLD the velocity's. The denoiser follows from
+    G^T s = G^T C^-1 (a D - z).
 
     Arguments:
         network: the `srk.Score` with its options.
@@ -128,7 +147,8 @@ class PhaseScore(PhasePrediction):
         return said.add_(read(weights @ inverse, z))
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
-        return PhaseScore(self.network.select(rows, batch))  # type: ignore[arg-type]  # a part of a Score is one
+        part = self.network.select(rows, batch)
+        return PhaseScore(part)  # type: ignore[arg-type]  # a part of a Score is one
 
 
 def read(weights: Any, z: Tensor) -> Tensor:
@@ -144,7 +164,8 @@ def need_phase(process: object) -> PhaseProcess:
     if isinstance(process, PhaseProcess):
         return process
     raise IncompatibleError(
-        f"this prediction is for states of a phase-space process such as srk.CLD(), not of {process!r}; use the adapter itself there"
+        "this prediction is for states of a phase-space process such as srk.CLD(), not of "
+        f"{process!r}; use the adapter itself there"
     )
 
 

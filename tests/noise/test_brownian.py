@@ -43,11 +43,11 @@ def join(
 def refined(
     noise: BrownianNoise, clock: str, points: list[float], rng: np.random.Generator
 ) -> list[tuple[Tensor, Tensor]]:
-    """(W, H) between neighbouring points, after asking for stretches between them in a random order."""
+    """(W, H) between neighbours, after asking for stretches between them in a random order."""
     for _ in range(3 * len(points)):
         i, j = sorted(rng.choice(len(points), 2, replace=False))
         noise.increment(clock, points[i], points[j])
-    return [tuple(x.clone() for x in noise.increment(clock, a, b)) for a, b in pairwise(points)]  # type: ignore[misc]
+    return [tuple(x.clone() for x in noise.increment(clock, a, b)) for a, b in pairwise(points)]
 
 
 @pytest.mark.parametrize("levels", [0, 1, 4])
@@ -251,7 +251,8 @@ def test_the_sample_is_the_same_up_to_rounding_in_float64() -> None:
 def test_images_of_one_seed_approach_each_other_at_the_strong_order(
     solver: object, order: float
 ) -> None:
-    # An overlapping mixture, so that no sample switches mode; sigma from 20 to 0.1, where the step count is in the asymptotic range
+    # An overlapping mixture, so that no sample switches mode; sigma from 20 to 0.1, where the step
+    # count is in the asymptotic range
     process = srk.EDM(sigma_min=0.1, sigma_max=20.0)
     score = srk.targets.GaussianMixture([0.5, 0.5], [[-0.4], [0.4]], [0.5, 0.6]).score(process)
 
@@ -263,7 +264,7 @@ def test_images_of_one_seed_approach_each_other_at_the_strong_order(
             "dtype": torch.float64,
             "denoise_final": False,
         }
-        return srk.solve(process, score, solver, shape=(2000, 1), **options).x  # type: ignore[arg-type]
+        return srk.solve(process, score, solver, shape=(2000, 1), **options).x
 
     x = {n: run(n) for n in (25, 50, 100, 200)}
     distance = [float((x[n] - x[2 * n]).abs().median()) for n in (25, 50, 100)]

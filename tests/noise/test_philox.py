@@ -27,7 +27,7 @@ def numpys(stretches: list[philox.Stretch]) -> np.ndarray:
 
 
 def stretches() -> list[philox.Stretch]:
-    """Lengths around the number of lanes, counters up to 128 bits, some of which carry into the second word on the way."""
+    """Lengths around the number of lanes; counters up to 128 bits, some of which carry."""
     rng = np.random.default_rng(0)
     lengths = [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 1000]
     far = [

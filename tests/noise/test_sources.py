@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("global_rng_untouched")
 
 
 def run(**options: object) -> srk.Solution:
-    return srk.solve(PROCESS, SCORE, "ddpm", shape=(4, 3), steps=5, **options)  # type: ignore[arg-type]
+    return srk.solve(PROCESS, SCORE, "ddpm", shape=(4, 3), steps=5, **options)
 
 
 @pytest.mark.parametrize("name", ["generator", "keyed", "brownian", "zero"])
@@ -58,7 +58,7 @@ def test_without_stochasticity_only_the_start_is_drawn() -> None:
 
 def test_zero_noise_is_the_start_without_noise_on_the_way() -> None:
     x = run(noise="zero", seed=0, save="x").trajectory.values  # type: ignore[union-attr]
-    assert torch.equal(x[0], run(noise="generator", seed=0, save="x").trajectory.values[0])  # type: ignore[union-attr]
+    assert torch.equal(x[0], run(noise="generator", seed=0, save="x").trajectory.values[0])
     one = srk.solve(PROCESS, SCORE, "ddpm", x_init=x[0], steps=5, noise="zero", seed=1).x
     assert torch.equal(
         one, run(noise="zero", seed=0).x

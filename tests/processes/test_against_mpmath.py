@@ -15,7 +15,8 @@ from srk.processes import EDM, OU, VE, VP, Flow, LinearProcess, SubVP, VPCosine,
 pytestmark = pytest.mark.filterwarnings("error")
 EPS = np.finfo(float).eps
 
-# Relative to the value, or to 1 for a log-SNR: an exponent of up to 10 is right to some EPS of itself, so its exponential to some 10 EPS;
+# Relative to the value, or to 1 for a log-SNR: an exponent of up to 10 is right to some EPS of
+# itself, so its exponential to some 10 EPS;
 # the worst quotient (cot near its zero in VPCosine) loses a factor of 80. 1e-13 is 450 EPS.
 TOLERANCE = 1e-13
 
@@ -214,7 +215,10 @@ def test_levels_at_both_ends_are_the_same_however_they_are_reached(process: Line
 
 @pytest.mark.parametrize("process", [case[0] for case in CASES], ids=repr)
 def test_level_at_has_the_half_log_snr_it_was_asked_for(process: LinearProcess) -> None:
-    """Also where own time in float64 cannot resolve it, near alpha = 0; and its alpha and sigma agree with it."""
+    """Also where own time in float64 cannot resolve it, near alpha = 0.
+
+    And its alpha and sigma agree with it.
+    """
     low, high = max(process.lam(process.t_max), -60.0), min(process.lam(process.t_min), 60.0)
     for u in np.linspace(0.001, 0.999, 37):
         lam = float(low + u * (high - low))

@@ -41,7 +41,10 @@ def test_alpha_and_sigma_are_exact_at_the_training_indices() -> None:
 
 
 def test_products_of_betas_are_right_to_rounding() -> None:
-    """alphas_cumprod and its complement against 50 digits: 1000 products may lose 1000 EPS at worst, some 30 by the law of errors."""
+    """alphas_cumprod and its complement against 50 digits.
+
+    1000 products may lose 1000 EPS at worst, some 30 by the law of errors.
+    """
     process = VPDiscrete()
     with mp.workdps(50):
         product = mpf(1)

@@ -35,7 +35,7 @@ LINEAR = [name for name, cls in PROCESSES.items() if issubclass(cls, LinearProce
 
 
 class Bare(LinearProcess):
-    """Only the alpha and sigma of another process, that take a float inside the range and nothing else."""
+    """Only the alpha and sigma of another process, which take a float inside the range."""
 
     def __init__(self, process: LinearProcess) -> None:
         self.process, self.t_min, self.t_max = process, process.t_min, process.t_max
@@ -105,7 +105,10 @@ FRACTIONS = (
 
 @pytest.mark.parametrize("process", SMOOTH, ids=repr)
 def test_numerical_rates_agree_with_closed_forms_up_to_the_ends(process: LinearProcess) -> None:
-    """1e-10 relative, without a look outside [t_min, t_max]; infinite at alpha = 0 and sigma = 0 like the closed forms."""
+    """1e-10 relative, without a look outside [t_min, t_max].
+
+    Infinite at alpha = 0 and sigma = 0 like the closed forms.
+    """
     bare = Bare(process)
     for u in FRACTIONS:
         t = min(process.t_min + u * (process.t_max - process.t_min), process.t_max)
@@ -231,7 +234,7 @@ def test_processes_are_values(name: str) -> None:
         (lambda: VP(beta_min=-1.0), "beta_min <= beta_max"),
         (lambda: VP(t_min=1.0), "t_min < t_max"),
         (lambda: SubVP(beta_max=math.inf), "beta_max must be a finite number, not inf"),
-        (lambda: OU(horizon="long"), "horizon must be a finite number, not 'long'"),  # type: ignore[arg-type]
+        (lambda: OU(horizon="long"), "horizon must be a finite number, not 'long'"),
         (lambda: OU(horizon=0.0), "t_min < t_max"),
         (lambda: VPCosine(t_max=1.5), "t_max <= 1"),
         (lambda: VPCosine(s=-0.1), "s >= 0"),

@@ -1,4 +1,7 @@
-"""Process functions of many times at once: tensors and arrays give what one number at a time gives."""
+"""Process functions of many times at once.
+
+Tensors and arrays give what one number at a time gives.
+"""
 
 from __future__ import annotations
 

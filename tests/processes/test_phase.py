@@ -1,4 +1,7 @@
-"""Phase-space processes: transitions against matrix exponentials, the kernel, the sufficient statistic, and what is refused."""
+"""Phase-space processes.
+
+Transitions against matrix exponentials, the kernel, the sufficient statistic, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @attrs.frozen
 class Chain(PhaseProcess):
-    """Three components (third-order Langevin dynamics) with a rate that grows; noise enters the last one. Everything by default methods."""
+    """Three components (third-order Langevin dynamics) with a rate that grows.
+
+    Noise enters the last one. Everything by default methods.
+    """
 
     name = "chain"
     components = 3
@@ -44,7 +50,10 @@ PROCESSES = [CLD(), CLD(beta=2.0, mass=1.0, velocity_scale=1.0, t_max=3.0), Chai
 
 
 def van_loan(f: Any, s: Any, length: float) -> tuple[Any, Any]:
-    """Transition and noise covariance of constant coefficients, from matrix exponentials of an eighth of the way (the inverse in it loses digits)."""
+    """Transition and noise covariance of constant coefficients, from matrix exponentials.
+
+    They go an eighth of the way each, for the inverse in them loses digits.
+    """
     k = len(f)
     block = expm(np.block([[-f, s], [np.zeros((k, k)), f.T]]) * (length / 8))
     psi = block[k:, k:].T
@@ -65,7 +74,10 @@ def test_cld_transition_is_the_matrix_exponential(process: CLD, length: float) -
 
 
 def test_cld_covariance_keeps_its_digits_in_short_steps() -> None:
-    """Q_xx = (2 Gamma/(3 M^2)) B^3 - ..., where the difference of O(1) numbers would have none left; the series in B to four terms."""
+    """Q_xx = (2 Gamma/(3 M^2)) B^3 - ..., where a difference of O(1) numbers has no digit left.
+
+    The series in B has four terms here.
+    """
     process = CLD()
     b, m, gamma = 4e-6, process.mass, process.friction
     kappa = 1 / math.sqrt(m)
@@ -131,7 +143,10 @@ def test_transitions_compose() -> None:
 
 
 def test_linear_flow_runs_backwards_too() -> None:
-    """There and back: the flows are inverse, what the response does is undone, and the noise is added both ways."""
+    """There and back.
+
+    The flows are inverse, what the response does is undone, and the noise is added both ways.
+    """
     m, s, b = (
         np.array([[-0.5, 2.0], [-2.0, 0.1]]),
         np.array([[1.0, 0.3], [0.3, 0.5]]),
@@ -151,7 +166,10 @@ def test_linear_flow_runs_backwards_too() -> None:
 def test_the_statistic_knows_all_that_the_state_knows_of_the_data(
     process: PhaseProcess, fraction: float
 ) -> None:
-    """In the coordinates (m, xi) the kernel is N(x0, rho^2) times N(0, I): m is sufficient, xi ancillary."""
+    """In the coordinates (m, xi) the kernel is N(x0, rho^2) times N(0, I).
+
+    M is sufficient, xi ancillary.
+    """
     t = process.t_min + fraction * (process.t_max - process.t_min)
     kernel = process.kernel(t)
     psi, q = process.transition(0.0, t)

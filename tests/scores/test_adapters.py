@@ -64,7 +64,7 @@ def said(adapter, x, alpha, sigma):
 
 
 def network_of(adapter, process):
-    """A perfect network that was trained with `process` and asks it for its levels (or, for EDM, with sigma)."""
+    """A perfect network that was trained with `process` and asks it for its levels."""
 
     def network(x, t):
         if adapter is EDMDenoiser:
@@ -276,7 +276,8 @@ def test_half_of_the_channels_is_kept_for_a_network_that_learns_the_variance():
         (lambda x, t: x.sum(1), r"shape \(4,\) for a state of shape \(4, 3\): axes are missing"),
         (
             lambda x, t: torch.cat([x, x], 1),
-            r"shape \(4, 6\).*twice the channels.*srk\.NoisePrediction\(network, channels='first-half'\)",
+            r"shape \(4, 6\).*twice the channels.*srk\.NoisePrediction\(network, "
+            r"channels='first-half'\)",
         ),
         (lambda x, t: x[:, :2], r"shape \(4, 2\) for a state of shape \(4, 3\)"),
         (

@@ -38,7 +38,7 @@ def test_the_denoiser_survives_a_round_trip_at_both_noise_ends(there, back, leve
 
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: f"r={level.r:.0e}")
 def test_conversions_are_the_definitions_when_the_denoiser_is_right(level):
-    """With D = x0 the noise is eps itself, v = alpha eps - sigma x0, w = eps - x0, s = -eps/sigma."""
+    """With D = x0 the noise is eps, v = alpha eps - sigma x0, w = eps - x0, s = -eps/sigma."""
     x0, eps = torch.randn(2, 50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     alpha, sigma = level.alpha, level.sigma
     x = alpha * x0 + sigma * eps

@@ -1,4 +1,7 @@
-"""Guidance on Gaussian data, where the guided law is known in closed form; what it costs, counted in the network."""
+"""Guidance on Gaussian data, where the guided law is known in closed form.
+
+What it costs, counted in the network.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ def gaussian(mean, variance=V):
 
 
 def conditioned(process, **means):
-    """Adapters of ONE network, the exact one for data N(mean, V) under `process`, for several means; and the sizes of its calls."""
+    """Adapters of ONE network, exact for data N(mean, V), for several means; and its calls.
+
+    The calls are the batch sizes that the network was called with.
+    """
     calls = []
 
     def network(x, t, mean):
@@ -53,13 +59,17 @@ def conditioned(process, **means):
     }, calls
 
 
-# -- the guided law -------------------------------------------------------------------------------------------------------
+# -- the guided law
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_between_gaussians_of_one_variance_moves_the_mean(process, scale):
-    """s_ref + w (s_c - s_ref) is the score of N(m_ref + w (m_c - m_ref), V): denoiser and score in closed form."""
+    """s_ref + w (s_c - s_ref) is the score of N(m_ref + w (m_c - m_ref), V).
+
+    Denoiser and score in closed form.
+    """
     guided = Guided(gaussian(1.0).score(process), gaussian(-0.5).score(process), scale).bind(
         process
     )
@@ -75,7 +85,10 @@ def test_guidance_between_gaussians_of_one_variance_moves_the_mean(process, scal
 
 
 def test_the_samples_have_the_guided_law():
-    """The probability-flow ODE carries x_T to m + sqrt(V/(alpha^2 V + sigma^2)) (x_T - alpha m): compared sample by sample."""
+    """The probability-flow ODE carries x_T to m + sqrt(V/(alpha^2 V + sigma^2)) (x_T - alpha m).
+
+    Compared sample by sample.
+    """
     process = EDM(sigma_min=0.0, sigma_max=20.0)
     guided = Guided(gaussian(1.0).score(process), gaussian(-0.5).score(process), 2.0)
     x = states(process, 20.0)
@@ -88,7 +101,10 @@ def test_the_samples_have_the_guided_law():
 
 
 def test_several_and_negative_conditions():
-    """Composition: the score is s_ref + sum of w_i (s_i - s_ref), negative weights included; written out by hand."""
+    """Composition: the score is s_ref + sum of w_i (s_i - s_ref), negative weights included.
+
+    Written out by hand.
+    """
     process = VP()
     a, b, base = gaussian(1.0, 0.2), gaussian(-2.0, 0.4), gaussian(0.0, 1.0)
     guided = Guided([a.score(process), b.score(process)], base.score(process), [2.0, -0.7]).bind(
@@ -106,7 +122,10 @@ def test_several_and_negative_conditions():
 
 
 def test_autoguidance_removes_the_error_that_a_weak_network_has_more_of():
-    """A good network errs by e in the mean, its weak version by 3 e: w = 1.5 cancels the error exactly."""
+    """A good network errs by e in the mean, its weak version by 3 e.
+
+    W = 1.5 cancels the error exactly.
+    """
     process = VP()
     good, weak = gaussian(0.7 + 0.1).score(process), gaussian(0.7 + 0.3).score(process)
     guided = Guided(good, weak, 1.5).bind(process)
@@ -173,7 +192,8 @@ def test_nonlinear_processes_are_guided_in_the_score():
         srk.solve(process, Guided(a, b, 3.0, rescale=0.5), "euler-maruyama", **options)
 
 
-# -- cost -----------------------------------------------------------------------------------------------------------------
+# -- cost
+# ------------------------------------------------------------------------------------------
 
 
 def test_nfe_counts_what_the_network_ran():
@@ -247,12 +267,16 @@ def test_calls_are_counted_above_t_max_where_churn_evaluates():
         assert costs[0] == first + 2  # and the second at the end of the step, inside
 
 
-# -- one call for all conditions ------------------------------------------------------------------------------------------
+# -- one call for all conditions
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("adapter", [NoisePrediction, Score, Data])
 def test_batched_equals_separate_calls(adapter):
-    """Per-sample tensors, one row for all samples, and what is the same for all: the network sees one batch and gives the same."""
+    """Per-sample tensors, one row for all samples, and what is the same for all.
+
+    The network sees one batch and gives the same.
+    """
     process, seen = VP(), []
 
     def network(x, t, mean, strength):
@@ -315,11 +339,15 @@ def test_part_of_a_batch_keeps_its_conditions():
     assert part.calls(0.5) == 2
 
 
-# -- rescale --------------------------------------------------------------------------------------------------------------
+# -- rescale
+# ------------------------------------------------------------------------------------------
 
 
 def test_rescale_is_the_formula():
-    """phi std(D_c)/std(D_g) D_g + (1 - phi) D_g over each sample, written out; likewise for noise and velocity, by their definitions."""
+    """phi std(D_c)/std(D_g) D_g + (1 - phi) D_g over each sample, written out.
+
+    Likewise for noise and velocity, by their definitions.
+    """
     process, shape = VP(), (5, 2, 4, 4)
     condition, reference = (lambda x, t: torch.tanh(x)), (lambda x, t: 0.3 * x)
     level = process.level(0.6)
@@ -389,7 +417,8 @@ def test_rescale_of_the_noise_is_that_of_diffusers():
     assert torch.allclose(ours, theirs, atol=1e-12)
 
 
-# -- classifier guidance --------------------------------------------------------------------------------------------------
+# -- classifier guidance
+# ------------------------------------------------------------------------------------------
 
 PRIOR_VARIANCE, NOISE_VARIANCE, Y = 1.0, 0.25, torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
 
@@ -428,7 +457,10 @@ def test_an_exact_classifier_gives_the_exact_posterior(process):
 
 
 def test_samples_of_the_posterior_have_its_mean_and_variance():
-    """20000 samples by srk2m, which is exact enough here at 60 calls: within 4 standard errors. NFE counts the network alone."""
+    """20000 samples by srk2m, which is exact enough here at 60 calls: within 4 standard errors.
+
+    NFE counts the network alone.
+    """
     process, n = VP(), 20_000
     guided = ClassifierGuided(gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process))
     sol = srk.solve(process, guided, "srk2m", shape=n, nfe=60, seed=0)
@@ -464,7 +496,10 @@ def test_the_classifier_gets_its_own_time_and_scale():
 
 
 def test_classifier_guidance_can_be_differentiated():
-    """Where gradients are recorded the guided score has its own: d/dx of the posterior score is -1/variance at sigma -> 0."""
+    """Where gradients are recorded the guided score has its own.
+
+    D/dx of the posterior score is -1/variance at sigma -> 0.
+    """
     process = EDM()
     guided = ClassifierGuided(
         gaussian(0.0, PRIOR_VARIANCE).score(process), log_prob_of(process)
@@ -504,7 +539,8 @@ def test_a_scale_that_is_no_number_is_named():
         srk.solve(VP(), Guided(a, b, lambda level: math.inf), shape=2, steps=2)
 
 
-# -- mistakes -------------------------------------------------------------------------------------------------------------
+# -- mistakes
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Hooks on the denoised prediction: each against its formula, and against moments integrated by scipy where the hooked process is Gaussian."""
+"""Hooks on the denoised prediction.
+
+Each against its formula, and against moments integrated by scipy where the hooked process is
+Gaussian.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,8 @@ def denoised(shape=(6, 2, 4, 4), seed=0, scale=2.0):
     )
 
 
-# -- thresholding ---------------------------------------------------------------------------------------------------------
+# -- thresholding
+# ------------------------------------------------------------------------------------------
 
 
 def test_clip():
@@ -38,7 +43,10 @@ def test_clip():
     [(0.995, 1.0, None), (0.8, 1.0, None), (0.9, 0.5, 1.1), (1.0, 3.0, None)],
 )
 def test_dynamic_threshold_is_the_formula(quantile, bound, largest):
-    """Saharia et al.: s the quantile of |D| over the sample, at least the bound; clip to [-s, s], divide by s/bound. With torch.quantile."""
+    """Saharia et al.: s the quantile of |D| over the sample, at least the bound.
+
+    Clip to [-s, s], divide by s/bound. With torch.quantile.
+    """
     d = denoised()
     out = DynamicThreshold(quantile, bound, largest)(d, LEVEL)
     for sample, result in zip(d, out, strict=True):
@@ -69,7 +77,8 @@ def test_dynamic_threshold_is_that_of_diffusers():
     )
 
 
-# -- the order of things --------------------------------------------------------------------------------------------------
+# -- the order of things
+# ------------------------------------------------------------------------------------------
 
 
 def test_hooks_run_in_order_with_the_level_wherever_the_network_is_asked():
@@ -116,7 +125,8 @@ def test_hooks_on_guidance_and_guidance_of_hooks():
     )
 
 
-# -- replacement and projection -------------------------------------------------------------------------------------------
+# -- replacement and projection
+# ------------------------------------------------------------------------------------------
 
 CORRELATION = 0.8
 COVARIANCE = torch.tensor([[1.0, CORRELATION], [CORRELATION, 1.0]], dtype=torch.float64)
@@ -124,7 +134,7 @@ KNOWN = 1.5
 
 
 def flow_of(process, matrix, offset, x):
-    """The probability-flow ODE under the affine denoiser D = matrix(sigma) x + offset(sigma), from sigma_max to sigma_min, by scipy: EDM frame."""
+    """The probability-flow ODE of D = matrix(sigma) x + offset(sigma) by scipy, EDM frame."""
 
     def slope(sigma, flat):
         u = flat.reshape(-1, 2)
@@ -148,7 +158,10 @@ def gain(sigma):
 
 
 def test_replacement_is_the_ode_with_the_replaced_denoiser():
-    """Inpainting two correlated Gaussian coordinates: every sample against scipy's integration, and the known one exactly as given."""
+    """Inpainting two correlated Gaussian coordinates.
+
+    Every sample against scipy's integration, and the known one exactly as given.
+    """
     process, x = EDM(0.01, 30.0), denoised((40, 2), scale=30.0)
     hooked = Hooked(
         Gaussian([0.0, 0.0], COVARIANCE).score(process),
@@ -164,7 +177,10 @@ def test_replacement_is_the_ode_with_the_replaced_denoiser():
 
 
 def test_replacement_is_exact_where_known_and_unknown_are_independent():
-    """Without correlation nothing is lost: the unknown coordinate keeps its law, sample by sample."""
+    """Without correlation nothing is lost.
+
+    The unknown coordinate keeps its law, sample by sample.
+    """
     process = VP()
     score = Gaussian(0.0, 1.0, event_shape=(2,)).score(process)
     hooked = Hooked(score, Replace(torch.tensor([KNOWN, 0.0]), torch.tensor([1.0, 0.0])))
@@ -175,7 +191,10 @@ def test_replacement_is_exact_where_known_and_unknown_are_independent():
 
 
 def test_projection_meets_the_measurement_and_is_the_projected_ode():
-    """y = mean of the coordinates, A+ y = (y, y): the samples satisfy it to rounding; against scipy with D -> D - A+(A D - y)."""
+    """y = mean of the coordinates, A+ y = (y, y): the samples satisfy it to rounding.
+
+    Against scipy with D -> D - A+(A D - y).
+    """
     process, x = EDM(0.01, 30.0), denoised((40, 2), scale=30.0)
     c = torch.tensor([[1.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
     mean = Project(
@@ -220,7 +239,8 @@ def test_part_of_a_batch_keeps_its_mask_and_measurement():
     assert torch.equal(project(d, LEVEL)[:, 0], known[2:4, 0])
 
 
-# -- mistakes -------------------------------------------------------------------------------------------------------------
+# -- mistakes
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Networks of the field's conventions: stand-ins with their interface, exact for Gaussian data, in the code bases' own formulas."""
+"""Networks of the field's conventions.
+
+Stand-ins with their interface, exact for Gaussian data, in the code bases' own formulas.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def assert_exact(prediction, process, fractions=(0.1, 0.5, 0.9), rtol=1e-9):
         assert error < rtol * (1 + level.r)
 
 
-# -- improved-diffusion and guided-diffusion ------------------------------------------------------------------------------
+# -- improved-diffusion and guided-diffusion
+# ------------------------------------------------------------------------------
 
 
 def cosine_betas(n):
@@ -58,7 +62,10 @@ def cosine_betas(n):
 
 
 class OpenAIModel(nn.Module):
-    """The interface of their UNetModel: `forward(x, timesteps, y=None)`, exact for Gaussian data at the real-valued training index."""
+    """The interface of their UNetModel.
+
+    `forward(x, timesteps, y=None)`, exact for Gaussian data at the real-valued training index.
+    """
 
     def __init__(self, betas, *, learn_sigma, predict_xstart=False, scale=1.0, table=False):
         super().__init__()
@@ -103,7 +110,10 @@ def test_guided_diffusion_networks_serve_every_process(learn_sigma, predict, pro
 
 
 def test_the_network_gets_the_training_index_and_its_keywords():
-    """Index i where the state is at index i; labels as y; times 1000/N with rescale_timesteps; integers for a table."""
+    """Index i where the state is at index i; labels as y; times 1000/N with rescale_timesteps.
+
+    Integers for a table.
+    """
     betas, labels = cosine_betas(400), torch.arange(4)
     process = VPDiscrete(betas=betas)
     level = process.level(250)
@@ -123,7 +133,10 @@ def test_the_network_gets_the_training_index_and_its_keywords():
 
 
 def their_chain(model, betas, steps, x, draws, scale=1.0):
-    """p_sample_loop with respacing and the small fixed variance, in the formulas of Ho et al. and Nichol and Dhariwal."""
+    """p_sample_loop with respacing and the small fixed variance, in the formulas of Ho et al.
+
+    and Nichol and Dhariwal.
+    """
     bars = np.cumprod(1 - np.asarray(betas))[sorted(steps)]
     for i in range(len(steps))[::-1]:
         bar, before = bars[i], bars[i - 1] if i else 1.0
@@ -141,7 +154,7 @@ def their_chain(model, betas, steps, x, draws, scale=1.0):
 
 @pytest.mark.parametrize("sections", ["25", "3,4,10", "ddim20", 7])
 def test_ancestral_sampling_with_respacing_is_theirs(sections):
-    """`ddpm` on the grid of respaced_timesteps, and on the process of the respaced betas with its map: their sampler, step by step."""
+    """`ddpm` on respaced_timesteps, and on the respaced betas with their map, is their sampler."""
     betas = cosine_betas(1000)
     model, x = (
         OpenAIModel(betas, learn_sigma=True),
@@ -181,15 +194,22 @@ def test_ancestral_sampling_with_respacing_is_theirs(sections):
     ],
 )
 def test_respaced_timesteps(n, sections, expected):
-    """Worked out by hand: equal strides in each section, its ends included, the longer sections first."""
+    """Worked out by hand.
+
+    Equal strides in each section, its ends included, the longer sections first.
+    """
     assert networks.respaced_timesteps(n, sections) == expected[::-1]
 
 
-# -- score_sde ------------------------------------------------------------------------------------------------------------
+# -- score_sde
+# ------------------------------------------------------------------------------------------
 
 
 def their_score(model, process, x, t):
-    """`get_score_fn` of score_sde for a trained (eval) model, in its own words: labels from t, the score from the output."""
+    """`get_score_fn` of score_sde for a trained (eval) model, in its own words.
+
+    Labels from t, the score from the output.
+    """
     batch = torch.full((len(x),), t, dtype=torch.float64)
     if isinstance(process, VE):
         return model(x, torch.full_like(batch, process.sigma(t)))
@@ -231,7 +251,10 @@ def test_score_sde_is_their_score_and_serves_every_process(home):
 
 
 def test_score_sde_networks_of_finite_lists():
-    """DDPM: labels are the training index. SMLD: labels run backwards, as integers into the list of sigmas from large to small."""
+    """DDPM: labels are the training index. SMLD.
+
+    Labels run backwards, as integers into the list of sigmas from large to small.
+    """
     process = VPDiscrete()
 
     def ddpm(x, labels):
@@ -256,11 +279,15 @@ def test_score_sde_networks_of_finite_lists():
     )
 
 
-# -- EDM and k-diffusion --------------------------------------------------------------------------------------------------
+# -- EDM and k-diffusion
+# ------------------------------------------------------------------------------------------
 
 
 class EDMPrecond(nn.Module):
-    """The interface of EDM's networks: float32 inside, sigma of any shape, one-hot labels that shift the mean of the data."""
+    """The interface of EDM's networks.
+
+    Float32 inside, sigma of any shape, one-hot labels that shift the mean of the data.
+    """
 
     img_channels, img_resolution, label_dim = 3, 2, 4
 
@@ -297,7 +324,7 @@ def test_edm_networks():
 
 
 def test_edm_sampler_is_theirs():
-    """Heun on the Karras grid in float64 with the network in float32, written as in the paper's algorithm 1."""
+    """Heun on the Karras grid in float64, the network in float32: the paper's algorithm 1."""
     net, n = EDMPrecond(), 18
     t = [
         (80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(n)
@@ -330,7 +357,8 @@ def test_k_diffusion_models():
     )
 
 
-# -- mistakes -------------------------------------------------------------------------------------------------------------
+# -- mistakes
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""Predictions in phase space: exact scores against automatic differentiation, networks of the velocity's score, networks of scalar processes."""
+"""Predictions in phase space.
+
+Exact scores against automatic differentiation, networks of the velocity's score, networks of scalar
+processes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ TARGET = srk.targets.GaussianMixture(WEIGHTS, MEANS, STDS)
 
 
 def components(t: float) -> tuple[Tensor, Tensor]:
-    """Means (K, 2) and covariances (K, 2, 2) of the components of the law of z_t, written down directly."""
+    """Means (K, 2) and covariances (K, 2, 2) of the components of z_t, written down directly."""
     psi, q = PROCESS.transition(0.0, t)
     variance = PROCESS.velocity_scale * PROCESS.mass
     start = [np.diag([s**2, variance]) for s in STDS.tolist()]
