@@ -12,7 +12,7 @@ from torch import Tensor
 
 import srk
 from srk._engine import compiled
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.integrators import Stage, StepPlan
 from srk.noise import NoiseSource
 from srk.noise.counter import SampleNormals, normals
@@ -33,7 +33,9 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     What is tested is the text and who owns which buffer.
     """
-    monkeypatch.setattr(compiled.Kernel, "__call__", lambda self, *tensors: self.function(*tensors))
+    monkeypatch.setattr(
+        compiled.Kernel, "__call__", lambda self, *tensors: self.interpret(*tensors)
+    )
 
 
 def both(solver: str, noise: str, **kwargs: Any) -> tuple[srk.Solution, srk.Solution]:
@@ -73,7 +75,7 @@ def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.M
     monkeypatch.setattr(
         compiled.Kernel,
         "__call__",
-        lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1],
+        lambda self, *tensors: (calls.append(len(tensors)), self.interpret(*tensors))[1],
     )
     srk.solve(
         VP,
@@ -144,7 +146,7 @@ def test_joined_steps_are_one_kernel_each(noise: str, monkeypatch: pytest.Monkey
         monkeypatch.setattr(
             compiled.Kernel,
             "__call__",
-            lambda self, *tensors: (calls.append(len(tensors)), self.function(*tensors))[1],
+            lambda self, *tensors: (calls.append(len(tensors)), self.interpret(*tensors))[1],
         )
         executor = compiled.CompiledExecutor(
             lambda x, stage: 0.5 * x, started(noise, x), place, plans if joined else ()
@@ -296,6 +298,6 @@ def test_a_missing_compiler_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(inductor, "compile", broken)
-    compiled._kernel.cache_clear()
+    compiled.kernel.cache_clear()
     with pytest.raises(srk.errors.IncompatibleError, match="No working C"):
         srk.solve(VP, TARGET.score(VP), "ddpm", shape=(6, 2), steps=3, compile="step")

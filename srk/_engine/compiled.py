@@ -1,194 +1,237 @@
-"""The executor with its arithmetic compiled: one kernel between two network calls, which draws the noise where it uses it if the source can."""
+"""compile="step": one kernel between two network calls.
+
+The kernel forms all rows between two calls, and draws the noise where it uses it if the source can.
+Where nobody writes to the state between two steps, the end of a step and the beginning of the next
+are one kernel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from functools import cache, lru_cache
+import operator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.fx import symbolic_trace
+from torch import Tensor, fx
 
-from srk._engine.executor import Columns, Executor, Outcome
+from srk._engine.cache import PlanCache
+from srk._engine.eager import Evaluate, Executor, Outcome, Walk, check_range
+from srk._engine.memory import copy_of, empty_like, owners
+from srk._engine.schedule import ERROR, UPDATE, Columns, last_reads, rows_of, schedule
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
 from srk.noise.counter import normals
 from srk.plans.plan import STATE, Column, Row, Slot, Stage, StepPlan
 
-UPDATE, ERROR, AHEAD = Column("update"), Column("error"), Column("ahead")
+AHEAD = Column("ahead")
+"""The input of the next step's first stage, formed with this step's last rows."""
+
+Place = tuple[tuple[int, ...], torch.dtype, torch.device]
+"""Shape, dtype and device of the states."""
 
 
-class Segment(NamedTuple):
-    """What happens between two network calls: one kernel, `segment(c, *words, *reads, *outputs)`.
-
-    Arguments:
-        text: its Python source; empty if there is nothing to do.
-        rows: numbers of the rows it forms (stages, then update, kept rows, error).
-        draws: the draws that are new here.
-        reads: the columns it reads, but for those draws if the source gives words.
-        outputs: the columns it writes, each with the dying column whose buffer it takes, or None.
-        frees: columns whose buffers are free afterwards.
-    """
-
-    text: str
-    rows: tuple[int, ...]
-    draws: tuple[Column, ...]
-    reads: tuple[Column, ...]
-    outputs: tuple[tuple[Column, Column | None], ...]
-    frees: tuple[Column, ...]
-
-
-@lru_cache(maxsize=512)
-def segments(
-    rows: tuple[Columns, ...],
-    skipped: tuple[bool, ...],
-    memory: int,
-    error: bool,
-    words: bool,
-    passed: tuple[Column | None, ...] = (),
-    entered: bool = False,
-    ahead: Columns | None = None,
-    later: tuple[Column, ...] = (),
-) -> tuple[Segment, ...]:
-    """The segments of plans of one structure: one before each network call, and the last.
+class Arithmetic(NamedTuple):
+    """What a kernel computes: rows over columns, with the numbers left open.
 
     Arguments:
-        rows: the columns of each row: stages, update, kept rows, error.
-        skipped: for each stage, whether its input is the state itself.
-        memory: number of rows kept by the step before.
-        error: whether the last row is an error estimate.
-        words: whether the noise source gives bits, which the kernel turns into normals, rather than draws.
-        passed: for each kept row, the remembered row or stage whose buffer it takes over as it is, or None.
-        entered: whether the step before has formed the input of the first stage.
-        ahead: the columns of the input of the next step's first stage, if it is to be formed with this one's last rows; its draws are y columns.
-        later: those of its draws that the next step needs again.
+        draws: draws that the kernel makes of random bits, in the order of the bits.
+        reads: the columns that it is given.
+        rows: each column that it forms, and the columns of its terms.
+        outputs: the columns that it writes, in order.
+        buffers: for each output the column whose buffer it takes, or None. The kernel is compiled
+            for this, since it may read and write one buffer.
     """
-    n = len(skipped)
-    kept = len(rows) - n - 1 - error
-    names = [
-        *(Column("X", i) for i in range(n)),
-        UPDATE,
-        *(Column("keep", j) for j in range(kept)),
-        *([ERROR] if error else []),
-    ]
-    if ahead is not None:
-        rows, names = (*rows, ahead), [*names, AHEAD]
-    groups = [[] if skipped[i] or (entered and i == 0) else [i] for i in range(n)]
-    groups.append(
-        [
-            row
-            for row in range(n, len(rows))
-            if not (n < row <= n + kept and passed and passed[row - n - 1])
-        ]
-    )
-    last = {Column("m", i): 0 for i in range(memory)} | {Column("X", i): i + 1 for i in range(n)}
-    for s, group in enumerate(groups):
-        for row in group:
-            for column in rows[row]:
-                last[column] = max(s, last.get(column, 0))
-    last[STATE] = n
-    last |= {column: n + 1 for column in (*passed, *later) if column is not None}
-    known: set[Column] = set()  # draws made
-    buffers = {
-        STATE,
-        *(Column("m", i) for i in range(memory)),
-    }  # columns that stand in buffers of ours
-    if entered:
-        known |= {column for column in rows[0] if column.kind == "z"}
-        buffers |= {column for column in known if column in last} | {Column("X", 0)}
-    made = []
-    for s, group in enumerate(groups):
-        formed = {names[row] for row in group}
-        reads = [
-            column
-            for column in dict.fromkeys(column for row in group for column in rows[row])
-            if column not in formed
-        ]
-        draws = [column for column in reads if column.kind in ("z", "y") and column not in known]
-        known |= set(draws)
-        lines, count, targets = [], 0, [names[row] for row in group]
-        if words:
-            lines += [f"{_name(z)} = normals(w{_name(z)}, shape, dtype)" for z in draws]
-            targets += [z for z in draws if last[z] > s]
-            reads = [column for column in reads if column not in draws]
-        else:
-            buffers |= set(draws)
-        for row in group:
-            terms = [f"c[{count + k}] * {_name(column)}" for k, column in enumerate(rows[row])]
-            count += len(terms)
-            lines.append(f"{_name(names[row])} = {' + '.join(terms) or '0.0 * x0'}")
-        lines += [f"out_{_name(target)}.copy_({_name(target)})" for target in targets]
-        dying = [
-            column
-            for column in sorted(buffers)
-            if last[column] <= s and (column != STATE or UPDATE in targets)
-        ]
-        outputs: list[tuple[Column, Column | None]] = []
-        spare = [column for column in dying if column != STATE]
-        for target in targets:
-            outputs.append((target, STATE if target == UPDATE else spare.pop(0) if spare else None))
-        buffers = (buffers - set(dying)) | {
-            target for target in targets if target.kind in ("X", "z")
-        }
-        arguments = (
-            [f"w{_name(z)}" for z in draws if words]
-            + [_name(c) for c in reads]
-            + [f"out_{_name(target)}" for target in targets]
-        )
-        # which output stands where is part of the text, for the kernel is compiled for it
-        places = ", ".join(
-            f"{_name(target)} in {_name(place) if place else 'a new buffer'}"
-            for target, place in outputs
-        )
-        text = (
-            "\n    ".join([f"def segment({', '.join(['c', *arguments])}):  # {places}", *lines])
-            + "\n"
-            if group
-            else ""
-        )
-        made.append(
-            Segment(text, tuple(group), tuple(draws), tuple(reads), tuple(outputs), tuple(spare))
-        )
-    return tuple(made)
 
+    draws: Columns
+    reads: Columns
+    rows: tuple[tuple[Column, Columns], ...]
+    outputs: Columns
+    buffers: tuple[Column | None, ...]
 
-def _name(column: Column) -> str:
-    return f"{column.kind}{column.number}"
-
-
-@cache
-def _kernel(text: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Kernel:
-    """The kernel of a segment for one place. It is compiled when first called, without guards: the executor calls it for that place only."""
-    space: dict[str, Any] = {"torch": torch, "normals": normals, "shape": shape, "dtype": dtype}
-    exec(compile(text, "<srk segment>", "exec"), space)
-    return Kernel(space["segment"])
+    def __call__(self, place: Place, numbers: Any, *tensors: Any) -> None:
+        """Compute; `tensors` are the bits of the draws, the columns read, the outputs."""
+        shape, dtype, _ = place
+        given = iter(tensors)
+        values: dict[Column, Any] = {z: normals(next(given), shape, dtype) for z in self.draws}
+        values.update((column, next(given)) for column in self.reads)
+        count = 0
+        for target, columns in self.rows:
+            total: Any = None
+            for column in columns:
+                term = operator.mul(numbers[count], values[column])
+                total = term if total is None else total + term
+                count += 1
+            values[target] = 0.0 if total is None else total
+        for column, out in zip(self.outputs, given, strict=True):
+            value = values[column]
+            out.zero_() if isinstance(value, float) else out.copy_(value)
 
 
 class Kernel:
-    """A function of tensors, compiled by TorchInductor at its first call."""
+    """An arithmetic for states of one shape, dtype and device, compiled at its first call.
 
-    def __init__(self, function: Callable[..., None]) -> None:
-        self.function = function
-        self.compiled: Callable[..., Any] | None = None
+    It has no guards: the executor calls it for that place only.
+    """
 
-    def __call__(self, *tensors: Tensor) -> None:
-        if self.compiled is None:
-            import torch._inductor as inductor  # seconds to import
+    def __init__(self, arithmetic: Arithmetic, place: Place) -> None:
+        self.arithmetic, self.place = arithmetic, place
+        self._compiled: Callable[..., Any] | None = None
 
-            try:
-                self.compiled = inductor.compile(symbolic_trace(self.function), list(tensors))
-            except RuntimeError as error:
-                raise IncompatibleError(
-                    f"compile='step' could not build its kernel ({type(error).__name__}: {str(error).strip().splitlines()[0]}); on the CPU it needs a C++ "
-                    "compiler (g++ or clang++), on a GPU Triton; or leave compile out"
-                ) from error
-        self.compiled(*tensors)
+    def __call__(self, numbers: Tensor, *tensors: Tensor) -> None:
+        if self._compiled is None:
+            self._compiled = self._compile(numbers, *tensors)
+        self._compiled(numbers, *tensors)
+
+    def interpret(self, numbers: Tensor, *tensors: Tensor) -> None:
+        """The same by ordinary tensor operations."""
+        self.arithmetic(self.place, numbers, *tensors)
+
+    def _compile(self, *tensors: Tensor) -> Callable[..., Any]:
+        import torch._inductor as inductor  # takes seconds to import
+
+        graph = fx.Graph()
+        tracer = fx.proxy.GraphAppendingTracer(graph)
+        inputs = [fx.Proxy(graph.placeholder(f"t{i}"), tracer) for i in range(len(tensors))]
+        self.arithmetic(self.place, *inputs)
+        graph.output(None)
+        try:
+            made: Callable[..., Any] = inductor.compile(
+                fx.GraphModule(torch.nn.Module(), graph), list(tensors)
+            )
+        except RuntimeError as error:
+            raise IncompatibleError(
+                f"compile='step' could not build its kernel ({type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0]}); on the CPU it needs a C++ compiler (g++ "
+                "or clang++), on a GPU Triton; or leave compile out"
+            ) from error
+        return made
+
+
+@lru_cache(maxsize=1024)
+def kernel(arithmetic: Arithmetic, place: Place) -> Kernel:
+    """The kernel of an arithmetic, one for each place."""
+    return Kernel(arithmetic, place)
+
+
+class Group(NamedTuple):
+    """What stands between two calls: an arithmetic, and what becomes of the buffers.
+
+    Arguments:
+        arithmetic: the rows to form; None if there are none.
+        rows: the numbers of those rows.
+        draws: draws that are needed here for the first time.
+        frees: columns whose buffers are free afterwards.
+        call, asked, outlives: the call that ends the group, as in `schedule.Segment`.
+    """
+
+    arithmetic: Arithmetic | None
+    rows: tuple[int, ...]
+    draws: Columns
+    frees: Columns
+    call: int | None
+    asked: Column
+    outlives: bool
+
+
+def group(
+    plan: StepPlan,
+    memory: int,
+    words: bool,
+    passed: Sequence[Column | None],
+    entered: bool,
+    ahead: Columns | None,
+    later: Columns,
+) -> list[Group]:
+    """The groups of a plan: the segments of its schedule, with all rows of each formed together.
+
+    Arguments:
+        plan: the plan.
+        memory: number of rows kept by the step before.
+        words: whether the noise source gives bits, which the kernel turns into draws.
+        passed: for each kept row, the remembered row or stage whose buffer it takes over, or None.
+        entered: whether the step before has formed the input of the first stage.
+        ahead: the columns of the input of the next step's first stage, if it is to be formed with
+            this step's last rows; its draws are columns of kind y.
+        later: those of its draws that the next step needs again.
+    """
+    # What each segment forms: the segments of the schedule without what is formed elsewhere.
+    parts = schedule(plan)
+    formed: list[list[tuple[Column, int, Columns]]] = []
+    for part in parts:
+        forms = [
+            (form.target, form.row, form.reads)
+            for form in part.forms
+            if not (form.target.kind == "keep" and passed[form.target.number])
+            and not (entered and form.target == Column("X", 0))
+        ]
+        formed.append(forms)
+    if ahead is not None:
+        formed[-1].append((AHEAD, len(rows_of(plan)), ahead))
+    # When a buffer of ours is read for the last time; a call reads its input after the rows.
+    units: list[list[Column]] = []
+    for forms, part in zip(formed, parts, strict=True):
+        units.append([column for _, _, reads in forms for column in reads])
+        units.append([] if part.call is None else [part.asked])
+    last = last_reads(units)
+    stays = {column for column in (*passed, *later) if column is not None}
+    buffers = {STATE, *(Column("m", i) for i in range(memory))}
+    known: set[Column] = set()
+    if entered:
+        known = {column for column, _ in plan.stages[0].row if column.kind == "z"}
+        buffers |= {Column("X", 0), *(column for column in known if column in last)}
+    made = []
+    for number, (forms, part) in enumerate(zip(formed, parts, strict=True)):
+        time = 2 * number
+        targets = {target for target, _, _ in forms}
+        reads = [c for c in dict.fromkeys(units[time]) if c not in targets]
+        wanted = dict.fromkeys([*part.draws, *(c for c in reads if c.kind in ("z", "y"))])
+        draws = [column for column in wanted if column in reads and column not in known]
+        known.update(draws)
+        outputs = [target for target, _, _ in forms]
+        if words:
+            reads = [column for column in reads if column not in draws]
+            outputs += [z for z in draws if last[z] > time or z in stays]
+        else:
+            buffers.update(draws)
+        dying = [
+            column
+            for column in sorted(buffers)
+            if last.get(column, -1) <= time
+            and column not in stays
+            and (column != STATE or UPDATE in targets)
+        ]
+        spare = [column for column in dying if column != STATE]
+        places = tuple(
+            STATE if target == UPDATE else spare.pop(0) if spare else None for target in outputs
+        )
+        buffers = buffers.difference(dying) | {c for c in outputs if c.kind in ("X", "z")}
+        arithmetic = Arithmetic(
+            tuple(draws) if words else (),
+            tuple(reads),
+            tuple((target, columns) for target, _, columns in forms),
+            tuple(outputs),
+            places,
+        )
+        made.append(
+            Group(
+                arithmetic if forms else None,
+                tuple(row for _, row, _ in forms),
+                tuple(draws),
+                tuple(spare),
+                part.call,
+                part.asked,
+                part.outlives,
+            )
+        )
+        if part.outlives and part.call is not None:
+            buffers.add(Column("E", part.call))
+    return made
 
 
 class Work(NamedTuple):
-    """A segment made ready for one plan and place: registers are numbers, and a draw is of this plan or of the next."""
+    """A group made ready: registers are numbers, and a draw is of this plan or of the next."""
 
     kernel: Kernel | None
     numbers: Tensor | None
@@ -196,16 +239,17 @@ class Work(NamedTuple):
     reads: tuple[int, ...]
     outputs: tuple[tuple[int, int | None], ...]
     frees: tuple[int, ...]
-    call: tuple[Stage, int, int] | None
+    call: tuple[Stage, int, int, bool] | None
 
 
 class Ready(NamedTuple):
-    """A plan made ready: its work, the number of registers, and where things stand.
+    """A plan made ready.
 
     Arguments:
-        work: the segments.
+        work: the groups.
         registers: how many there are.
-        memory, update, keep, error: where memory comes, and where new state, kept rows and error are in the end.
+        memory, update, keep, error: where memory comes, and where new state, kept rows and error
+            are in the end.
         entry: where the first stage's input and its draws come if the step before has formed them.
         following: the next plan, if the input of its first stage is formed here.
         ahead: where that input and its draws are in the end.
@@ -222,6 +266,9 @@ class Ready(NamedTuple):
     ahead: tuple[int, ...]
 
 
+_ready = PlanCache(4096)
+
+
 class CompiledExecutor(Executor):
     """Runs plans with one compiled kernel between two network calls.
 
@@ -229,14 +276,15 @@ class CompiledExecutor(Executor):
         evaluate: (state, stage) -> what the network says.
         noise: a started noise source; if it has `words`, the kernels make normals of them.
         place: shape, dtype and device of the states.
-        plans: the steps in order, if nobody writes to the states between them: the end of a step and the beginning of the next are then one kernel.
+        plans: the steps in order, if nobody writes to the states between them: the end of a step
+            and the beginning of the next are then one kernel.
     """
 
     def __init__(
         self,
-        evaluate: Callable[[Tensor, Stage], Tensor],
+        evaluate: Evaluate,
         noise: NoiseSource,
-        place: tuple[tuple[int, ...], torch.dtype, torch.device],
+        place: Place,
         plans: Sequence[StepPlan] = (),
     ) -> None:
         super().__init__(evaluate, noise)
@@ -248,18 +296,18 @@ class CompiledExecutor(Executor):
         }
         self._ahead: tuple[StepPlan, list[Tensor]] | None = None
 
-    def walk(
-        self, plan: StepPlan, state: Tensor, memory: list[Tensor]
-    ) -> Generator[tuple[Tensor, Stage], Tensor, Outcome]:
+    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
         source = self.noise.words
         ahead, self._ahead = self._ahead, None
-        entered, following = ahead is not None and ahead[0] is plan, self._following.get(id(plan))
-        key = (self._place, source is not None, entered, id(following))
-        ready = plan.programs.get(key)
-        if ready is None:
-            ready = plan.programs[key] = make_ready(
-                plan, len(memory), self._place, source is not None, entered, following
-            )
+        entered = ahead is not None and ahead[0] is plan
+        following = self._following.get(id(plan))
+
+        def make() -> Ready:
+            words = source is not None
+            return make_ready(plan, len(memory), self._place, words, entered, following)
+
+        how = self._place, source is not None, entered, id(following), len(memory)
+        ready = _ready.get(plan, how, make)
         free = self._free
         values: list[Any] = [None] * ready.registers
         values[0] = state
@@ -268,34 +316,38 @@ class CompiledExecutor(Executor):
         if ahead is not None and entered:
             for register, tensor in zip(ready.entry, ahead[1], strict=True):
                 values[register] = tensor
-        for kernel, numbers, draws, reads, outputs, frees, call in ready.work:
-            if kernel is not None:
+        del ahead
+        for run, numbers, draws, reads, outputs, frees, call in ready.work:
+            if run is not None:
                 arguments: list[Any] = [numbers]
                 for slot, clock, register in draws:
                     if source is not None:
                         arguments.append(source(slot, clock))
                     else:
-                        values[register] = free.pop() if free else torch.empty_like(state)
+                        values[register] = free.pop() if free else empty_like(state)
                         self.noise.draw(slot, clock, values[register])
                 arguments += [values[register] for register in reads]
-                written = [
-                    values[buffer]
-                    if buffer is not None
-                    else free.pop()
-                    if free
-                    else torch.empty_like(state)
-                    for _, buffer in outputs
-                ]
-                kernel(*arguments, *written)
-                for (register, _), tensor in zip(outputs, written, strict=True):
-                    values[register] = tensor
+                for register, buffer in outputs:
+                    if buffer is not None:
+                        values[register] = values[buffer]
+                    else:
+                        values[register] = free.pop() if free else empty_like(state)
+                    arguments.append(values[register])
+                run(*arguments)
+                del arguments
             for register in frees:
                 free.append(values[register])
             if call is not None:
-                stage, at, out = call
+                stage, at, out, outlives = call
                 x = values[at]
-                result = (yield x, stage).contiguous()
-                values[out] = result.clone() if result.data_ptr() == x.data_ptr() else result
+                held = owners(x)
+                result = yield x, stage
+                # kernels are compiled for aligned, contiguous tensors
+                ragged = not result.is_contiguous() or result.data_ptr() % 16 != 0
+                values[out] = copy_of(result) if outlives or ragged else result
+                if owners(x) > held:  # somebody keeps it, and may look at it later
+                    values[at] = copy_of(x)
+                del x, result
         if ready.following is not None:
             self._ahead = ready.following, [values[register] for register in ready.ahead]
         error = None if ready.error is None else values[ready.error]
@@ -305,18 +357,16 @@ class CompiledExecutor(Executor):
 def make_ready(
     plan: StepPlan,
     memory: int,
-    place: tuple[tuple[int, ...], torch.dtype, torch.device],
+    place: Place,
     words: bool,
     entered: bool = False,
     following: StepPlan | None = None,
 ) -> Ready:
-    """The work of a plan for states of one shape, dtype and device; its coefficients go to the device here. For `entered` and `following` see `Ready`."""
-    rows: list[Row] = [
-        *(stage.row for stage in plan.stages),
-        plan.update,
-        *plan.keep,
-        *([] if plan.error is None else [plan.error]),
-    ]
+    """The work of a plan for states of one place; its coefficients go to the device here.
+
+    For `entered` and `following` see `Ready`.
+    """
+    rows = rows_of(plan)
     passed: list[Column | None] = []
     for row in plan.keep:
         as_it_is = (
@@ -327,27 +377,21 @@ def make_ready(
         )
         passed.append(row[0][0] if as_it_is else None)
     ahead: Row = ()
-    later: tuple[Column, ...] = ()
+    later: Columns = ()
     if following is not None:
         ahead = tuple((_seen(column, passed), value) for column, value in following.stages[0].row)
         later = tuple(Column("y", z.number) for z in _needed_again(following))
     if not all(isinstance(value, float) for row in (*rows, ahead) for _, value in row):
         raise IncompatibleError(
-            "compile='step' serves steps whose coefficients are numbers, not those of phase space; leave compile out"
+            "compile='step' serves steps whose coefficients are numbers, not those of phase space; "
+            "leave compile out"
         )
-    parts = segments(
-        tuple(tuple(column for column, _ in row) for row in rows),
-        tuple(stage.row == ((STATE, 1.0),) for stage in plan.stages),
-        memory,
-        plan.error is not None,
-        words,
-        tuple(passed),
-        entered,
-        None if following is None else tuple(column for column, _ in ahead),
-        later,
-    )
+    columns = None if following is None else tuple(column for column, _ in ahead)
+    groups = group(plan, memory, words, passed, entered, columns, later)
     if following is not None:
         rows.append(ahead)
+    _, dtype, device = place
+    check_range(rows, dtype)
     numbered: dict[Column, int] = {STATE: 0}
 
     def register(column: Column) -> int:
@@ -358,26 +402,34 @@ def make_ready(
         return owner.slots[column.number], owner.clock, register(column)
 
     before = tuple(register(Column("m", i)) for i in range(memory))
-    shape, dtype, device = place
     work = []
-    for number, part in enumerate(parts):
-        values = [float(value) for row in part.rows for _, value in rows[row]]  # type: ignore[arg-type]  # checked above
-        stage = plan.stages[number] if number < len(plan.stages) else None
-        at = STATE if stage is None or stage.row == ((STATE, 1.0),) else Column("X", number)
+    for part in groups:
+        numbers = [value for row in part.rows for _, value in rows[row]]
+        wide = torch.promote_types(dtype, torch.float32)
+        arithmetic = part.arithmetic
+        run = None if arithmetic is None else kernel(arithmetic, place)
+        outputs = (
+            () if arithmetic is None else zip(arithmetic.outputs, arithmetic.buffers, strict=True)
+        )
+        call = None
+        if part.call is not None:
+            out = register(Column("E", part.call))
+            call = plan.stages[part.call], register(part.asked), out, part.outlives
+        with torch.inference_mode(False):
+            coefficients = torch.tensor(numbers or [0.0], dtype=wide)
+            coefficients = coefficients.to(device, non_blocking=True)
         work.append(
             Work(
-                _kernel(part.text, shape, dtype, device) if part.text else None,
-                torch.tensor(values or [0.0], dtype=torch.promote_types(dtype, torch.float32)).to(
-                    device, non_blocking=True
-                ),
+                run,
+                coefficients,
                 tuple(map(drawn, part.draws)),
-                tuple(register(column) for column in part.reads),
+                () if arithmetic is None else tuple(map(register, arithmetic.reads)),
                 tuple(
                     (register(column), None if buffer is None else register(buffer))
-                    for column, buffer in part.outputs
+                    for column, buffer in outputs
                 ),
-                tuple(register(column) for column in part.frees),
-                None if stage is None else (stage, register(at), register(Column("E", number))),
+                tuple(map(register, part.frees)),
+                call,
             )
         )
     kept = tuple(register(passed[j] or Column("keep", j)) for j in range(len(plan.keep)))

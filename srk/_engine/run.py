@@ -1,382 +1,183 @@
-"""One run: the state, the network's calls, steps taken and refused, failures, and what is kept."""
+"""One run, from the state at the start to a `Solution`: puts the parts together."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Literal
 
 import attrs
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from srk._engine.adapting import Adapting
-from srk._engine.executor import Executor
-from srk._engine.transitions import Draws, log_density
-from srk.errors import ScoreError
-from srk.integrators import Integrator
-from srk.noise import NoiseSource, ReplayNoise
-from srk.plans.exponential import denoising_step
-from srk.plans.plan import Stage, StepPlan, fold
-from srk.plans.step import Step
-from srk.processes.base import ForwardProcess, Level
-from srk.scores import NetworkPrediction, Prediction
-from srk.scores.convert import combine
-from srk.solution import Saved, Solution
+from srk._engine.adaptive import AdaptiveRun
+from srk._engine.density import Results
+from srk._engine.eager import Evaluate, Executor
+from srk._engine.finite import NotFinite, Watch
+from srk._engine.fixed import Checkpointed, TakeStep, run_fixed
+from srk._engine.network import Network
+from srk._engine.recorder import Callback, Recorder
+from srk.integrators.base import Integrator
+from srk.noise.base import NoiseSource
+from srk.plans.exponential import final_step
+from srk.plans.plan import StepPlan
+from srk.processes.base import ForwardProcess
+from srk.scores import Prediction
+from srk.solution import Solution
 from srk.steps import Problem, StepController
 
 
-@attrs.frozen(slots=True)
-class StepInfo:
-    """What a callback sees after each accepted step.
+@attrs.frozen
+class Controlled:
+    """Steps that a controller decides as the run goes."""
+
+    control: StepController
+    problem: Problem
+
+
+Route = Sequence[StepPlan] | Controlled
+"""Where a run goes: over steps that are planned already, or as a controller decides."""
+
+
+@attrs.frozen
+class Job:
+    """What a run is to do.
 
     Arguments:
-        index: number of the step, from 0.
-        steps: how many there will be; None if that is not known.
-        t: own time at its end.
-        nfe: network calls so far.
-        x: the state at its end, (batch, *event). It is overwritten by the next step: clone it to keep it.
-        denoised: the denoised prediction at the start of the step, or None where the process has none.
+        process, prediction, method, eta: what is reversed, with which bound prediction, how.
+        label: what the solution calls the solver.
+        denoise: whether the run ends with the denoised prediction where noise is left.
+        autocast: dtype for `torch.autocast` around the network.
+        compiled: whether the arithmetic between two network calls is compiled.
+        grad: whether gradients flow through the run, or are recomputed ("checkpoint").
+        saves: what to keep along the way: "x", "denoised", "log_prob" or several.
+        callback: told of each accepted step.
+        progress: whether to show a progress bar.
     """
 
-    index: int
-    steps: int | None
-    t: float
-    nfe: int
-    x: Tensor
-    denoised: Tensor | None
-
-
-class NotFinite(Exception):
-    def __init__(self, message: str) -> None:
-        self.message = message
+    process: ForwardProcess
+    prediction: Prediction
+    method: Integrator
+    eta: float
+    label: str
+    denoise: bool = True
+    autocast: torch.dtype | None = None
+    compiled: bool = False
+    grad: bool | Literal["checkpoint"] = False
+    saves: frozenset[str] = frozenset()
+    callback: Callback | None = None
+    progress: bool = False
 
 
 class Run:
-    """The state of one run."""
+    """The parts of one run, and the way from its start to its end.
 
-    def __init__(
-        self,
-        process: ForwardProcess,
-        prediction: Prediction,
-        method: Integrator,
-        eta: float,
-        source: NoiseSource,
-        x: Tensor,
-        *,
-        saves: frozenset[str] = frozenset(),
-        callback: Callable[[StepInfo], bool | None] | None = None,
-        label: str = "",
-        autocast: torch.dtype | None = None,
-        grad: bool | Literal["checkpoint"] = False,
-        compiled: bool = False,
-    ) -> None:
-        self.label = label
-        self.autocast, self.grad, self.compiled = autocast, grad, compiled
-        # What a network says goes straight into the step where the denoiser follows from it by two numbers; not where an adapter has a denoiser of its own.
-        self.folds = (
-            isinstance(prediction, NetworkPrediction)
-            and type(prediction).denoise is NetworkPrediction.denoise
+    Arguments:
+        job: what to do.
+        route: where it goes.
+        x: the state at the start, ours to overwrite unless gradients flow.
+    """
+
+    def __init__(self, job: Job, route: Route, x: Tensor) -> None:
+        self.job, self.route = job, route
+        total = None if isinstance(route, Controlled) else len(route)
+        self.recorder = Recorder(x, job.saves, job.callback, total)
+        self.watch = Watch(x)
+        self.network = Network(
+            job.prediction,
+            job.process,
+            job.eta,
+            self.watch,
+            autocast=job.autocast,
+            records=self.recorder.wants_denoised,
         )
-        self.draws = Draws(source) if grad == "checkpoint" or "log_prob" in saves else None
-        self.process, self.prediction, self.method, self.eta, self.source = (
-            process,
-            prediction,
-            method,
-            eta,
-            source,
-        )
-        self.x, self.saves, self.callback = x, saves, callback
-        self.memory: list[Tensor] = []
-        self.status, self.failed = "done", False
-        self.nfe = self.accepted = self.rejected = 0
-        self.share = 1.0  # the part of the batch that the next network call serves
-        self.work = 0.0
-        self.score_seconds = 0.0
-        self.times: list[float] = []
-        self.total: int | None = None
-        self.level: Level = Level(math.nan, math.nan, math.nan, math.nan)
-        self.states: list[Tensor] = []
-        self.predictions: list[Tensor] = []
-        self.prediction_times: list[float] = []
-        self.first_result: Tensor | None = None
-        self.log_probs: list[Tensor] = []
-        self.log_prob_times: list[float] = []
-        self.keep_result = callback is not None or "denoised" in saves
-        # Where looking at a value would wait for the device, failures are counted on the device and read once, at the end.
-        self.immediate = x.device.type == "cpu"
-        self.flags: list[Tensor] = []
-        self.flag_places: list[tuple[int, float]] = []
-        self.finite: Tensor | None = None
-        self.last: Tensor | None = None
-        self._tick: Callable[[], None] = lambda: None
 
-    # -- the network ------------------------------------------------------------------------------------------------
-
-    def evaluate(self, x: Tensor, stage: Stage) -> Tensor:
-        began = time.perf_counter()
-        if self.autocast is None:
-            result = self._ask(x, stage)
+    def go(self, source: NoiseSource) -> None:
+        """Take all steps with draws of the started `source`."""
+        job, recorder = self.job, self.recorder
+        start = job.process.t_max if isinstance(self.route, Controlled) else self.route[0].start.t
+        self.watch.state(recorder.x, start)
+        if isinstance(self.route, Controlled):
+            loop = AdaptiveRun(
+                job.process, job.method, job.eta, self.network, self.watch, recorder, source
+            )
+            loop.go(self.route.control, self.route.problem)
         else:
-            with torch.autocast(x.device.type, self.autocast):
-                result = self._ask(x, stage)
-        self.score_seconds += time.perf_counter() - began
-        # what an adapter says is checked there, with better advice
-        if not self.folds and (
-            not isinstance(result, Tensor)
-            or result.shape != x.shape
-            or result.dtype != x.dtype
-            or result.device != x.device
-        ):
-            raise ScoreError(
-                f"the score returned {_describe(result)} for a state of {_describe(x)}; "
-                "it must return a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
-            )
-        level = stage.level
-        calls = self.prediction.calls(level.t)
-        self.nfe += calls
-        self.work += calls * self.share
-        total = result.sum()
-        if self.immediate:
-            if not math.isfinite(total.item()) and not bool(torch.isfinite(result).all()):
-                bad = int((~torch.isfinite(result)).flatten(1).any(1).sum())
-                raise self._failure(self.accepted, level.t, bad)
+            self._fixed(self.route, source)
+        self.watch.state(recorder.x, recorder.level.t)
+        if job.denoise and recorder.status == "done" and recorder.level.sigma > 0:
+            plan = final_step(job.process, recorder.level, job.eta, recorder.accepted)
+            executor = Executor(self.network, source, reuse=not job.grad, remember=False)
+            recorder.finish(executor.run(self.network.prepare(plan), recorder.x).state)
+            self.watch.keep(recorder.x)
+            self.watch.state(recorder.x, recorder.level.t)
+
+    def _fixed(self, plans: Sequence[StepPlan], source: NoiseSource) -> None:
+        job, network, x = self.job, self.network, self.recorder.x
+        prepared = [network.prepare(plan) for plan in plans]
+        results = Results(network) if "log_prob" in job.saves else None
+        evaluate: Evaluate = network if results is None else results
+        step: TakeStep
+        if job.grad == "checkpoint":
+            step = Checkpointed(evaluate, network, source)
+        elif job.compiled and results is None:
+            from srk._engine.compiled import CompiledExecutor
+
+            place = tuple(x.shape), x.dtype, x.device
+            # A callback may write to the state, so the next step's first stage must wait for it.
+            joined = prepared if job.callback is None else ()
+            step = CompiledExecutor(evaluate, source, place, joined).run
         else:
-            flag = torch.isfinite(total)
-            self.flags.append(flag)
-            self.flag_places.append((self.accepted, level.t))
-            self.finite = flag if self.finite is None else self.finite & flag
-        if self.keep_result and self.first_result is None and stage.kind == "denoiser":
-            pair = self.prediction.coefficients(level) if self.folds else None
-            self.first_result = (
-                result.clone() if pair in (None, (0.0, 1.0)) else combine(pair, x, result)
-            )
-        return result
+            # A log-density needs the state before the step.
+            reuse = not job.grad and results is None
+            step = Executor(evaluate, source, reuse=reuse).run
+        run_fixed(prepared, step, network, self.watch, self.recorder, results)
 
-    def _ask(self, x: Tensor, stage: Stage) -> Tensor:
-        prediction, level, process = self.prediction, stage.level, self.process
-        if stage.kind == "denoiser":
-            return (
-                prediction.output(x, level, process)
-                if self.folds
-                else prediction.denoise(x, level, process)
-            )
-        half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
-        return prediction.score(x, level, process) * half - process.drift(level.t, x)
-
-    def prepare(self, plan: StepPlan) -> StepPlan:
-        """The plan in terms of what the network says."""
-        if not self.folds:
-            return plan
-        pairs = tuple(
-            self.prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0)
-            for stage in plan.stages
-        )
-        if all(pair == (0.0, 1.0) for pair in pairs):
-            return plan
-        folded = plan.programs.get(pairs)
-        if folded is None:
-            folded = plan.programs[pairs] = fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
-        made: StepPlan = folded
-        return made
-
-    def _failure(self, step: int, t: float, bad: int) -> NotFinite:
-        self.failed = True
-        return NotFinite(
-            f"failed: the score returned NaN or inf at step {step} (t = {t:.6g}) in {bad} of {self.x.shape[0]} samples"
-        )
-
-    # -- steps ------------------------------------------------------------------------------------------------------
-
-    def fixed(self, plans: list[StepPlan]) -> None:
-        """Run plans made ahead."""
-        source, prepared = self.draws or self.source, [self.prepare(plan) for plan in plans]
-        executor: Executor
-        if self.compiled:
-            from srk._engine.compiled import (
-                CompiledExecutor,  # torch.compile takes seconds to import
-            )
-
-            place = tuple(self.x.shape), self.x.dtype, self.x.device
-            # a callback may write to the state, so the next step's first stage must wait for it
-            executor = CompiledExecutor(
-                self.evaluate, source, place, prepared if self.callback is None else ()
-            )
-        else:
-            executor = Executor(self.evaluate, source, reuse=not self.grad)
-        step = self._checkpointed if self.grad == "checkpoint" else _step
-        self.total = len(plans)
-        self.begin(plans[0].start)
-        for plan in prepared:
-            if self.draws is not None:
-                self.draws.begin()
-            state, *keep = step(executor, plan, self.x, self.memory)
-            if "log_prob" in self.saves and self.draws is not None and plan.slots:
-                self.log_probs.append(log_density(plan, state, self.draws.values))
-                self.log_prob_times.append(plan.stop.t)
-            if self.accept(plan.stages[0].level.t, plan.stop, state, keep):
-                return
-
-    def _checkpointed(
-        self, executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """A step whose network calls are repeated in the backward pass, with the same draws."""
-        assert self.draws is not None
-        source = self.draws
-        values: list[Tensor] | None = None
-
-        def again(x: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-            nonlocal values
-            if values is None:
-                result = _step(executor, plan, x, list(kept))
-                values = list(source.values)
-                return result
-            # the backward pass: the same calls again, which count as no others
-            counts = self.nfe, self.work
-            result = _step(
-                Executor(self.evaluate, ReplayNoise(values), reuse=False), plan, x, list(kept)
-            )
-            self.nfe, self.work = counts
-            return result
-
-        result: tuple[Tensor, ...] = checkpoint(again, state, *memory, use_reentrant=False)
-        return result
-
-    def adaptive(self, control: StepController, problem: Problem) -> None:
-        """Plan as the controller goes."""
-        Adapting(self, problem).go(control)
-
-    def begin(self, level: Level) -> None:
-        self.level = level
-        self.times.append(level.t)
-        if not self.immediate:
-            self.last = self.x.clone()
-        if "x" in self.saves:
-            self.states.append(self.x.clone())
-
-    def accept(self, asked: float, stop: Level, state: Tensor, keep: list[Tensor]) -> bool:
-        """Take the step to `stop`, whose first network call was at the time `asked`; returns whether the callback wants to stop."""
-        self.x, self.memory, self.level = state, keep, stop
-        self.times.append(stop.t)
-        if not self.immediate:
-            self._watch()
-        if "x" in self.saves:
-            self.states.append(state.clone())
-        stopping = False
-        if "denoised" in self.saves and self.first_result is not None:
-            self.predictions.append(self.first_result)
-            self.prediction_times.append(asked)
-        if self.callback is not None:
-            info = StepInfo(self.accepted, self.total, stop.t, self.nfe, state, self.first_result)
-            stopping = bool(self.callback(info))
-        self.first_result = None
-        self.accepted += 1
-        self._tick()
-        if stopping:
-            self.status = "stopped"
-        return stopping
-
-    def denoise(self) -> None:
-        """The final denoising step."""
-        plan = denoising_step(
-            Step(
-                self.process,
-                self.level,
-                Level(self.level.t, 1.0, 0.0, math.inf),
-                self.eta,
-                self.accepted,
-            )
-        )
-        self.x = (
-            Executor(self.evaluate, self.source, reuse=not self.grad)
-            .run(self.prepare(plan), self.x, [])
-            .state
-        )
-        if "denoised" in self.saves:
-            self.predictions.append(self.x.clone())
-            self.prediction_times.append(self.level.t)
-        if not self.immediate:
-            self._watch()
-
-    # -- failures on a device that must not be waited for ---------------------------------------------------------
-
-    def _watch(self) -> None:
-        """Keep the last finite state, without looking."""
-        if self.finite is not None and self.last is not None:
-            self.last = torch.where(self.finite, self.x, self.last)
-
-    def check_device(self) -> None:
-        """Read the flags once, after the run."""
-        if self.immediate or not self.flags:
-            return
-        ok = torch.stack(self.flags).cpu()
-        if bool(ok.all()):
-            return
-        step, t = self.flag_places[int((~ok).nonzero()[0])]
-        bad = int((~torch.isfinite(self.x)).flatten(1).any(1).sum())
-        if bad == 0:
-            return  # the sum overflowed, the values did not
-        if self.last is not None:
-            self.x = self.last
-        raise self._failure(step, t, bad)
-
-    # -- results ------------------------------------------------------------------------------------------------
-
-    def bar(self, total: int | None) -> Any:
-        """A progress bar with step, NFE and time left, as a context manager."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        bar = Progress(
-            TextColumn(self.method.name),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("NFE {task.fields[nfe]}"),
-            TimeRemainingColumn(),
-        )
-        task = bar.add_task("solve", total=total, nfe=0)
-        self._tick = lambda: bar.update(task, advance=1, nfe=self.nfe)
-        return bar
-
-    def solution(self, seconds: float) -> Solution:
+    def solution(self, status: str, seed: int | None, seconds: float) -> Solution:
+        """What came out of it."""
+        job, recorder, count = self.job, self.recorder, self.network.count
+        trajectory, denoised, log_prob = recorder.saved()
         return Solution(
-            x=self.x,
-            status=self.status,
-            nfe=self.nfe,
-            mean_nfe=self.work,
-            steps=self.accepted,
-            rejected=self.rejected,
-            times=tuple(self.times),
-            solver=self.label,
-            eta=self.eta,
-            seed=self.source.seed,
+            x=recorder.x,
+            status=status,
+            nfe=count.calls,
+            mean_nfe=count.work,
+            steps=recorder.accepted,
+            rejected=recorder.rejected,
+            times=tuple(recorder.times),
+            solver=job.label,
+            eta=job.eta,
+            seed=seed,
             seconds=seconds,
-            score_seconds=self.score_seconds,
-            trajectory=Saved(tuple(self.times), torch.stack(self.states)) if self.states else None,
-            denoised=Saved(tuple(self.prediction_times), torch.stack(self.predictions))
-            if self.predictions
-            else None,
-            log_prob=Saved(tuple(self.log_prob_times), torch.stack(self.log_probs))
-            if self.log_probs
-            else None,
+            score_seconds=count.seconds,
+            trajectory=trajectory,
+            denoised=denoised,
+            log_prob=log_prob,
         )
 
 
-def _step(
-    executor: Executor, plan: StepPlan, state: Tensor, memory: list[Tensor]
-) -> tuple[Tensor, ...]:
-    outcome = executor.run(plan, state, memory)
-    return outcome.state, *outcome.keep
+def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solution, bool]:
+    """Run a job from the state `x` with the started `source`: the solution, and whether it failed."""
+    began = time.perf_counter()
+    made = Run(job, route, x)
+    bar = made.recorder.bar(job.method.name) if job.progress else nullcontext()
+    with torch.set_grad_enabled(bool(job.grad)), bar:
+        return finish(made, lambda: made.go(source), source.seed, began)
 
 
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)} on {value.device}"
-    return f"{type(value).__name__}"
+def finish(
+    made: Run, go: Callable[[], None], seed: int | None, began: float
+) -> tuple[Solution, bool]:
+    """The solution of a run that `go` takes to its end, and whether it failed."""
+    failed = False
+    status = None
+    try:
+        go()
+        made.watch.settle(made.recorder.x)
+    except NotFinite as failure:
+        failed, status = True, failure.status
+        if made.watch.last is not None:
+            made.recorder.x = made.watch.last
+    solution = made.solution(status or made.recorder.status, seed, time.perf_counter() - began)
+    return solution, failed

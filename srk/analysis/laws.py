@@ -13,12 +13,11 @@ import attrs
 import numpy as np
 import torch
 
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
-from srk.plans.exponential import denoising_step
-from srk.plans.step import Step
+from srk.plans.exponential import final_step
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.planning import plan_grid
@@ -109,11 +108,7 @@ def gaussian_law(
     plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
     if denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
-        plans.append(
-            denoising_step(
-                Step(process, last, Level(last.t, 1.0, 0.0, float("inf")), eta, len(plans))
-            )
-        )
+        plans.append(final_step(process, last, eta, len(plans)))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
     space = (
         _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
@@ -123,10 +118,8 @@ def gaussian_law(
         noise = BasisNoise(first_draw, space.components)
         noise.start(state.shape, state.dtype, state.device)
         executor = Executor(lambda x, stage: space.denoiser(x, stage.level, centred), noise)
-        memory: list[torch.Tensor] = []
-        for plan in plans:
-            outcome = executor.run(plan, state, memory)
-            state, memory = outcome.state, outcome.keep
+        for outcome in executor.follow(plans, state):
+            state = outcome.state
         return space.data(state)
 
     factors = space.factors(first, start == "exact")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.analysis.paths import GridPath
 from srk.analysis.plotting import house_style, work_axes
 from srk.errors import ArgumentError, IncompatibleError
@@ -316,13 +316,12 @@ def end_state(
     def denoiser(x: torch.Tensor, stage: Stage) -> torch.Tensor:
         return target.denoise(x, stage.level)
 
-    state, memory = begin.clone(), list[torch.Tensor]()
+    state = begin.clone()
     noise.start(state.shape, state.dtype, state.device)
     executor = Executor(denoiser, noise)
     with torch.no_grad():
-        for plan in plans:
-            outcome = executor.run(plan, state, memory)
-            state, memory = outcome.state, outcome.keep
+        for outcome in executor.follow(plans, state):
+            state = outcome.state
     return state
 
 

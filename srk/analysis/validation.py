@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError, MissingExtraError
 from srk.integrators import EulerMaruyama, Integrator, TableauSolver

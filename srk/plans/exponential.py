@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from srk.plans.form import LinearForm
 from srk.plans.gauge import GaugeStep, remainder
 from srk.plans.plan import STATE, Column, StepPlan
 from srk.plans.step import Step
-from srk.processes.base import Level
+from srk.processes.base import ForwardProcess, Level
 
 
 def exponential_coefficients(
@@ -33,3 +35,8 @@ def denoising_step(step: Step) -> StepPlan:
     board = step.draft()
     node = board.evaluate(board.state, step.start)
     return board.finish(node.value * step.stop.alpha)
+
+
+def final_step(process: ForwardProcess, start: Level, eta: float = 1.0, index: int = 0) -> StepPlan:
+    """The denoising step that ends a run: the denoiser at `start`, at the scale of the data."""
+    return denoising_step(Step(process, start, Level(start.t, 1.0, 0.0, math.inf), eta, index))

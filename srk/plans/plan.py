@@ -105,9 +105,6 @@ class StepPlan:
     slots: tuple[Slot, ...] = ()
     error: Row | None = None
     clock: str = ""
-    programs: dict[Any, Any] = attrs.field(
-        factory=dict, init=False, eq=False, repr=False
-    )  # the executor's own, by how it runs
 
     @property
     def evaluations(self) -> int:

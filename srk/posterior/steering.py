@@ -22,14 +22,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.errors import ArgumentError, IncompatibleError, ScoreError, SolveError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.noise.counter import draw_key
-from srk.plans.exponential import denoising_step
+from srk.plans.exponential import final_step
 from srk.plans.plan import STATE, Stage, StepPlan
-from srk.plans.step import Step
 from srk.posterior.base import Pullback, Weight, as_weight, needs_signal, weight_at
 from srk.posterior.resampling import Weights, effective_size
 from srk.processes.base import Level, LinearProcess
@@ -306,8 +305,7 @@ class _Population:
 
     def finish(self, eta: float, level: Level, index: int) -> None:
         """The final denoising step, with the model's own prediction."""
-        end = Level(level.t, 1.0, 0.0, math.inf)
-        plan = denoising_step(Step(self.process, level, end, eta, index))
+        plan = final_step(self.process, level, eta, index)
         executor = Executor(self._evaluate, self.source, reuse=False)
         self.x = executor.run(plan, self.x, []).state
 

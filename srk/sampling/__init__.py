@@ -1,6 +1,6 @@
 """Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called often."""
 
-from srk._engine.run import StepInfo
+from srk._engine.recorder import StepInfo
 from srk.sampling.entry import solve
 from srk.sampling.sampler import Sampler
 

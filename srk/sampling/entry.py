@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from srk._engine.run import StepInfo
+from srk._engine.recorder import StepInfo
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -13,9 +11,12 @@ import torch
 from torch import Tensor
 
 from srk._checks import choice, flag, integer
+from srk._engine.density import check_gaussian, transition_log_prob
+from srk._engine.finite import Watch
+from srk._engine.network import Network
+from srk._engine.recorder import StepInfo
 from srk._engine.resolution import resolution
-from srk._engine.run import NotFinite, Run, StepInfo
-from srk._engine.transitions import check_gaussian, transition_log_prob
+from srk._engine.run import Controlled, Job, Route, run
 from srk.errors import ArgumentError, IncompatibleError, SolveError, TimeError
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
@@ -123,7 +124,7 @@ class Sampler:
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
                 "it goes; use grid='log-snr' or a list of times"
             )
-        self._plans: dict[float, list[StepPlan]] = {}
+        self._times: list[float] | None = None
         self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(
@@ -143,35 +144,81 @@ class Sampler:
         microbatch: int | None = None,
     ) -> Solution:
         """Draw samples; arguments, result and errors are those of `srk.solve`."""
+        # Check what was asked for.
         on_failure = choice(on_failure, ("raise", "return"), "on_failure")
         grad = choice(grad, (False, True, "checkpoint"), "grad")
         progress = flag(progress, "progress")
         callback = callback_given(callback)
         saves = saves_given(save)
         device, dtype = device_given(device), dtype_given(dtype)
-        if grad and self.compile:
-            raise IncompatibleError(
-                f"compile={self.compile!r} writes into the buffers that gradients need; use compile=False with grad={grad!r}"
-            )
+        self._check_grad(grad, x_init)
         if microbatch is not None:
             parts = self._parts(microbatch, shape, x_init, noise, seed)
-            solutions = []
-            for sampler, arguments in parts:
-                solutions.append(
-                    sampler(
-                        **arguments,
-                        device=device,
-                        dtype=dtype,
-                        save=saves,
-                        callback=callback,
-                        progress=progress,
-                        on_failure=on_failure,
-                        grad=grad,
-                    )
-                )
-            return join(solutions)
+            run_part = partial(
+                Sampler.__call__,
+                device=device,
+                dtype=dtype,
+                save=saves,
+                callback=callback,
+                progress=progress,
+                on_failure=on_failure,
+                grad=grad,
+            )
+            return join([run_part(sampler, **arguments) for sampler, arguments in parts])
         x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
-        problem = Problem(
+
+        # Plan.
+        problem = self._problem(x, source)
+        route = self._route(problem, given=x_init is not None, grad=grad, saves=saves)
+        if not isinstance(route, Controlled):
+            source.prepare(route)
+
+        # Run.
+        job = Job(
+            process=self.process,
+            prediction=self.prediction,
+            method=self.method,
+            eta=self.eta,
+            label=self.label,
+            denoise=self.denoise,
+            autocast=self.autocast,
+            compiled=self.compile == "step",
+            grad=grad,
+            saves=saves,
+            callback=callback,
+            progress=progress,
+        )
+        drawn = x_init is None
+        if self.compile == "loop":
+            solution, failed = self._captured(job, route, x, source, drawn)
+        else:
+            with watching(self.process, wanted=self.check_network and drawn):
+                solution, failed = run(job, route, x, source)
+        if failed and on_failure == "raise":
+            state = "last finite state" if bool(solution.x.isfinite().all()) else "state"
+            raise SolveError(
+                f"{solution.status}; the {state} is in .solution.x (or use on_failure='return')",
+                solution,
+            )
+        return solution
+
+    def _check_grad(self, grad: Gradient, x_init: Tensor | None) -> None:
+        """Raise if gradients cannot flow as `grad` wants."""
+        if grad and self.compile:
+            raise IncompatibleError(
+                f"compile={self.compile!r} writes into the buffers that gradients need; use "
+                f"compile=False with grad={grad!r}"
+            )
+        inference = isinstance(x_init, Tensor) and x_init.is_inference()
+        if grad and (torch.is_inference_mode_enabled() or inference):
+            raise IncompatibleError(
+                f"grad={grad!r} records what torch.inference_mode forgets: leave that mode, and "
+                "give a clone of an x_init that was made in it"
+            )
+
+    def _problem(self, x: Tensor, source: NoiseSource) -> Problem:
+        """What a controller may know of the run from the state `x` with this noise."""
+        return Problem(
             process=self.process,
             solver=self.method,
             steps=self.steps,
@@ -184,31 +231,18 @@ class Sampler:
             autocast=self.autocast,
             seed=source.seed,
         )
-        make = partial(
-            Run,
-            self.process,
-            self.prediction,
-            self.method,
-            self.eta,
-            saves=saves,
-            callback=callback,
-            label=self.label,
-            autocast=self.autocast,
-            grad=grad,
-            compiled=self.compile == "step",
-        )
-        plans: list[StepPlan] | None = None
-        if isinstance(self.control, Grid):
-            plans = self.plans(problem)
-            if x_init is None and plans[0].start.t != self.process.t_max:
-                raise TimeError(
-                    f"the grid starts at t = {plans[0].start.t!r}, below t_max = {self.process.t_max!r}, where the prior is not known; "
-                    "give the state there as x_init, or let the grid start at process.t_max"
-                )
-            if "log_prob" in saves:
-                check_gaussian(plans, self.label)
-            source.prepare(plans)
-        else:
+
+    def _route(
+        self, problem: Problem, *, given: bool, grad: Gradient, saves: frozenset[str]
+    ) -> Route:
+        """The planned steps of a run, or its controller.
+
+        Arguments:
+            problem: what a controller may know.
+            given: whether the state at the start is the caller's.
+            grad, saves: as in the call; both need planned steps.
+        """
+        if not isinstance(self.control, Grid):
             for wanted, what in (
                 (self.compile, "compile"),
                 (grad, "grad"),
@@ -216,94 +250,75 @@ class Sampler:
             ):
                 if wanted:
                     raise IncompatibleError(
-                        f"{what} needs a fixed grid: {self.control!r} decides its steps as it goes; use grid='log-snr'"
+                        f"{what} needs a fixed grid: {self.control!r} decides its steps as it "
+                        "goes; use grid='log-snr'"
                     )
-
-        def drive(run: Run) -> None:
-            if plans is None:
-                run.adaptive(self.control, problem)
-            else:
-                run.fixed(plans)
-            if self.denoise and run.status == "done" and run.level.sigma > 0:
-                run.denoise()
-
-        began = time.perf_counter()
-        if self.compile == "loop":
-            run = self._captured(
-                make,
-                drive,
-                x,
-                source,
-                drawn=x_init is None,
-                watched=bool(saves or callback or progress),
+            return Controlled(self.control, problem)
+        plans = self.plans(problem)
+        if not given and plans[0].start.t != self.process.t_max:
+            raise TimeError(
+                f"the grid starts at t = {plans[0].start.t!r}, below t_max = "
+                f"{self.process.t_max!r}, where the prior is not known; give the state there as "
+                "x_init, or let the grid start at process.t_max"
             )
-        else:
-            run = make(source, x)
-        with (
-            torch.set_grad_enabled(bool(grad)),
-            run.bar(None if plans is None else len(plans)) if progress else nullcontext(),
-        ):
-            try:
-                if self.compile != "loop":
-                    with watching(self.process, wanted=self.check_network and x_init is None):
-                        drive(run)
-                run.check_device()
-            except NotFinite as failure:
-                run.status = failure.message
-        solution = run.solution(time.perf_counter() - began)
-        if run.failed and on_failure == "raise":
-            raise SolveError(
-                f"{solution.status}; the last finite state is in .solution.x (or use on_failure='return')",
-                solution,
-            )
-        return solution
+        if "log_prob" in saves:
+            check_gaussian(plans, self.label)
+        return plans
 
     def _captured(
-        self,
-        make: Callable[..., Run],
-        drive: Callable[[Run], None],
-        x: Tensor,
-        source: NoiseSource,
-        drawn: bool,
-        watched: bool,
-    ) -> Run:
+        self, job: Job, route: Route, x: Tensor, source: NoiseSource, drawn: bool
+    ) -> tuple[Solution, bool]:
         """The run as a replay of a CUDA graph, captured at the first call of a shape."""
         if x.device.type != "cuda":
             raise IncompatibleError(
-                f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use compile='step'"
+                f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use "
+                "compile='step'"
             )
         if type(source) is not GeneratorNoise:
             raise IncompatibleError(
-                f"compile='loop' draws inside the graph, which only noise='generator' can, not {source.name!r}; use compile='step'"
+                "compile='loop' draws inside the graph, which only noise='generator' can, not "
+                f"{source.name!r}; use compile='step'"
             )
-        if watched:
+        if job.saves or job.callback or job.progress:
             raise IncompatibleError(
-                "compile='loop' runs without the host, which save, callback and progress need; leave them out, or use compile='step'"
+                "compile='loop' runs without the host, which save, callback and progress need; "
+                "leave them out, or use compile='step'"
             )
-        from srk._engine.graphs import CapturedLoop
+        from srk._engine.cuda_graph import CapturedLoop
 
+        # Plans that depend on a learned schedule are other objects once that has changed.
+        assert not isinstance(route, Controlled)
         place = (tuple(x.shape), x.dtype, x.device)
-        if place not in self._graphs:
-            self._graphs[place] = CapturedLoop(lambda state, noise: make(noise, state), drive, x)
-        run: Run = self._graphs[place](x, source, drawn)
-        return run
+        graph, plans = self._graphs.get(place, (None, ()))
+        if graph is None or any(a is not b for a, b in zip(plans, route, strict=False)):
+            graph = CapturedLoop(job, route, x)
+            self._graphs[place] = graph, tuple(route)
+        result: tuple[Solution, bool] = graph(x, source, drawn)
+        return result
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A captured graph belongs to its device and its network's memory: a copy captures again.
+        return {**self.__dict__, "_graphs": {}}
 
     def plans(self, problem: Problem | None = None) -> list[StepPlan]:
         """The steps of a fixed grid as numbers, the final denoising left out.
 
-        They are made once for each resolution of state and network.
+        They are made once for each value of process, solver, grid and resolution of the run; those
+        of a process whose numbers are learned are made at every call.
         """
+        if not isinstance(self.control, Grid):
+            raise IncompatibleError(
+                f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
+            )
         given = problem or Problem(self.process, self.method, self.steps, self.eta)
         eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
-        if eps not in self._plans:
-            if not isinstance(self.control, Grid):
-                raise IncompatibleError(
-                    f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
-                )
-            self._plans[eps] = plan_grid(
-                self.process, self.method, grid_times(self.control, given), self.eta, eps
-            )
-        return self._plans[eps]
+        if self.control.remembered:
+            times = grid_times(self.control, given)
+        else:  # such as a grid that has made a pilot run: this sampler keeps it
+            if self._times is None:
+                self._times = grid_times(self.control, given)
+            times = self._times
+        return plan_grid(self.process, self.method, times, self.eta, eps)
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
         """Log-densities of the steps of a saved trajectory under this sampler's network, differentiable in its parameters.
@@ -328,7 +343,9 @@ class Sampler:
             Problem(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
         )
         check_gaussian(plans, self.label)
-        return transition_log_prob(self.process, self.prediction, plans, saved)
+        watch = Watch(saved.values[0])
+        network = Network(self.prediction, self.process, self.eta, watch, autocast=self.autocast)
+        return transition_log_prob(network, plans, saved)
 
     def __repr__(self) -> str:
         return f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, eta={self.eta:g}, grid={self.control!r})"

@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import kstest
 
 import srk
-from srk._engine.executor import Executor, add_mixed
+from srk._engine.eager import Executor, add_mixed
 from srk.analysis import gaussian_law
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
 from srk.noise.basis import BasisNoise

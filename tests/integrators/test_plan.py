@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import srk
-from srk._engine.executor import Executor
+from srk._engine.eager import Executor
 from srk.integrators import Column, LinearForm, Slot, Stage, Step, StepPlan
 from srk.noise import NoiseSource
 from srk.plans.plan import Row
@@ -91,13 +91,11 @@ def plans(draw: st.DrawFn, memory: int) -> StepPlan:
     )
 
 
-@given(st.data(), st.booleans(), st.booleans())
-def test_executor_is_a_literal_reading_of_the_plan(
-    data: st.DataObject, reuse: bool, fresh: bool
-) -> None:
+@given(st.data(), st.booleans())
+def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: bool) -> None:
     """Three random plans in a row, with buffers re-used or not: equal to the literal meaning of the rows, to rounding."""
     noise = Sequential()
-    executor = Executor(network, noise, reuse=reuse, fresh=fresh)
+    executor = Executor(network, noise, reuse=reuse)
     x = torch.linspace(-1, 1, 3, dtype=torch.float64)
     memory: list[torch.Tensor] = []
     expected, expected_memory = x.clone(), []

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._engine.network import folded
 from srk.ecosystem.diffusers.configs import FAMILIES, OURS, settle, translate
 from srk.ecosystem.diffusers.conventions import Convention, convention
 from srk.ecosystem.diffusers.grids import levels
 from srk.ecosystem.diffusers.noise import PipelineNoise, seeds_of
 from srk.ecosystem.diffusers.route import LastOrders, Route, StateFirst, last_orders_of
 from srk.ecosystem.diffusers.solvers import options_of, solver_of
-from srk.ecosystem.diffusers.walk import Walk, folded
+from srk.ecosystem.diffusers.walk import Walk
 from srk.errors import (
     ArgumentError,
     ArgumentTypeError,

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srk._engine.executor import Executor, Outcome
+from srk._engine.eager import Executor, Outcome
+from srk._engine.memory import copy_of
 from srk.ecosystem.diffusers.noise import PipelineNoise
 from srk.ecosystem.diffusers.route import sees_state
 from srk.noise import NoiseSource
-from srk.plans.plan import Stage, StepPlan, fold
-from srk.scores import NetworkPrediction
+from srk.plans.plan import Stage, StepPlan
 
 
 class Walk:
@@ -79,7 +79,7 @@ class Walk:
             result: its denoiser, or where the plans are folded the network's output.
         """
         if self._walk is None:
-            self._enter(sample.clone())
+            self._enter(copy_of(sample))
         self._handed = self._told(sample, result)
         return self._handed
 
@@ -87,7 +87,10 @@ class Walk:
         assert self._walk is not None and self._input is not None
         if self._under_way is not None:
             self._under_way.told.append((sample.clone(), result.clone()))
-        self._input.copy_(sample)
+        # The walk looks whether anybody keeps its input, so this must not.
+        waiting, self._input = self._input, None
+        waiting.copy_(sample)
+        del waiting
         try:
             self._input, _ = self._walk.send(result)
             return self._input.clone()
@@ -161,17 +164,6 @@ class _Draws(NoiseSource):
             self._source.draw(slot, clock, out)
         if self.record is not None:
             self.record.append(out.clone())
-
-
-def folded(plan: StepPlan, prediction: NetworkPrediction) -> StepPlan:
-    """The plan in terms of what the network says, as `srk.solve` runs it."""
-    pairs = tuple(prediction.coefficients(stage.level) for stage in plan.stages)
-    if all(pair == (0.0, 1.0) for pair in pairs):
-        return plan
-    if pairs not in plan.programs:
-        plan.programs[pairs] = fold(plan, pairs)
-    made: StepPlan = plan.programs[pairs]
-    return made
 
 
 def _not_called(x: Tensor, stage: Stage) -> Tensor:

@@ -1,0 +1,162 @@
+"""One evaluation of the network: asked, checked, counted, watched."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from srk._engine.cache import PlanCache
+from srk._engine.finite import Watch
+from srk.errors import ScoreError
+from srk.plans.plan import Stage, StepPlan, fold
+from srk.processes.base import ForwardProcess
+from srk.scores import NetworkPrediction, Prediction
+from srk.scores.convert import combine
+
+_folded = PlanCache(4096)
+
+
+def folds(prediction: Prediction) -> bool:
+    """Whether the denoiser follows from the network's output by two numbers.
+
+    A plan is then written in terms of the output (`fold`), which saves a pass over memory. An
+    adapter that has a denoiser of its own is asked for that.
+    """
+    return (
+        isinstance(prediction, NetworkPrediction)
+        and type(prediction).denoise is NetworkPrediction.denoise
+    )
+
+
+def folded(plan: StepPlan, prediction: Prediction, remember: bool = True) -> StepPlan:
+    """The plan in terms of what the network says; False for plans that are never seen again."""
+    if not folds(prediction):
+        return plan
+    pairs = tuple(
+        prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0)
+        for stage in plan.stages
+    )
+    if all(pair == (0.0, 1.0) for pair in pairs):
+        return plan
+    if not remember:
+        return fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
+    return _folded.get(plan, pairs, lambda: fold(plan, pairs))  # type: ignore[arg-type]
+
+
+class Count:
+    """What evaluations have cost: network calls, calls a sample on average, and seconds."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.work = 0.0
+        self.seconds = 0.0
+
+
+class Network:
+    """Answers what a step asks: called with a state and a stage, it returns the network's result.
+
+    Arguments:
+        prediction: the bound prediction.
+        process: the process that is reversed.
+        eta: stochasticity, which a reverse drift contains.
+        watch: the watch of the run.
+        autocast: dtype for `torch.autocast` around the network.
+        records: whether to keep the denoised prediction of a step's first evaluation.
+        count: where to count; None begins a count.
+        share: the part of the batch that this one serves.
+    """
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        process: ForwardProcess,
+        eta: float,
+        watch: Watch,
+        *,
+        autocast: torch.dtype | None = None,
+        records: bool = False,
+        count: Count | None = None,
+        share: float = 1.0,
+    ) -> None:
+        self.prediction, self.process, self.eta = prediction, process, eta
+        self.watch, self.autocast, self.records = watch, autocast, records
+        self.count = Count() if count is None else count
+        self.share = share
+        self.folds = folds(prediction)
+        self.first: Tensor | None = None
+
+    def prepare(self, plan: StepPlan) -> StepPlan:
+        """The plan in terms of what this network says."""
+        return folded(plan, self.prediction)
+
+    def begin(self, step: int) -> None:
+        """The step of that number begins."""
+        self.watch.step, self.first = step, None
+
+    def part(self, rows: Tensor, batch: int) -> Network:
+        """The network for the samples `rows` of a batch of that size, with the same counts."""
+        return Network(
+            self.prediction.select(rows, batch),
+            self.process,
+            self.eta,
+            self.watch,
+            autocast=self.autocast,
+            count=self.count,
+            share=self.share * len(rows) / batch,
+        )
+
+    def __call__(self, x: Tensor, stage: Stage) -> Tensor:
+        count, t = self.count, stage.level.t
+        began = time.perf_counter()
+        result = self.ask(x, stage)
+        count.seconds += time.perf_counter() - began
+        if not self.folds:  # the output of a network is checked by its adapter, with more advice
+            _check(x, result)
+        calls = self.prediction.calls(t)
+        count.calls += calls
+        count.work += calls * self.share
+        self.watch.result(x, result, t)
+        if self.records and self.first is None and stage.kind == "denoiser":
+            pair = self.prediction.coefficients(stage.level) if self.folds else None
+            unchanged = pair in (None, (0.0, 1.0))
+            self.first = result.clone() if unchanged else combine(pair, x, result)  # type: ignore[arg-type]  # not None here
+        return result
+
+    def ask(self, x: Tensor, stage: Stage) -> Tensor:
+        """What the network says, neither checked nor counted."""
+        if self.autocast is None:
+            return self._ask(x, stage)
+        cached = torch.is_autocast_cache_enabled()
+        with torch.autocast(x.device.type, self.autocast, cache_enabled=cached):
+            return self._ask(x, stage)
+
+    def _ask(self, x: Tensor, stage: Stage) -> Tensor:
+        prediction, level, process = self.prediction, stage.level, self.process
+        if stage.kind == "denoiser":
+            if self.folds:
+                return prediction.output(x, level, process)
+            return prediction.denoise(x, level, process)
+        half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
+        return prediction.score(x, level, process) * half - process.drift(level.t, x)
+
+
+def _check(x: Tensor, result: object) -> None:
+    if (
+        not isinstance(result, Tensor)
+        or result.shape != x.shape
+        or result.dtype != x.dtype
+        or result.device != x.device
+    ):
+        raise ScoreError(
+            f"the score returned {_describe(result)} for a state of {_describe(x)}; it must return "
+            "a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
+        )
+
+
+def _describe(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"a {dtype} tensor of shape {tuple(value.shape)} on {value.device}"
