@@ -11,6 +11,7 @@ import torch
 from scipy.integrate import RK23, RK45
 from torch import Tensor
 
+from srk._checks import is_integer
 from srk.analysis.probability_flow import Divergence, Flow, LinearFlow, OwnTimeFlow, integrate, wide
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import GeneratorNoise
@@ -319,7 +320,7 @@ def _check_options(
         ("max_nfe", max_nfe),
         ("chunk", chunk),
     ):
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_integer(count) or count < 1:
             raise ArgumentError(f"{name} must be a positive int, not {count!r}")
     if divergence == "exact" and probes != 1:
         raise ArgumentError(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
+from srk._checks import is_integer
 from srk.errors import ArgumentTypeError
 from srk.integrators.base import Integrator
 from srk.plans.carried_noise import noise_path
@@ -20,11 +21,11 @@ from srk.processes.base import Level
 
 
 def _seed(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and (not is_integer(value) or value < 0):
         raise ArgumentTypeError(
             f"seed must be an int >= 0, or None for a midpoint that is not random, not {value!r}"
         )
-    return value
+    return None if value is None else int(value)
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from srk._checks import is_integer
 from srk.errors import ArgumentError
 from srk.integrators.adams import ExponentialAdams
 from srk.plans.step import Step
@@ -32,7 +33,7 @@ def _tau(value: Any) -> Tau:
 
 def _order(low: int, high: int) -> Any:
     def check(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if not is_integer(value) or not low <= value <= high:
             raise ArgumentError(f"{field.name} must be an int from {low} to {high}, not {value!r}")
 
     return check

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @attrs.frozen(slots=True, eq=False)
-class Kernel:
+class PhaseKernel:
     """The distribution of z_t given data x0, N(a x0, C), in the coordinates where it is simplest.
 
     With D the complement of a in C, C = rho^2 a a^T + D D^T, every state is z = a m + D xi. The
@@ -113,10 +113,10 @@ class PhaseProcess(ForwardProcess):
             return psi1 @ psi, psi1 @ q @ psi1.T + q1
         return _transition(self, start, stop)
 
-    def kernel(self, t: float) -> Kernel:
+    def kernel(self, t: float) -> PhaseKernel:
         """The distribution of z_t given the data, at own time `t`."""
         t = float(t)
-        kernel: Kernel = _KERNELS.get(lambda: _kernel(self, t), "kernel", self, t)
+        kernel: PhaseKernel = _KERNELS.get(lambda: _kernel(self, t), "kernel", self, t)
         return kernel
 
     @property
@@ -344,13 +344,13 @@ def _is_value(process: PhaseProcess) -> bool:
     return True
 
 
-def _kernel(process: PhaseProcess, t: float) -> Kernel:
+def _kernel(process: PhaseProcess, t: float) -> PhaseKernel:
     a, c, psi = _moments(process, t)
     variances = np.asarray(process.auxiliary_variance)
     if t == 0.0:  # no noise on the data
         eye, std = np.eye(len(a)), np.sqrt(variances)
         rest = eye[1:] / np.where(std > 0.0, std, 1.0)[:, None]
-        return Kernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest, eye[1:])
+        return PhaseKernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest, eye[1:])
     try:
         inverse = np.linalg.inv(c)
         informed = inverse @ a
@@ -367,7 +367,7 @@ def _kernel(process: PhaseProcess, t: float) -> Kernel:
         )
     complement = np.vstack([np.linalg.solve(factor, rest[1:, 0]), factor])
     auxiliary = variances[:, None] * psi[:, 1:].T @ inverse
-    return Kernel(
+    return PhaseKernel(
         a,
         c,
         information**-0.5,

@@ -15,11 +15,13 @@ from srk.scores.adapters import (
     as_prediction,
 )
 from srk.scores.base import Prediction
+from srk.scores.classifier import ClassifierGuided
 from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
-from srk.scores.guidance import ClassifierGuided, Guided, limited
+from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plus
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
+from srk.scores.weights import limited
 
 __all__ = [
     "APG",

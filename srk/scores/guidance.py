@@ -2,15 +2,12 @@ r"""Guidance: predictions made of other predictions.
 
 Everything here is a change of the score, and so of the denoiser, for s = (alpha D - x)/sigma^2:
 
-    conditions and a reference    s = s_ref + sum_i w_i (s_i - s_ref)        D = D_ref + sum_i w_i
-    (D_i - D_ref) a classifier                  s = s_0 + w grad_x log p(y | x_t)          D = D_0 +
-    w (sigma^2/alpha) grad_x log p(y | x_t)
+    s = s_ref + sum_i w_i (s_i - s_ref)        D = D_ref + sum_i w_i (D_i - D_ref)
 """
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,33 +15,15 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.errors import ArgumentError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
-from srk.processes.phase import PhaseProcess
 from srk.scores import convert
-from srk.scores.adapters import (
-    NetworkPrediction,
-    as_prediction,
-    time_factor,
-    training_steps,
-)
-from srk.scores.base import Prediction, check_state
-from srk.scores.inputs import (
-    TIMES,
-    LevelFunction,
-    check_input_scale,
-    check_process,
-    check_time_unit,
-    scale_value,
-    time_dtype,
-    time_tensor,
-    time_value,
-)
+from srk.scores.adapters import NetworkPrediction, as_prediction
+from srk.scores.base import Prediction
+from srk.scores.weights import Scale, as_scales, weight_at
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess
-
-Scale = float | LevelFunction
 
 _NO_LEVEL = Level(math.nan, math.nan, math.nan, math.nan)
 _QUANTITIES: Mapping[str, Callable[[Level], convert.Pair]] = {
@@ -54,90 +33,10 @@ _QUANTITIES: Mapping[str, Callable[[Level], convert.Pair]] = {
 }
 
 
-def limited(
-    scale: Scale, low: float, high: float, *, unit: str = "sigma", outside: float = 1.0
-) -> LevelFunction:
-    """A guidance scale that holds in an interval of noise levels only.
-
-    Guidance at high noise costs diversity and at low noise changes nothing, so that an interval in
-    between is better and cheaper: with `outside` = 1 a `Guided` with one condition calls the
-    network once there instead of twice.
-
-    Arguments:
-        scale: the scale in the interval, a number or a function of the level.
-        low, high: ends of the interval, included, in `unit`.
-        unit: "sigma" (sigma/alpha, as in the paper), "half-log-snr", "log-snr", "flow" or "t".
-        outside: the scale elsewhere.
-
-    Returns:
-        A function of the level, for `Guided`.
-
-    Raises:
-        ArgumentError: low > high, or a unit that does not exist.
-        IncompatibleError: on a call, for a nonlinear process with a unit other than "t".
-
-    Source: Kynkaanniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
-    Distribution Quality in Diffusion Models", 2024.
-
-    Examples:
-        >>> from srk.processes import EDM
-        >>> scale = limited(2.0, 0.28, 5.42)
-        >>> [scale(EDM().level(sigma)) for sigma in (10.0, 1.0, 0.1)]
-        [1.0, 2.0, 1.0]
-    """
-    if unit not in TIMES:
-        raise ArgumentError(
-            f"the unit of an interval is one of {', '.join(map(repr, TIMES))}, not {unit!r}"
-        )
-    if not low <= high:
-        raise ArgumentError(
-            f"an interval has low <= high, not low = {low!r}, high = {high!r}; in the unit {unit!r}"
-        )
-    value, measure, rest = _scale(scale), TIMES[unit], float(outside)
-
-    def function(level: Level) -> float:
-        place = measure(level)
-        if math.isnan(place):
-            raise IncompatibleError(
-                f"the noise level of a nonlinear process is not known in the unit {unit!r}; give "
-                "the interval in own time: unit='t'"
-            )
-        return _weight(value, level) if low <= place <= high else rest
-
-    return function
-
-
-def _scale(value: Any) -> Scale:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if callable(value):
-        return value  # type: ignore[no-any-return]
-    raise ArgumentTypeError(
-        f"a guidance scale is a finite number or a function of the level, not {value!r}; e.g. "
-        "scale=2.0"
-    )
-
-
-def _scales(value: Any) -> tuple[Scale, ...]:
-    return tuple(map(_scale, value if isinstance(value, list | tuple) else [value]))
-
-
 def _conditions(value: Any) -> tuple[Prediction, ...]:
     return tuple(
         map(as_prediction, value if isinstance(value, list | tuple) else [value])
     )  # a network, too, may be iterable
-
-
-def _weight(scale: Scale, level: Level) -> float:
-    if not callable(scale):
-        return scale
-    weight = float(scale(level))
-    if not math.isfinite(weight):
-        raise ArgumentError(
-            f"the guidance scale {scale!r} returned {weight!r} at {level!r}; it must return a "
-            "finite number at every level"
-        )
-    return weight
 
 
 @attrs.frozen(eq=False)
@@ -199,7 +98,7 @@ class Guided(Prediction):
 
     conditions: tuple[Prediction, ...] = attrs.field(converter=_conditions, alias="condition")
     reference: Prediction = attrs.field(converter=as_prediction)
-    scales: tuple[Scale, ...] = attrs.field(converter=_scales, alias="scale")
+    scales: tuple[Scale, ...] = attrs.field(converter=as_scales, alias="scale")
     rescale: float = attrs.field(default=0.0, kw_only=True, converter=float)
     rescale_in: Literal["denoised", "noise", "velocity"] = attrs.field(
         default="denoised", kw_only=True
@@ -275,7 +174,7 @@ class Guided(Prediction):
 
     def _weights(self, level: Level) -> tuple[float, ...]:
         """Coefficients of the reference and of the conditions; they add up to 1."""
-        weights = [_weight(scale, level) for scale in self.scales]
+        weights = [weight_at(scale, level) for scale in self.scales]
         return (1.0 - sum(weights), *weights)
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
@@ -390,135 +289,4 @@ def _together(predictions: list[Any], batch: int) -> NetworkPrediction:
     return made
 
 
-@attrs.frozen(eq=False)
-class ClassifierGuided(Prediction):
-    """Classifier guidance.
-
-    S + w grad_x log p(y | x_t), so D + w (sigma^2/alpha) grad_x log p(y | x_t).
-
-    With w = 1 and the exact log-probability this samples the posterior of the data given y. The
-    gradient is taken by autograd, under the `no_grad` of `srk.solve` too. `Solution.nfe` counts the
-    calls of the network, not those of the classifier.
-
-    Arguments:
-        prediction: the unconditional prediction.
-        log_prob: callable (x, t) -> log p(y | x_t = x), shape (batch,), up to a constant;
-            differentiable in x. It gets `input_scale * x` and a (batch,) tensor of times. The y is
-            its own business: `lambda x, t: classifier(x, t).log_softmax(1)[:, y]`.
-        scale: w, a number or a function of the level.
-        time, time_scale, num_timesteps, input_scale: the unit of the time and the scale of the
-            state that `log_prob` wants, as in `srk.NoisePrediction`.
-
-    Raises:
-        ScoreError: on a call, `log_prob` returns another shape or does not depend on x.
-        IncompatibleError: on a call, at alpha = 0, where the score does not determine the denoiser.
-
-    Source: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021; Song et al.
-    2021, section 5.
-
-    Examples:
-        >>> import srk, torch
-        >>> process = srk.EDM()
-        >>> prior = srk.targets.Gaussian(0.0, 1.0)  # measured as y = x0 + noise of variance 0.25
-        >>> def log_prob(x, sigma):
-        ...     # x0 | x_t has mean gain x and variance gain sigma^2
-        ...     gain = 1 / (1 + sigma[:, None] ** 2)
-        ...     return (-((1.0 - gain * x) ** 2) / (2 * (gain * sigma[:, None] ** 2 + 0.25))).sum(1)
-        >>> posterior = ClassifierGuided(prior.score(process), log_prob, time="sigma")
-        >>> x = srk.solve(process, posterior, "srk2m", shape=(1000, 1), nfe=40, seed=0).x
-        >>> # exactly N(0.8, 0.2)
-        >>> round(x.mean().item(), 1), round(x.var().item(), 1)
-        (0.8, 0.2)
-    """
-
-    prediction: Prediction = attrs.field(converter=as_prediction)
-    log_prob: Callable[[Tensor, Tensor], Tensor] = attrs.field(
-        validator=attrs.validators.is_callable()
-    )
-    scale: Scale = attrs.field(default=1.0, converter=_scale)
-    time: str | LevelFunction = attrs.field(
-        default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
-    )
-    time_scale: float = attrs.field(default=1.0, kw_only=True, converter=time_factor)
-    num_timesteps: int | None = attrs.field(default=None, kw_only=True, converter=training_steps)
-    input_scale: str | LevelFunction = attrs.field(
-        default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
-    )
-    event_shape: tuple[int, ...] | None = attrs.field(init=False)
-
-    @event_shape.default
-    def _event_shape(self) -> tuple[int, ...] | None:
-        return self.prediction.event_shape
-
-    def bind(self, process: ForwardProcess) -> ClassifierGuided:
-        """The same with its prediction bound to `process`."""
-        if isinstance(process, PhaseProcess):
-            raise IncompatibleError(
-                f"a classifier of the data cannot guide the states of {process!r}; use "
-                "srk.Reduced(srk.ClassifierGuided(...))"
-            )
-        check_process(self.time, process, self.num_timesteps)
-        return attrs.evolve(self, prediction=self.prediction.bind(process))
-
-    def select(self, rows: slice | Tensor, batch: int) -> ClassifierGuided:
-        return attrs.evolve(self, prediction=self.prediction.select(rows, batch))
-
-    def calls(self, t: float | None = None) -> int:
-        return self.prediction.calls(t)
-
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        denoised, weight = self.prediction.denoise(x, level, process), _weight(self.scale, level)
-        if weight == 0.0 or level.sigma == 0.0:
-            return denoised
-        if level.alpha == 0.0:
-            raise IncompatibleError(
-                f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | "
-                "x_t) is 0 and does not determine the denoiser; "
-                "start a little below the end, e.g. srk.Flow(t_max=0.999)"
-            )
-        return denoised.add(
-            self.gradient(x, level, process),
-            alpha=weight * level.sigma * (level.sigma / level.alpha),
-        )
-
-    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        score, weight = self.prediction.score(x, level, process), _weight(self.scale, level)
-        return score if weight == 0.0 else score.add(self.gradient(x, level, process), alpha=weight)
-
-    def gradient(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        """grad_x log p(y | x_t = x), shape of `x`.
-
-        Differentiable again where gradients are being recorded.
-        """
-        check_state(x)
-        again = torch.is_grad_enabled() and x.requires_grad
-        with torch.inference_mode(False), torch.enable_grad():
-            at = x if again else x.detach().clone().requires_grad_()
-            value = time_value(self.time, level, process, self.num_timesteps) * self.time_scale
-            time = (
-                time_tensor(round(value), at, torch.long)
-                if self.time == "index-rounded"
-                else time_tensor(value, at, time_dtype(x.dtype, None))
-            )
-            out = self.log_prob(at * scale_value(self.input_scale, level), time)
-            if not isinstance(out, Tensor) or out.shape != x.shape[:1] or not out.requires_grad:
-                got = (
-                    f"a tensor of shape {tuple(out.shape)}"
-                    if isinstance(out, Tensor)
-                    else repr(out)
-                )
-                raise ScoreError(
-                    f"log_prob must return a tensor of shape ({x.shape[0]},), one log-probability "
-                    "for each sample, that depends on x by differentiable "
-                    f"operations; it returned {got}"
-                    + (
-                        ""
-                        if not isinstance(out, Tensor) or out.requires_grad
-                        else ", which does not"
-                    )
-                )
-            (gradient,) = torch.autograd.grad(out.sum(), at, create_graph=again)
-        return gradient
-
-
-__all__ = ["ClassifierGuided", "Guided", "limited"]
+__all__ = ["Guided"]

@@ -20,8 +20,9 @@ from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction
 from srk.scores.convert import to_flow_velocity
-from srk.scores.guidance import Guided, Scale, _scale, _weight
+from srk.scores.guidance import Guided
 from srk.scores.inputs import LevelFunction
+from srk.scores.weights import Scale, as_scale, weight_at
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +36,7 @@ class _Pair(Prediction):
 
     condition: Prediction = attrs.field(converter=as_prediction)
     reference: Prediction = attrs.field(converter=as_prediction)
-    scale: Scale = attrs.field(default=2.0, converter=_scale)
+    scale: Scale = attrs.field(default=2.0, converter=as_scale)
     batched: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -144,7 +145,7 @@ class APG(_Pair):
         )
         parallel = share.to(x.dtype) * condition
         changed = difference + (self.eta - 1.0) * parallel
-        return condition + (_weight(self.scale, level) - 1.0) * changed
+        return condition + (weight_at(self.scale, level) - 1.0) * changed
 
 
 @attrs.frozen(eq=False)
@@ -198,7 +199,7 @@ class CFGZero(_Pair):
         square = _dot(u, u)
         fit = torch.where(square > 0.0, _dot(v, u) / torch.where(square > 0.0, square, 1.0), 1.0)
         scaled = fit.to(x.dtype) * u
-        velocity = scaled + _weight(self.scale, level) * (v - scaled)
+        velocity = scaled + weight_at(self.scale, level) * (v - scaled)
         return (x - level.sigma * velocity) / total
 
 

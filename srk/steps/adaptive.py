@@ -11,7 +11,7 @@ import torch
 
 from srk.errors import ArgumentError, IncompatibleError
 from srk.plans.step import Step
-from srk.processes.phase import PhaseProcess, statistic
+from srk.processes.phase import statistic
 from srk.steps.base import Decision, Problem, Range, Report, StepController
 
 _positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
@@ -279,6 +279,4 @@ class _Axis:
 
     def scale(self, t: float) -> float:
         """What brings a state to the units of the data."""
-        if isinstance(self.process, PhaseProcess):
-            return 1.0 / abs(float(self.process.kernel(t).mean[0]))
-        return 1.0 / float(self.process.level(t).alpha) if self.linear else 1.0
+        return 1.0 / float(self.process.data_scale(t))

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import attrs
 import torch
 
+from srk._checks import is_integer
 from srk.errors import ArgumentError
 from srk.processes.base import Level
 
@@ -135,7 +136,7 @@ class Grid(StepController):
 def steps_of(problem: Problem) -> int:
     """The number of steps of a fixed grid; raise if it is not a positive int."""
     n = problem.steps
-    if n is None or isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if n is None or not is_integer(n) or n < 1:
         raise ArgumentError(
             f"a fixed grid needs a positive number of steps, not {n!r}; use solve(..., steps=20) or solve(..., nfe=20)"
         )

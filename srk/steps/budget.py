@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._checks import is_integer
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.phase import PhaseProcess, statistic
 from srk.steps.base import Grid, Problem, Range, steps_of
@@ -155,7 +156,7 @@ class Profile:
             ("steps", steps, 4),
             ("batch", batch or count, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_integer(value) or value < least:
                 raise ArgumentError(
                     f"{name} of a pilot must be an int of at least {least}, not {value!r}"
                 )
