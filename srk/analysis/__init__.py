@@ -19,6 +19,7 @@ from srk.analysis.orders import Order, strong_order, strong_orders
 from srk.analysis.paths import GridPath
 from srk.analysis.posteriors import compare_posteriors, posterior_errors
 from srk.analysis.slopes import Slopes, torchsde_slopes
+from srk.analysis.streaming import Moments, frechet_distance, moments
 from srk.analysis.validation import Agreement, torchsde_agreement
 from srk.analysis.weak import weak_order
 
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianLaw",
     "GridPath",
     "LogLikelihood",
+    "Moments",
     "Order",
     "Slopes",
     "chi_square_excess",
@@ -35,11 +37,13 @@ __all__ = [
     "compare_posteriors",
     "energy_distance",
     "frechet",
+    "frechet_distance",
     "gaussian_kl",
     "gaussian_law",
     "log_likelihood",
     "mmd",
     "moment_errors",
+    "moments",
     "posterior_errors",
     "sliced_w2",
     "strong_order",

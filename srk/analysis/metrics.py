@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from srk.analysis.streaming import frechet_distance, moments
 from srk.errors import ArgumentError, ArgumentTypeError
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -220,16 +221,7 @@ def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None
         with torch.no_grad():
             x, y = features(x), features(y)
     x, y = _pair(x, y, least=2)
-    x, y = x.double(), y.double()
-    roots, total = [], float((x.mean(0) - y.mean(0)).square().sum())
-    for z in (x, y):
-        centred = z - z.mean(0)
-        values, vectors = torch.linalg.eigh(centred.T @ centred / (len(z) - 1))
-        roots.append(values.clamp_min(0).sqrt()[:, None] * vectors.T)
-        total += float(values.sum())
-    # tr (C_x C_y)^{1/2} is the sum of the singular values of C_x^{1/2} C_y^{1/2}; taken so, nothing
-    # is lost to the square root of rounding
-    return max(total - 2.0 * float(torch.linalg.svdvals(roots[0] @ roots[1].T).sum()), 0.0)
+    return frechet_distance(moments(x), moments(y))
 
 
 def chi_square_excess(counts: ArrayLike | Tensor) -> float:
