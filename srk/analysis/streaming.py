@@ -103,7 +103,7 @@ def moments(
     """
     pieces: Iterable[Tensor]
     if isinstance(samples, Tensor):
-        pieces = samples.split(batch)
+        pieces = torch.split(samples, batch)
     elif callable(getattr(samples, "chunks", None)):
         pieces = samples.chunks()
     elif isinstance(samples, Iterable):

@@ -1,37 +1,29 @@
-"""Sets of samples: any chunk of a set, drawn anywhere, is the same bytes."""
+"""`srk.sample_to`: a set of samples by any engine."""
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import os
-import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import attrs
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from srk._version import __version__
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
+from srk.errors import ArgumentError, ArgumentTypeError
 from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
 from srk.sampling.arguments import batch_shape
-from srk.scores import Guided, Hooked, Prediction, as_prediction
-from srk.steps import Grid, Problem, StepController
+from srk.scores import Prediction, as_prediction
+from srk.steps import StepController
 from srk.storage import store as stores
 from srk.storage.engines import Engine, as_engine
-from srk.storage.group import process_device
-from srk.storage.identity import UnknownError, describe
+from srk.storage.jobs import DTYPES, Job
 from srk.storage.sets import SampleSet
 from srk.tableaus import StochasticTableau
-
-DTYPES = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
 
 def sample_to(
@@ -171,282 +163,6 @@ def sample_to(
         moves=chosen.moves,
     )
     return chosen.run(job, tables, verify=verify, progress=progress)
-
-
-@attrs.frozen
-class Job:
-    """All that it takes to draw any chunk of a set in any process; it can be pickled.
-
-    Arguments:
-        where, storage_options: the place of the set.
-        process, prediction, solver, solving: what `srk.Sampler` takes.
-        shape, batch, noise, seed, device, dtype, network_name: as in `sample_to`.
-        conditions: name of a table -> what tells it from another.
-        moves: whether a worker moves the network to its own device.
-    """
-
-    where: Any
-    storage_options: Mapping[str, Any] | None
-    process: ForwardProcess
-    prediction: Prediction
-    solver: Any
-    solving: Mapping[str, Any]
-    shape: tuple[int, ...]
-    batch: int
-    noise: str
-    seed: int
-    device: Any
-    dtype: torch.dtype
-    network_name: str | None
-    conditions: Mapping[str, str]
-    moves: bool
-
-    def open(self, tables: Mapping[str, Any] | None = None) -> Painter:
-        """The set, ready to be drawn into: begun if it is not there, refused if it is another's.
-
-        Arguments:
-            tables: the conditions. None in a worker, for which another process has begun the set.
-        """
-        place = process_device(self.device)
-        prediction = _moved(self.prediction, place) if self.moves else self.prediction
-        # A controller may remember what it did before, and the caller's stays as it was.
-        solving = {**self.solving, **_own(self.solving)}
-        sampler = Sampler(self.process, prediction, self.solver, **solving)
-        settings = self._settings(sampler, prediction, place)
-        store = stores.open_store(self.where, self.storage_options)
-        found = stores.read_attributes(store, self.where)
-        if found:
-            stores.compare(found["settings"], settings, self.where)
-        elif tables is None:
-            raise ArgumentError(f"there is no set at {str(self.where)!r} to work on")
-        if tables is not None:
-            self._say_unknown(settings, bool(found))
-            found = self._begin(store, found, settings, sampler, prediction, tables, place)
-        chunks = stores.open_chunks(store, self.where, write=True)
-        if (chunks.array.shape, chunks.array.dtype) != (self.shape, np.dtype(DTYPES[self.dtype])):
-            raise ArgumentError(
-                f"the array at {str(self.where)!r} is not as a run of srk wrote it; give another "
-                "place"
-            )
-        if found["times"] is not None:  # one grid for the whole set
-            given = {"steps": None, "nfe": None, "controller": None, "grid": found["times"]}
-            solving = {**solving, **given}
-        rows = {name: stores.open_chunks(store, self.where, name) for name in self.conditions}
-        return Painter(self, store, chunks, prediction, solving, place, rows, settings)
-
-    def _begin(
-        self,
-        store: Any,
-        found: dict[str, Any],
-        settings: dict[str, Any],
-        sampler: Sampler,
-        prediction: Prediction,
-        tables: Mapping[str, Any],
-        place: torch.device,
-    ) -> dict[str, Any]:
-        """Make what is missing of the set's description and conditions; returns its attributes."""
-        arrays: dict[str, Any] = {stores.SAMPLES: (self.shape, np.dtype(DTYPES[self.dtype]))}
-        for name, table in tables.items():
-            arrays[name] = tuple(table.shape), np.dtype(table.dtype)
-        with stores.reaching(self.where):
-            whole = all(stores.get(store, f"{name}/{stores.ROOT}") for name in arrays)
-        if not found or not whole:
-            times = found["times"] if found else self._times(sampler, prediction, tables, place)
-            attributes = stores.attributes_of(settings, times)
-            stores.create(store, self.where, attributes, arrays, self.batch)
-            found = stores.read_attributes(store, self.where)  # another run may have been first
-            stores.compare(found["settings"], settings, self.where)
-        for name, table in tables.items():
-            stored = stores.open_chunks(store, self.where, name, write=True)
-            for i in range(len(stored)):
-                if not stored.sound(i):
-                    stored.write(i, np.asarray(table[stored.rows(i)]))
-        return found
-
-    def _settings(
-        self, sampler: Sampler, prediction: Prediction, place: torch.device
-    ) -> dict[str, Any]:
-        """What makes the samples what they are, as JSON holds it."""
-        packages: dict[str, str] = {}
-
-        def said(value: object) -> str:
-            text, used = describe(value)
-            packages.update(used)
-            return text
-
-        try:
-            network = f"named {self.network_name!r}" if self.network_name else said(prediction)
-        except UnknownError as error:
-            network = f"{UNKNOWN}: {error}"
-        return {
-            "srk": __version__,
-            "torch": torch.__version__,
-            "python": ".".join(map(str, sys.version_info[:2])),
-            "process": said(self.process),
-            "score": network,
-            "solver": said(sampler.method),
-            "nfe": self.solving["nfe"],
-            "steps": sampler.steps,
-            "grid": said(sampler.control),
-            "eta": sampler.eta,
-            "denoise_final": sampler.denoise,
-            "autocast": None if sampler.autocast is None else str(sampler.autocast),
-            "compile": self.solving["compile"],
-            "noise": self.noise,
-            "seed": self.seed,
-            "shape": list(self.shape),
-            "batch": self.batch,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": place.type,
-            "precision": torch.get_float32_matmul_precision(),
-            "conditions": dict(self.conditions),
-            "packages": packages,
-        }
-
-    def _say_unknown(self, settings: Mapping[str, Any], resumed: bool) -> None:
-        """Refuse to go on with a network that may be another, and say so when the set begins."""
-        if not settings["score"].startswith(UNKNOWN):
-            return
-        message = (
-            f"which network this is {settings['score']}. So the set at {str(self.where)!r} cannot "
-            "be resumed: nothing tells this network from another. Give it a name: "
-            "network_name='unet-3'"
-        )
-        if resumed:
-            raise ArgumentError(message)
-        warnings.warn(message, stacklevel=2)
-
-    def _times(
-        self,
-        sampler: Sampler,
-        prediction: Prediction,
-        tables: Mapping[str, Any],
-        place: torch.device,
-    ) -> list[float] | None:
-        """The times of a fixed grid, of which there is one for the whole set; else None."""
-        if not isinstance(sampler.control, Grid):
-            return None
-        rows = slice(0, min(self.batch, self.shape[0]))
-        first = _conditioned(prediction, tables, rows, place).select(rows, self.shape[0])
-        problem = Problem(
-            process=self.process,
-            solver=sampler.method,
-            steps=sampler.steps,
-            eta=sampler.eta,
-            score=first.bind(self.process),
-            shape=(rows.stop, *self.shape[1:]),
-            device=place,
-            dtype=self.dtype,
-            autocast=sampler.autocast,
-            seed=self.seed,
-        )
-        plans = sampler.plans(problem)
-        return [float(plan.start.t) for plan in plans] + [float(plans[-1].stop.t)]
-
-
-UNKNOWN = "cannot be known"
-
-
-@attrs.define
-class Painter:
-    """A set that is open in this process, and what draws its chunks."""
-
-    job: Job
-    store: Any
-    chunks: stores.Chunks
-    prediction: Prediction
-    solving: Mapping[str, Any]
-    place: torch.device
-    rows: Mapping[str, stores.Chunks]
-    settings: Mapping[str, Any]
-    _sampler: Sampler | None = None
-
-    def draw_chunk(self, i: int) -> int:
-        """Draw chunk i and write it; returns the network calls for each of its samples.
-
-        The bytes depend on the job and `i` alone: not on who draws, nor on what was drawn before.
-        """
-        job, rows = self.job, self.chunks.rows(i)
-        size = rows.stop - rows.start
-        try:
-            solution = self._sampler_for(rows)(
-                (size, *job.shape[1:]),
-                noise=noise_source(job.noise, job.seed).part(rows.start, size),
-                device=self.place,
-                dtype=job.dtype,
-            )
-        except SolveError as error:
-            raise SolveError(
-                f"samples {rows.start} to {rows.stop - 1}: {error.solution.status}; finished "
-                "chunks are kept",
-                error.solution,
-            ) from error
-        # Not every store can say who was first: nothing is mixed with another run's samples.
-        found = stores.read_attributes(self.store, job.where)
-        stores.compare(found.get("settings", {}), self.settings, job.where)
-        self.chunks.write(i, solution.x.detach().cpu().numpy())
-        return int(solution.nfe)
-
-    def _sampler_for(self, rows: slice) -> Sampler:
-        job = self.job
-        tables = {name: chunks.array for name, chunks in self.rows.items()}
-        prediction = _conditioned(self.prediction, tables, rows, self.place)
-        prediction = prediction.select(rows, job.shape[0])
-        fixed = self.solving["grid"] is not None and self.solving["controller"] is None
-        if self._sampler is None or prediction is not self.prediction or not fixed:
-            solving = {**self.solving, **_own(self.solving)}
-            self._sampler = Sampler(job.process, prediction, job.solver, **solving)
-        return self._sampler
-
-
-def _own(solving: Mapping[str, Any]) -> dict[str, Any]:
-    """Step controllers of a run's own, which remember nothing of another run."""
-    made = {}
-    for name in ("grid", "controller"):
-        if isinstance(solving[name], StepController):
-            try:
-                made[name] = copy.deepcopy(solving[name])
-            except (AttributeError, TypeError):  # it cannot be copied; each run begins it anew
-                made[name] = solving[name]
-    return made
-
-
-def _moved(prediction: Prediction, place: torch.device) -> Prediction:
-    """The prediction with its networks on a device."""
-    for value in [getattr(prediction, name, None) for name in ("network", "prediction")]:
-        if isinstance(value, nn.Module):
-            value.to(place)
-        elif isinstance(value, Prediction):
-            _moved(value, place)
-    if isinstance(prediction, Guided):
-        for each in (prediction.reference, *prediction.conditions):
-            _moved(each, place)
-    return prediction
-
-
-def _conditioned(
-    prediction: Prediction, tables: Mapping[str, Any], rows: slice, place: torch.device
-) -> Prediction:
-    """The prediction with some rows of the conditions; of a guided one, its conditions get them."""
-    if not tables:
-        return prediction
-    if isinstance(prediction, Guided):
-        given = [_conditioned(each, tables, rows, place) for each in prediction.conditions]
-        return attrs.evolve(prediction, condition=given)
-    if isinstance(prediction, Hooked):
-        return Hooked(_conditioned(prediction.prediction, tables, rows, place), *prediction.hooks)
-    inner = getattr(prediction, "prediction", None)
-    if isinstance(inner, Prediction):
-        return attrs.evolve(prediction, prediction=_conditioned(inner, tables, rows, place))  # type: ignore[misc]
-    if not hasattr(prediction, "model_kwargs"):
-        raise IncompatibleError(
-            f"conditions={{...}} are for a network in an adapter such as srk.NoisePrediction(network), not "
-            f"{prediction!r}"
-        )
-    cut = {
-        name: torch.as_tensor(np.asarray(table[rows])).to(place) for name, table in tables.items()
-    }
-    return attrs.evolve(prediction, model_kwargs={**prediction.model_kwargs, **cut})  # type: ignore[misc]
 
 
 def _tables(conditions: Mapping[str, Any], n: int) -> dict[str, Any]:

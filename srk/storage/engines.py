@@ -9,18 +9,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
 from srk._progress import progress_bar
 from srk.errors import ArgumentError, ArgumentTypeError, MissingExtraError, SRKError
 from srk.storage.group import Group, together
+from srk.storage.jobs import Job, Painter
 from srk.storage.sets import SampleSet
 from srk.storage.store import Chunks
-
-if TYPE_CHECKING:
-    from srk.storage.draw import Job, Painter
 
 Drawn = Iterator[tuple[int, int | None]]
 """Chunks as they are done: index, and network calls for each of its samples if they are known."""

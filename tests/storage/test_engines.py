@@ -56,7 +56,7 @@ NETWORKS = textwrap.dedent("""
 
 
 @pytest.fixture
-def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> srk.Noise:
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> srk.NoisePrediction:
     """A network of a module that workers import, with a label for each sample."""
     (tmp_path / "networks_of_engines.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -66,10 +66,10 @@ def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> srk.Noise:
     sys.modules.pop("networks_of_engines", None)
     from networks_of_engines import Network  # type: ignore[import-not-found]
 
-    return srk.Noise(Network().eval().requires_grad_(False))
+    return srk.NoisePrediction(Network().eval().requires_grad_(False))
 
 
-def draw(where: Any, score: srk.Noise, **options: Any) -> srk.SampleSet:
+def draw(where: Any, score: srk.NoisePrediction, **options: Any) -> srk.SampleSet:
     labels = np.arange(26, dtype=np.float32)
     return srk.sample_to(
         where, srk.VP(), score, "srk2m", conditions={"label": labels}, **{**OPTIONS, **options}
@@ -88,7 +88,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_engine_that_is_not_installed(
-    tmp_path: Path, score: srk.Noise, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, score: srk.NoisePrediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for engine, module in (("ray", "ray"), ("slurm", "submitit")):
         monkeypatch.setitem(sys.modules, module, None)
@@ -96,7 +96,7 @@ def test_an_engine_that_is_not_installed(
             draw(tmp_path / engine, score, engine=engine)
 
 
-def test_workers_do_not_see_memory(score: srk.Noise, tmp_path: Path) -> None:
+def test_workers_do_not_see_memory(score: srk.NoisePrediction, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(ArgumentError, match="seen by this process alone"):
         draw({}, score, engine=Slurm(cluster="local", folder=str(tmp_path)))
@@ -128,7 +128,9 @@ def ray_here(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_ray_with_a_worker_killed(tmp_path: Path, score: srk.Noise, ray_here: Any) -> None:
+def test_ray_with_a_worker_killed(
+    tmp_path: Path, score: srk.NoisePrediction, ray_here: Any
+) -> None:
     """Two workers, one of which is killed in the middle of a chunk: the same bytes."""
     expected = draw(tmp_path / "one", score)
     mark = tmp_path / "killed"
@@ -140,7 +142,9 @@ def test_ray_with_a_worker_killed(tmp_path: Path, score: srk.Noise, ray_here: An
 
 
 @pytest.mark.slow
-def test_ray_gives_the_reason_of_a_failure(tmp_path: Path, score: srk.Noise, ray_here: Any) -> None:
+def test_ray_gives_the_reason_of_a_failure(
+    tmp_path: Path, score: srk.NoisePrediction, ray_here: Any
+) -> None:
     ray_here(SRK_TEST_NAN="1")
     with pytest.raises(SolveError, match="samples 8 to 11: failed: the score returned NaN"):
         draw(tmp_path / "ray", score, engine=Ray(workers=2))
@@ -148,7 +152,7 @@ def test_ray_gives_the_reason_of_a_failure(tmp_path: Path, score: srk.Noise, ray
 
 @pytest.mark.slow
 def test_an_array_of_jobs(
-    tmp_path: Path, score: srk.Noise, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, score: srk.NoisePrediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """submitit's local executor; then one job of the array is killed, and the next call mends it."""
     pytest.importorskip("submitit", reason="needs submitit: pip install 'srk[slurm]'")
@@ -197,7 +201,7 @@ def s3(tmp_path: Path) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_an_object_store(
-    tmp_path: Path, score: srk.Noise, s3: dict[str, Any], ray_here: Any
+    tmp_path: Path, score: srk.NoisePrediction, s3: dict[str, Any], ray_here: Any
 ) -> None:
     """The same arrays on S3 by one process, by Ray and by jobs, also with chunks deleted and cut."""
     import s3fs
@@ -238,7 +242,7 @@ def test_an_object_store(
 
 
 @pytest.mark.slow
-def test_an_object_store_that_refuses(score: srk.Noise, s3: dict[str, Any]) -> None:
+def test_an_object_store_that_refuses(score: srk.NoisePrediction, s3: dict[str, Any]) -> None:
     """No bucket, no server: our own words, in time."""
     with pytest.raises(SRKError, match="cannot be read or written"):
         draw("s3://no-such-bucket/set", score, storage_options=s3)
