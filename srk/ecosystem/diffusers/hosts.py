@@ -136,9 +136,11 @@ def ask(
     for key, value in (("timesteps", timesteps), ("sigmas", sigmas)):
         if value is not None and not _takes(name, key):
             return None
-    changes = dict.fromkeys(SIGMA_SCHEDULES, False) if explicit else {}
+    changes: dict[str, Any] = dict.fromkeys(SIGMA_SCHEDULES, False) if explicit else {}
     if explicit:
         changes["use_lu_lambdas"] = False
+    if (steps if sigmas is None else len(sigmas)) == 1:
+        changes["shift_terminal"] = None  # the first level is also the last: nothing to stretch
     final = config.get("final_sigmas_type") or "zero"
     made = host(config, name, **changes)
     arguments: dict[str, Any] = {}

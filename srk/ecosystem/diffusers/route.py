@@ -20,6 +20,9 @@ from srk.sampling.planning import plan_grid
 IDENTITY = 1e-9
 """How far a coefficient may be from 1 for a row to be the state itself, up to rounding."""
 
+PURE_NOISE = 1e5
+"""sigma/alpha that stands for alpha = 0: UniPC's flows start at sigma = 1 - 1e-6 to avoid it."""
+
 
 @attrs.frozen
 class LastOrders:
@@ -87,7 +90,9 @@ class StateFirst(Integrator):
     """A solver as a pipeline can run it.
 
     A pipeline calls the network at the state that it drew, before the scheduler is asked anything.
-    So a first step that would draw noise before its first call is an exponential Euler step here.
+    So a first step that would draw noise before its first call is an exponential Euler step here;
+    and one of several stages from what stands for pure noise, where the slope in sigma/alpha says
+    nothing of the step.
     And a pipeline that leaves out the first steps counts `order` network calls for each of them. So
     a step with fewer calls (the first one from pure noise) makes the others at its end, where the
     next step begins.
@@ -113,7 +118,8 @@ class StateFirst(Integrator):
 
     def plan_step(self, step: Step) -> StepPlan:
         plan = self._inner_plan(step)
-        if step.index == 0 and not sees_state(plan):
+        almost_noise = step.start.r > PURE_NOISE and len(plan.stages) > 1
+        if step.index == 0 and (almost_noise or not sees_state(plan)):
             plan = exponential_step(step)
         missing = self.evaluations_per_step - len(plan.stages)
         return plan if missing <= 0 or step.stop.sigma == 0.0 else _filled(step, plan, missing)

@@ -60,6 +60,7 @@ def options_of(
 #: The solver and eta of the schedulers that have no choice of method.
 PLAIN: Mapping[str, tuple[str, float | None]] = {
     "CogVideoXDDIMScheduler": ("ddim", 0.0),
+    "CosineDPMSolverMultistepScheduler": ("dpmpp-2m-sde", 1.0),
     "DDIMParallelScheduler": ("ddim", 0.0),
     "DDIMScheduler": ("ddim", 0.0),
     "DDPMParallelScheduler": ("ddpm", 1.0),
