@@ -21,6 +21,7 @@ OURS = (
     "host",
     "frame",
     "round_timesteps",
+    "calls",
     "prediction_type",
     "num_train_timesteps",
     "beta_start",

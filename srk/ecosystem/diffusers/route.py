@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from srk.integrators.adams import ExponentialAdams
 from srk.integrators.multistep import _Multistep
 from srk.integrators.sa import SASolver
 from srk.plans.exponential import denoising_step, exponential_step
-from srk.plans.plan import STATE, StepPlan
+from srk.plans.plan import STATE, Notes, StepPlan
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.sampling.planning import plan_grid
 
@@ -133,10 +134,16 @@ class StateFirst(Integrator):
             # the corrector belongs to the step before, whose order may be higher by one
             capped = min(corrector, cap + 2) if corrector else 0
             return _Capped(self.inner, min(predictor, cap), capped).plan_step(step)
-        return self.inner.plan_step(attrs.evolve(step, memory=step.memory[: cap - 1]))
+        kept = Notes(
+            step.memory[: cap - 1], getattr(step.memory, "factors", step.memory)[: cap - 1]
+        )
+        return self.inner.plan_step(attrs.evolve(step, memory=kept))
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         return StateFirst(self.inner.choose(process, eta, steps), self.last)
+
+    def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
+        return StateFirst(self.inner.on_grid(process, times, eta), self.last)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         return self.inner.label(process, eta, steps)
@@ -234,6 +241,8 @@ class Route:
         rest = attrs.evolve(self, times=self.times[step + 1 :])
         levels = [self.process.level(t) for t in rest.grid]
         method = self._method(len(levels))
+        if len(levels) > 1:
+            method = method.on_grid(self.process, rest.grid, self.eta)
         notes: tuple[Any, ...] = ()
         made: list[StepPlan] = []
         for index, (start, stop) in enumerate(pairwise(levels), start=1):

@@ -28,7 +28,7 @@ from srk.errors import (
     MissingExtraError,
     ScoreError,
 )
-from srk.integrators import Integrator, integrator
+from srk.integrators import SRK2M, Auto, Integrator, OnSchedule, integrator
 from srk.noise import NOISES, NoiseSource
 from srk.plans.plan import StepPlan
 from srk.processes.base import Level
@@ -129,6 +129,11 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             network.
         round_timesteps: whether levels are rounded to training steps, for pipelines that use
             timesteps as indices (family "vp").
+        calls: "schedule": the network is called at the levels that the scheduler of diffusers has,
+            and nowhere else, also by `srk2`, `srk2m`, `srk2m-local` and `auto` (see
+            `srk.integrators.OnSchedule`). "free": where the solver would have it, which for these
+            is inside the steps. None: "schedule" for `srk2m`, `srk2m-local` and `auto` where the
+            config is another scheduler's and no `grid` of srk is asked for, else "free".
         prediction_type: "epsilon", "v_prediction", "sample" or "flow_prediction"; None: that of the
             family.
         rho: exponent of Karras' sigmas.
@@ -161,6 +166,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         host: str | None = None,
         frame: str | None = None,
         round_timesteps: bool = False,
+        calls: str | None = None,
         prediction_type: str | None = None,
         num_train_timesteps: int = 1000,
         beta_start: float = 0.0001,
@@ -195,6 +201,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     ) -> None:
         if noise not in ("generator", "keyed", "brownian"):
             raise ArgumentError(f"noise must be 'generator', 'keyed' or 'brownian', not {noise!r}")
+        if calls not in (None, "schedule", "free"):
+            raise ArgumentError(f"calls must be None, 'schedule' or 'free', not {calls!r}")
         if frame not in (None, "sigma"):
             raise ArgumentError(f"frame must be None or 'sigma', not {frame!r}")
         if frame == "sigma" and process not in (None, "vp"):
@@ -272,7 +280,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             options = options_of(self.config, name, self._told)
         try:
             made: Integrator = attrs.evolve(method, **options) if options else method
-            return made
+            return OnSchedule(made) if self._on_schedule(made) else made
         except TypeError as error:
             known = (
                 ", ".join(field.name for field in attrs.fields(type(method)) if field.init)
@@ -281,6 +289,13 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             raise ArgumentError(
                 f"solver_options={options!r} are not options of {name!r}; it has: {known}"
             ) from error
+
+    def _on_schedule(self, method: Integrator) -> bool:
+        """Whether the solver needs a form of its own to call the network at the host's levels."""
+        calls, own = self.config.calls, isinstance(method, (SRK2M, Auto))
+        if calls is None:
+            return own and self.config.host is not None and self.config.grid is None
+        return calls == "schedule" and (own or method.evaluations_per_step > 1)
 
     @property
     def _eta(self) -> float:
