@@ -263,6 +263,19 @@ def test_order_times_skipped_steps_is_the_index(make: Any, solver: str) -> None:
         assert (entry.step, entry.stage) == (k, 0)
 
 
+def test_order_where_the_pipeline_counts_entries() -> None:
+    """Flux passes sigmas, takes the number of entries for that of steps, and skips by `order`."""
+    made = flow(solver="seeds-3")
+    made.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    n = len(made.timesteps)
+    start = int(n - n * 0.6)
+    left = made.timesteps[start * made.order :]
+    made.set_begin_index(start * made.order)
+    noisy = made.scale_noise(UNIT, left[:1], UNIT.flip(0))
+    assert len(left) == n - start
+    assert torch.isfinite(drive(made, noisy, left)).all()
+
+
 @pytest.mark.parametrize(("strength", "time"), [(0.3, 263.9), (0.05, None)])
 def test_img2img_of_a_flow_by_two_stages(strength: float, time: float | None) -> None:
     """Case 1f: strength 0.3 of 20 steps starts at the 15th, and 0.05 makes one step."""

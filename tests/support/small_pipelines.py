@@ -166,7 +166,7 @@ def controlnet() -> Small:
     from diffusers import ControlNetModel
 
     unet = _unet()
-    net = ControlNetModel.from_unet(unet, (8, 8), conditioning_channels=3)
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
     pipe = _stable("StableDiffusionControlNetPipeline", unet, controlnet=net)
     call = {**WORDS, **LATENT, "guidance_scale": 3.0, "image": normal(1, 3, 16, 16, seed=5)}
     return Small(pipe, {**call, **SIZE}, _images)

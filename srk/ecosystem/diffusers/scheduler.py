@@ -355,7 +355,14 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
 
     @property
     def order(self) -> int:
-        """Entries of `timesteps` for each step, which pipelines skip for each one left out."""
+        """Entries of `timesteps` for each step, which pipelines skip for each one left out.
+
+        After `set_timesteps` with a list it is 1: pipelines then take the number of entries for the
+        number of steps.
+        """
+        asked = self._request or {}
+        if asked.get("timesteps") is not None or asked.get("sigmas") is not None:
+            return 1
         return self._method().evaluations_per_step
 
     def __len__(self) -> int:
