@@ -15,7 +15,7 @@ import torch
 
 pytest.importorskip("diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1")
 
-from small_pipelines import PIPELINES, Small  # noqa: E402
+from small_pipelines import PIPELINES, Small
 
 from srk.ecosystem.diffusers import SRKScheduler  # noqa: E402
 from srk.errors import IncompatibleError  # noqa: E402
