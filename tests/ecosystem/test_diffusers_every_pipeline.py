@@ -17,8 +17,8 @@ pytest.importorskip("diffusers", reason="diffusers is not installed: pip install
 
 from small_pipelines import PIPELINES, Small
 
-from srk.ecosystem.diffusers import SRKScheduler  # noqa: E402
-from srk.errors import IncompatibleError  # noqa: E402
+from srk.ecosystem.diffusers import SRKScheduler
+from srk.errors import IncompatibleError
 
 pytestmark = [
     pytest.mark.parity,
