@@ -86,10 +86,9 @@ def draws_in_step(pipe: Any) -> str:
     import inspect
 
     text = inspect.getsource(type(pipe))
-    extra = "prepare_extra_step_kwargs" in text
-    return (
-        "step" if extra or "generator=generator" in text.split("scheduler.step(")[-1] else "start"
-    )
+    call = text.split("scheduler.step(")[-1].split("return_dict")[0].split("\n\n")[0]
+    handed = "generator" in call or "extra_step_kwargs" in call
+    return "step" if handed else "start"
 
 
 def difference(small: Small, own: Any, more: dict[str, Any]) -> str:

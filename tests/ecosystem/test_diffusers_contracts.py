@@ -62,7 +62,7 @@ def flow(**options: Any) -> SRKScheduler:
     return made
 
 
-# -- whose config it is -----------------------------------------------------------------------------
+# -- whose config it is ---------------------------------------------------------------------------
 
 
 def test_the_arguments_are_those_of_the_class() -> None:
@@ -191,7 +191,7 @@ def test_stable_audio() -> None:
     )
 
 
-# -- runs repeat ------------------------------------------------------------------------------------
+# -- runs repeat ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m", "seeds-3"])
@@ -227,7 +227,7 @@ def test_seed_is_that_of_the_noise_where_there_is_no_generator() -> None:
     assert not torch.equal(drive(made, UNIT), drive(made, UNIT, generator=generator(8)))
 
 
-# -- copies -----------------------------------------------------------------------------------------
+# -- copies ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", srk.solvers())
@@ -249,7 +249,7 @@ def test_a_scheduler_is_copied_and_pickled_at_any_moment(solver: str, noise: str
     assert torch.equal(x, whole)
 
 
-# -- where a run starts -----------------------------------------------------------------------------
+# -- where a run starts ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [vp, flow])
@@ -274,6 +274,18 @@ def test_order_where_the_pipeline_counts_entries() -> None:
     noisy = made.scale_noise(UNIT, left[:1], UNIT.flip(0))
     assert len(left) == n - start
     assert torch.isfinite(drive(made, noisy, left)).all()
+
+
+@pytest.mark.parametrize("solver", srk.solvers())
+def test_every_solver_starts_at_any_step(solver: str) -> None:
+    """As image-to-image pipelines do; one whose nodes are random by the step's number too."""
+    made = vp(solver=solver)
+    made.set_timesteps(5)
+    for k in range(5):
+        left = made.timesteps[k * made.order :]
+        made.set_begin_index(k * made.order)
+        noisy = made.add_noise(UNIT, UNIT.flip(0), left[:1])
+        assert torch.isfinite(drive(made, noisy, left)).all()
 
 
 @pytest.mark.parametrize(("strength", "time"), [(0.3, 263.9), (0.05, None)])
@@ -327,7 +339,7 @@ def test_the_first_call_is_at_the_state_at_every_level(solver: str) -> None:
     torch.testing.assert_close(x, state, rtol=1e-5, atol=1e-6)
 
 
-# -- the split of SDXL ------------------------------------------------------------------------------
+# -- the split of SDXL ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -373,7 +385,7 @@ def test_another_state_is_not_taken_for_a_run_handed_over() -> None:
     assert torch.equal(*results)
 
 
-# -- small parts of the interface -------------------------------------------------------------------
+# -- small parts of the interface -----------------------------------------------------------------
 
 
 def test_betas_velocity_and_previous_timestep() -> None:

@@ -1,4 +1,5 @@
-"""diffusers is optional: srk never imports it by itself, and says how to install it where it is needed."""
+"""diffusers is optional: srk never imports it by itself, and says how to install it where it is
+needed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def test_the_error_names_the_extra(name: str, monkeypatch: pytest.MonkeyPatch) -
         if module.split(".")[0] == "diffusers" or module.startswith("srk.ecosystem")
     ]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "diffusers", None)  # type: ignore[arg-type]  # None makes the import fail
+    modules: dict[str, object] = sys.modules  # type: ignore[assignment]
+    monkeypatch.setitem(modules, "diffusers", None)  # makes the import fail
     monkeypatch.delattr("srk.ecosystem", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'srk\[diffusers\]'"):
         getattr(srk, name)
@@ -31,5 +33,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_importing_srk_imports_no_diffusers() -> None:
-    code = "import sys, srk; sys.exit(any(name.split('.')[0] in ('diffusers', 'transformers') for name in sys.modules))"
+    code = (
+        "import sys, srk; heavy = ('diffusers', 'transformers'); "
+        "sys.exit(any(name.split('.')[0] in heavy for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

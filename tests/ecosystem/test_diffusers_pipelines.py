@@ -1,8 +1,10 @@
-"""Real pipelines and networks of diffusers 0.42, small and random, driven by SRKScheduler, against `srk.solve` and diffusers' own schedulers.
+"""Real pipelines and networks of diffusers 0.42, small and random, driven by SRKScheduler, against
+`srk.solve` and diffusers' own schedulers.
 
     pip install diffusers==0.42.1 transformers
 
-Without diffusers this module is skipped; without transformers those of its tests whose pipelines import it.
+Without diffusers this module is skipped; without transformers those of its tests whose
+pipelines import it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ diffusers = pytest.importorskip(
     "diffusers", reason="diffusers is not installed: pip install diffusers==0.42.1"
 )
 
-from srk.ecosystem.diffusers import SRKScheduler, from_diffusers, from_pipeline  # noqa: E402  # needs diffusers
+from srk.ecosystem.diffusers import SRKScheduler, from_diffusers, from_pipeline  # noqa: E402
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError  # noqa: E402
 
 pytestmark = [
@@ -103,7 +105,7 @@ def flux() -> Any:
 STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-# -- DDPMPipeline -----------------------------------------------------------------------------------------------------------
+# -- DDPMPipeline ---------------------------------------------------------------------------------
 
 
 def test_ddpm_pipeline_equals_diffusers() -> None:
@@ -162,7 +164,7 @@ def test_pipeline_is_saved_and_loaded(tmp_path: Path) -> None:
     )  # loaded weights lie elsewhere in memory, and convolutions round by that
 
 
-# -- the loops of text-to-image pipelines ---------------------------------------------------------------------------------------
+# -- the loops of text-to-image pipelines ---------------------------------------------------------
 
 
 def stable_diffusion_loop(
@@ -187,7 +189,8 @@ def stable_diffusion_loop(
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_guided_latents(kind: str) -> None:
-    """A conditional UNet with classifier-free guidance: `ddim` is DDIMScheduler, and `srk.solve` with both calls counted gives the same."""
+    """A conditional UNet with classifier-free guidance: `ddim` is DDIMScheduler, and `srk.solve`
+    with both calls counted gives the same."""
     model = conditional_unet()
     x, c, u = (
         torch.randn(shape, generator=generator(i))
@@ -250,7 +253,8 @@ def test_conditions_of_one_row_serve_the_batch() -> None:
 
 @torch.no_grad()
 def test_flow_transformer() -> None:
-    """A Flux transformer in the loop of FluxPipeline: `ddim` is FlowMatchEulerDiscreteScheduler, and `srk.solve` gives the bits of `srk2`."""
+    """A Flux transformer in the loop of FluxPipeline: `ddim` is FlowMatchEulerDiscreteScheduler,
+    and `srk.solve` gives the bits of `srk2`."""
     model = flux()
     conditions = {
         "pooled_projections": torch.randn(2, 8, generator=generator(1)),
@@ -293,7 +297,7 @@ def test_flow_transformer() -> None:
     assert sol.nfe == len(srk2.timesteps)
 
 
-# -- what is refused -------------------------------------------------------------------------------------------------------------
+# -- what is refused ------------------------------------------------------------------------------
 
 
 def test_clear_errors() -> None:
@@ -313,7 +317,7 @@ def test_clear_errors() -> None:
         from_pipeline(pipe, negative_prompt="a boot")
 
 
-# -- the pipelines themselves ------------------------------------------------------------------------------------------------------
+# -- the pipelines themselves ---------------------------------------------------------------------
 
 
 def stable_diffusion(kind: str, scheduler: Any) -> Any:
@@ -340,7 +344,8 @@ EMBEDS = {"prompt_embeds": torch.ones(1, 3, 8), "negative_prompt_embeds": torch.
 @pytest.mark.parametrize("solver", ["ddim", "srk2", "srk2m"])
 @needs_transformers
 def test_stable_diffusion_pipeline(solver: str) -> None:
-    """StableDiffusionPipeline: its latents are those of `srk.solve`; with `ddim` also those of DDIMScheduler."""
+    """StableDiffusionPipeline: its latents are those of `srk.solve`; with `ddim` also those of
+    DDIMScheduler."""
     peer = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION)
     pipe = stable_diffusion("StableDiffusionPipeline", peer)
     options = {
@@ -384,7 +389,8 @@ def test_stable_diffusion_pipeline(solver: str) -> None:
 
 @needs_transformers
 def test_a_prompt_is_encoded() -> None:
-    """`from_pipeline(pipe, prompt=...)` asks the pipeline's encoder, of which this is a stand-in."""
+    """`from_pipeline(pipe, prompt=...)` asks the pipeline's encoder, of which this is a
+    stand-in."""
     pipe = stable_diffusion(
         "StableDiffusionPipeline", diffusers.DDIMScheduler(clip_sample=False, **STABLE_DIFFUSION)
     )
@@ -408,7 +414,8 @@ def test_a_prompt_is_encoded() -> None:
 @needs_transformers
 @pytest.mark.parametrize("solver", ["ddim", "srk2", "srk2m", "seeds-3"])
 def test_image_to_image_pipeline(solver: str) -> None:
-    """StableDiffusionImg2ImgPipeline skips the first steps: half of four steps is `srk.solve` from the third, or goes to the end of a step first."""
+    """StableDiffusionImg2ImgPipeline skips the first steps: half of four steps is `srk.solve` from
+    the third, or goes to the end of a step first."""
     pipe = stable_diffusion(
         "StableDiffusionImg2ImgPipeline",
         diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION),
@@ -448,7 +455,8 @@ def test_image_to_image_pipeline(solver: str) -> None:
 @needs_transformers
 @pytest.mark.parametrize("solver", ["ddim", "srk2"])
 def test_flux_pipeline(solver: str) -> None:
-    """FluxPipeline: with `ddim` the latents of FlowMatchEulerDiscreteScheduler, and those of `srk.solve`."""
+    """FluxPipeline: with `ddim` the latents of FlowMatchEulerDiscreteScheduler, and those of
+    `srk.solve`."""
     peer = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8,), norm_num_groups=4, latent_channels=1, sample_size=4
@@ -471,11 +479,12 @@ def test_flux_pipeline(solver: str) -> None:
         assert torch.isfinite(ours).all() and not torch.allclose(ours, theirs)
 
 
-# -- the docs -------------------------------------------------------------------------------------------------------------------------
+# -- the docs -------------------------------------------------------------------------------------
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of docs/diffusers.md, which tests/test_documentation.py leaves out because they need diffusers."""
+    """The blocks of docs/diffusers.md, which tests/test_documentation.py leaves out because they
+    need diffusers."""
     page = Path(__file__).parents[2] / "docs" / "diffusers.md"
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -25,19 +25,26 @@ def from_diffusers(
     event_shape: tuple[int, ...] | None = None,
     network_dtype: torch.dtype | None = None,
 ) -> tuple[LinearProcess, Prediction]:
-    """A network of diffusers and the process that it was trained with, for `srk.solve(process, score)`.
+    """A network of diffusers and the process that it was trained with, for `srk.solve(process,
+    score)`.
 
-    Carried over: the noise schedule, what the network predicts, its time and input scale, learned variances (dropped), `clip_sample` and
-    `thresholding`. Not carried over: the number and spacing of the steps, and the solver, which `srk.solve` chooses.
+    Carried over: the noise schedule, what the network predicts, its time and input scale, learned
+    variances (dropped), `clip_sample` and `thresholding`. Not carried over: the number and spacing
+    of the steps, and the solver, which `srk.solve` chooses.
 
     Arguments:
-        model: a network of diffusers (UNet or transformer), or a callable (x, t) -> Tensor with the same conventions.
+        model: a network of diffusers (UNet or transformer), or a callable (x, t) -> Tensor with the
+            same conventions.
         scheduler: its scheduler, or the config of one; see `SRKScheduler` for those that are known.
-        model_kwargs: further arguments of every call: conditions as tensors of the batch of the run or of one row, which is repeated.
-        negative_kwargs: the same for the unconditional call of classifier-free guidance; makes two calls for each evaluation. More on guidance: `srk.scores.Guided`.
+        model_kwargs: further arguments of every call: conditions as tensors of the batch of the run
+            or of one row, which is repeated.
+        negative_kwargs: the same for the unconditional call of classifier-free guidance; makes two
+            calls for each evaluation. More on guidance: `srk.scores.Guided`.
         guidance_scale: w of D_u + w (D_c - D_u); needs `negative_kwargs`.
-        event_shape: shape of one sample; default: that of the config of a `UNet2DModel`. Others are run at any size: give `shape` to `srk.solve`.
-        network_dtype: dtype of the model where it is not that of the state; default: the model's own.
+        event_shape: shape of one sample; default: that of the config of a `UNet2DModel`. Others are
+            run at any size: give `shape` to `srk.solve`.
+        network_dtype: dtype of the model where it is not that of the state; default: the model's
+            own.
 
     Returns:
         The process, and the prediction.
@@ -49,15 +56,18 @@ def from_diffusers(
     Examples:
         >>> import srk
         >>> from diffusers import DDPMScheduler, UNet2DModel
-        >>> unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
-        ...                    down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
+        >>> unet = UNet2DModel(
+        ...     sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,),
+        ...     norm_num_groups=4, layers_per_block=1,
+        ...     down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
         >>> process, score = from_diffusers(unet, DDPMScheduler())
         >>> srk.solve(process, score, "srk2m", shape=2, nfe=3, seed=0).x.shape
         torch.Size([2, 1, 8, 8])
     """
     if (guidance_scale is None) != (negative_kwargs is None):
         raise ArgumentError(
-            "classifier-free guidance needs guidance_scale and negative_kwargs (the unconditional call's); give both or neither"
+            "classifier-free guidance needs guidance_scale and negative_kwargs (the unconditional "
+            "call's); give both or neither"
         )
     config = getattr(scheduler, "config", scheduler)
     if not isinstance(config, Mapping):
@@ -96,15 +106,18 @@ def from_pipeline(
     """The network of a pipeline and its process, for `srk.solve(process, score)`.
 
     The states are those of the network: latents where the pipeline has an autoencoder, as in
-    `pipe.vae.decode(sol.x / pipe.vae.config.scaling_factor).sample`. Encoding other than of `prompt`, safety checkers, adapters that act between the
-    steps and the pipeline's own loop are not carried over.
+    `pipe.vae.decode(sol.x / pipe.vae.config.scaling_factor).sample`. Encoding other than of
+    `prompt`, safety checkers, adapters that act between the steps and the pipeline's own loop are
+    not carried over.
 
     Arguments:
         pipe: a pipeline with a network `unet` or `transformer` and a scheduler.
-        prompt: text, for pipelines whose `encode_prompt` gives one embedding and its negative (Stable Diffusion 1 and 2). For others give the
+        prompt: text, for pipelines whose `encode_prompt` gives one embedding and its negative
+            (Stable Diffusion 1 and 2). For others give the
             embeddings that their network takes, as model_kwargs.
         negative_prompt: text to be guided away from; default the empty one.
-        guidance_scale: of classifier-free guidance; with `prompt` 7.5 if not given, and 1 or less turns it off.
+        guidance_scale: of classifier-free guidance; with `prompt` 7.5 if not given, and 1 or less
+            turns it off.
         model_kwargs, negative_kwargs, event_shape, network_dtype: see `from_diffusers`.
 
     Returns:
@@ -117,8 +130,10 @@ def from_pipeline(
     Examples:
         >>> import srk
         >>> from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-        >>> unet = UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
-        ...                    down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
+        >>> unet = UNet2DModel(
+        ...     sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,),
+        ...     norm_num_groups=4, layers_per_block=1,
+        ...     down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))
         >>> process, score = from_pipeline(DDPMPipeline(unet, DDPMScheduler()))
         >>> process
         VPDiscrete(N=1000, alphas_cumprod=0.9999 .. 4.03583e-05)
@@ -126,7 +141,8 @@ def from_pipeline(
     model = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     if model is None or getattr(pipe, "scheduler", None) is None:
         raise ArgumentTypeError(
-            f"{type(pipe).__name__} has no network `unet` or `transformer` with a `scheduler`; use srk.from_diffusers(model, scheduler)"
+            f"{type(pipe).__name__} has no network `unet` or `transformer` with a `scheduler`; use "
+            "srk.from_diffusers(model, scheduler)"
         )
     conditions = dict(model_kwargs or {})
     if prompt is None and negative_prompt is not None:
@@ -140,8 +156,10 @@ def from_pipeline(
         )
         if len(encoded) != 2 or not isinstance(encoded[0], Tensor):
             raise IncompatibleError(
-                f"the prompts of {type(pipe).__name__} do not become one embedding and its negative; encode them with the pipeline, and give what "
-                "its network takes: model_kwargs={'encoder_hidden_states': ...}, negative_kwargs=..., guidance_scale=..."
+                f"the prompts of {type(pipe).__name__} do not become one embedding and its "
+                "negative; encode them with the pipeline, and give what its network takes: "
+                "model_kwargs={'encoder_hidden_states': ...}, negative_kwargs=..., "
+                "guidance_scale=..."
             )
         guidance_scale = (7.5 if guidance_scale is None else guidance_scale) if guided else None
         negative_kwargs = {**conditions, "encoder_hidden_states": encoded[1]} if guided else None

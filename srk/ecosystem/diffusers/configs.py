@@ -1,4 +1,5 @@
-"""What a scheduler's config says: which class of diffusers it is of, and in our words what it asks for."""
+"""What a scheduler's config says: which class of diffusers it is of, and in our words what it asks
+for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a diffusers scheduler's config says about its network: which process, in which scale, at which time, predicting what."""
+"""What a diffusers scheduler's config says about its network: which process, in which scale, at
+which time, predicting what."""
 
 from __future__ import annotations
 
@@ -43,9 +44,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 @attrs.frozen(eq=False, repr=False, kw_only=True)
 class Preconditioned(NetworkPrediction):
-    """The bare network F of an EDM preconditioning: D = c_skip u + c_out F(c_in u, log(sigma)/4), for the process `srk.EDM`.
+    """The bare network F of an EDM preconditioning: D = c_skip u + c_out F(c_in u, log(sigma)/4),
+    for the process `srk.EDM`.
 
-    With s = sigma_data: c_skip = s^2/(sigma^2 + s^2), |c_out| = sigma s/sqrt(sigma^2 + s^2), c_in = 1/sqrt(sigma^2 + s^2).
+    With s = sigma_data: c_skip = s^2/(sigma^2 + s^2), |c_out| = sigma s/sqrt(sigma^2 + s^2),
+    c_in = 1/sqrt(sigma^2 + s^2).
 
     Arguments:
         sigma_data: standard deviation of the data that the network was trained with.
@@ -80,8 +83,8 @@ class Convention:
     """How a network sees a noisy state, so that what a pipeline feeds to it is what it expects.
 
     Arguments:
-        family: "vp" (states sqrt(a) x0 + sqrt(1 - a) eps, time = training index), "flow" ((1 - s) x0 + s eps, time = s times the number of training
-            steps) or "edm" (x0 + sigma eps, the network sees c_in times that, time = log(sigma)/4).
+        family: "vp" (states sqrt(a) x0 + sqrt(1 - a) eps, time = training index), "flow"
+            ((1 - s) x0 + s eps, time = s times the number of training steps) or "edm" (x0 + sigma
         process: the process of these states.
         adapter: class of the network's adapter.
         options: keyword arguments of the adapter.
@@ -136,7 +139,8 @@ def convention(config: Mapping[str, Any]) -> Convention:
     kind = config.get("prediction_type") or KINDS[family][0]
     if kind not in KINDS[family]:
         raise ArgumentError(
-            f"prediction_type={kind!r} is not known for process={family!r}; it is one of {', '.join(map(repr, KINDS[family]))}"
+            f"prediction_type={kind!r} is not known for process={family!r}; it is one of "
+            f"{', '.join(map(repr, KINDS[family]))}"
         )
     hook = _hook(config)
     if family == "edm":

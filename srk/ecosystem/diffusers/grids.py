@@ -124,10 +124,11 @@ def _check(
     """Refuse what contradicts itself, before a scheduler of diffusers is asked."""
     if timesteps is not None and sigmas is not None and made.family != "flow":
         raise ArgumentError("timesteps and sigmas both say where the steps go; give one of them")
-    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool)
-    if timesteps is None and sigmas is None and (not whole or int(steps) < 1):  # type: ignore[arg-type]  # None is no int
+    whole = isinstance(steps, (int, np.integer)) and not isinstance(steps, bool) and steps > 0
+    if timesteps is None and sigmas is None and not whole:
         raise ArgumentError(
-            f"num_inference_steps must be a positive int, not {steps!r}; or give timesteps or sigmas"
+            f"num_inference_steps must be a positive int, not {steps!r}; or give timesteps or "
+            "sigmas"
         )
     if sigmas is not None and not sigmas[0] > 0.0:
         raise ArgumentError(

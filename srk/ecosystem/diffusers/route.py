@@ -221,6 +221,25 @@ class Route:
         kept = [(board.memory(i), note) for i, note in enumerate(notes)]
         return board.finish(board.state, keep=kept)
 
+    def counted(self, step: int) -> list[StepPlan]:
+        """The plans of a run that starts at step `step` and numbers its steps as the whole run.
+
+        Solvers that choose their nodes by the number of the step (`ddram`) then make the same
+        calls.
+        """
+        rest = attrs.evolve(self, times=self.times[step:])
+        levels = [self.process.level(t) for t in rest.grid]
+        first, total = len(self.grid) - len(levels), len(self.grid) - 1
+        method = self._method(total)
+        notes: tuple[Any, ...] = ()
+        made: list[StepPlan] = []
+        for index, (start, stop) in enumerate(pairwise(levels), start=first):
+            made.append(
+                method.plan_step(Step(self.process, start, stop, self.eta, index, notes, total))
+            )
+            notes = made[-1].notes
+        return rest._with_stops(made)
+
     def after(self, step: int, stage: int) -> list[StepPlan]:
         """The plans of a run that starts at evaluation `stage` of step `step`, with no history.
 
@@ -269,7 +288,10 @@ class Route:
 def sees_state(plan: StepPlan) -> bool:
     """Whether the first call of a step is at the state itself, up to rounding."""
     row = plan.stages[0].row
-    return len(row) == 1 and row[0][0] == STATE and abs(row[0][1] - 1.0) <= IDENTITY  # type: ignore[operator]  # a number, for the process is scalar
+    if len(row) != 1 or row[0][0] != STATE:
+        return False
+    factor = row[0][1]
+    return isinstance(factor, float) and abs(factor - 1.0) <= IDENTITY
 
 
 def _idle(step: Step) -> StepPlan:

@@ -105,8 +105,9 @@ def solver_of(config: Mapping[str, Any]) -> tuple[str, float | None]:
         found = known.get((kind, order))
     if found is None:
         raise IncompatibleError(
-            f"solver='host' asks for the solver of {host or 'a scheduler that the config does not name'}"
-            f" with the options of the config, and none of ours is that one; name a solver: "
+            "solver='host' asks for the solver of "
+            f"{host or 'a scheduler that the config does not name'} with the options of the "
+            "config, and none of ours is that one; name a solver: "
             "solver='srk2m', or solver='dpmpp-2m' for an ODE"
         )
     return found
