@@ -169,6 +169,7 @@ class Route:
         eta: stochasticity.
         times: own times of the ends of the steps, not increasing.
         denoise: whether a denoising step follows.
+        resolution: relative rounding of the state and of the network (`Step.resolution`).
     """
 
     process: LinearProcess
@@ -176,6 +177,7 @@ class Route:
     eta: float
     times: tuple[float, ...]
     denoise: bool
+    resolution: float = 2.0**-23
 
     @property
     def grid(self) -> list[float]:
@@ -185,7 +187,7 @@ class Route:
     def plans(self) -> list[StepPlan]:
         """The plans of all steps; a step of no length makes its call and stays where it is."""
         grid = self.grid
-        made = plan_grid(self.process, self._method(len(grid) - 1), grid, self.eta)
+        made = plan_grid(self.process, self._method(len(grid) - 1), grid, self.eta, self.resolution)
         return self._with_stops(made if len(grid) > 1 else [])
 
     def _with_stops(self, made: list[StepPlan]) -> list[StepPlan]:
@@ -234,9 +236,7 @@ class Route:
         notes: tuple[Any, ...] = ()
         made: list[StepPlan] = []
         for index, (start, stop) in enumerate(pairwise(levels), start=first):
-            made.append(
-                method.plan_step(Step(self.process, start, stop, self.eta, index, notes, total))
-            )
+            made.append(method.plan_step(self._step(start, stop, index, notes, total)))
             notes = made[-1].notes
         return rest._with_stops(made)
 
@@ -265,13 +265,21 @@ class Route:
         notes: tuple[Any, ...] = ()
         made: list[StepPlan] = []
         for index, (start, stop) in enumerate(pairwise(levels), start=1):
-            made.append(
-                method.plan_step(
-                    Step(self.process, start, stop, self.eta, index, notes, len(levels))
-                )
-            )
+            made.append(method.plan_step(self._step(start, stop, index, notes, len(levels))))
             notes = made[-1].notes
         return plans + rest._with_stops(made)
+
+    def _step(self, start: Level, stop: Level, index: int, notes: Any, steps: int) -> Step:
+        return Step(
+            self.process,
+            start,
+            stop,
+            self.eta,
+            index,
+            notes,
+            steps,
+            resolution=self.resolution,
+        )
 
     def _method(self, steps: int) -> Integrator:
         return self.solver.choose(self.process, self.eta, steps)

@@ -77,6 +77,7 @@ class _Run:
     begin: int
     eta: float
     index: int
+    resolution: float
 
 
 @attrs.frozen
@@ -684,7 +685,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             denoised = combine(prediction.coefficients(entry.level), x, output)
             if hook is not None:
                 denoised = hook(denoised, entry.level)
-            run, early = self._started(index, x, generator, eta)
+            rounding = max(torch.finfo(one.dtype).eps for one in (sample, model_output))
+            run, early = self._started(index, x, generator, eta, rounding)
             if early:  # handed over at the next entry: this call was at another level
                 following = x
             else:
@@ -710,6 +712,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         x: Tensor,
         generator: torch.Generator | list[torch.Generator] | None,
         eta: float | None,
+        rounding: float,
     ) -> tuple[_Run, bool]:
         """The run that entry `index` belongs to; and whether it goes on at the entry after it."""
         run = self._run
@@ -717,7 +720,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
             taken = self._handed_over(index, x)
             if taken is None:
                 eta = self._eta if eta is None else eta
-                self._run = _Run(self._begin(index, x, generator, eta), index, eta, index)
+                walk = self._begin(index, x, generator, eta, rounding)
+                self._run = _Run(walk, index, eta, index, rounding)
                 early = False
             else:
                 self._run, early = taken, taken.index == index + 1
@@ -732,7 +736,8 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
                 "that scheduler"
             )
         if eta is not None and eta != run.eta:
-            run.walk, run.begin, run.eta = self._begin(index, x, generator, eta), index, eta
+            run.walk = self._begin(index, x, generator, eta, run.resolution)
+            run.begin, run.eta = index, eta
         return run, False
 
     def _handed_over(self, index: int, x: Tensor) -> _Run | None:
@@ -779,6 +784,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         x: Tensor,
         generator: torch.Generator | list[torch.Generator] | None,
         eta: float,
+        rounding: float,
     ) -> Walk:
         if not torch.equal(self.sigmas, self._sigmas_then):
             raise IncompatibleError(
@@ -786,18 +792,18 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
                 "this scheduler do not follow; give the levels by set_timesteps(sigmas=...)"
             )
         return Walk(
-            self._plans_from(index, eta),
+            self._plans_from(index, eta, rounding),
             self._noise(x, generator),
             x,
             every_step_draws=self._every_step_draws(eta),
         )
 
-    def _plans_from(self, index: int, eta: float) -> list[StepPlan]:
+    def _plans_from(self, index: int, eta: float, rounding: float) -> list[StepPlan]:
         """The plans of a run that starts at entry `index`, as the walk takes them."""
         assert self._route is not None
         entry = self._entries[index]
-        route = self._route if eta == self._route.eta else attrs.evolve(self._route, eta=eta)
-        if route is not self._route:
+        route = attrs.evolve(self._route, eta=eta, resolution=rounding)
+        if eta != self._route.eta:
             route.solver.check(route.process, eta)
         plans = route.after(entry.step, entry.stage)
         expected = [other.level for other in self._entries[index:]]
@@ -852,15 +858,16 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         if left is not None:
             request, run = left
             self._prepare(request)
-            run.walk.resume(self._plans_from(run.begin, run.eta))
+            run.walk.resume(self._plans_from(run.begin, run.eta, run.resolution))
             self._left = _Left(request, self._entries, self.integrator, run)
         if self._request is not None:
             sigmas, timesteps = state["sigmas"], state["timesteps"]
             self._prepare(self._request, timesteps.device)
             self.timesteps, self.sigmas = timesteps, sigmas
         if self._run is not None:
-            self._run.walk.resume(self._plans_from(self._run.begin, self._run.eta))
-            if not self._run.walk.done:
+            run = self._run
+            run.walk.resume(self._plans_from(run.begin, run.eta, run.resolution))
+            if not run.walk.done:
                 with _lock:
                     _running.add(self)
 
