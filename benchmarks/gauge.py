@@ -138,8 +138,8 @@ def weights() -> Iterator[str]:
     """sqrt(KL) on the Gaussian targets by the constants of `srk.plans.matching`."""
     base = "srk.plans.matching."
     changes: dict[str, dict[str, Any]] = {
-        "three stages": {base + "DEPTH": 3, "srk.integrators.srk.DEPTH": 3},
-        "five stages": {base + "DEPTH": 5, "srk.integrators.srk.DEPTH": 5},
+        "three stages": {base + "DEPTH": 3, "srk.integrators.srk2m.DEPTH": 3},
+        "five stages": {base + "DEPTH": 5, "srk.integrators.srk2m.DEPTH": 5},
         "ridge 1e-3": {base + "RIDGE": 1e-3},
         "ridge 1e-1": {base + "RIDGE": 1e-1},
         "ridge that shrinks with the square of a step": {base + "POWER": 2},

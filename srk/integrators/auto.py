@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 
 from srk.integrators.base import Integrator
-from srk.integrators.deis import DEIS3
-from srk.integrators.multistep import DPMpp2MSDE
-from srk.integrators.raw import EulerMaruyama
-from srk.integrators.srk import SRK2M, check_slope
-from srk.integrators.unipc import UniPC3
+from srk.integrators.registry import SOLVERS, register_solver
 from srk.plans.gauge import check_variance
-from srk.plans.plan import StepPlan
+from srk.plans.gauge_node import check_slope
+from srk.plans.plan import Notes, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
 from srk.processes.phase import statistic
@@ -22,6 +20,7 @@ from srk.processes.phase import statistic
 UNIPC_FROM = 16
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class Auto(Integrator):
     """`auto`: picks the solver by process, eta and number of steps; one network call per step.
@@ -53,29 +52,57 @@ class Auto(Integrator):
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
         if statistic(process) is None:
-            return EulerMaruyama()
+            return SOLVERS["euler-maruyama"]
         if eta > 1.0:
-            return DPMpp2MSDE()
+            return SOLVERS["dpmpp-2m-sde"]
         if eta == 1.0 and steps is not None and self.data_variance > 0.0:
-            return SRK2M(data_variance=self.data_variance, local=self.local, weights="matched")
+            return _srk2m(data_variance=self.data_variance, local=self.local, weights="matched")
         if eta == 0.0 and steps is not None:
-            return DEIS3() if steps < UNIPC_FROM else UniPC3()
-        return SRK2M(data_variance=self.data_variance / 4.0)
+            return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
+        return _srk2m(data_variance=self.data_variance / 4.0)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
         chosen = self.choose(process, eta, steps)
-        extras = (
-            []
-            if not isinstance(chosen, SRK2M)
-            else ["local"] * math.isfinite(chosen.local)
-            + ["matched"] * (chosen.weights == "matched")
+        options = (
+            ("local", math.isfinite(getattr(chosen, "local", math.inf))),
+            ("matched", getattr(chosen, "weights", None) == "matched"),
         )
+        extras = [word for word, holds in options if holds]
         return f"{self.name}: {chosen.name}" + (f" ({', '.join(extras)})" if extras else "")
 
     def plan(self, step: Step) -> StepPlan:
-        return self.choose(step.process, step.eta, step.steps).plan_step(step)
+        """The plan of the method chosen for this step's eta.
+
+        What another method kept is of no use to it, so where eta changes the choice it starts anew.
+        """
+        chosen = self.choose(step.process, step.eta, step.steps)
+        memory = step.memory
+        if memory and memory[0].method == chosen:
+            notes = Notes((note.note for note in memory), _factors(memory))
+        else:
+            notes = Notes()
+        plan = chosen.plan_step(attrs.evolve(step, memory=notes))
+        kept = Notes((_Note(chosen, note) for note in plan.notes), _factors(plan.notes))
+        return attrs.evolve(plan, notes=kept)
 
     def check(self, process: ForwardProcess, eta: float) -> None:
         super().check(process, eta)
         self.choose(process, eta, None).check(process, eta)
+
+
+@attrs.frozen(slots=True)
+class _Note:
+    """A note and the method that made it."""
+
+    method: Integrator
+    note: Any
+
+
+def _srk2m(**options: Any) -> Integrator:
+    """The registered `srk2m` with other options."""
+    return attrs.evolve(SOLVERS["srk2m"], **options)  # type: ignore[misc]  # its class is an attrs class
+
+
+def _factors(notes: tuple[Any, ...]) -> tuple[float, ...]:
+    return notes.factors if isinstance(notes, Notes) else (1.0,) * len(notes)

@@ -11,6 +11,7 @@ import numpy as np
 from srk._checks import is_integer
 from srk.errors import ArgumentTypeError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.carried_noise import noise_path
 from srk.plans.gauge import GaugeStep
 from srk.plans.ou import ou_step, preserving_score
@@ -28,6 +29,7 @@ def _seed(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DDRaM(Integrator):
     r"""`ddram`: the denoising diffusion randomized midpoint method, exponential Euler through a stage at a random place.

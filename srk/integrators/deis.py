@@ -7,6 +7,7 @@ from typing import ClassVar
 import attrs
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.form import ZERO
 from srk.plans.history import usable
 from srk.plans.lagrange import exponential_weights
@@ -14,6 +15,7 @@ from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DEIS2(Integrator):
     r"""`deis-2`: tAB-DEIS of order 2 in its log-rho form, noise prediction.
@@ -55,6 +57,7 @@ class DEIS2(Integrator):
         )
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DEIS3(DEIS2):
     r"""`deis-3`: tAB-DEIS of order 3 in its log-rho form, noise prediction.

@@ -11,6 +11,7 @@ import attrs
 
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.form import LinearForm
 from srk.plans.phi import psi
 from srk.plans.plan import StepPlan
@@ -24,6 +25,7 @@ def _noise_at(board: Draft, u: LinearForm, level: Level) -> LinearForm:
     return (node.x / level.alpha - node.value) / level.r
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DPMSolver2(Integrator):
     """`dpm-solver-2`: DPM-Solver-2, single step, for the probability-flow ODE (eta = 0).
@@ -62,6 +64,7 @@ class DPMSolver2(Integrator):
         )
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DPMSolver3(Integrator):
     """`dpm-solver-3`: DPM-Solver-3, single step, for the probability-flow ODE (eta = 0).

@@ -7,11 +7,13 @@ import math
 import attrs
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.ancestral import ancestral_step
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class DPMppSDE(Integrator):
     """`dpmpp-sde`: two ancestral steps from the same start, the first of them to the middle of the step.

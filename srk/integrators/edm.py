@@ -1,11 +1,11 @@
-r"""The samplers of EDM (Karras et al. 2022): Euler, Heun and the midpoint method in r = sigma/alpha, with or without churn.
+r"""The samplers of EDM with churn (Karras et al. 2022): Euler, Heun and midpoint in r = sigma/alpha.
 
 All act on u = x/alpha, where du/dr = (u - D)/r. Churn adds noise at the start of a step, from r up to r^ = (1 + gamma) r, and the ODE goes
 down from there:
 
     u^ = u + S_noise sqrt(r^^2 - r^2) z,    u' = ODE step of u^ from r^ to r'
 
-Both halves keep the law (for S_noise = 1), so that the law has the order of the ODE method.
+Both halves keep the distribution (for S_noise = 1), so it has the order of the ODE method.
 """
 
 from __future__ import annotations
@@ -16,104 +16,15 @@ import attrs
 
 from srk.errors import IncompatibleError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.form import LinearForm
 from srk.plans.plan import StepPlan
+from srk.plans.slopes import euler, heun, level_at, midpoint
 from srk.plans.step import Draft, Step
-from srk.processes.base import Level, LinearProcess
-from srk.processes.edm import EDM
+from srk.processes.base import Level
 
 #: gamma is cut here: never more new noise than there is (Algorithm 2)
 LARGEST_GAMMA = math.sqrt(2.0) - 1.0
-
-
-def _level_at(process: LinearProcess, lam: float) -> Level:
-    """The level at `lam`; above t_max it goes on for EDM, whose time is sigma and whose networks take any, and stops there for others."""
-    top = process.level(process.t_max)
-    if lam >= top.lam:
-        return process.level_at(lam)
-    if isinstance(process, EDM):
-        r = math.exp(-lam)
-        return Level(r, 1.0, r, lam)
-    return top
-
-
-def _slope(board: Draft, u: LinearForm, level: Level) -> tuple[LinearForm, LinearForm]:
-    """(u - D)/r, and D, at the state `u` in the scale of the data."""
-    node = board.evaluate(u * level.alpha, level)
-    return (node.x / level.alpha - node.value) / level.r, node.value
-
-
-def _euler(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-    d, denoised = _slope(board, u, start)
-    return denoised if stop.sigma == 0.0 else u + d * (stop.r - start.r)
-
-
-def _heun(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-    d, denoised = _slope(board, u, start)
-    if stop.sigma == 0.0:
-        return denoised
-    d2, _ = _slope(board, u + d * (stop.r - start.r), stop)
-    return u + (d + d2) * (0.5 * (stop.r - start.r))
-
-
-def _midpoint(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-    d, denoised = _slope(board, u, start)
-    if stop.sigma == 0.0:
-        return denoised
-    level = _level_at(board.step.process, 0.5 * (start.lam + stop.lam))
-    d2, _ = _slope(board, u + d * (level.r - start.r), level)
-    return u + d2 * (stop.r - start.r)
-
-
-@attrs.frozen(kw_only=True)
-class Heun(Integrator):
-    """`heun`: Heun's method for the probability-flow ODE in r = sigma/alpha, EDM's deterministic sampler (eta = 0).
-
-    Two network calls per step, order 2. With d = (u - D)/r the slope,
-
-        u_2 = u + (r' - r) d,    u' = u + (r' - r) (d + d_2)/2
-
-    Elsewhere: EDM's Algorithm 1 with s(t) = 1, sigma(t) = t; k-diffusion `sample_heun` without churn; diffusers `HeunDiscreteScheduler`.
-    """
-
-    name = "heun"
-    evaluations_per_step = 2
-    weak_order = 2.0
-    eta_range = (0.0, 0.0)
-    reference = "Karras et al. 2022 (arXiv 2206.00364), algorithm 1"
-    advice = "ODE, two calls, order 2, single step; dpmpp-2m is more accurate at the same cost"
-
-    def plan(self, step: Step) -> StepPlan:
-        board = step.draft()
-        return board.finish(
-            _heun(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
-        )
-
-
-@attrs.frozen(kw_only=True)
-class DPM2(Integrator):
-    """`dpm2`: the midpoint method for the probability-flow ODE in r, the middle taken in log r (eta = 0).
-
-    Two network calls per step, order 2. With r_m = sqrt(r r') and d = (u - D)/r the slope,
-
-        u_m = u + (r_m - r) d,    u' = u + (r' - r) d_m
-
-    It is `dpm-solver-2` with its node at 1/2. Elsewhere: k-diffusion `sample_dpm_2` without churn; diffusers `KDPM2DiscreteScheduler`.
-    """
-
-    name = "dpm2"
-    evaluations_per_step = 2
-    weak_order = 2.0
-    eta_range = (0.0, 0.0)
-    reference = "k-diffusion 0.1.1, sample_dpm_2; Lu et al. 2022 (arXiv 2206.00927)"
-    advice = "ODE, two calls, order 2, single step; dpm-solver-2 under another name"
-
-    def plan(self, step: Step) -> StepPlan:
-        board = step.draft()
-        return board.finish(
-            _midpoint(board, board.state / step.start.alpha, step.start, step.stop)
-            * step.stop.alpha
-        )
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +63,7 @@ class _Churned(Integrator):
         gamma = self._gamma(step) if self.s_min <= step.start.r <= self.s_max else 0.0
         if gamma == 0.0:
             return step.start
-        hat = _level_at(step.process, step.start.lam - math.log1p(gamma))
+        hat = level_at(step.process, step.start.lam - math.log1p(gamma))
         return hat if hat.r > step.start.r else step.start
 
     def _gamma(self, step: Step) -> float:
@@ -167,6 +78,7 @@ class _Churned(Integrator):
         return min(e * self.s_churn / step.steps, LARGEST_GAMMA)
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class EDMHeun(_Churned):
     """`edm-heun`: EDM's stochastic sampler (Algorithm 2): churn up, Heun down.
@@ -195,9 +107,10 @@ class EDMHeun(_Churned):
     advice = "two calls, order 2, single step; EDM's churn"
 
     def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return _heun(board, u, start, stop)
+        return heun(board, u, start, stop)
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class EDMEuler(_Churned):
     """`edm-euler`: churn up, Euler down; k-diffusion's "euler" (at eta = 0 the deterministic DDIM).
@@ -215,9 +128,10 @@ class EDMEuler(_Churned):
     advice = "one call, order 1, with EDM's churn"
 
     def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return _euler(board, u, start, stop)
+        return euler(board, u, start, stop)
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class EDMDPM2(_Churned):
     """`edm-dpm2`: churn up, the midpoint method of `dpm2` down.
@@ -236,4 +150,4 @@ class EDMDPM2(_Churned):
     advice = "two calls, order 2, single step, with EDM's churn"
 
     def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return _midpoint(board, u, start, stop)
+        return midpoint(board, u, start, stop)

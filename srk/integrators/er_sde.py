@@ -11,6 +11,7 @@ import numpy as np
 
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.history import usable_for_denoiser
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -24,6 +25,7 @@ def er_sde_5(r: float) -> float:
     return float(np.logaddexp(r**0.3, math.log(10.0)))
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class ERSDE1(Integrator):
     r"""`er-sde-1`: first-order ER-SDE-Solver, data prediction.
@@ -101,6 +103,7 @@ class ERSDE1(Integrator):
         return first, second
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class ERSDE2(ERSDE1):
     r"""`er-sde-2`: second-order ER-SDE-Solver, data prediction.
@@ -124,6 +127,7 @@ class ERSDE2(ERSDE1):
     order: ClassVar[int] = 2
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class ERSDE3(ERSDE1):
     r"""`er-sde-3`: third-order ER-SDE-Solver, data prediction.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import attrs
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class Euler(Integrator):
     r"""`euler`: Euler's method for the probability-flow ODE in r = sigma/alpha (eta = 0).

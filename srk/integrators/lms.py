@@ -6,12 +6,14 @@ import attrs
 import numpy as np
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.form import ZERO
 from srk.plans.history import usable
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class LMS(Integrator):
     """`lms`: the linear multistep method (Adams-Bashforth with variable steps) for du/dr = (u - D)/r, eta = 0.
@@ -29,7 +31,6 @@ class LMS(Integrator):
     """
 
     name = "lms"
-    weak_order = 2.0
     eta_range = (0.0, 0.0)
     noise_free = True
     reference = "k-diffusion 0.1.1, sample_lms (K. Crowson)"
@@ -44,8 +45,9 @@ class LMS(Integrator):
         ],
     )
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "weak_order", float(min(self.order, 2)))
+    @property
+    def weak_order(self) -> float:  # type: ignore[override]
+        return float(min(self.order, 2))
 
     def plan(self, step: Step) -> StepPlan:
         start, stop = step.start, step.stop

@@ -41,7 +41,8 @@ import numpy as np
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators.auto import Auto
 from srk.integrators.base import Integrator
-from srk.integrators.srk import SRK2M, SRK2S
+from srk.integrators.srk2m import SRK2M
+from srk.integrators.srk2s import SRK2S
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import remainder
 from srk.plans.matching import DEPTH, GaussianStep, Moments
@@ -117,7 +118,7 @@ class OnSchedule(Integrator):
         if not isinstance(form, SRK2M) or linear is None or len(times) < 2:
             return _AtStarts(form)
         levels = tuple(linear.level(t) for t in times)
-        placed = place(linear, levels, _variances(form, levels), eta, form._c(eta))
+        placed = place(linear, levels, _variances(form, levels), eta, form.stage.c(eta))
         return ScheduledSRK2M(form, tuple(level.t for level in levels), placed)
 
     def plan(self, step: Step) -> StepPlan:

@@ -9,6 +9,7 @@ import attrs
 
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.carried_noise import noise_path
 from srk.plans.form import LinearForm
 from srk.plans.gauge import GaugeStep
@@ -17,6 +18,7 @@ from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class SEEDS2(Integrator):
     r"""`seeds-2`: two-stage exponential Runge-Kutta with the noise of both sub-intervals carried exactly, data prediction.
@@ -70,6 +72,7 @@ class SEEDS2(Integrator):
         )
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class SEEDS3(Integrator):
     r"""`seeds-3`: three-stage exponential Runge-Kutta with the noise of the sub-intervals carried exactly, data prediction.

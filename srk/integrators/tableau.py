@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
 import numpy as np
 
-from srk.errors import ArgumentTypeError, IncompatibleError
+from srk.errors import ArgumentTypeError, DuplicateNameError, IncompatibleError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import SOLVERS
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeClock
 from srk.plans.plan import StepPlan
 from srk.plans.step import Draft, Step
 from srk.processes.base import ForwardProcess
 from srk.tableaus import TABLEAUS, StochasticTableau
+from srk.tableaus import register_tableau as _register_tableau
 
 
 def _tableau(value: Any) -> StochasticTableau:
@@ -43,21 +46,44 @@ class TableauSolver(Integrator):
     data_variance: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        raw, t = self.data_variance is None, self.tableau
-        values = {
-            "name": t.name if raw else f"{t.name}@gauge({self.data_variance:g})",
-            "evaluations_per_step": len(t.alpha),
-            "strong_order": t.strong_order if t.strong_order is None else float(t.strong_order),
-            "weak_order": t.weak_order if t.weak_order is None else float(t.weak_order),
-            "eta_range": Integrator.eta_range if raw else (1.0, 1.0),
-            "linear_only": not raw,
-            "reference": t.reference,
-            "advice": t.advice,
-        }
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
         if self.data_variance is not None:
             GaugeClock(self.data_variance)  # refuses a bad variance
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that of the tableau and its clock
+        if self.data_variance is None:
+            return self.tableau.name
+        return f"{self.tableau.name}@gauge({self.data_variance:g})"
+
+    @property
+    def evaluations_per_step(self) -> int:  # type: ignore[override]
+        return len(self.tableau.alpha)
+
+    @property
+    def strong_order(self) -> float | None:  # type: ignore[override]
+        order = self.tableau.strong_order
+        return None if order is None else float(order)
+
+    @property
+    def weak_order(self) -> float | None:  # type: ignore[override]
+        order = self.tableau.weak_order
+        return None if order is None else float(order)
+
+    @property
+    def eta_range(self) -> tuple[float, float]:  # type: ignore[override]
+        return (0.0, math.inf) if self.data_variance is None else (1.0, 1.0)
+
+    @property
+    def linear_only(self) -> bool:  # type: ignore[override]
+        return self.data_variance is not None
+
+    @property
+    def reference(self) -> str:  # type: ignore[override]
+        return self.tableau.reference
+
+    @property
+    def advice(self) -> str:  # type: ignore[override]
+        return self.tableau.advice
 
     def check(self, process: ForwardProcess, eta: float) -> None:
         super().check(process, eta)
@@ -103,7 +129,8 @@ class TableauSolver(Integrator):
         h = clock.length(step.start, step.stop)
         board = step.draft(clock.name)
         begin = clock.value(step.start)
-        W, H = _path(board, begin, begin + h)
+        W = board.normal(begin, begin + h) * math.sqrt(h)
+        H = board.normal(begin, begin + h, (0.0, 1.0)) * math.sqrt(h / 12.0)
         ones = [1.0] * len(t.c1)
         Z = clock.to_clock(step.start, board.state)
         rates: list[LinearForm] = []
@@ -153,3 +180,45 @@ def _weighted(weights: Any, g: list[Any]) -> Any:
     if g and isinstance(g[0], np.ndarray):
         return np.tensordot([float(x) for x in weights], np.array(g), 1)
     return float(np.dot([float(x) for x in weights], g))
+
+
+def register_tableau(tableau: StochasticTableau, name: str | None = None) -> StochasticTableau:
+    """Check a tableau, register it, and make it usable at once as a solver in the raw frame.
+
+    Arguments:
+        tableau: the `StochasticTableau`.
+        name: the name; default is the tableau's own.
+
+    Returns:
+        The tableau as registered, renamed if `name` is given.
+
+    Raises:
+        TableauError: the coefficients do not support the declared order; the message lists the residuals.
+        DuplicateNameError: a tableau or a solver of that name exists.
+    """
+    key = name or tableau.name
+    if key in SOLVERS:
+        raise DuplicateNameError(
+            f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau"
+        )
+    tableau = _register_tableau(tableau, name)
+    SOLVERS.register(key, TableauSolver(tableau))
+    return tableau
+
+
+def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
+    """The integrator that a user means: a registered name, an `Integrator`, or a tableau (in the raw frame)."""
+    if isinstance(solver, Integrator):
+        return solver
+    if isinstance(solver, StochasticTableau):
+        return TableauSolver(solver)
+    if isinstance(solver, str):
+        return SOLVERS[solver]
+    raise ArgumentTypeError(
+        f"solver must be a name, an srk.Integrator or an srk.StochasticTableau, not {solver!r}"
+    )
+
+
+for _name, _table in TABLEAUS.items():
+    if _name != "euler":  # as a solver it is `euler-maruyama`; `euler` is the method of the ODE
+        SOLVERS.register(_name, TableauSolver(_table))

@@ -8,11 +8,17 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from srk.integrators.adams import ExponentialAdams
+from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
+from srk.plans.adams import adams_step
+from srk.plans.lagrange import exponential_weights
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
-class UniPC2(ExponentialAdams):
+class UniPC2(Integrator):
     r"""`unipc-2`: UniPC of order 2, data prediction; a corrector that re-uses the evaluation of the next step.
 
     One network call per step, order 3 (2 without the corrector); probability-flow ODE only. Predictor (hl the step before, B = h for bh1,
@@ -30,7 +36,6 @@ class UniPC2(ExponentialAdams):
     """
 
     name = "unipc-2"
-    weak_order = 3.0
     eta_range = (0.0, 0.0)
     reference = "Zhao et al. 2023, UniPC (arXiv 2302.04867), algorithms 5 to 8"
     advice = "ODE, one call, order 3: for few deterministic steps"
@@ -41,12 +46,22 @@ class UniPC2(ExponentialAdams):
     )
     corrector: bool = True
 
-    def __attrs_post_init__(self) -> None:
-        if not self.corrector:
-            object.__setattr__(self, "weak_order", float(self.order))
+    @property
+    def weak_order(self) -> float:  # type: ignore[override]
+        return float(self.order + 1 if self.corrector else self.order)
 
-    def _orders(self) -> tuple[int, int]:
+    def plan(self, step: Step) -> StepPlan:
+        return self.plan_orders(step, *self.orders)
+
+    @property
+    def orders(self) -> tuple[int, int]:
+        """The orders of predictor and corrector; 0 for no corrector."""
         return self.order, self.order + 1 if self.corrector else 0
+
+    def plan_orders(self, step: Step, predictor: int, corrector: int) -> StepPlan:
+        """The step with other orders, as at the end of a run."""
+        weights = self._predictor, self._corrector
+        return adams_step(step, step.eta, predictor, corrector, weights, self.name)
 
     def _scale(self, h: float) -> float:
         return h if self.variant == "bh1" else -math.expm1(-h)
@@ -55,15 +70,16 @@ class UniPC2(ExponentialAdams):
         if len(places) == 2:
             slope = 0.5 * self._scale(h) * h / -places[1]
             return [slope - math.expm1(-h), -slope]
-        return super()._predictor(places, h, rate)
+        return exponential_weights(places, h, rate)
 
     def _corrector(self, places: Sequence[float], h: float, rate: float) -> list[float]:
         if len(places) == 2:
             slope = 0.5 * self._scale(h)
             return [slope, -math.expm1(-h) - slope]
-        return super()._corrector(places, h, rate)
+        return exponential_weights(places, h, rate)
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class UniPC3(UniPC2):
     r"""`unipc-3`: UniPC of order 3, data prediction; a corrector that re-uses the evaluation of the next step.
@@ -84,7 +100,6 @@ class UniPC3(UniPC2):
     """
 
     name = "unipc-3"
-    weak_order = 4.0
     advice = "ODE, one call, order 4: for smooth scores; unipc-2 with guidance"
 
     order: ClassVar[int] = 3

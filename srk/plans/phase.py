@@ -98,3 +98,10 @@ def factor(covariance: Array) -> Array:
     r = np.asarray(np.linalg.qr((vectors * np.sqrt(np.maximum(values, 0.0))).T, mode="r"))
     lower: Array = scale[:, None] * (r.T * np.where(np.diag(r) < 0.0, -1.0, 1.0))
     return lower
+
+
+def of_data(column: Array) -> Array:
+    """The k x k array that puts the data component, times `column`, into every component."""
+    out = np.zeros((len(column), len(column)))
+    out[:, 0] = column
+    return out

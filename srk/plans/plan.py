@@ -13,7 +13,7 @@ that linear map for one step: rows of coefficients over columns
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import attrs
 
@@ -79,6 +79,15 @@ class Notes(tuple[Any, ...]):
         made = super().__new__(cls, notes)
         made.factors = (1.0,) * len(made) if factors is None else tuple(factors)
         return made
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> Notes: ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> Any:
+        if isinstance(index, slice):  # some of the rows, with their factors
+            return Notes(super().__getitem__(index), self.factors[index])
+        return super().__getitem__(index)
 
 
 @attrs.frozen(slots=True)

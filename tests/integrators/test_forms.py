@@ -84,6 +84,7 @@ def test_kept_rows_come_back_as_they_were() -> None:
     after = attrs.evolve(step, memory=plan.notes).draft()
     assert after.memory(0).number(Column("m", 0)) * dict(plan.keep[0])[Column("E", 0)] == 3e5
     assert after.memory(1).number(Column("m", 1)) == 1.0
+    assert plan.notes[:1].factors == plan.notes.factors[:1]
 
 
 @pytest.mark.parametrize("process", ["edm", "flow", "sub-vp", "vp"])

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 import srk
-from srk.integrators.srk import SRK2S
+from srk.integrators import SRK2S
 from srk.noise import BrownianNoise, GeneratorNoise
 from srk.plans.plan import Slot
 from srk.plans.step import Step

@@ -9,10 +9,18 @@ from typing import Any, Literal
 
 import attrs
 
-from srk.integrators import DEIS2, Integrator, Step, UniPC2
-from srk.integrators.adams import ExponentialAdams
-from srk.integrators.multistep import _Multistep
-from srk.integrators.sa import SASolver
+from srk.integrators import (
+    DEIS2,
+    DPMpp2M,
+    DPMpp2MSDE,
+    DPMpp3M,
+    DPMpp3MSDE,
+    DPMpp3MSDECorrected,
+    Integrator,
+    SASolver,
+    Step,
+    UniPC2,
+)
 from srk.plans.exponential import denoising_step, exponential_step
 from srk.plans.plan import STATE, Notes, StepPlan
 from srk.processes.base import ForwardProcess, Level, LinearProcess
@@ -59,24 +67,15 @@ class LastOrders:
 
 
 @attrs.frozen
-class _Capped(ExponentialAdams):
-    """An exponential Adams method with other orders of predictor and corrector."""
+class _Capped(Integrator):
+    """A method of predictor and corrector with other orders of the two."""
 
-    inner: ExponentialAdams
+    inner: SASolver | UniPC2
     predictor: int
     corrector: int
 
-    def _orders(self) -> tuple[int, int]:
-        return self.predictor, self.corrector
-
-    def _tau(self, step: Step) -> float:
-        return self.inner._tau(step)
-
-    def _predictor(self, places: Any, h: float, rate: float) -> list[float]:
-        return self.inner._predictor(places, h, rate)
-
-    def _corrector(self, places: Any, h: float, rate: float) -> list[float]:
-        return self.inner._corrector(places, h, rate)
+    def plan(self, step: Step) -> StepPlan:
+        return self.inner.plan_orders(step, self.predictor, self.corrector)
 
 
 def _of(inner: str) -> Any:
@@ -129,8 +128,8 @@ class StateFirst(Integrator):
         cap = None if self.last is None or step.steps is None else self.last.order(step)
         if cap is None:
             return self.inner.plan_step(step)
-        if isinstance(self.inner, ExponentialAdams):
-            predictor, corrector = self.inner._orders()
+        if isinstance(self.inner, (SASolver, UniPC2)):
+            predictor, corrector = self.inner.orders
             # the corrector belongs to the step before, whose order may be higher by one
             capped = min(corrector, cap + 2) if corrector else 0
             return _Capped(self.inner, min(predictor, cap), capped).plan_step(step)
@@ -156,7 +155,8 @@ def last_orders_of(method: Integrator) -> Literal["always", "short"] | None:
     """By which rule the scheduler of diffusers of that name lowers the order, if it does."""
     if isinstance(method, (UniPC2, SASolver)):
         return "always"
-    return "short" if isinstance(method, (DEIS2, _Multistep)) else None
+    short = (DEIS2, DPMpp2M, DPMpp2MSDE, DPMpp3M, DPMpp3MSDE, DPMpp3MSDECorrected)
+    return "short" if isinstance(method, short) else None
 
 
 @attrs.frozen
@@ -211,9 +211,9 @@ class Route:
         step = Step(self.process, level, level, self.eta, memory=notes)
         method: Any = self._method(1)
         inner = method.inner
-        if last and isinstance(inner, ExponentialAdams) and inner._orders()[1] and notes:
+        if last and isinstance(inner, (SASolver, UniPC2)) and inner.orders[1] and notes:
             # the corrected state is what a step of vanishing length leaves
-            corrector = inner._orders()[1]
+            corrector = inner.orders[1]
             if method.last is not None:
                 corrector = min(corrector, 3)
             beyond = attrs.evolve(level, lam=level.lam + 1e-12)

@@ -10,7 +10,11 @@ import attrs
 
 from srk._checks import is_integer
 from srk.errors import ArgumentError
-from srk.integrators.adams import ExponentialAdams
+from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
+from srk.plans.adams import adams_step
+from srk.plans.lagrange import exponential_weights
+from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 Tau = Callable[[float], float] | tuple[float, float] | None
@@ -39,8 +43,9 @@ def _order(low: int, high: int) -> Any:
     return check
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
-class SASolver(ExponentialAdams):
+class SASolver(Integrator):
     r"""`sa-solver`: stochastic Adams predictor and corrector in the half log-SNR, data prediction.
 
     One network call per step (predict, evaluate, correct), strong order 1, weak order 2; with corrector=2 and predictor 2 to 4, order 3
@@ -65,7 +70,6 @@ class SASolver(ExponentialAdams):
 
     name = "sa-solver"
     strong_order = 1.0
-    weak_order = 2.0
     reference = "Xue et al. 2023, SA-Solver (arXiv 2309.05019), eq. 14 and 17"
     advice = "one call, order 2 with a small constant; for 30 steps and more"
 
@@ -74,13 +78,24 @@ class SASolver(ExponentialAdams):
     tau: Tau = attrs.field(default=None, converter=_tau)
     few_steps: bool = False
 
-    def __attrs_post_init__(self) -> None:
+    @property
+    def weak_order(self) -> float:  # type: ignore[override]
         # A corrector of order 1 is implicit Euler with the D of the predicted state: it takes the order back to 1
         high = self.corrector != 1 and max(self.predictor, self.corrector) > 1
-        object.__setattr__(self, "weak_order", 2.0 if high else 1.0)
+        return 2.0 if high else 1.0
 
-    def _orders(self) -> tuple[int, int]:
+    def plan(self, step: Step) -> StepPlan:
+        return self.plan_orders(step, *self.orders)
+
+    @property
+    def orders(self) -> tuple[int, int]:
+        """The orders of predictor and corrector; 0 for no corrector."""
         return self.predictor, self.corrector
+
+    def plan_orders(self, step: Step, predictor: int, corrector: int) -> StepPlan:
+        """The step with other orders, as at the end of a run."""
+        weights = (_slope_predictor, _slope_corrector) if self.few_steps else None
+        return adams_step(step, self._tau(step), predictor, corrector, weights, self.name)
 
     def _tau(self, step: Step) -> float:
         r = step.start.r
@@ -90,15 +105,17 @@ class SASolver(ExponentialAdams):
             return step.eta * float(self.tau(r))
         return step.eta if self.tau[0] <= r <= self.tau[1] else 0.0
 
-    def _predictor(self, places: Sequence[float], h: float, rate: float) -> list[float]:
-        if self.few_steps and len(places) == 2:
-            return _with_slope(0.5 * rate * h**2 / -places[1], rate * h, first=0)
-        return super()._predictor(places, h, rate)
 
-    def _corrector(self, places: Sequence[float], h: float, rate: float) -> list[float]:
-        if self.few_steps and len(places) == 2:
-            return _with_slope(0.5 * rate * h, rate * h, first=1)
-        return super()._corrector(places, h, rate)
+def _slope_predictor(places: Sequence[float], h: float, rate: float) -> list[float]:
+    if len(places) == 2:
+        return _with_slope(0.5 * rate * h**2 / -places[1], rate * h, first=0)
+    return exponential_weights(places, h, rate)
+
+
+def _slope_corrector(places: Sequence[float], h: float, rate: float) -> list[float]:
+    if len(places) == 2:
+        return _with_slope(0.5 * rate * h, rate * h, first=1)
+    return exponential_weights(places, h, rate)
 
 
 def _with_slope(slope: float, x: float, first: int) -> list[float]:

@@ -7,11 +7,13 @@ import math
 import attrs
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.ou import ou_step, preserving_score
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class AcceleratedDDPM(Integrator):
     r"""`accelerated-ddpm`: DDPM with half of its noise added before the network is asked.

@@ -10,6 +10,7 @@ import numpy as np
 
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.ou import ou_time
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -25,6 +26,7 @@ def _kappa(value: object) -> object:
     raise ArgumentError(f"kappa must be a positive number or 'no-amplification', not {value!r}")
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class WCW(Integrator):
     """`wcw`: the stochastic Runge-Kutta step of Wu, Chen and Wei, RECONSTRUCTED: the text we have gives no update formula.

@@ -1,14 +1,16 @@
-"""Methods in the raw frame: the reverse SDE as it stands, in the process's own time."""
+"""Euler-Maruyama for the reverse SDE in the process's own time."""
 
 from __future__ import annotations
 
 import attrs
 
 from srk.integrators.base import Integrator
+from srk.integrators.registry import register_solver
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 
 
+@register_solver
 @attrs.frozen(kw_only=True)
 class EulerMaruyama(Integrator):
     """`euler-maruyama`: the reverse SDE in the process's own time, everything frozen over the step.
