@@ -15,8 +15,7 @@ from torch import Tensor
 
 from srk._engine.cache import PlanCache
 from srk._engine.memory import (
-    check_unchanged,
-    contiguous,
+    changed_in_place,
     copy_of,
     empty_like,
     owners,
@@ -135,8 +134,8 @@ class Executor:
 
     def follow(self, plans: Iterable[StepPlan], state: Tensor) -> Iterator[Outcome]:
         """The outcome of each plan in turn, the first from `state`."""
-        for taken in steps(plans, self.run, state):
-            yield taken.outcome
+        for _, _, _, outcome in steps(plans, self.run, state):
+            yield outcome
 
     def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
         """The same step with the control turned around: see `Walk`.
@@ -145,22 +144,20 @@ class Executor:
         can tell whether the network keeps it.
         """
 
-        def make() -> Program:
-            return bind(plan, len(memory), self.reuse, state.dtype)
-
-        how = self.reuse, state.dtype, len(memory)
-        program = _programs.get(plan, how, make) if self.remember else make()
-        return self._walk(program, state, memory)
+        given = plan, len(memory), self.reuse, state.dtype
+        if not self.remember:
+            return self._walk(bind(*given), state, memory)
+        return self._walk(_programs.get(plan, given[1:], bind, *given), state, memory)
 
     def _walk(self, program: Program, state: Tensor, memory: Sequence[Tensor]) -> Walk:
-        free, draw, clock = self._free, self.noise.draw, program.clock
-        reuse = self.reuse
+        parts, registers, before, update, keep, error, left, clock = program
+        free, draw, reuse = self._free, self.noise.draw, self.reuse
         functional = not reuse and torch.is_grad_enabled()
-        values: list[Any] = [None] * program.registers
+        values: list[Any] = [None] * registers
         values[0] = state
-        for register, tensor in zip(program.memory, memory, strict=True):
+        for register, tensor in zip(before, memory, strict=True):
             values[register] = tensor
-        for draws, rows, stage, at, out, outlives in program.parts:
+        for draws, rows, stage, at, out, outlives in parts:
             for slot, register in draws:
                 values[register] = z = free.pop() if free else empty_like(state)
                 draw(slot, clock, z)
@@ -193,26 +190,22 @@ class Executor:
                 x = values[at]
                 held = owners(x) if reuse else 0
                 result = yield x, stage
-                values[out] = copy_of(result) if outlives else contiguous(result)
+                # The memory of a result is the network's, and its layout may be any.
+                values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
                 if reuse and owners(x) > held:  # somebody keeps it, and may look at it later
                     values[at] = copy_of(x)
                 del x, result
-        for register in program.free:
+        for register in left:
             free.append(values[register])
         return Outcome(
-            values[program.update],
-            [values[register] for register in program.keep],
-            None if program.error is None else values[program.error],
+            values[update],
+            [values[register] for register in keep],
+            None if error is None else values[error],
         )
 
 
-class Taken(NamedTuple):
-    """A step that was taken: its plan, what it began from, and what it gave."""
-
-    plan: StepPlan
-    before: Tensor
-    memory: Sequence[Tensor]
-    outcome: Outcome
+Taken = tuple[StepPlan, Tensor, Sequence[Tensor], Outcome]
+"""A step that was taken: its plan, the state and memory that it began from, and what it gave."""
 
 
 def steps(
@@ -232,7 +225,7 @@ def steps(
     memory: Sequence[Tensor] = ()
     for plan in plans:
         outcome = step(plan, state, memory)
-        other = yield Taken(plan, state, memory, outcome)
+        other = yield plan, state, memory, outcome
         state, memory, _ = outcome if other is None else other
 
 
@@ -245,10 +238,11 @@ def drive(walk: Walk, evaluate: Evaluate) -> Outcome:
         except StopIteration as end:
             outcome: Outcome = end.value
             return outcome
-        x = request[0]
+        x, stage = request
         before = version(x)
-        result = evaluate(*request)
-        check_unchanged(x, before)
+        result = evaluate(x, stage)
+        if version(x) != before:
+            raise changed_in_place()
         del request, x
 
 

@@ -35,6 +35,7 @@ class Watch:
         self.immediate = state.device.type == "cpu"
         self.step = 0
         self._batch = state.shape[0]
+        self._half = state.dtype.itemsize < 4
         # What was seen on the device: zero where all was finite, NaN where not, and what it was.
         self._seen: list[Tensor] = []
         self._places: list[tuple[Culprit, int, float]] = []
@@ -46,7 +47,7 @@ class Watch:
         if not self.immediate:
             self._note("state", x, t)
             self._note("score", result, t)
-        elif not math.isfinite(_sum(result)) and (bad := _not_finite(result)):
+        elif not math.isfinite(self._sum(result)) and (bad := _not_finite(result)):
             # The sum of finite numbers may overflow, so that it was looked at again.
             blamed = _not_finite(x)
             raise self._failure("state" if blamed else "score", self.step, t, blamed or bad, x)
@@ -55,7 +56,7 @@ class Watch:
         """Look at the state, which the network may have been too polite to complain about."""
         if not self.immediate:
             self._note("state", x, t)
-        elif not math.isfinite(_sum(x)) and (bad := _not_finite(x)):
+        elif not math.isfinite(self._sum(x)) and (bad := _not_finite(x)):
             raise self._failure("state", self.step, t, bad, x)
 
     def keep(self, x: Tensor) -> None:
@@ -89,6 +90,11 @@ class Watch:
         made._last = None if self._last is None else self._last.clone()
         return made
 
+    def _sum(self, tensor: Tensor) -> float:
+        # in float32 or more, for a sum overflows early in half precision
+        total = tensor.sum(dtype=torch.float32) if self._half else tensor.sum()
+        return total.item()
+
     def _note(self, culprit: Culprit, tensor: Tensor, t: float) -> None:
         # 0 * x is 0 for a finite number and NaN otherwise, so that no sum can overflow
         seen = torch.mul(tensor.detach(), 0.0).sum()
@@ -106,12 +112,6 @@ class Watch:
             f"x_init, the noise source, a callback that writes to the state, and the range of "
             f"{x.dtype} (up to {torch.finfo(x.dtype).max:.3g})"
         )
-
-
-def _sum(tensor: Tensor) -> float:
-    half = tensor.dtype.itemsize < 4
-    total = tensor.sum(dtype=torch.float32) if half else tensor.sum()
-    return total.item()
 
 
 def _not_finite(tensor: Tensor) -> int:

@@ -38,7 +38,8 @@ def run_fixed(
     recorder.begin(plans[0].start)
     watch.keep(recorder.x)
     for plan, before, memory, outcome in steps(plans, step, recorder.x):
-        watch.keep(outcome.state)
+        if not watch.immediate:
+            watch.keep(outcome.state)
         if results is not None:
             told = results.take()
             if plan.slots:

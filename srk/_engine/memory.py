@@ -28,17 +28,19 @@ def owners(tensor: Tensor) -> int:
 
 def version(tensor: Tensor) -> int:
     """A number that goes up when the tensor is written to; 0 for one that does not keep it."""
-    return 0 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:  # a tensor of inference mode; asking whether it is one takes longer
+        return 0
 
 
-def check_unchanged(tensor: Tensor, before: int) -> None:
-    """Raise `ScoreError` if the network has written to its input, whose version was `before`."""
-    if version(tensor) != before:
-        raise ScoreError(
-            "the network changed its input in place, as nn.ReLU(inplace=True) or x.mul_() in its "
-            "first layer does; the step still needs that state. Give the network a copy: "
-            "lambda x, t: network(x.clone(), t)"
-        )
+def changed_in_place() -> ScoreError:
+    """What to raise where the network has written to its input."""
+    return ScoreError(
+        "the network changed its input in place, as nn.ReLU(inplace=True) or x.mul_() in its "
+        "first layer does; the step still needs that state. Give the network a copy: "
+        "lambda x, t: network(x.clone(), t)"
+    )
 
 
 def empty_like(tensor: Tensor) -> Tensor:
@@ -56,8 +58,3 @@ def copy_of(tensor: Tensor) -> Tensor:
     with torch.inference_mode(False):
         made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     return made.copy_(tensor)
-
-
-def contiguous(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a contiguous copy: what it is added to keeps its layout then."""
-    return tensor if tensor.is_contiguous() else copy_of(tensor)

@@ -35,14 +35,16 @@ def folded(plan: StepPlan, prediction: Prediction, remember: bool = True) -> Ste
     if not folds(prediction):
         return plan
     pairs = tuple(
-        prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0)
-        for stage in plan.stages
+        [
+            prediction.coefficients(stage.level) if stage.kind == "denoiser" else (0.0, 1.0)
+            for stage in plan.stages
+        ]
     )
-    if all(pair == (0.0, 1.0) for pair in pairs):
+    if pairs.count((0.0, 1.0)) == len(pairs):
         return plan
     if not remember:
         return fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
-    return _folded.get(plan, pairs, lambda: fold(plan, pairs))  # type: ignore[arg-type]
+    return _folded.get(plan, pairs, fold, plan, pairs)
 
 
 class Count:
@@ -89,7 +91,7 @@ class Network:
 
     def prepare(self, plan: StepPlan) -> StepPlan:
         """The plan in terms of what this network says."""
-        return folded(plan, self.prediction)
+        return folded(plan, self.prediction) if self.folds else plan
 
     def begin(self, step: int) -> None:
         """The step of that number begins."""
