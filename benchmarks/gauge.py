@@ -24,7 +24,7 @@ import torch
 
 import srk
 from srk.analysis.metrics import sliced_w2
-from srk.demo import digits
+from srk.cli.demo import digits
 from srk.integrators import SRK2M, SRK2S
 from srk.sampling import planning
 from srk.targets import datasets

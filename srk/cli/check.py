@@ -16,7 +16,10 @@ def check(
         typer.Argument(help="TOML file with the tableau; its fields: StochasticTableau.from_dict."),
     ],
 ) -> None:
-    """Check the order conditions of a tableau; exit status 1 if they do not support the orders that it declares."""
+    """Check the order conditions of a tableau.
+
+    The exit status is 1 if they do not support the orders that it declares.
+    """
     from srk.tableaus import StochasticTableau, check_tableau, require_order
 
     tableau = StochasticTableau.from_toml(file)

@@ -51,7 +51,7 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     extra = inspect.Parameter(
         "modules", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Modules
     )
-    command.__signature__ = signature.replace(parameters=[*given, extra])  # type: ignore[attr-defined]
+    setattr(command, "__signature__", signature.replace(parameters=[*given, extra]))  # noqa: B010
     command.__annotations__ = {**hints, "modules": Modules}
     return command
 
@@ -104,5 +104,6 @@ def _import(name: str) -> None:
     except Exception as error:  # the user's code
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise ArgumentError(
-            f"--import {name} failed with {type(error).__name__}: {error} ({at.filename}:{at.lineno})"
+            f"--import {name} failed with {type(error).__name__}: {error} "
+            f"({at.filename}:{at.lineno})"
         ) from error

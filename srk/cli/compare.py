@@ -47,7 +47,10 @@ def compare(
         str, typer.Option(help="With --posterior: methods of `srk.posterior`, with commas.")
     ] = "MMPS,TMPD,PiGDM,SDA,DPS",
 ) -> None:
-    """Compare solvers at equal numbers of network calls; write table (JSON, CSV, Markdown) and plot."""
+    """Compare solvers at equal numbers of network calls.
+
+    Writes the table (JSON, CSV, Markdown) and a plot.
+    """
     from srk.analysis.compare import compare as run
     from srk.targets.problems import named_problem
 

@@ -44,7 +44,10 @@ def grid(
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")] = False,
 ) -> None:
-    """Place the steps of a budget by a pilot run; print their times, write a plot and the profile that the pilot measured."""
+    """Place the steps of a budget by a pilot run.
+
+    Prints their times; writes a plot and the profile that the pilot measured.
+    """
     from srk.analysis.plotting import pyplot
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
@@ -55,7 +58,8 @@ def grid(
 
     if profile is not None and (samples, seed) != (None, None):
         raise ArgumentError(
-            "--samples and --seed are those of the pilot, and with --profile there is none; leave them out"
+            "--samples and --seed are those of the pilot, and with --profile there is none; leave "
+            "them out"
         )
     pyplot(PICTURE)  # before the pilot, not after it
     files = [out / "grid.png", *([out / "profile.json"] if profile is None else [])]
@@ -97,7 +101,8 @@ def grid(
     lines = [repr(chosen), f"{sampler.label}, nfe = {nfe}: {steps} steps"]
     lines += [
         "",
-        f"{'step':>4}  {'t':>12}  {'sigma/alpha':>12}  {'half log-SNR':>12}  {'log-snr':>12}  {'karras':>12}",
+        f"{'step':>4}  {'t':>12}  {'sigma/alpha':>12}  {'half log-SNR':>12}  {'log-snr':>12}  "
+        f"{'karras':>12}",
     ]
     for i, t in enumerate(grids["budget"]):
         level = chosen.level(t)

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from srk.registry import Registry
 
 WORDS = 24
-"""A column with a cell longer than this holds words, which wrap; any other holds names and numbers, which do not."""
+"""A column with a cell longer than this holds words, which wrap.
+
+Any other holds names and numbers, which do not.
+"""
 
 
 def solvers() -> None:
@@ -44,7 +47,10 @@ def controllers() -> None:
 
 
 def registry_lines(registry: Registry[Any]) -> Group:
-    """The registry for a terminal of any width: a line of short cells per entry, its words indented below."""
+    """The registry for a terminal of any width.
+
+    Each entry is a line of short cells, with its words indented below.
+    """
     table = [["name", *registry.columns], *registry.rows()]
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
     header, *rows = (

@@ -22,7 +22,10 @@ def validate(
         ),
     ] = False,
 ) -> None:
-    """Compare our solvers with torchsde's, path by path; exit status 1 unless every step agrees to 1e-10 (needs torchsde)."""
+    """Compare our solvers with those of torchsde on the same Brownian paths (needs torchsde).
+
+    The exit status is 1 unless every step agrees to 1e-10.
+    """
     from srk.analysis.slopes import EQUAL, TOLERANCE, torchsde_slopes
     from srk.analysis.validation import BOUND, torchsde_agreement
 
@@ -50,12 +53,16 @@ def validate(
             )
         )
         console.print(
-            f"largest difference {max(row.difference for row in orders.rows):.1e}; bounds {EQUAL:g}, and {TOLERANCE:g} of the declared order"
+            f"largest difference {max(row.difference for row in orders.rows):.1e}; bounds "
+            f"{EQUAL:g}, and {TOLERANCE:g} of the declared order"
         )
         if not orders.success:
             raise typer.Exit(1)
         return
-    title = f"largest relative difference to torchsde {agreement.version} over all steps of {len(agreement.rows)} runs"
+    title = (
+        f"largest relative difference to torchsde {agreement.version} over all steps of "
+        f"{len(agreement.rows)} runs"
+    )
     console.print(_table(title, *agreement.cells(), words=2))
     worst = agreement.worst
     place = (

@@ -48,6 +48,7 @@ def sample_to(
     compile: Literal[False, "step"] = False,
     conditions: Mapping[str, Any] | None = None,
     engine: str | Engine | None = None,
+    check_network: bool = True,
     network_name: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     verify: bool = True,
@@ -84,6 +85,7 @@ def sample_to(
         noise: "keyed" or "brownian", noise that belongs to the sample.
         dtype: torch.float16, float32 or float64.
         denoise_final, autocast, compile: as in `srk.solve`; compile is False or "step".
+        check_network: as in `srk.solve`, for the first batch that a process draws.
         network_name: your own name for the network, in place of a digest of all that it holds.
             Give one if the network holds something that changes as it is called, such as a counter,
             or that cannot be looked into. Another network must then get another name.
@@ -140,6 +142,7 @@ def sample_to(
         "denoise_final": denoise_final,
         "autocast": autocast,
         "compile": compile,
+        "check_network": check_network,
     }
     prediction = as_prediction(score)
     sampler = Sampler(process, prediction, solver, **solving)

@@ -59,7 +59,8 @@ class Engine(ABC):
             drawn = group.total(sum(chunks.rows(i).stop - chunks.rows(i).start for i in calls))
             if group.rank == 0 and not all(chunks.present()):
                 raise SRKError(
-                    f"chunks of the set at {chunks.where!r} are missing though they were drawn; all "
+                    f"chunks of the set at {chunks.where!r} are missing though they were drawn; "
+                    "all "
                     "processes must reach the same place. Run the same again"
                 )
             group.wait()

@@ -249,6 +249,8 @@ class Painter:
         fixed = self.solving["grid"] is not None and self.solving["controller"] is None
         if self._sampler is None or prediction is not self.prediction or not fixed:
             solving = {**self.solving, **_own(self.solving)}
+            if self._sampler is not None:  # the first batch has shown what the network returns
+                solving["check_network"] = False
             self._sampler = Sampler(job.process, prediction, job.solver, **solving)
         return self._sampler
 
@@ -291,13 +293,21 @@ def _conditioned(
         return Hooked(_conditioned(prediction.prediction, tables, rows, place), *prediction.hooks)
     inner = getattr(prediction, "prediction", None)
     if isinstance(inner, Prediction):
-        return attrs.evolve(prediction, prediction=_conditioned(inner, tables, rows, place))  # type: ignore[misc]
+        changed: dict[str, Any] = {"prediction": _conditioned(inner, tables, rows, place)}
+        return _evolved(prediction, changed)
     if not hasattr(prediction, "model_kwargs"):
         raise IncompatibleError(
-            f"conditions={{...}} are for a network in an adapter such as srk.NoisePrediction(network), not "
+            f"conditions={{...}} are for a network in an adapter such as "
+            "srk.NoisePrediction(network), not "
             f"{prediction!r}"
         )
     cut = {
         name: torch.as_tensor(np.asarray(table[rows])).to(place) for name, table in tables.items()
     }
-    return attrs.evolve(prediction, model_kwargs={**prediction.model_kwargs, **cut})  # type: ignore[misc]
+    return _evolved(prediction, {"model_kwargs": {**prediction.model_kwargs, **cut}})
+
+
+def _evolved(prediction: Any, changed: dict[str, Any]) -> Prediction:
+    """The prediction, an attrs class, with other values of some attributes."""
+    made: Prediction = attrs.evolve(prediction, **changed)
+    return made

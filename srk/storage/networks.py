@@ -1,4 +1,7 @@
-"""Networks from a name or a file: weights are read as numbers; code that comes with a file runs only where the user says so."""
+"""Networks from a name or a file.
+
+Weights are read as numbers; code that comes with a file runs only where the user says so.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ from srk.scores import Prediction
 TORCH_FILES = (".pt", ".pth", ".ckpt", ".bin")
 PICKLES = (".pkl", ".pickle")
 SAFE_TORCH = (2, 10)
-"""First release whose weights_only loading has no known way around it (CVE-2025-32434 before 2.6, CVE-2026-24747 before 2.10)."""
+"""First release whose weights_only loading has no known way around it.
+
+Known are CVE-2025-32434 before 2.6 and CVE-2026-24747 before 2.10.
+"""
 
 
 def imported(name: str) -> Any:
@@ -47,7 +53,8 @@ def imported(name: str) -> Any:
         found: Any = importlib.import_module(module)
     except ImportError as error:
         raise ArgumentError(
-            f"cannot import {module!r}: {error}; install it, run in the folder that holds it, or add that folder to PYTHONPATH"
+            f"cannot import {module!r}: {error}; install it, run in the folder that holds it, or "
+            "add that folder to PYTHONPATH"
         ) from error
     except Exception as error:  # the user's code
         raise ArgumentError(
@@ -78,18 +85,23 @@ def load_network(
     """A network by import or from a file of weights.
 
     Arguments:
-        model: "package.module:attribute", which is a network, a `Prediction`, or a class or function that makes one; or the path of a file:
-            `.safetensors`, or `.pt`, `.pth`, `.ckpt`, `.bin` as torch.save writes them, with the network's state_dict.
+        model: "package.module:attribute", which is a network, a `Prediction`, or a class or
+            function that makes one; or the path of a file with the network's state_dict:
+            `.safetensors`, or `.pt`, `.pth`, `.ckpt`, `.bin` as torch.save writes them.
         cls: for a file, "package.module:Class" of the network that the weights are for.
         arguments: keyword arguments of that class, or of the class or function that `model` names.
-        key: the entry that holds the state_dict, where a file has several, e.g. "ema" or "state_dict".
-        trust_pickle: read a file that holds more than tensors, or a `.pkl`, by running the code in it. Only for files that you trust as you trust a program.
+        key: the entry that holds the state_dict, where a file has several, e.g. "ema" or
+            "state_dict".
+        trust_pickle: read a file that holds more than tensors, or a `.pkl`, by running the code in
+            it. Only for files that you trust as you trust a program.
 
     Returns:
-        A `Prediction`, or the network; an `nn.Module` is in evaluation mode, on the CPU, and wants no gradients.
+        A `Prediction`, or the network; an `nn.Module` is in evaluation mode, on the CPU, and wants
+        no gradients.
 
     Raises:
-        ArgumentError: the file or the name is not there or is not what it should be; the weights do not fit the class.
+        ArgumentError: the file or the name is not there or is not what it should be; the weights do
+            not fit the class.
         MissingExtraError: a `.safetensors` file without the package safetensors.
 
     Examples:
@@ -102,21 +114,25 @@ def load_network(
     else:
         if cls is not None or key is not None or trust_pickle:
             raise ArgumentError(
-                f"{model!r} is imported, not read from a file: model class, key and trust in pickles are for files; leave them out"
+                f"{model!r} is imported, not read from a file: model class, key and trust in "
+                "pickles are for files; leave them out"
             )
         found = _made(imported(model), model, arguments)
     if isinstance(found, nn.Module):
         found.eval().requires_grad_(False)
     elif not isinstance(found, Prediction) and (not callable(found) or isinstance(found, type)):
         raise ArgumentTypeError(
-            f"{model!r} is {_kind(found)}, not a network (x, t) -> Tensor, a prediction such as srk.NoisePrediction(network), or a function that makes one"
+            f"{model!r} is {_kind(found)}, not a network (x, t) -> Tensor, a prediction such as "
+            "srk.NoisePrediction(network), or a function that makes one"
         )
     result: Prediction | Callable[..., Tensor] = found
     return result
 
 
 def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = False) -> Any:
-    """The tensors of a file, name -> tensor on the CPU; with `trust_pickle` whatever the file holds, e.g. a whole network.
+    """The tensors of a file, name -> tensor on the CPU.
+
+    With `trust_pickle` it is whatever the file holds, e.g. a whole network.
 
     Arguments:
         path: see `load_network`.
@@ -128,7 +144,8 @@ def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = Fal
     """
     if not path.is_file():
         raise ArgumentError(
-            f"there is no file {str(path)!r}; a network to import is written package.module:attribute"
+            f"there is no file {str(path)!r}; a network to import is written "
+            "package.module:attribute"
         )
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
@@ -138,12 +155,14 @@ def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = Fal
     elif suffix in PICKLES:
         if not trust_pickle:
             raise ArgumentError(
-                f"{str(path)!r} is a pickle, whose loading runs the code in it; if you trust it as a program, add --trust-pickle"
+                f"{str(path)!r} is a pickle, whose loading runs the code in it; if you trust it as "
+                "a program, add --trust-pickle"
             )
         found = _unpickled(path, pickle.load)
     else:
         raise ArgumentError(
-            f"{str(path)!r} is of no known kind; weights are .safetensors or {', '.join(TORCH_FILES)} files"
+            f"{str(path)!r} is of no known kind; weights are .safetensors or "
+            f"{', '.join(TORCH_FILES)} files"
         )
     if key is not None:
         if not isinstance(found, Mapping) or key not in found:
@@ -157,7 +176,8 @@ def load_weights(path: Path, *, key: str | None = None, trust_pickle: bool = Fal
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items())
     ):
         raise ArgumentError(
-            f"{str(path)!r} is not a state_dict (name -> tensor); {_entries(found)}; --model-key names the entry that is one"
+            f"{str(path)!r} is not a state_dict (name -> tensor); {_entries(found)}; --model-key "
+            "names the entry that is one"
         )
     return dict(found)
 
@@ -178,7 +198,8 @@ def _from_file(
         return weights
     if cls is None:
         raise ArgumentError(
-            f"{str(path)!r} holds weights; --model-class package.module:Class names the network that they are for"
+            f"{str(path)!r} holds weights; --model-class package.module:Class names the network "
+            "that they are for"
         )
     network = _made(imported(cls), cls, arguments or {})
     if not isinstance(network, nn.Module):
@@ -191,7 +212,8 @@ def _from_file(
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         shown = " ".join(line if len(line) <= 200 else line[:200] + " ..." for line in lines[:3])
         raise ArgumentError(
-            f"the weights of {str(path)!r} do not fit {cls!r}: {shown}; check --model-class, --model-args and --model-key"
+            f"the weights of {str(path)!r} do not fit {cls!r}: {shown}; check --model-class, "
+            "--model-args and --model-key"
         ) from None
     return network
 
@@ -204,7 +226,8 @@ def _made(found: Any, name: str, arguments: Mapping[str, Any] | None) -> Any:
     if not maker:
         if arguments is not None:
             raise ArgumentError(
-                f"{name!r} is {_kind(found)}, which takes no --model-args; they are for a class or a function that makes the network"
+                f"{name!r} is {_kind(found)}, which takes no --model-args; they are for a class or "
+                "a function that makes the network"
             )
         return found
     try:
@@ -221,7 +244,8 @@ def _made(found: Any, name: str, arguments: Mapping[str, Any] | None) -> Any:
         raise
     except Exception as error:  # the user's code
         raise ArgumentError(
-            f"making {name!r} failed with {_first_line(error)} ({_place(error)}); check --model-args"
+            f"making {name!r} failed with {_first_line(error)} ({_place(error)}); check "
+            "--model-args"
         ) from error
 
 
@@ -245,7 +269,8 @@ def _safetensors(path: Path) -> Any:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise ArgumentError(
-            f"{str(path)!r} is not a readable safetensors file ({_first_line(error)}); fetch or save it again"
+            f"{str(path)!r} is not a readable safetensors file ({_first_line(error)}); fetch or "
+            "save it again"
         ) from error
 
 
@@ -271,19 +296,23 @@ def _torch_file(path: Path, trust_pickle: bool) -> Any:
     release = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if release < SAFE_TORCH:
         raise ArgumentError(
-            f"torch {torch.__version__} has known ways to run code from a file that it should read as numbers (CVE-2025-32434, CVE-2026-24747); "
-            "upgrade to torch 2.10, save the weights as safetensors, or, if you trust the file as a program, add --trust-pickle"
+            f"torch {torch.__version__} has known ways to run code from a file that it should read "
+            "as numbers (CVE-2025-32434, CVE-2026-24747); "
+            "upgrade to torch 2.10, save the weights as safetensors, or, if you trust the file as "
+            "a program, add --trust-pickle"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArgumentError(
-            f"{str(path)!r} is damaged or holds more than tensors, and nothing of it was run ({_reason(error)}); save the network's state_dict() alone, or, "
+            f"{str(path)!r} is damaged or holds more than tensors, and nothing of it was run "
+            f"({_reason(error)}); save the network's state_dict() alone, or, "
             "if you trust the file as a program, add --trust-pickle"
         ) from error
     except Exception as error:  # a damaged archive fails in many ways, none of which runs its code
         raise ArgumentError(
-            f"{str(path)!r} is not a readable file of torch.save ({_first_line(error)}); fetch or save it again"
+            f"{str(path)!r} is not a readable file of torch.save ({_first_line(error)}); fetch or "
+            "save it again"
         ) from error
 
 
@@ -293,7 +322,8 @@ def _unpickled(path: Path, load: Callable[[io.BufferedReader], Any]) -> Any:
             return load(file)
     except Exception as error:  # the code in the file may raise anything
         raise ArgumentError(
-            f"{str(path)!r} could not be unpickled ({_first_line(error)}); the modules that it names must be importable"
+            f"{str(path)!r} could not be unpickled ({_first_line(error)}); the modules that it "
+            "names must be importable"
         ) from error
 
 

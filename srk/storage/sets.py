@@ -210,7 +210,8 @@ def _of_version_0_1(folder: Path) -> SampleSet:
             raise ValueError(f"it has shape {array.shape}, and its settings say {shape}")
     except Exception as error:  # NumPy's reader of headers raises much besides ValueError
         raise ArgumentError(
-            f"the set in {str(folder)!r} is damaged or was changed after the run ({error}); move it "
+            f"the set in {str(folder)!r} is damaged or was changed after the run ({error}); move "
+            "it "
             "away, and draw it again"
         ) from error
     return SampleSet(str(folder), shape, 0, None, array, settings)

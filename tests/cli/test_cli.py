@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -70,10 +69,60 @@ def test_our_errors_are_a_message_not_a_traceback(
 
 def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, object] = {}
-    monkeypatch.setitem(
-        sys.modules, "srk.demo", SimpleNamespace(main=lambda **options: seen.update(options))
-    )
+    monkeypatch.setattr(cli.demo, "main", lambda **options: seen.update(options))
     run("demo", "--out", str(tmp_path), "--seed", "7", "--nfe", "8", "--nfe", "16")
     assert seen == {"out": tmp_path, "seed": 7, "nfe": [8, 16]}
     run("demo", "--out", str(tmp_path))
     assert seen == {"out": tmp_path, "seed": 0, "nfe": [10, 20, 50]}
+
+
+MINE = """
+import srk
+
+@srk.register_solver
+class Mine(type(srk.solvers()["ddpm"])):
+    name = "my-ddpm"
+
+srk.register_tableau(srk.tableaus.StochasticTableau.from_wh(
+    "my-tableau", [1], [[0]], [0], ["1/2"], [1], strong_order=1, weak_order=1))
+"""
+
+
+@pytest.mark.usefixtures("registries_restored")
+def test_modules_of_the_user_are_imported_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Their solvers and tableaus have names in every command."""
+    (tmp_path / "srk_cli_mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("srk_cli_mine", None)
+    assert "my-ddpm" in run("solvers", "--import", "srk_cli_mine")
+    assert "my-tableau" in run("tableaus", "--import", "srk_cli_mine")
+    out = run(
+        *("sample", "--import", "srk_cli_mine", "--target", "mixture", "-n", "2", "--nfe", "4"),
+        *("--solver", "my-ddpm", "--out", "set"),
+    )
+    assert "(2 drawn now)" in out
+    for command in cli.app.registered_commands:
+        assert "--import" in run(command.name or command.callback.__name__, "--help")
+
+
+def test_a_module_that_cannot_be_imported_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "srk_cli_broken.py").write_text("1 / 0")
+    for name, message in (
+        ("srk_cli_missing", "--import srk_cli_missing: No module named"),
+        ("srk_cli_broken", "--import srk_cli_broken failed with ZeroDivisionError"),
+    ):
+        result = CliRunner().invoke(cli.app, ["solvers", "--import", name])
+        assert isinstance(result.exception, ArgumentError) and message in str(result.exception)
+
+
+def test_help_of_every_command_fits_into_80_columns() -> None:
+    for command in cli.app.registered_commands:
+        text = run(command.name or command.callback.__name__, "--help")
+        assert max(map(len, text.splitlines())) <= 80

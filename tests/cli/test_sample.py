@@ -170,7 +170,7 @@ labelled = srk.Data(label_of, event_shape=(2,))
 def test_weights_in_a_file_for_a_class_of_the_working_directory(
     command: Command, tmp_path: Path
 ) -> None:
-    """Every option of the adapter reaches it; the samples are those of solve with the same network."""
+    """Every option of the adapter reaches it; the samples are those of solve."""
     (tmp_path / "srk_cli_networks.py").write_text(NETWORKS)
     sys.modules.pop("srk_cli_networks", None)
     generator = torch.Generator().manual_seed(0)

@@ -178,8 +178,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_any_number_of_processes_writes_the_same_bytes_also_after_a_kill(tmp_path: Path) -> None:
-    """26 samples in 7 chunks by 1, 2 and 3 processes; by 2 of which one is killed, and 2 again; by 1
-    with nothing left to do; and by a program of its own."""
+    """26 samples in 7 chunks by 1, 2 and 3 processes, and by a program of its own.
+
+    Also by 2 of which one is killed and 2 again, and by 1 with nothing left to do.
+    """
     run = ["--model", "networks:Network", *OPTIONS]
     runs = [
         ["one", 1, *run],
@@ -256,8 +258,7 @@ def test_a_failed_process_ends_the_run_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
-    """The documented command: a rank killed from outside ends it with a status, and the same command
-    again completes the set."""
+    """The documented command: a killed rank ends it with a status; once more completes the set."""
     (tmp_path / "networks.py").write_text(NETWORKS)
     arguments = ["-m", "srk", "sample", "--model", "networks:Network", *OPTIONS]
     command = [

@@ -154,7 +154,7 @@ def test_ray_gives_the_reason_of_a_failure(
 def test_an_array_of_jobs(
     tmp_path: Path, score: srk.NoisePrediction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """submitit's local executor; then one job of the array is killed, and the next call mends it."""
+    """submitit's local executor; then a job is killed, and the next call mends it."""
     pytest.importorskip("submitit", reason="needs submitit: pip install 'srk[slurm]'")
     expected = draw(tmp_path / "one", score)
     engine = Slurm(jobs=3, cluster="local", folder=str(tmp_path / "logs"))
@@ -203,7 +203,7 @@ def s3(tmp_path: Path) -> Iterator[dict[str, Any]]:
 def test_an_object_store(
     tmp_path: Path, score: srk.NoisePrediction, s3: dict[str, Any], ray_here: Any
 ) -> None:
-    """The same arrays on S3 by one process, by Ray and by jobs, also with chunks deleted and cut."""
+    """The same arrays on S3 by one process, Ray and jobs, also with chunks deleted and cut."""
     import s3fs
 
     files = s3fs.S3FileSystem(**s3)

@@ -1,4 +1,4 @@
-"""Networks by name and from files: what is refused, with which cure, and that a hostile file runs nothing."""
+"""Networks by name and from files: what is refused, with which cure; hostile files run nothing."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_safetensors_missing_names_the_extra(
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".pickle"])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_hostile_file_runs_nothing(tmp_path: Path, suffix: str, legacy: bool) -> None:
-    """Not in the formats of torch.save, not as a bare pickle; the same file with trust would have."""
+    """Not in the formats of torch.save, not as a bare pickle; with trust it would have."""
     mark, file = tmp_path / "mark", tmp_path / f"weights{suffix}"
     if suffix in (".pkl", ".pickle"):
         file.write_bytes(pickle.dumps({"weight": Hostile(mark)}, protocol=2 if legacy else 5))
@@ -173,7 +173,10 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
 
 @needs_safe_torch
 def test_a_trusted_network(tmp_path: Path) -> None:
-    """A whole network needs trust, and then no class; also as an entry of a bare pickle, as NVIDIA's EDM has it."""
+    """A whole network needs trust, and then no class.
+
+    Also as an entry of a bare pickle, as NVIDIA's EDM has it.
+    """
     network = nn.Linear(2, 2)
     torch.save(network, tmp_path / "network.pt")
     (tmp_path / "network.pkl").write_bytes(pickle.dumps({"ema": network}))
@@ -199,7 +202,10 @@ def test_a_torch_with_known_holes_is_not_trusted(
 
 
 def test_what_a_name_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network, a prediction, a class or a function that makes one; a module that cannot be imported says where."""
+    """A network, a prediction, a class or a function that makes one.
+
+    A module that cannot be imported says where.
+    """
     (tmp_path / "srk_test_networks.py").write_text(
         "import srk, torch\n"
         "def network(x, t): return -x\n"
