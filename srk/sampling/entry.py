@@ -78,7 +78,7 @@ def solve(
             can do it if they call once a step, at its start.
         check_network: look at the first outputs of the network, and warn (`ConventionWarning`) where
             they do not fit its adapter, e.g. where a network predicts the noise and is passed bare.
-            The look costs three sums of the state; nothing waits for a device.
+            A look costs five sums of the state; no step waits for a device.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
             step in the backward pass instead of remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number

@@ -110,6 +110,7 @@ class Sampler:
         self.denoise = linear if wanted is None else wanted
         self.autocast = autocast_given(autocast)
         self.check_network = flag(check_network, "check_network")
+        self._looked = False  # whether a run has looked at the outputs of the network
         self.control = controller_given(grid, controller, linear)
         self.steps = steps_given(
             process, method, self.control, steps, nfe, self.denoise, self.prediction.calls()
@@ -192,8 +193,10 @@ class Sampler:
         if self.compile == "loop":
             solution, failed = self._captured(job, route, x, source, drawn)
         else:
-            with watching(self.process, wanted=self.check_network and drawn):
+            look = self.check_network and drawn and not self._looked
+            with watching(self.process, wanted=look):
                 solution, failed = run(job, route, x, source)
+            self._looked = self._looked or look
         if failed and on_failure == "raise":
             state = "last finite state" if bool(solution.x.isfinite().all()) else "state"
             raise SolveError(

@@ -106,13 +106,18 @@ class Moments:
         return a * self.x + b * self.y
 
 
-def moments(x: Tensor, y: Tensor, level: Level, scale: float) -> Tensor:
-    """The five means of `Moments`, on the device of the state: (5,), at least float32."""
+def sums(x: Tensor, y: Tensor) -> Tensor:
+    """Sums of x, y, x x, x y and y y, on the device of the state: (5,), at least float32."""
     kind = torch.promote_types(x.dtype, torch.float32)
-    n = x.detach().reshape(-1).to(kind) / level.sigma
-    y = y.detach().reshape(-1).to(kind)
-    sums = torch.stack([n.sum(), y.sum(), n.dot(n), n.dot(y), y.dot(y)])
-    return sums / n.numel()
+    x, y = x.detach().reshape(-1).to(kind), y.detach().reshape(-1).to(kind)
+    return torch.stack([x.sum(), y.sum(), x.dot(x), x.dot(y), y.dot(y)])
+
+
+def moments(found: Tensor, level: Level, scale: float, count: int) -> Moments:
+    """The means that the sums are, which waits for their device."""
+    x, y, xx, xy, yy = (value / count for value in found.tolist())
+    s = level.sigma
+    return Moments(level, scale, count, x / s, y, xx / s / s, xy / s, yy)
 
 
 def noise_like(first: Moments) -> bool:
@@ -200,6 +205,17 @@ def suspect(
     return []
 
 
+def undecided(kind: str, flow: bool, first: Moments) -> bool:
+    """Whether the later looks can still say something about an adapter of this kind."""
+    if not first.finite:
+        return False
+    if kind == "data":
+        return noise_like(first)
+    if kind == "velocity":
+        return score_like(first)
+    return kind == "flow" and (flow_like(first, -1.0) or first.xx - 2.0 * first.xy + first.yy < 0.1)
+
+
 def impossible(first: Moments, *later: Moments | None) -> bool:
     """Whether no scale of the data explains that the implied data at high noise are the noise.
 
@@ -259,7 +275,7 @@ class Looks:
         self.adapter, self.kind, self.flow = adapter, kind, flow
         self.warned = False
         self._evaluations = 0
-        self._wanted = {"middle", "low"}
+        self._wanted = set() if kind in ("noise", "score") else {"middle", "low"}
         self._seen: dict[str, tuple[Tensor, Level, float, int]] = {}
 
     def see(self, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
@@ -271,6 +287,10 @@ class Looks:
                 self._look("first", x, y, level, scale)
                 if x.device.type == "cpu":  # no device to wait for: say it before the time is spent
                     self.judge()
+                    if self.warned or not undecided(
+                        self.kind, self.flow, moments(*self._seen["first"])
+                    ):
+                        self._wanted.clear()
             else:
                 self._wanted.clear()
         if "middle" in self._wanted and r <= 1.2:
@@ -284,16 +304,19 @@ class Looks:
 
     def _look(self, name: str, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
         if level.sigma > 0.0:
-            self._seen[name] = (moments(x, y, level, scale), level, scale, x.numel())
+            self._seen[name] = (sums(x, y), level, scale, x.numel())
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something that was not judged yet."""
+        on_cpu = all(seen[0].device.type == "cpu" for seen in self._seen.values())
+        return bool(self._seen) and not (on_cpu and len(self._seen) == 1)
 
     def judge(self) -> None:
         """Read the sums, and warn where the adapter does not fit."""
         if self.warned:
             return
-        looks = {
-            name: Moments(level, scale, count, *sums.tolist())
-            for name, (sums, level, scale, count) in self._seen.items()
-        }
+        looks = {name: moments(*seen) for name, seen in self._seen.items()}
         found = suspect(self.kind, self.flow, *map(looks.get, ("first", "middle", "low")))
         if found:
             self.warned = True
@@ -339,7 +362,8 @@ class Watch:
     def finish(self) -> None:
         """Read what was seen, once, and warn."""
         for looks in self._looks.values():
-            looks.judge()
+            if looks.open:
+                looks.judge()
 
 
 def current() -> Watch | None:
