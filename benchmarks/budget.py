@@ -88,9 +88,9 @@ def profiles(name: str) -> tuple[Profile, ...]:
     """One pilot for each data distribution of a target."""
     target = {**targets(), **held_out()}[name]
     if isinstance(target, Sampled):
-        return (Profile.pilot(target.process, target.target.score(target.process)),)
+        return (srk.calibrate(target.process, target.target.score(target.process)),)
     data = [srk.targets.Gaussian([target.mean] * len(v), list(v)) for v in target.variances]
-    return tuple(Profile.pilot(target.process, each.score(target.process)) for each in data)
+    return tuple(srk.calibrate(target.process, each.score(target.process)) for each in data)
 
 
 def error(target: Gaussians | Sampled, solver: str, grid: str, nfe: int) -> float:

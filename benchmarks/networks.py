@@ -175,7 +175,7 @@ def points(process: LinearProcess, clock: str) -> tuple[float, ...]:
     for grid, budgets in {"log-snr": (*NFE, FINE_NFE), "karras": GRIDS["karras"]}.items():
         for steps in sorted({(nfe - 1) // calls for nfe in budgets for calls in (1, 2)}):
             plans = plan_grid(
-                process, method, as_grid(grid).times(srk.steps.Problem(process, method, steps))
+                process, method, as_grid(grid).times(srk.steps.RunInfo(process, method, steps))
             )
             found += [
                 end

@@ -23,7 +23,7 @@ import srk
 from srk.integrators import SRK2S, integrator
 from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, NoiseSource, philox
 from srk.sampling.planning import plan_grid
-from srk.steps import Problem, as_grid
+from srk.steps import RunInfo, as_grid
 
 SHAPE = (64, 3, 32, 32)
 SOURCES: dict[str, Callable[[], NoiseSource]] = {
@@ -38,7 +38,7 @@ SOURCES: dict[str, Callable[[], NoiseSource]] = {
 def plans(solver: Any, steps: int) -> list[Any]:
     """The plans of a run on the default grid."""
     process, method = srk.VP(), integrator(solver)
-    return plan_grid(process, method, as_grid("log-snr").times(Problem(process, method, steps)))
+    return plan_grid(process, method, as_grid("log-snr").times(RunInfo(process, method, steps)))
 
 
 def seconds(make: Callable[[], NoiseSource], run: list[Any], out: torch.Tensor) -> float:

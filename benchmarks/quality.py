@@ -479,7 +479,10 @@ def _target(name: str, pilot: bool, quick: bool) -> Gaussians | Sampled:
 @functools.cache
 def _budget(name: str, quick: bool) -> srk.steps.Budget:
     """One pilot for all runs of a target."""
-    return srk.steps.Budget()
+    target = _target(name, True, quick)
+    if not isinstance(target, Sampled):
+        return srk.steps.Budget()
+    return srk.steps.Budget(srk.calibrate(target.process, target.target.score(target.process)))
 
 
 def run(job: Job) -> dict[str, float]:
@@ -1019,7 +1022,7 @@ only `auto`, `srk2m` and the four leaders of NFE 50 are run.
 A mean leaves out the targets on which its solver was not run.
 Score errors are smooth in state and noise level, relative to the posterior deviation.
 Fashion-MNIST: the solvers of its table alone, up to NFE 20, on two grids.
-The budget grid (`controller="budget"`) comes from a pilot, once per target, whose calls
+The budget grid (`grid="budget"`) comes from a pilot, once per target, whose calls
 are not in NFE; it is in no row but its own.
 `gddim` is, on these processes, `dpmpp-2m-sde` in its variant "heun".
 

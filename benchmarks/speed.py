@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import srk
 from srk.integrators import Column
 from srk.sampling import planning
-from srk.steps import LogSNR, Problem
+from srk.steps import LogSNR, RunInfo
 
 STEPS = 50
 SHAPES = [(64, 2), (64, 3, 32, 32), (16, 3, 64, 64), (4, 4, 64, 64), (1, 16, 128, 128)]
@@ -81,7 +81,7 @@ def small_unet(channels: int, device: torch.device) -> Callable[[Tensor, Tensor]
 
 
 def rows(solver: str) -> list[list[dict[Column, float]]]:
-    plans = planning.plan_grid(VP, srk.solvers()[solver], LogSNR().times(Problem(VP, None, STEPS)))
+    plans = planning.plan_grid(VP, srk.solvers()[solver], LogSNR().times(RunInfo(VP, None, STEPS)))
     return [[dict(row) for row in (plan.stages[0].row, plan.update, *plan.keep)] for plan in plans]
 
 
@@ -611,7 +611,7 @@ def planning_times() -> list[str]:
 
         def plan() -> None:
             planning.forget()
-            planning.plan_grid(VP, method, LogSNR().times(Problem(VP, method, STEPS)))  # noqa: B023
+            planning.plan_grid(VP, method, LogSNR().times(RunInfo(VP, method, STEPS)))  # noqa: B023
 
         lines.append(f"| {solver} | {1e3 * turns({'': plan}, torch.device('cpu'), 0.5)['']:.1f} |")
     return [*lines, ""]

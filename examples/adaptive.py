@@ -53,9 +53,7 @@ def main() -> None:
         )
         print("|---:|---:|---:|---:|---:|---:|---:|")
         for tol in tolerances:
-            sol = srk.solve(
-                PROCESS, score, solver, controller=Adaptive(rtol=tol, atol=tol), **options
-            )
+            sol = srk.solve(PROCESS, score, solver, grid=Adaptive(rtol=tol, atol=tol), **options)
             fixed = [
                 error(srk.solve(PROCESS, score, solver, nfe=sol.nfe, grid=grid, **options).x)
                 for grid in ("log-snr", "karras")

@@ -42,7 +42,7 @@ from srk.integrators import StepPlan
 from srk.plans.plan import Column, Row
 from srk.processes.base import Level
 from srk.sampling.planning import plan_grid
-from srk.steps import LogSNR, Problem
+from srk.steps import LogSNR, RunInfo
 
 METHODS = ("ddpm", "wcw", "srk2", "srk2m")
 PROCESS = srk.OU(horizon=4.0, t_min=0.02)
@@ -56,7 +56,7 @@ Denoiser = Callable[[Tensor, Level], Tensor]
 
 def plans_of(method: str, steps: int) -> list[StepPlan]:
     solver = srk.solvers()[method]
-    return plan_grid(PROCESS, solver, LogSNR().times(Problem(PROCESS, solver, steps)))
+    return plan_grid(PROCESS, solver, LogSNR().times(RunInfo(PROCESS, solver, steps)))
 
 
 def step(

@@ -31,7 +31,7 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_package
-from srk.sampling import Sampler, StepInfo, solve
+from srk.sampling import Sampler, StepInfo, calibrate, solve
 from srk.scores import (
     ClassifierGuided,
     Data,
@@ -45,7 +45,7 @@ from srk.scores import (
     Velocity,
 )
 from srk.solution import Solution
-from srk.steps import CONTROLLERS, StepController, register_controller
+from srk.steps import CONTROLLERS, Profile, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
 
@@ -101,6 +101,7 @@ __all__ = [
     "LinearProcess",
     "NoisePrediction",
     "PhaseProcess",
+    "Profile",
     "Reduced",
     "SampleSet",
     "Sampler",
@@ -115,6 +116,7 @@ __all__ = [
     "Velocity",
     "__version__",
     "analysis",
+    "calibrate",
     "cite",
     "controllers",
     "errors",

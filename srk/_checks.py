@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,14 @@ def choice(value: Any, options: tuple[Any, ...], name: str) -> Any:
             return option
     *first, last = map(repr, options)
     raise ArgumentError(f"{name} must be {', '.join(first)} or {last}, not {shown(value)}")
+
+
+def outside() -> int:
+    """The `stacklevel` of a warning that shall name the first line outside of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("srk."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _wanted(kind: str, least: float | None, most: float | None) -> str:

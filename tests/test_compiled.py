@@ -207,9 +207,7 @@ def test_refusals() -> None:
     with pytest.raises(srk.errors.IncompatibleError, match="compile=False"):
         solve(compile="step", grad=True)()
     with pytest.raises(srk.errors.IncompatibleError, match="fixed grid"):
-        srk.solve(
-            VP, TARGET.score(VP), "srk2s", shape=(5, 2), controller="adaptive", compile="step"
-        )
+        srk.solve(VP, TARGET.score(VP), "srk2s", shape=(5, 2), grid="adaptive", compile="step")
 
 
 def test_the_loop_needs_a_gpu_and_a_generator() -> None:

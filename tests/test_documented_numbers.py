@@ -493,7 +493,7 @@ def test_measured_norms_of_the_page_on_adaptive_steps() -> None:
     fine = srk.solve(process, network, "srk2", steps=1024, **same)  # type: ignore[arg-type]
     for norm in ("batch", "worst", "sample"):
         control = srk.steps.Adaptive(norm=norm, rtol=0.01, atol=0.01)
-        sol = srk.solve(process, network, "srk2", controller=control, **same)
+        sol = srk.solve(process, network, "srk2", grid=control, **same)
         error = (sol.x - fine.x).abs()[:, 0]
         row = next(row for row in page("adaptive.md").splitlines() if row.startswith(f"| `{norm}`"))
         calls, mean_calls, hard, others = numbers(row)

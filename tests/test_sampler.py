@@ -177,7 +177,7 @@ def test_checkpointing_calls_the_network_twice() -> None:
 
 def test_gradients_need_a_fixed_grid() -> None:
     with pytest.raises(srk.errors.IncompatibleError, match="grad needs a fixed grid"):
-        srk.solve(VP, TARGET.score(VP), "srk2s", shape=(2, 1), controller="adaptive", grad=True)
+        srk.solve(VP, TARGET.score(VP), "srk2s", shape=(2, 1), grid="adaptive", grad=True)
     with pytest.raises(srk.errors.ArgumentError, match="grad must be"):
         srk.solve(VP, TARGET.score(VP), shape=(2, 1), grad="yes")  # type: ignore[arg-type]
 
@@ -248,7 +248,7 @@ def test_log_prob_refusals() -> None:
     with pytest.raises(srk.errors.IncompatibleError, match="draws no noise"):
         srk.solve(VP, score, "ddim", shape=(2, 1), steps=4, eta=0.0, save="log_prob")
     with pytest.raises(srk.errors.IncompatibleError, match="fixed grid"):
-        srk.solve(VP, score, "srk2s", shape=(2, 1), controller="adaptive", save="log_prob")
+        srk.solve(VP, score, "srk2s", shape=(2, 1), grid="adaptive", save="log_prob")
     sampler = srk.Sampler(VP, score, "ddpm", steps=4)
     with pytest.raises(srk.errors.ArgumentError, match="save='x'"):
         sampler.log_prob(sampler((2, 1)))

@@ -128,7 +128,8 @@ def test_save_and_callback() -> None:
 
 
 def test_callback_stops() -> None:
-    sol = srk.solve(VP, SCORE, shape=4, steps=9, seed=0, callback=lambda info: info.index == 2)
+    watch = lambda info: info.index == 2  # noqa: E731
+    sol = srk.solve(VP, SCORE, "srk2", shape=4, steps=9, seed=0, callback=watch)
     assert sol.status == "stopped" and not sol.success and sol.steps == 3 and sol.nfe == 6
 
 
@@ -138,7 +139,7 @@ def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_repr_tells_cost_and_status() -> None:
-    text = repr(srk.solve(VP, SCORE, shape=4, steps=5, seed=3))
+    text = repr(srk.solve(VP, SCORE, "srk2", shape=4, steps=5, seed=3))
     for part in ("done", "srk2s", "11 NFE in 5 steps", "4x1 float32 on cpu", "seed    3"):
         assert part in text
 
@@ -244,9 +245,15 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
     ("nfe must be a positive int, not 2.5", ValueError, {"nfe": 2.5}),
     (
         "nfe=2 buys no step of srk2s, which needs 2 calls for the first and one for the "
-        "final denoising",
+        "final denoising; use nfe=3 or more",
         ValueError,
-        {"nfe": 2},
+        {"nfe": 2, "solver": "srk2"},
+    ),
+    (
+        "nfe=1 buys no step of auto, which needs 1 call for the first and one for the "
+        "final denoising; use nfe=2 or more",
+        ValueError,
+        {"nfe": 1},
     ),
     (
         "must decrease from noise to data, but entry 1 (0.5) is above entry 0 (0.1); "
@@ -375,7 +382,7 @@ def test_own_parts_without_touching_ours() -> None:
     class Halves(srk.steps.Grid):
         name = "halves"
 
-        def times(self, problem: srk.steps.Problem) -> list[float]:
+        def times(self, problem: srk.steps.RunInfo) -> list[float]:
             hi, lo = problem.process.t_max, problem.process.t_min
             return [hi, (hi + lo) / 2, lo]
 

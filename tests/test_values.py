@@ -341,7 +341,7 @@ def test_solvers_and_grids_of_users_are_planned_from_their_numbers_too() -> None
     class Halves(srk.steps.Grid):
         name, remembered = "halves", True
 
-        def times(self, problem: srk.steps.Problem) -> list[float]:
+        def times(self, problem: srk.steps.RunInfo) -> list[float]:
             return [1.0, float(share), problem.process.t_min]
 
     @attrs.frozen
@@ -479,7 +479,7 @@ def test_memory_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sizes_are_those_of_the_allocator() -> None:
     vp, solver = srk.VP(), srk.solvers()["srk2m"]
-    times = srk.steps.LogSNR().times(srk.steps.Problem(vp, solver, 300))
+    times = srk.steps.LogSNR().times(srk.steps.RunInfo(vp, solver, 300))
     planning._plan(vp, solver, times[:5], 1.0)
     tracemalloc.start()
     try:

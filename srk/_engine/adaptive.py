@@ -20,7 +20,7 @@ from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
-from srk.steps import Problem, Report, StepController
+from srk.steps import Report, RunInfo, StepController
 
 
 class _Rows(NoiseSource):
@@ -78,8 +78,9 @@ class AdaptiveRun:
     recorder: Recorder
     source: NoiseSource
 
-    def go(self, control: StepController, problem: Problem) -> None:
-        """The whole run; `control.first` was not called yet."""
+    def go(self, control: StepController, problem: RunInfo) -> None:
+        """The whole run, with a controller of its own."""
+        control = control.fresh()
         recorder, network = self.recorder, self.network
         start, stop = control.first(problem)
         recorder.begin(self.process.level(start))

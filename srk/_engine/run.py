@@ -25,7 +25,7 @@ from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess
 from srk.scores import Prediction
 from srk.solution import Solution
-from srk.steps import Problem, StepController
+from srk.steps import RunInfo, StepController
 
 
 @attrs.frozen
@@ -33,7 +33,7 @@ class Controlled:
     """Steps that a controller decides as the run goes."""
 
     control: StepController
-    problem: Problem
+    problem: RunInfo
 
 
 Route = Sequence[StepPlan] | Controlled

@@ -22,7 +22,7 @@ from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.planning import plan_grid
 from srk.scores.phase import PhasePrediction, read
-from srk.steps import Grid, Problem, as_grid
+from srk.steps import Grid, RunInfo, as_grid
 from srk.tableaus import StochasticTableau
 
 
@@ -105,7 +105,7 @@ def gaussian_law(
             "adaptive run depend on the draws"
         )
     m, v = _axes(mean, covariance)
-    plans = plan_grid(process, method, control.times(Problem(process, method, steps, eta)), eta)
+    plans = plan_grid(process, method, control.times(RunInfo(process, method, steps, eta)), eta)
     if denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
         plans.append(final_step(process, last, eta, len(plans)))

@@ -22,7 +22,7 @@ from srk.integrators import SOLVERS, Integrator, TableauSolver, integrator
 from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import LinearProcess
 from srk.sampling.planning import plan_grid
-from srk.steps import Grid, Problem, as_grid
+from srk.steps import Grid, RunInfo, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.targets.base import Target
 
@@ -262,7 +262,7 @@ class Runs:
         eta = method.default_eta if eta is None else float(eta)
         method.check(process, eta)
         plans = [
-            plan_grid(process, method, control.times(Problem(process, method, n, eta)), eta)
+            plan_grid(process, method, control.times(RunInfo(process, method, n, eta)), eta)
             for n in counts
         ]
         clocks = {plan.clock for run in plans for plan in run if plan.slots}

@@ -23,7 +23,7 @@ from srk.plans.plan import StepPlan
 from srk.processes import OU, VP
 from srk.processes.base import LinearProcess
 from srk.sampling.planning import plan_grid
-from srk.steps import Problem, as_grid
+from srk.steps import RunInfo, as_grid
 from srk.tableaus import TABLEAUS
 from srk.targets import GaussianMixture
 
@@ -202,4 +202,4 @@ def torchsde_slopes(
 
 
 def _plans(process: LinearProcess, method: Integrator, steps: int) -> list[StepPlan]:
-    return plan_grid(process, method, as_grid("log-snr").times(Problem(process, method, steps)))
+    return plan_grid(process, method, as_grid("log-snr").times(RunInfo(process, method, steps)))

@@ -24,7 +24,7 @@ from srk.plans.plan import Stage, StepPlan
 from srk.processes import EDM, OU, VE, VP, SubVP, VPCosine
 from srk.processes.base import Level, LinearProcess
 from srk.sampling.planning import plan_grid
-from srk.steps import Problem, as_grid
+from srk.steps import RunInfo, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
 from srk.targets import GaussianMixture
 from srk.targets.base import Target
@@ -240,7 +240,7 @@ def torchsde_agreement(
                 for grid in grids:
                     for method in chosen:
                         ours = method.ours(frame)
-                        times = as_grid(grid).times(Problem(process, ours, steps))
+                        times = as_grid(grid).times(RunInfo(process, ours, steps))
                         difference = _compare(
                             torchsde,
                             method,

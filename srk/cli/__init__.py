@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from srk._version import __version__
-from srk.cli import check, cite, compare, demo, grid, lists, sample, validate
+from srk.cli import calibrate, check, cite, compare, demo, grid, lists, sample, validate
 from srk.cli.command import as_command
 from srk.errors import SRKError
 
@@ -54,6 +54,7 @@ for command in (
     compare.compare,
     sample.sample,
     grid.grid,
+    calibrate.calibrate,
     cite.cite,
 ):
     app.command()(as_command(command))

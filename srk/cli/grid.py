@@ -26,12 +26,12 @@ def grid(
         str,
         typer.Option(help="digits, fashion or mixture: data whose score is exact, for the pilot."),
     ] = "digits",
-    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "srk2m",
+    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "auto",
     nfe: Annotated[
         int, typer.Option(help="Network calls to spend, the final denoising included.", min=1)
     ] = 20,
     criterion: Annotated[
-        str, typer.Option(help="concentrated, broad, kl or l2; else the solver's.")
+        str, typer.Option(help="concentrated, broad, network, kl or l2; else the solver's.")
     ] = "",
     profile: Annotated[
         Path | None,
@@ -51,9 +51,8 @@ def grid(
     from srk.analysis.plotting import pyplot
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
-    from srk.sampling import Sampler
+    from srk.sampling import Sampler, calibrate
     from srk.steps import Budget, Profile
-    from srk.steps.budget import PILOT_SEED
     from srk.targets.problems import named_problem
 
     if profile is not None and (samples, seed) != (None, None):
@@ -72,9 +71,7 @@ def grid(
     if profile is None:
         chosen, exact = named_problem(process, target)
         score = exact.score(chosen)
-        measured = Profile.pilot(
-            chosen, score, samples=samples, seed=PILOT_SEED if seed is None else seed
-        )
+        measured = calibrate(chosen, score, shape=samples, seed=seed or 0)
     else:
         made = named_process(process)
         if not isinstance(made, LinearProcess):
@@ -83,7 +80,7 @@ def grid(
             )
         chosen, measured = made, Profile.load(profile)
     budget = Budget(profile=measured, criterion=criterion or None)
-    sampler = Sampler(chosen, score, solver, nfe=nfe, controller=budget)
+    sampler = Sampler(chosen, score, solver, nfe=nfe, grid=budget)
     steps = sampler.steps
     samplers = {name: Sampler(chosen, score, solver, steps=steps, grid=name) for name in FIXED} | {
         "budget": sampler

@@ -59,7 +59,7 @@ def sample(
     process_args: Annotated[
         str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')
     ] = None,
-    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "srk2m",
+    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "auto",
     nfe: Annotated[int | None, typer.Option(help="Network calls for each sample.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead; default 50.", min=1)] = None,
     grid: Annotated[
@@ -244,7 +244,7 @@ def sample(
         )
     else:
         arguments = None if model_args is None else _json("--model-args", model_args)
-        score = _network(
+        score = network_of(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
     phase = isinstance(chosen, PhaseProcess)  # whose samples have further components after the data
@@ -355,7 +355,7 @@ def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Predict
     return score
 
 
-def _network(
+def network_of(
     model: str | None,
     options: dict[str, Any],
     event: tuple[int, ...] | None,

@@ -25,7 +25,7 @@ from srk.plans.plan import Slot, StepPlan
 from srk.processes import EDM, Flow, LinearProcess
 from srk.sampling import Sampler as Run
 from srk.scores import Data
-from srk.steps import Grid, Problem
+from srk.steps import Grid, RunInfo
 from srk.tableaus import StochasticTableau
 
 Frame = Literal["auto", "edm", "flow"]
@@ -250,7 +250,7 @@ class _Rising(Grid):
     def __init__(self, values: list[float]) -> None:
         self.values = values
 
-    def times(self, problem: Problem) -> list[float]:
+    def times(self, problem: RunInfo) -> list[float]:
         return self.values
 
 

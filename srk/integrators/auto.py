@@ -1,4 +1,4 @@
-"""`auto`: the solver that benchmarks/results/quality.md recommends for a process, an eta and a budget."""
+"""`auto`: one solver for every process, stochasticity and budget; the default of `srk.solve`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from srk.plans.gauge_node import check_slope
 from srk.plans.plan import Notes, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
-from srk.processes.phase import statistic
 
-#: Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE (benchmarks/results/ode.md).
 UNIPC_FROM = 16
+"""Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE
+(benchmarks/results/ode.md)."""
+MANY = 10
+"""Number of steps from which the gauge follows the noise more closely and the node is at 1/3."""
+FEW_LOCAL, FEW_NODE = 1.5, 0.27
+"""`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and on
+a network of images as good as `srk2m-local` (docs/calibration.md)."""
+MANY_LOCAL = 0.3
+CALIBRATED_LOCAL = 0.7
+"""With the steps of a profile, the node is at 1/3 at any number of steps."""
 
 
 @register_solver
@@ -25,17 +33,23 @@ UNIPC_FROM = 16
 class Auto(Integrator):
     """`auto`: picks the solver by process, eta and number of steps; one network call per step.
 
-    - linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise (`local`).
-    - linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16 on (benchmarks/results/ode.md).
-    - phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
+    - Linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise
+      (`local`). With fewer than 10 steps local = 1.5 and the node is at 0.27, from 10 steps on
+      local = 0.3 and the node is at 1/3.
+    - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
+    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16
+      on (benchmarks/results/ode.md).
+    - Number of steps not known (an adaptive controller), 0 <= eta <= 1: `srk2s`, which has an error
+      estimate and makes two calls per step.
+    - Phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
 
-    Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked. A run whose number of steps is not known (an adaptive
-    controller) takes `srk2m` without the extras.
+    Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked.
 
     Arguments:
-        data_variance: a bound for the variance of the gauge, best some four times the variance of the data (2: for data scaled to [-1, 1]).
-        local: how the gauge follows the noise, see `SRK2M`. 1.5 serves densities of all kinds; networks of images are served better by `srk2m-local`.
+        data_variance: a bound for the variance of the gauge, best some four times the variance of
+            the data (2: for data scaled to [-1, 1]). A profile sets it from its own measurement.
+        local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
+        node: the node of `srk2m`; None takes the values above.
     """
 
     name = "auto"
@@ -43,23 +57,51 @@ class Auto(Integrator):
     weak_order = 2.0
     linear_only = False
     infinite_noise = True
-    reference = "srk (docs: House methods); at eta = 0 DEIS (arXiv 2204.13902) and UniPC (arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"
-    advice = "one call; picks by eta and budget, and says in the solution what it picked"
+    reference = (
+        "srk (docs: House methods); at eta = 0 DEIS (arXiv 2204.13902) and UniPC "
+        "(arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"
+    )
+    advice = (
+        "one call; the default: picks by eta and budget, and says in the solution what it picked"
+    )
 
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
-    local: float = attrs.field(default=1.5, converter=check_slope)
+    local: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(check_slope)
+    )
+    node: float | None = None
+
+    def calibrated(self, variance: float) -> Auto:
+        """The same solver for data of a measured variance per coordinate, on steps that a profile
+        places; options that were given stay."""
+        given = self.local is not None or self.node is not None
+        return attrs.evolve(
+            self,
+            data_variance=4.0 * variance,
+            local=self.local if given else CALIBRATED_LOCAL,
+            node=self.node if given else 1.0 / 3.0,
+        )
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
-        if statistic(process) is None:
+        if process.statistic is None:
             return SOLVERS["euler-maruyama"]
         if eta > 1.0:
             return SOLVERS["dpmpp-2m-sde"]
-        if eta == 1.0 and steps is not None and self.data_variance > 0.0:
-            return _srk2m(data_variance=self.data_variance, local=self.local, weights="matched")
-        if eta == 0.0 and steps is not None:
+        if steps is None:
+            return _with("srk2s", data_variance=self.data_variance / 4.0)
+        if eta == 1.0 and self.data_variance > 0.0:
+            local, node = (FEW_LOCAL, FEW_NODE) if steps < MANY else (MANY_LOCAL, 1.0 / 3.0)
+            return _with(
+                "srk2m",
+                data_variance=self.data_variance,
+                local=local if self.local is None else self.local,
+                node=node if self.node is None else self.node,
+                weights="matched",
+            )
+        if eta == 0.0:
             return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
-        return _srk2m(data_variance=self.data_variance / 4.0)
+        return _with("srk2m", data_variance=self.data_variance / 4.0)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
@@ -99,9 +141,9 @@ class _Note:
     note: Any
 
 
-def _srk2m(**options: Any) -> Integrator:
-    """The registered `srk2m` with other options."""
-    return attrs.evolve(SOLVERS["srk2m"], **options)  # type: ignore[misc]  # its class is an attrs class
+def _with(name: str, **options: Any) -> Integrator:
+    """A registered solver with other options."""
+    return attrs.evolve(SOLVERS[name], **options)  # type: ignore[misc]  # its class is an attrs class
 
 
 def _factors(notes: tuple[Any, ...]) -> tuple[float, ...]:

@@ -1,7 +1,8 @@
 """Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called often."""
 
 from srk._engine.recorder import StepInfo
+from srk.sampling.calibration import calibrate
 from srk.sampling.entry import solve
 from srk.sampling.sampler import Sampler
 
-__all__ = ["Sampler", "StepInfo", "solve"]
+__all__ = ["Sampler", "StepInfo", "calibrate", "solve"]

@@ -7,13 +7,14 @@ the package works with, or raises an error of ours that says what was given and 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from srk._checks import integer, is_integer, is_real, shown
+from srk._checks import integer, is_integer, is_real, outside, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
@@ -205,6 +206,13 @@ def controller_given(grid: Any, controller: Any, linear: bool) -> StepController
             f"grid={shown(grid)} and controller={shown(controller)} both say where the steps go; "
             "give one of them"
         )
+    if controller is not None:
+        warnings.warn(
+            f"controller={shown(controller)} is now grid={shown(controller)}; the old name goes "
+            "with the next release",
+            DeprecationWarning,
+            stacklevel=outside(),
+        )
     chosen = grid if controller is None else controller
     made: StepController = as_grid(
         ("log-snr" if linear else "uniform") if chosen is None else chosen
@@ -245,7 +253,29 @@ def steps_given(
         free = explicit or not isinstance(control, Grid)
         return steps if steps is not None or free else DEFAULT_STEPS
     nfe = integer(nfe, "nfe", least=1)
-    left, extra = nfe // calls, 0
+    count = _bought(process, method, nfe // calls, denoise)
+    if count < 1:
+        most = nfe // calls + 64
+        enough = (n for n in range(1, most) if _bought(process, method, n, denoise) > 0)
+        least = calls * next(enough, most)
+        needed = method.evaluations(1)
+        raise ArgumentError(
+            f"nfe={nfe} buys no step of {method.name}, which needs {needed} "
+            f"call{'s' if needed > 1 else ''} for the first"
+            + (" and one for the final denoising" if denoise else "")
+            + (
+                f"; an evaluation is {calls} calls of the network (see Prediction.calls)"
+                if calls > 1
+                else ""
+            )
+            + f"; use nfe={least} or more"
+        )
+    return count
+
+
+def _bought(process: ForwardProcess, method: Integrator, calls: int, denoise: bool) -> int:
+    """The steps that so many evaluations buy; 0 if they do not buy a run."""
+    left, extra = calls, 0
     if process.statistic is not None:
         start, stop = process.level(process.t_max), process.level(process.t_min)
         if stop.sigma == 0.0:  # the last step is the denoiser: one call
@@ -256,16 +286,4 @@ def steps_given(
             # the first step is exponential Euler: one call
             left, extra = left - 1, extra + 1
     count = method.steps(left) + extra
-    if left < 0 or count < 1 + (extra > 1):
-        needed = method.evaluations(1)
-        raise ArgumentError(
-            f"nfe={nfe} buys no step of {method.name}, which needs {needed} "
-            f"call{'s' if needed > 1 else ''} for the first"
-            + (" and one for the final denoising" if denoise else "")
-            + (
-                f", each of which is {calls} calls of the network (see Prediction.calls)"
-                if calls > 1
-                else ""
-            )
-        )
-    return count
+    return 0 if left < 0 or count < 1 + (extra > 1) else count

@@ -15,14 +15,14 @@ from srk.processes.base import ForwardProcess
 from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction
 from srk.solution import Solution
-from srk.steps import StepController
+from srk.steps import Profile, StepController
 from srk.tableaus import StochasticTableau
 
 
 def solve(
     process: ForwardProcess,
     score: Prediction | Callable[..., Tensor],
-    solver: str | Integrator | StochasticTableau = "srk2",
+    solver: str | Integrator | StochasticTableau = "auto",
     *,
     shape: Sequence[int] | int | None = None,
     x_init: Tensor | None = None,
@@ -30,6 +30,7 @@ def solve(
     nfe: int | None = None,
     grid: str | StepController | Sequence[float] | Tensor | None = None,
     controller: str | StepController | None = None,
+    profile: Profile | None = None,
     eta: float | None = None,
     noise: str | NoiseSource | Callable[..., Any] | None = None,
     seed: int | None = None,
@@ -53,14 +54,17 @@ def solve(
         process: the forward process, e.g. `srk.VP()`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
             another kind (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
-        solver: a registered name (`srk.solvers()`), an integrator object with options, or a tableau.
+        solver: a registered name (`srk.solvers()`), an integrator object with options, or a
+            tableau. The default, "auto", picks by process, eta and number of steps.
         shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
         x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.
         steps: number of steps (default 50).
         nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys. A guided prediction may
             make two or more calls for each evaluation, and pays for them here.
         grid: name of a grid (`srk.controllers()`), a decreasing list of own times, or a controller. Default "log-snr" for linear processes, else "uniform".
-        controller: the same for step controllers that are not grids; give one of the two.
+        controller: the old name of `grid`.
+        profile: what `srk.calibrate` measured of the network: it places the steps (where no grid is
+            given, and eta > 0), and tells `auto` the variance of the data.
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the solver is defined for it, else 0.
         noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
@@ -112,6 +116,7 @@ def solve(
         nfe=nfe,
         grid=grid,
         controller=controller,
+        profile=profile,
         eta=eta,
         denoise_final=denoise_final,
         autocast=autocast,

@@ -14,7 +14,7 @@ from srk.integrators.base import Integrator
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
-from srk.steps import Grid, Problem
+from srk.steps import Grid, RunInfo
 from srk.values import Remembered
 
 LIMIT = 64 * 2**20
@@ -27,16 +27,16 @@ def validate(process: ForwardProcess) -> None:
     _remembered.get(process.validate, "valid", process)
 
 
-def grid_times(grid: Grid, problem: Problem) -> list[float]:
+def grid_times(grid: Grid, info: RunInfo) -> list[float]:
     """The own times of a grid's steps, shape (steps + 1,), decreasing.
 
     The times of a grid that depends on process, solver, steps and eta only (`Grid.remembered`) are
     remembered.
     """
     if not grid.remembered:
-        return grid.times(problem)
-    what = (grid, problem.process, problem.solver, problem.steps, problem.eta)
-    return list(_remembered.get(lambda: tuple(grid.times(problem)), "times", *what))
+        return grid.times(info)
+    what = (grid, info.process, info.solver, info.steps, info.eta)
+    return list(_remembered.get(lambda: tuple(grid.times(info)), "times", *what))
 
 
 def plan_grid(
@@ -53,19 +53,10 @@ def plan_grid(
         method: the integrator that plans.
         times: own times of the process, decreasing, shape (steps + 1,).
         eta: the stochasticity of each step.
-        resolution: relative rounding of the state and of the network (`Step.resolution`).
+        resolution: the relative rounding of the state, or of what the network says.
     """
-    return list(
-        _remembered.get(
-            lambda: tuple(_plan(process, method, times, eta, resolution)),
-            "plans",
-            process,
-            method,
-            tuple(times),
-            eta,
-            resolution,
-        )
-    )
+    what = (process, method, tuple(times), eta, resolution)
+    return list(_remembered.get(lambda: tuple(_plan(*what)), "plans", *what))
 
 
 def forget() -> None:
@@ -78,25 +69,16 @@ def _plan(
     method: Integrator,
     times: Sequence[float],
     eta: float,
-    resolution: float,
+    resolution: float = 2.0**-52,
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
     method = method.on_grid(process, times, eta)
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
+    steps = len(levels) - 1
     for index, (start, stop) in enumerate(pairwise(levels)):
-        plan = method.plan_step(
-            Step(
-                process,
-                start,
-                stop,
-                eta,
-                index,
-                notes,
-                len(levels) - 1,
-                resolution=resolution,
-            )
-        )
+        step = Step(process, start, stop, eta, index, notes, steps, resolution=resolution)
+        plan = method.plan_step(step)
         notes = plan.notes
         plans.append(plan)
     return plans

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -36,11 +36,12 @@ from srk.sampling.arguments import (
     state_given,
     steps_given,
 )
+from srk.sampling.pilot import calibrated, check_guidance, measured
 from srk.sampling.planning import grid_times, plan_grid, validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.conventions import watching
 from srk.solution import Saved, Solution, join
-from srk.steps import Grid, Problem, StepController
+from srk.steps import Budget, Grid, Profile, RunInfo, StepController
 from srk.steps.grids import Times
 from srk.tableaus import StochasticTableau
 
@@ -57,7 +58,10 @@ class Sampler:
     Arguments:
         process, score, solver: what is reversed, with which network, how.
         steps, nfe: number of steps, or of network calls.
-        grid, controller: where the steps go.
+        grid: where the steps go.
+        controller: the old name of `grid`.
+        profile: what `srk.calibrate` measured of the network; it places the steps and tells `auto`
+            the variance of the data.
         eta: stochasticity.
         denoise_final: end with the denoised prediction.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
@@ -79,12 +83,13 @@ class Sampler:
         self,
         process: ForwardProcess,
         score: Prediction | Callable[..., Tensor],
-        solver: str | Integrator | StochasticTableau = "srk2",
+        solver: str | Integrator | StochasticTableau = "auto",
         *,
         steps: int | None = None,
         nfe: int | None = None,
         grid: str | StepController | Sequence[float] | Tensor | None = None,
         controller: str | StepController | None = None,
+        profile: Profile | None = None,
         eta: float | None = None,
         denoise_final: bool | None = None,
         autocast: torch.dtype | None = None,
@@ -102,11 +107,17 @@ class Sampler:
             raise IncompatibleError(
                 f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
             )
+        if profile is not None:
+            where = controller if grid is None else grid
+            method, placed = calibrated(profile, method, where, process, self.eta)
+            grid, controller = (placed, None) if placed is not where else (grid, controller)
         if choice(calls, ("free", "schedule"), "calls") == "schedule":
             method = OnSchedule(method)
         self.process = process
         self.compile: Compile = choice(compile, (False, "step", "loop"), "compile")
         self.prediction = as_prediction(score).bind(process)
+        if profile is not None:
+            check_guidance(profile, self.prediction, process)
         self.denoise = linear if wanted is None else wanted
         self.autocast = autocast_given(autocast)
         self.check_network = flag(check_network, "check_network")
@@ -125,7 +136,7 @@ class Sampler:
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
                 "it goes; use grid='log-snr' or a list of times"
             )
-        self._times: list[float] | None = None
+        self._profiles: dict[Hashable, Budget] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
 
     def __call__(
@@ -154,7 +165,8 @@ class Sampler:
         device, dtype = device_given(device), dtype_given(dtype)
         self._check_grad(grad, x_init)
         if microbatch is not None:
-            parts = self._parts(microbatch, shape, x_init, noise, seed)
+            whole = self._piloted(shape, x_init, device, dtype)
+            parts = whole._parts(microbatch, shape, x_init, noise, seed)
             run_part = partial(
                 Sampler.__call__,
                 device=device,
@@ -219,9 +231,9 @@ class Sampler:
                 "give a clone of an x_init that was made in it"
             )
 
-    def _problem(self, x: Tensor, source: NoiseSource) -> Problem:
+    def _problem(self, x: Tensor, source: NoiseSource) -> RunInfo:
         """What a controller may know of the run from the state `x` with this noise."""
-        return Problem(
+        return RunInfo(
             process=self.process,
             solver=self.method,
             steps=self.steps,
@@ -236,7 +248,7 @@ class Sampler:
         )
 
     def _route(
-        self, problem: Problem, *, given: bool, grad: Gradient, saves: frozenset[str]
+        self, problem: RunInfo, *, given: bool, grad: Gradient, saves: frozenset[str]
     ) -> Route:
         """The planned steps of a run, or its controller.
 
@@ -303,7 +315,7 @@ class Sampler:
         # A captured graph belongs to its device and its network's memory: a copy captures again.
         return {**self.__dict__, "_graphs": {}}
 
-    def plans(self, problem: Problem | None = None) -> list[StepPlan]:
+    def plans(self, problem: RunInfo | None = None) -> list[StepPlan]:
         """The steps of a fixed grid as numbers, the final denoising left out.
 
         They are made once for each value of process, solver, grid and resolution of the run; those
@@ -313,15 +325,60 @@ class Sampler:
             raise IncompatibleError(
                 f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
             )
-        given = problem or Problem(self.process, self.method, self.steps, self.eta)
+        given = problem or RunInfo(self.process, self.method, self.steps, self.eta)
         eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
-        if self.control.remembered:
-            times = grid_times(self.control, given)
-        else:  # such as a grid that has made a pilot run: this sampler keeps it
-            if self._times is None:
-                self._times = grid_times(self.control, given)
-            times = self._times
+        times = grid_times(self._measured(self.control, given), given)
         return plan_grid(self.process, self.method, times, self.eta, eps)
+
+    def _measured(self, grid: Grid, info: RunInfo) -> Grid:
+        """The grid, with the profile that it lacks measured once for each kind of state."""
+        if not isinstance(grid, Budget) or grid.profile is not None:
+            return grid
+        if info.shape is None:  # whatever was measured, if anything was
+            return next(iter(self._profiles.values()), grid)
+        score = self.prediction if info.score is None else info.score
+        kind = id(score), info.shape, info.device, info.dtype
+        known = self._profiles.get(kind)
+        if known is None:
+            assert info.device is not None
+            assert info.dtype is not None
+            known = measured(
+                grid,
+                Sampler,
+                self.process,
+                score,
+                info.shape,
+                device=info.device,
+                dtype=info.dtype,
+                autocast=self.autocast,
+            )
+            if score is self.prediction:
+                self._profiles[kind] = known
+        return known
+
+    def _piloted(
+        self,
+        shape: Sequence[int] | int | None,
+        x_init: Tensor | None,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> Sampler:
+        """This sampler, with a grid that is the same for all pieces of a batch."""
+        if not isinstance(self.control, Grid):
+            return self
+        known = isinstance(x_init, Tensor)
+        info = RunInfo(
+            self.process,
+            self.method,
+            self.steps,
+            self.eta,
+            shape=tuple(x_init.shape) if known else batch_shape(shape, self.prediction.event_shape),  # type: ignore[union-attr]
+            device=device or (x_init.device if known else torch.empty(0).device),  # type: ignore[union-attr]
+            dtype=dtype or (x_init.dtype if known else torch.float32),  # type: ignore[union-attr]
+        )
+        whole = copy.copy(self)
+        whole.control = self._measured(self.control, info)
+        return whole
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
         """Log-densities of the steps of a saved trajectory under this sampler's network, differentiable in its parameters.
@@ -343,7 +400,7 @@ class Sampler:
         if saved is None:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
         plans = self.plans(
-            Problem(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
+            RunInfo(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
         )
         check_gaussian(plans, self.label)
         watch = Watch(saved.values[0])

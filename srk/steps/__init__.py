@@ -1,62 +1,58 @@
-"""Step controllers: where the steps go."""
+"""Where the steps of a run go: grids, adaptive steps, and profiles of networks."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from srk.errors import ArgumentTypeError
-from srk.registry import Registry
 from srk.steps.adaptive import Adaptive
-from srk.steps.base import Decision, Grid, Problem, Report, StepController
-from srk.steps.budget import Budget, Criterion, Profile
-from srk.steps.grids import Gauge, Karras, LogSNR, Quadratic, Times, Uniform, as_grid
-
-CONTROLLERS: Registry[type[StepController]] = Registry(
-    "controller",
-    listed_by="srk.controllers()",
-    columns={
-        "what": lambda name, controller: (
-            (controller.__doc__ or "").strip().splitlines()[0].split(": ", 1)[-1]
-        )
-    },
+from srk.steps.base import Decision, Grid, Report, RunInfo, StepController
+from srk.steps.budget import Budget, Criterion
+from srk.steps.grids import Gauge, LogSNR, Quadratic, Times, Uniform
+from srk.steps.profile import Profile
+from srk.steps.registry import CONTROLLERS, as_grid, register_controller
+from srk.steps.schedules import (
+    AlignYourSteps,
+    Beta,
+    Exponential,
+    FlowShift,
+    Karras,
+    KLOptimal,
+    Laplace,
+    LinearQuadratic,
+    PolyExponential,
+    SGMUniform,
 )
-
-
-def register_controller(controller: Any, name: str | None = None) -> Any:
-    """Make a controller class usable by name in `srk.solve(grid=...)` or `controller=...`; may be used as a class decorator.
-
-    Raises:
-        DuplicateNameError: the name is taken.
-        ArgumentTypeError: not a subclass of `StepController`.
-    """
-    if not (isinstance(controller, type) and issubclass(controller, StepController)):
-        raise ArgumentTypeError(
-            f"a controller is a subclass of srk.StepController, not {controller!r}"
-        )
-    CONTROLLERS.register(name or controller.name, controller)
-    return controller
-
-
-for _controller in (LogSNR, Uniform, Karras, Quadratic, Gauge, Budget, Adaptive):
-    register_controller(_controller)
 
 __all__ = [
     "CONTROLLERS",
     "Adaptive",
+    "AlignYourSteps",
+    "Beta",
     "Budget",
     "Criterion",
     "Decision",
+    "Exponential",
+    "FlowShift",
     "Gauge",
     "Grid",
+    "KLOptimal",
     "Karras",
+    "Laplace",
+    "LinearQuadratic",
     "LogSNR",
-    "Problem",
+    "PolyExponential",
     "Profile",
     "Quadratic",
     "Report",
+    "RunInfo",
+    "SGMUniform",
     "StepController",
     "Times",
     "Uniform",
     "as_grid",
     "register_controller",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Problem":  # the old name of RunInfo, which warns
+        from srk.steps import base
+
+        return base.__getattr__(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

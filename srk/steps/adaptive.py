@@ -10,53 +10,75 @@ import attrs
 import torch
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.plans.step import Step
+from srk.plans import Step
 from srk.processes.phase import statistic
-from srk.steps.base import Decision, Problem, Range, Report, StepController
+from srk.steps.base import Decision, Range, Report, RunInfo, StepController
 
 _positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
 _SOLVERS = "'srk2', 'sra1' or 'sosra'"
 
 
-@attrs.define
+@attrs.frozen
 class Adaptive(StepController):
-    """`adaptive`: steps as long as their error estimate allows; needs a solver that has one, and noise="brownian" unless eta = 0.
+    """`adaptive`: steps as long as their error estimate allows.
 
-    A step is accepted if the norm of error/(atol + rtol |u|) is at most 1, with u the state after it and `error` the difference between the solver's
-    update and a lower-order one from the same network calls. For a linear process u = x/alpha, the units of the data at every noise level (and so is the
-    error), so that processes that differ only in their scaling take the same steps; otherwise u = x.
+    It needs a solver that has an estimate, and noise="brownian" unless eta = 0.
 
-    Steps are chosen in half log-SNR for linear processes, in own time otherwise. The length is multiplied by
+    A step is accepted if the norm of error/(atol + rtol |u|) is at most 1, with u the state after
+    it and `error` the difference between the solver's update and a lower-order one from the same
+    network calls. For a linear process u = x/alpha, which is in the units of the data at every
+    noise level (and so is the error): processes that differ only in their scaling take the same
+    steps. Otherwise u = x.
 
-        factor = safety (e1^-(p + i + d) e2^(p + 2d) e3^-d)^(1/q)        e1, e2, e3: this step's norm and the two accepted before
+    Steps are chosen in half log-SNR for linear processes, in own time otherwise. The length is
+    multiplied by
 
-    with q = 3/2 (2 at eta = 0) the order of the estimate, and kept between the factors; after a rejection by safety e1^(-1/q) <= safety. The run
-    ends exactly at t_min. A step from alpha = 0, of infinite length, ends at sigma/alpha = 80 and is accepted, as is one without an estimate (to sigma = 0).
+        factor = safety (e1^-(p + i + d) e2^(p + 2d) e3^-d)^(1/q)
 
-    A rejected step is retried on the same Brownian path, so that a run discretizes a path that its own decisions do not bend. A source that draws
-    afresh would prefer paths on which steps look good, and is refused. With norm="batch" (default) and "worst" alike all samples take the same steps: a
-    sample's result depends on the batch it is in. On a GPU a decision waits for the device, once per step.
+    where e1, e2, e3 are this step's norm and the two accepted before it, and q = 3/2 (2 at
+    eta = 0) is the order of the estimate; it is kept between `min_factor` and `max_factor`, and
+    after a rejection it is safety e1^(-1/q) <= safety. The run ends exactly at t_min. A step from
+    alpha = 0, of infinite length, ends at sigma/alpha = 80 and is accepted, as is one without an
+    estimate (to sigma = 0).
+
+    A rejected step is retried on the same Brownian path, so that a run discretizes a path that its
+    own decisions do not bend. A source that draws afresh would prefer paths on which steps look
+    good, and is refused. With norm="batch" (default) and "worst" alike all samples take the same
+    steps: a sample's result depends on the batch it is in. On a GPU a decision waits for the
+    device, once per step.
 
     Arguments:
         rtol: relative tolerance, may be 0.
         atol: absolute tolerance in units of the data, positive.
-        norm: "batch": root mean square over all coordinates of all samples; "worst": the largest of the samples' root mean squares, so that one hard sample
-            keeps its accuracy; "sample": each sample's own decides about it. A step that most samples pass counts for them, and those that do not pass go the same way
-            again in shorter steps, as a smaller batch; a step that most do not pass is rejected for all.
-        estimate: "embedded": the solver's own estimate; "doubling": each step is two of half the length, and the error their difference from one of the whole, which
-            serves any solver whose draws a path keeps, at three times the calls.
+        norm: "batch": root mean square over all coordinates of all samples. "worst": the largest
+            of the samples' root mean squares, so that one hard sample keeps its accuracy.
+            "sample": each sample's own decides about it. A step that most samples pass counts for
+            them, and those that do not pass take it again in shorter steps, as a smaller batch; a
+            step that most do not pass is rejected for all.
+        estimate: "embedded": the solver's own estimate. "doubling": each step is two of half the
+            length, and the error their difference from one of the whole, which serves any solver
+            whose draws a path keeps, at three times the calls.
         proportional, integral, derivative: the coefficients p, i, d of the PID controller.
         safety: factor below 1.
         min_factor, max_factor: limits of the change of a step's length.
-        first_step: length of the first step, in half log-SNR or own time for a process that is not linear; None takes 1/4, or a hundredth of the range.
-        max_nfe: stop before this number of network calls is exceeded; `Solution.status` then says so, x is the state reached, and no final denoising
-            (one call more in a run that ends) takes place.
+        first_step: length of the first step, in half log-SNR, or own time for a process that is
+            not linear; None takes 1/4, or a hundredth of the range.
+        max_nfe: stop before this number of network calls is exceeded. `Solution.status` then says
+            so, x is the state reached, and no final denoising (one call more in a run that ends)
+            takes place.
 
     Examples:
         >>> import srk
         >>> process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
-        >>> control = srk.steps.Adaptive(rtol=0.05, atol=0.05)
-        >>> sol = srk.solve(process, target.score(process), shape=(64, 1), controller=control, noise="brownian", seed=0)
+        >>> sol = srk.solve(
+        ...     process,
+        ...     target.score(process),
+        ...     "srk2",
+        ...     shape=(64, 1),
+        ...     grid=srk.steps.Adaptive(rtol=0.05, atol=0.05),
+        ...     noise="brownian",
+        ...     seed=0,
+        ... )
         >>> sol.status, sol.times[-1] == process.t_min
         ('done', True)
     """
@@ -88,167 +110,196 @@ class Adaptive(StepController):
         default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
     )
 
-    # the run that `first` began
-    _axis: _Axis = attrs.field(init=False, repr=False, eq=False)
-    _order: float = attrs.field(init=False, default=1.5, repr=False, eq=False)
-    _length: float = attrs.field(init=False, default=0.0, repr=False, eq=False)
-    _norms: tuple[float, float] = attrs.field(init=False, default=(1.0, 1.0), repr=False, eq=False)
-    _before: int = attrs.field(init=False, default=0, repr=False, eq=False)
-    _short: float = attrs.field(
-        init=False, default=0.0, repr=False, eq=False
-    )  # first length of those that go the same way again
-
     @property
     def doubling(self) -> bool:
         return self.estimate == "doubling"
 
-    def fork(self) -> Adaptive:
+    def fresh(self) -> StepController:
+        return _AdaptiveRun(self)
+
+    def first(self, info: RunInfo) -> tuple[float, float]:
+        return self.fresh().first(info)
+
+    def next(self, report: Report) -> Decision:
+        raise IncompatibleError(
+            "this Adaptive is shared by runs and remembers none; call next on Adaptive().fresh()"
+        )
+
+
+class _AdaptiveRun(StepController):
+    """One run of `Adaptive`: the options, and what the steps so far have taught.
+
+    Arguments:
+        options: the tolerances and coefficients.
+    """
+
+    name = Adaptive.name
+
+    def __init__(self, options: Adaptive) -> None:
+        self.options = options
+        self.length = 0.0
+        """Length of the next step."""
+        self.short = 0.0
+        """First length of samples that take a step again by themselves."""
+        self.norms = (1.0, 1.0)
+        """Norms of the errors of the last two accepted steps, the last one first."""
+        self.before = 0
+        """Network calls up to the report before."""
+
+    @property
+    def doubling(self) -> bool:
+        return self.options.doubling
+
+    def fork(self) -> StepController:
         fork = copy.copy(self)
-        fork._length, fork._norms = self._short, (1.0, 1.0)
+        fork.length, fork.norms = self.short, (1.0, 1.0)
         return fork
 
-    def first(self, problem: Problem) -> tuple[float, float]:
-        if problem.steps is not None:
+    def first(self, info: RunInfo) -> tuple[float, float]:
+        if info.steps is not None:
             raise ArgumentError(
                 "an adaptive run decides how many steps it takes; leave steps and nfe out, "
-                "and bound its cost with controller=srk.steps.Adaptive(max_nfe=100)"
+                "and bound its cost with grid=srk.steps.Adaptive(max_nfe=100)"
             )
-        process = problem.process
-        self._axis = axis = _Axis.of(process)
-        self._order = 1.5 if problem.eta > 0 else 2.0
-        self._norms = (1.0, 1.0)
-        self._before = 0
-        length = self.first_step
+        self.axis = axis = _Axis.of(info.process)
+        self.order = 1.5 if info.eta > 0 else 2.0
+        length = self.options.first_step
         if length is None:
             length = 0.25 if axis.linear else 0.01 * (axis.stop - axis.start)
-        self._length = min(length, axis.stop - axis.start)
-        self._check(problem)
-        return process.t_max, axis.time(axis.start) if axis.infinite else self._target(axis.start)
+        self.length = min(length, axis.stop - axis.start)
+        self._check(info)
+        first = axis.time(axis.start) if axis.infinite else self._target(axis.start)
+        return float(info.process.t_max), first
 
-    def _check(self, problem: Problem) -> None:
+    def _check(self, info: RunInfo) -> None:
         """Raise if the solver has no error estimate, or the noise cannot be retried."""
-        process, solver, axis = problem.process, problem.solver, self._axis
+        process, solver, axis = info.process, info.solver, self.axis
         start, stop = axis.time(axis.start), self._target(axis.start)
         plan = solver.plan_step(
-            Step(process, process.level(start), process.level(stop), problem.eta, error=True)
+            Step(process, process.level(start), process.level(stop), info.eta, error=True)
         )
         if plan.error is None and not self.doubling:
             raise IncompatibleError(
-                f"controller='adaptive' needs a solver with an error estimate, which {solver.name} has not; use solver={_SOLVERS}, "
-                "controller=srk.steps.Adaptive(estimate='doubling'), or a fixed grid: steps=50"
+                "grid='adaptive' needs a solver with an error estimate, which "
+                f"{solver.name} has not; use solver={_SOLVERS}, "
+                "grid=srk.steps.Adaptive(estimate='doubling'), or a fixed grid: steps=50"
             )
-        if self.norm == "sample" and plan.keep:
+        if self.options.norm == "sample" and plan.keep:
             raise IncompatibleError(
-                f"norm='sample' retries some samples alone, but {solver.name} keeps its last steps for all alike; use a one-step solver such as {_SOLVERS}"
+                f"norm='sample' retries some samples alone, but {solver.name} keeps its last "
+                f"steps for all alike; use a one-step solver such as {_SOLVERS}"
             )
-        if problem.eta == 0:
+        if info.eta == 0:
             return
-        if problem.noise is not None and not problem.noise.refines:
+        if info.noise is not None and not info.noise.refines:
+            source = info.noise.name or type(info.noise).__name__
             raise IncompatibleError(
-                f"controller='adaptive' retries a rejected step on the same path, but the noise source {problem.noise.name or type(problem.noise).__name__!r} "
-                "draws afresh, which would prefer the paths that look easy and bias the samples; use noise='brownian' (or eta=0)"
+                "grid='adaptive' retries a rejected step on the same path, but the noise source "
+                f"{source!r} draws afresh, which would prefer the paths that look easy and bias "
+                "the samples; use noise='brownian' (or eta=0)"
             )
         if any(len(slot.weights) > 2 for slot in plan.slots):
             raise IncompatibleError(
-                f"{solver.name} draws noise beyond the increment and the Levy area, which no path keeps when a step is retried; use solver={_SOLVERS}"
+                f"{solver.name} draws noise beyond the increment and the Levy area, which no path "
+                f"keeps when a step is retried; use solver={_SOLVERS}"
             )
 
     def next(self, report: Report) -> Decision:
-        used, self._before = report.nfe - self._before, report.nfe
-        here, there = self._axis.value(report.start), self._axis.value(report.stop)
+        used, self.before = report.nfe - self.before, report.nfe
+        axis, options = self.axis, self.options
+        here, there = axis.value(report.start), axis.value(report.stop)
         accept = True
         passed: torch.Tensor | None = None
         if report.error is not None and math.isfinite(here):
             squares = self._squares(report)
-            if self.norm == "sample":
-                norm, passed = self._own(squares)
+            if options.norm == "sample":
+                norm, passed = _own(squares)
             else:
-                norm = math.sqrt(float(squares.mean() if self.norm == "batch" else squares.max()))
+                mean = squares.mean() if options.norm == "batch" else squares.max()
+                norm = math.sqrt(float(mean))
             if not math.isfinite(norm):
-                return Decision(
-                    False,
-                    None,
-                    f"stopped: the error estimate is not finite at t = {report.start:.6g}",
-                )
+                why = f"the error estimate is not finite at t = {report.start:.6g}"
+                return Decision(False, None, f"stopped: {why}")
             accept = norm <= 1.0
             if passed is not None:
                 failed = math.sqrt(float(squares[~passed].max()))
-                self._short = (there - here) * self._shorter(failed)
-            self._length = (there - here) * self._factor(max(norm, 1e-10), accept)
+                self.short = (there - here) * self._shorter(failed)
+            self.length = (there - here) * self._factor(max(norm, 1e-10), accept)
         at, t = (there, report.stop) if accept else (here, report.start)
-        if accept and passed is None and report.stop == self._axis.process.t_min:
+        ended = report.stop == axis.process.t_min
+        if accept and passed is None and ended:
             return Decision(True, None)
-        if self.max_nfe is not None and report.nfe + used > self.max_nfe:
-            return Decision(
-                accept,
-                None,
-                f"stopped: {report.nfe} of max_nfe={self.max_nfe} network calls reached at t = {t:.6g}",
-            )
-        if min(self._length, math.inf if passed is None else self._short) < 1e-9 * (
-            self._axis.stop - self._axis.start
-        ):
-            return Decision(
-                accept,
-                None,
-                f"stopped: no step meets the tolerance at t = {t:.6g}; is the score smooth there?",
-            )
-        after = None if report.stop == self._axis.process.t_min and accept else self._target(at)
+        if options.max_nfe is not None and report.nfe + used > options.max_nfe:
+            why = f"{report.nfe} of max_nfe={options.max_nfe} network calls reached at t = {t:.6g}"
+            return Decision(accept, None, f"stopped: {why}")
+        if min(self.length, math.inf if passed is None else self.short) < axis.least:
+            why = f"no step meets the tolerance at t = {t:.6g}; is the score smooth there?"
+            return Decision(accept, None, f"stopped: {why}")
+        after = None if ended and accept else self._target(at)
         if passed is None:
             return Decision(accept, after)
-        return Decision(passed, after, retry=self._target(here, self._short))
+        return Decision(passed, after, retry=self._target(here, self.short))
 
     def _target(self, at: float, length: float | None = None) -> float:
-        """Own time at which the next step from `at` ends; the last two share what is left, so that no sliver remains."""
-        process, left = self._axis.process, self._axis.stop - at
-        length = self._length if length is None else length
-        if left <= 1e-9 * abs(
-            self._axis.stop - self._axis.start
-        ):  # beyond it only the step to sigma = 0
-            return float(process.t_min)
+        """Own time at which the next step from `at` ends; the last two share what is left, so that
+        the last is never a sliver."""
+        axis, left = self.axis, self.axis.stop - at
+        length = self.length if length is None else length
+        if left <= axis.least:  # beyond it only the step to sigma = 0
+            return float(axis.process.t_min)
         if left <= 1.01 * length:
-            return self._axis.time(self._axis.stop)
-        return self._axis.time(at + min(length, 0.5 * left if left < 2.0 * length else math.inf))
+            return axis.time(axis.stop)
+        return axis.time(at + min(length, 0.5 * left if left < 2.0 * length else math.inf))
 
     def _squares(self, report: Report) -> torch.Tensor:
         """Each sample's mean square of the error in units of the tolerance, (batch,)."""
         assert report.error is not None
-        scale = self._axis.scale(report.stop)
-        ratio = (report.error * scale) / (report.candidate.abs() * (scale * self.rtol) + self.atol)
-        square = ratio.to(torch.float32 if ratio.dtype != torch.float64 else ratio.dtype).square()
+        scale = self.axis.scale(report.stop)
+        kind = report.error.dtype
+        kind = kind if kind == torch.float64 else torch.float32  # squares overflow in less
+        error, candidate = report.error.to(kind), report.candidate.to(kind)
+        allowed = candidate.abs() * (scale * self.options.rtol) + self.options.atol
+        square = (error * scale / allowed).square()
         return square.flatten(1).mean(1) if square.ndim > 1 else square
 
-    def _own(self, squares: torch.Tensor) -> tuple[float, torch.Tensor | None]:
-        """The norm of the samples that pass, and which those are; of all samples, and None, where all pass or most do not."""
-        passed = squares <= 1.0
-        count = int(passed.sum())
-        if count == len(squares) or 2 * count < len(squares):
-            # what most do not pass is rejected, even if the mean square should be small
-            norm = math.sqrt(float(squares.mean()))
-            return norm if count == len(squares) else max(norm, 1.0 + 1e-9), None
-        return math.sqrt(float(squares[passed].mean())), passed
-
     def _shorter(self, norm: float) -> float:
-        return max(self.min_factor, self.safety * math.pow(norm, -1.0 / self._order))
+        options = self.options
+        return max(options.min_factor, options.safety * math.pow(norm, -1.0 / self.order))
 
     def _factor(self, norm: float, accept: bool) -> float:
         if not accept:
             return self._shorter(norm)
-        p, i, d = self.proportional, self.integral, self.derivative
-        one, two = self._norms
+        options = self.options
+        p, i, d = options.proportional, options.integral, options.derivative
+        one, two = self.norms
         log = -(p + i + d) * math.log(norm) + (p + 2.0 * d) * math.log(one) - d * math.log(two)
-        factor = self.safety * math.exp(log / self._order)
-        self._norms = (norm, one)
-        return min(self.max_factor, max(self.min_factor, factor))
+        factor = options.safety * math.exp(log / self.order)
+        self.norms = (norm, one)
+        return min(options.max_factor, max(options.min_factor, factor))
+
+
+def _own(squares: torch.Tensor) -> tuple[float, torch.Tensor | None]:
+    """The norm of the samples that pass, and which those are; of all samples, and None, where all
+    pass or most do not."""
+    passed = squares <= 1.0
+    count = int(passed.sum())
+    if count == len(squares) or 2 * count < len(squares):
+        # what most do not pass is rejected, even if the mean square should be small
+        norm = math.sqrt(float(squares.mean()))
+        return norm if count == len(squares) else max(norm, 1.0 + 1e-9), None
+    return math.sqrt(float(squares[passed].mean())), passed
 
 
 @attrs.frozen
 class _Axis:
-    """What steps are measured on, increasing from noise to data: half log-SNR, or -t for a process that has none.
+    """What steps are measured on, increasing from noise to data: half log-SNR, or -t for a process
+    that has none.
 
     Arguments:
         process: the forward process.
         linear: whether it has a log-SNR.
-        start, stop: the ends; where the process starts at alpha = 0 (`infinite`), the start is sigma/alpha = 80.
+        start, stop: the ends; where the process starts at alpha = 0 (`infinite`), the start is
+            sigma/alpha = 80.
     """
 
     process: Any
@@ -263,6 +314,11 @@ class _Axis:
             return _Axis(process, False, -process.t_max, -process.t_min, False)
         ends = Range.of(process)
         return _Axis(process, True, ends.noisy, ends.clean, ends.start.alpha == 0.0)
+
+    @property
+    def least(self) -> float:
+        """A step that is shorter than this has no length."""
+        return 1e-9 * abs(self.stop - self.start)
 
     def value(self, t: float) -> float:
         return float(self.process.level(t).lam) if self.linear else -t

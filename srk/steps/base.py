@@ -1,21 +1,21 @@
-"""The step controller: where the steps go."""
+"""Step controllers: what decides where the steps of a run end."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import attrs
 import torch
 
-from srk._checks import is_integer
-from srk.errors import ArgumentError
+from srk._checks import integer
 from srk.processes.base import Level
 
 
 @attrs.frozen(slots=True)
-class Problem:
+class RunInfo:
     """What a controller may know before the run.
 
     Arguments:
@@ -49,7 +49,7 @@ class Report:
     """What a controller may know after a step.
 
     Arguments:
-        start, stop: the ends of the step just computed, in own time.
+        start, stop: the ends of the step just computed, in the process's own time.
         index: number of accepted steps before it.
         state: the state at its start, (batch, *event).
         candidate: the state at its end.
@@ -68,12 +68,13 @@ class Report:
 
 @attrs.frozen(slots=True)
 class Decision:
-    """A controller's answer.
+    """A controller's answer to a report.
 
     Arguments:
-        accept: whether the step counts; or, as a bool tensor (batch,), for which samples it does. The others then go the same way again in steps of their own, up to its
-            end, with a controller from `StepController.fork`.
-        stop: the own time at which the next one ends; None ends the run.
+        accept: whether the step counts. As a bool tensor (batch,) it says for which samples it
+            does: the others take the same step again in shorter ones of their own, up to its end,
+            with a controller from `StepController.fork`.
+        stop: the own time at which the next step ends; None ends the run.
         status: why the run ends before its time, for `Solution.status`; None if it does not.
         retry: own time at which the first step of those others ends.
     """
@@ -85,25 +86,35 @@ class Decision:
 
 
 class StepController(ABC):
-    """Decides where steps end. `first` starts a run and `next` judges each step.
+    """Decides where steps end: `first` starts a run, and `next` judges each step of it.
 
-    A controller may be used for many runs, one at a time; what it remembers belongs to the run that `first` began.
+    A controller is a value that many runs may share, at the same time or one after the other. Each
+    run works on a controller of its own, from `fresh`, so that what `first` and `next` set on
+    `self` belongs to that run, and the shared one stays as it was made.
     """
 
     name: ClassVar[str] = ""
 
     @property
     def doubling(self) -> bool:
-        """True to have each step's error estimated by step doubling instead of by the solver: the step is then two of half the length, and the error their difference
-        from one of the whole, at three times the calls."""
+        """True to have each step's error estimated by step doubling instead of by the solver.
+
+        The step is then two of half the length, and the error their difference from one of the
+        whole, at three times the calls.
+        """
         return False
 
+    def fresh(self) -> StepController:
+        """The controller of one run. The default is a shallow copy, on which `first` is called."""
+        return copy.copy(self)
+
     def fork(self) -> StepController:
-        """A controller for samples that go their own way for a while; it begins where this one is. The default is a copy."""
+        """A controller for samples that take a step again by themselves, starting where this one
+        is. The default is a shallow copy."""
         return copy.copy(self)
 
     @abstractmethod
-    def first(self, problem: Problem) -> tuple[float, float]:
+    def first(self, info: RunInfo) -> tuple[float, float]:
         """Own times of the start of the run and of the end of its first step."""
 
     @abstractmethod
@@ -115,17 +126,19 @@ class Grid(StepController):
     """A controller whose steps are known before the run. Subclasses provide `times`.
 
     Attributes:
-        remembered: True if the times depend on nothing but process, solver, steps, eta and the grid's own attributes; `solve` then computes them once.
+        remembered: True if the times depend on nothing but process, solver, steps, eta and the
+            grid's own attributes; they are then computed once for many runs.
     """
 
     remembered: ClassVar[bool] = False
 
     @abstractmethod
-    def times(self, problem: Problem) -> list[float]:
-        """Own times, strictly decreasing, `problem.steps` + 1 of them, each computed from its index."""
+    def times(self, info: RunInfo) -> list[float]:
+        """Own times, strictly decreasing, `info.steps` + 1 of them, each computed from its
+        index."""
 
-    def first(self, problem: Problem) -> tuple[float, float]:
-        self._times = self.times(problem)
+    def first(self, info: RunInfo) -> tuple[float, float]:
+        self._times = self.times(info)
         return self._times[0], self._times[1]
 
     def next(self, report: Report) -> Decision:
@@ -133,22 +146,20 @@ class Grid(StepController):
         return Decision(True, self._times[after] if after < len(self._times) else None)
 
 
-def steps_of(problem: Problem) -> int:
-    """The number of steps of a fixed grid; raise if it is not a positive int."""
-    n = problem.steps
-    if n is None or not is_integer(n) or n < 1:
-        raise ArgumentError(
-            f"a fixed grid needs a positive number of steps, not {n!r}; use solve(..., steps=20) or solve(..., nfe=20)"
-        )
-    return n
+def steps_of(info: RunInfo) -> int:
+    """The number of steps of a fixed grid; raise if it is not a positive integer."""
+    cure = "use solve(..., steps=20) or solve(..., nfe=20)"
+    return integer(info.steps, "the number of steps of a fixed grid", least=1, cure=cure)
 
 
 @attrs.frozen(slots=True)
 class Range:
     """The stretch of half log-SNR that a grid divides: from `noisy` to `clean`.
 
-    Where the process starts at alpha = 0 the noisy end is log-SNR -inf; a grid then divides [-log 80, clean] (80 is EDM's largest noise) and its
-    first point is moved out to t_max itself, so that the first step also covers all the noise above it.
+    A process that starts at alpha = 0 has log-SNR -inf there. A grid then divides [-log 80, clean]
+    (80 is the largest noise of EDM) and its first point is moved out to t_max itself, so that the
+    first step also covers all the noise above 80. Where the process ends at sigma = 0, `clean` is
+    6, which is sigma/alpha = 0.0025.
     """
 
     noisy: float
@@ -162,3 +173,14 @@ class Range:
         noisy = start.lam if start.alpha > 0 else min(-4.382026634673881, stop.lam - 1.0)
         clean = stop.lam if stop.sigma > 0 else 6.0
         return Range(noisy, clean, start, stop)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Problem":
+        warnings.warn(
+            "srk.steps.Problem is now srk.steps.RunInfo; the old name goes with the next release",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return RunInfo
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

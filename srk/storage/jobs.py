@@ -19,7 +19,7 @@ from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
 from srk.scores import Guided, Hooked, Prediction
-from srk.steps import Grid, Problem, StepController
+from srk.steps import Grid, RunInfo, StepController
 from srk.storage import store as stores
 from srk.storage.group import process_device
 from srk.storage.identity import UnknownError, describe
@@ -182,7 +182,7 @@ class Job:
             return None
         rows = slice(0, min(self.batch, self.shape[0]))
         first = _conditioned(prediction, tables, rows, place).select(rows, self.shape[0])
-        problem = Problem(
+        problem = RunInfo(
             process=self.process,
             solver=sampler.method,
             steps=sampler.steps,

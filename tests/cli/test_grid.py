@@ -57,7 +57,7 @@ def test_pilot_table_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_profile_saves_the_pilot(tmp_path: Path) -> None:
     process = srk.VP()
-    profile = Profile.pilot(process, srk.targets.Gaussian(0.0, 0.25).score(process), samples=100)
+    profile = srk.calibrate(process, srk.targets.Gaussian(0.0, 0.25).score(process), shape=100)
     path = profile.save(tmp_path / "p.json")
     result = invoke(
         "--profile", str(path), "--nfe", "9", "--criterion", "kl", "--out", str(tmp_path)
@@ -89,7 +89,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         (
             ["--target", "mixture", "--samples", "20", "--criterion", "l3"],
             ArgumentError,
-            "'concentrated', 'broad', 'kl', 'l2'",
+            "'concentrated', 'broad', 'network', 'kl', 'l2'",
         ),
         (["--target", "mixture", "--samples", "20", "--nfe", "1"], ArgumentError, "buys no step"),
     ):

@@ -134,7 +134,7 @@ def test_s_churn_needs_a_number_of_steps() -> None:
 
     target = srk.targets.Gaussian(0.0, 1.0)
     run: Callable[[Integrator], object] = lambda solver: srk.solve(  # noqa: E731
-        EDM, target.score(EDM), solver, shape=(4, 1), controller=Halving(), seed=0
+        EDM, target.score(EDM), solver, shape=(4, 1), grid=Halving(), seed=0
     )
     with pytest.raises(IncompatibleError, match="leave s_churn out"):
         run(EDMHeun(s_churn=10.0))

@@ -22,7 +22,7 @@ MATCHED = SRK2M(weights="matched")
 def test_the_moments_are_those_of_the_exact_law() -> None:
     """What the planner believes of Var(x) is what the plans do: Moments against `gaussian_law`, which runs them on basis vectors."""
     process, v = srk.VP(), 0.5
-    times = srk.steps.Uniform().times(srk.steps.Problem(process, MATCHED, 9))
+    times = srk.steps.Uniform().times(srk.steps.RunInfo(process, MATCHED, 9))
     plans = plan_grid(process, MATCHED, times)
     moments = plans[-1].notes[0].moments
     assert moments.variances[0] == v * FAMILY[0]
@@ -179,8 +179,8 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
         ({}, "auto: srk2m (local, matched)"),
         ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m (local, matched)"),
         (
-            {"controller": srk.steps.Adaptive(estimate="doubling"), "noise": "brownian"},
-            "auto: srk2m",
+            {"grid": srk.steps.Adaptive(estimate="doubling"), "noise": "brownian"},
+            "auto: srk2s",
         ),
         ({"steps": 20, "eta": 0.5}, "auto: srk2m"),
         ({"steps": 15, "eta": 0.0}, "auto: deis-3"),
@@ -200,7 +200,7 @@ def test_auto_is_what_it_picked() -> None:
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
     for eta, solver in (
         (0.5, SRK2M()),
-        (1.0, SRK2M(data_variance=2.0, local=1.5, weights="matched")),
+        (1.0, SRK2M(data_variance=2.0, local=0.3, node=1 / 3, weights="matched")),
     ):
         one, two = (
             srk.solve(process, score, s, shape=(8, 1), steps=20, eta=eta, seed=0).x
@@ -231,7 +231,7 @@ def test_auto_on_a_process_that_is_not_linear() -> None:
 
 def test_auto_keeps_its_gauge() -> None:
     assert Auto(data_variance=4.0, local=1.0).choose(srk.VP(), 1.0, 4) == SRK2M(
-        data_variance=4.0, local=1.0, weights="matched"
+        data_variance=4.0, local=1.0, node=0.27, weights="matched"
     )
     assert Auto(data_variance=4.0).choose(srk.VP(), 0.5, 4) == SRK2M(data_variance=1.0)
     labels = [

@@ -39,7 +39,7 @@ def test_the_planner_knows_its_own_law(strong: bool) -> None:
         srk.VP(),
         SRK2M(data_variance=2.0, local=0.1, weights="matched", strong=strong),
     )
-    times = srk.steps.Uniform().times(srk.steps.Problem(process, solver, 9))
+    times = srk.steps.Uniform().times(srk.steps.RunInfo(process, solver, 9))
     plans = plan_grid(process, solver, times)
     moments = plans[-1].notes[0].moments
     for k in (0, 12, -1):

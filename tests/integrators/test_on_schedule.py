@@ -372,7 +372,7 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(IncompatibleError, match=r"heun.*calls='free'"):
         srk.solve(process, score, "heun", shape=(1, 1), steps=5, calls="schedule")
     with pytest.raises(IncompatibleError, match="needs a schedule"):
-        srk.solve(process, score, "srk2m", shape=(1, 1), controller="adaptive", calls="schedule")
+        srk.solve(process, score, "srk2m", shape=(1, 1), grid="adaptive", calls="schedule")
     with pytest.raises(ArgumentError, match="'free' or 'schedule'"):
         srk.solve(process, score, "srk2m", shape=(1, 1), calls="host")  # type: ignore[arg-type]
     with pytest.raises(IncompatibleError, match="eta"):

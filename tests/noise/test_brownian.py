@@ -171,7 +171,7 @@ def path_on(
     plans = plan_grid(
         process,
         method,
-        srk.steps.as_grid(grid).times(srk.steps.Problem(process, method, steps)),
+        srk.steps.as_grid(grid).times(srk.steps.RunInfo(process, method, steps)),
     )
     noise = started((2, 2), levels=levels)
     noise.prepare(plans)

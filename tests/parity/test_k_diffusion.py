@@ -447,3 +447,22 @@ def test_the_peer_ignores_curvature_by_half(sampling: Any) -> None:
     exact = 0.2**2 * moments[0] + 2 * 0.2 * h * moments[1] + h**2 * moments[2]
     step = float(three - math.exp(-h) * two)
     assert step == pytest.approx(exact - 0.5 * h**2 * moments[2], rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_schedules(sampling: Any, n: int) -> None:
+    """Theirs ends with 0, which is where the final denoising of ours leads to."""
+    ends = {"sigma_min": 0.03, "sigma_max": 14.6}
+    process = srk.EDM(**ends)
+    for grid, theirs in (
+        ("karras", sampling.get_sigmas_karras(n, **ends)),
+        (srk.steps.Karras(rho=5.0), sampling.get_sigmas_karras(n, rho=5.0, **ends)),
+        ("exponential", sampling.get_sigmas_exponential(n, **ends)),
+        ("polyexponential", sampling.get_sigmas_polyexponential(n, **ends)),
+        (
+            srk.steps.PolyExponential(rho=1.7),
+            sampling.get_sigmas_polyexponential(n, rho=1.7, **ends),
+        ),
+    ):
+        ours = srk.steps.as_grid(grid).times(srk.steps.RunInfo(process, None, n - 1))
+        assert ours == pytest.approx(theirs[:-1].tolist(), rel=2e-6)

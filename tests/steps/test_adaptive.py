@@ -19,7 +19,7 @@ from srk.integrators import SRK2S
 from srk.noise import BrownianNoise, GeneratorNoise
 from srk.plans.plan import Slot
 from srk.plans.step import Step
-from srk.steps import Adaptive, Decision, Problem, Report, StepController
+from srk.steps import Adaptive, Decision, Report, RunInfo, StepController
 
 VP = srk.VP()
 NARROW = srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.05, 0.1])
@@ -52,7 +52,7 @@ def run(**options: Any) -> srk.Solution:
         process,
         target.score(process),
         options.pop("solver", "srk2"),
-        controller=Adaptive(**adaptive),
+        grid=Adaptive(**adaptive),
         **options,
     )
 
@@ -67,7 +67,7 @@ def test_the_path_of_a_run_with_many_rejections_is_gaussian() -> None:
         two_coordinates(0.5),
         SRK2S(data_variance=0.5),
         shape=(100_000, 2),
-        controller=Adaptive(
+        grid=Adaptive(
             rtol=0.05,
             atol=0.05,
             safety=0.99,
@@ -90,7 +90,7 @@ def test_the_path_of_a_run_with_many_rejections_is_gaussian() -> None:
 class Prejudiced(StepController):
     """Rejects a step, up to three times, whenever the path rose over it."""
 
-    def first(self, problem: Problem) -> tuple[float, float]:
+    def first(self, problem: RunInfo) -> tuple[float, float]:
         self.process, self.tries = problem.process, 0
         self.ends = self.process.lam(VP.t_max), self.process.lam(VP.t_min)
         return VP.t_max, self._at(self.ends[0] + 1.0)
@@ -124,7 +124,7 @@ def test_decisions_that_look_at_the_noise_do_not_bias_a_path(source: type[Any], 
             VP,
             target.score(VP),
             SRK2S(data_variance=0.5),
-            controller=Prejudiced(),
+            grid=Prejudiced(),
             noise=source(seed),
             denoise_final=False,
             dtype=torch.float64,
@@ -212,7 +212,7 @@ def test_worst_norm_spends_more_than_batch_norm_on_one_hard_sample() -> None:
             VP,
             score,
             shape=(batch, 1),
-            controller=Adaptive(norm=norm),
+            grid=Adaptive(norm=norm),
             noise="brownian",
             seed=0,
             dtype=torch.float64,
@@ -273,7 +273,7 @@ def test_a_process_that_is_not_linear_steps_in_its_own_time() -> None:
         lambda x, t: -x,
         "sra1",
         shape=(64, 1),
-        controller="adaptive",
+        grid="adaptive",
         noise="brownian",
         seed=0,
     )
@@ -284,7 +284,7 @@ def test_a_process_that_is_not_linear_steps_in_its_own_time() -> None:
             lambda x, t: -x,
             "srk2",
             shape=(64, 1),
-            controller="adaptive",
+            grid="adaptive",
             noise="brownian",
             seed=0,
         )
@@ -300,7 +300,7 @@ def test_same_seed_same_run_and_every_rejection_is_counted_and_paid() -> None:
 def test_a_controller_serves_run_after_run() -> None:
     control = Adaptive()
     runs = [
-        srk.solve(VP, NARROW.score(VP), shape=(64, 1), controller=control, noise="brownian", seed=0)
+        srk.solve(VP, NARROW.score(VP), shape=(64, 1), grid=control, noise="brownian", seed=0)
         for _ in range(2)
     ]
     assert runs[0].times == runs[1].times and runs[0].nfe == runs[1].nfe
@@ -428,7 +428,7 @@ def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> No
             some_hard(1),
             "srk2",
             shape=(64, 1),
-            controller=control,
+            grid=control,
             noise="brownian",
             seed=0,
             dtype=torch.float64,
@@ -464,7 +464,7 @@ def test_a_sample_that_goes_alone_stays_on_its_path() -> None:
         network,
         SRK2S(data_variance=0.5),
         shape=(n, 1),
-        controller=control,
+        grid=control,
         noise="brownian",
         seed=0,
         denoise_final=False,

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import srk
-from srk.steps import Budget, Criterion, Problem, Profile
+from srk.steps import Budget, Criterion, Profile, RunInfo
 from srk.steps.budget import CRITERIA
 
 VP = srk.VP()
@@ -38,7 +38,7 @@ def exact(process: Any, v: float = V) -> Profile:
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
-    return Profile.pilot(VP, TARGET.score(VP), samples=2000)
+    return srk.calibrate(VP, TARGET.score(VP), shape=2000)
 
 
 # -- the profile -------------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def profile() -> Profile:
 def test_pilot_measures_the_closed_form(process: Any) -> None:
     """n samples of a one-dimensional Gaussian: the mean of n squares has the relative deviation sqrt(2/n); 4.5 of them for some 32 intervals."""
     n = 4000
-    found = Profile.pilot(process, TARGET.score(process), samples=n)
+    found = srk.calibrate(process, TARGET.score(process), shape=n)
     lam = np.array(found.lam)
     q = -np.diff(mmse(lam)) / np.diff(lam)
     assert len(q) >= 30
@@ -59,7 +59,7 @@ def test_pilot_is_per_coordinate_and_averages_over_the_spectrum() -> None:
     target = srk.targets.Gaussian(
         torch.zeros(3, dtype=torch.float64), torch.tensor([0.01, 0.25, 4.0], dtype=torch.float64)
     )
-    found = Profile.pilot(VP, target.score(VP), samples=4000)
+    found = srk.calibrate(VP, target.score(VP), shape=4000)
     lam = np.array(found.lam)
     q = -np.diff(np.mean([mmse(lam, v) for v in (0.01, 0.25, 4.0)], axis=0)) / np.diff(lam)
     assert np.abs(np.array(found.q) / q - 1.0).max() < 4.5 * math.sqrt(2.0 / 4000)
@@ -68,16 +68,14 @@ def test_pilot_is_per_coordinate_and_averages_over_the_spectrum() -> None:
 def test_total_variation_of_a_mixture_is_its_variance() -> None:
     """mmse falls from the variance of the data to almost 0, whatever their law: here two far modes, where the pilot's own law matters."""
     target = srk.targets.GaussianMixture([0.4, 0.6], [[-1.0], [1.0]], [0.1, 0.1])
-    found = Profile.pilot(VP, target.score(VP), samples=4000)
+    found = srk.calibrate(VP, target.score(VP), shape=4000)
     variance = float(target.sample(100_000, seed=0, dtype=torch.float64).var())
     assert np.dot(found.q, np.diff(found.lam)) == pytest.approx(variance, rel=0.05)
 
 
 def test_pilot_does_not_depend_on_how_it_is_cut() -> None:
     target = srk.targets.Gaussian(torch.zeros(1024, dtype=torch.float64), V)
-    whole, cut = (
-        Profile.pilot(VP, target.score(VP), samples=10, batch=batch) for batch in (None, 4)
-    )
+    whole, cut = (srk.calibrate(VP, target.score(VP), shape=10, batch=batch) for batch in (None, 4))
     assert (
         np.allclose(whole.q, cut.q, rtol=1e-5)
         and whole.lam == cut.lam
@@ -94,9 +92,9 @@ def test_conditions_of_the_run_are_cut_with_the_pilot() -> None:
         return score(x, t)
 
     conditioned = srk.Score(network, model_kwargs={"label": torch.arange(3)})
-    control = Budget(samples=8, steps=4)
-    sol = srk.solve(VP, conditioned, "ddpm", shape=(3, 1), controller=control, nfe=6, seed=0)
-    assert sol.success and control.pilot_nfe == 8 * 9
+    grid = Budget(samples=8, steps=4)
+    sol = srk.solve(VP, conditioned, "ddpm", shape=(3, 1), grid=grid, nfe=6, seed=0)
+    assert sol.success and grid == Budget(samples=8, steps=4)  # nothing is kept in the grid
 
 
 def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
@@ -115,7 +113,7 @@ def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
         shape=(4, 4),
         nfe=6,
         seed=0,
-        controller="budget",
+        grid="budget",
         autocast=torch.bfloat16,
     )
     assert seen == {torch.bfloat16}
@@ -131,7 +129,7 @@ def test_losses_give_the_same_profile(profile: Profile) -> None:
     assert np.allclose(clean.density(middle), -np.diff(mmse(lam)) / np.diff(lam), rtol=1e-9)
     rough = Profile.from_losses(VP, np.exp(-lam), mmse(lam) * noise)
     grids = [
-        Budget(profile=p, criterion="broad").times(Problem(VP, None, 10))
+        Budget(profile=p, criterion="broad").times(RunInfo(VP, None, 10))
         for p in (clean, rough, profile)
     ]
     lams = np.array([[VP.lam(t) for t in times] for times in grids])
@@ -157,7 +155,7 @@ def test_mmse_is_the_closed_form_also_beyond_the_ends() -> None:
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 @pytest.mark.parametrize("steps", [1, 2, 13])
 def test_ends_are_exact_and_steps_positive(process: Any, steps: int) -> None:
-    times = Budget(profile=exact(process)).times(Problem(process, None, steps))
+    times = Budget(profile=exact(process)).times(RunInfo(process, None, steps))
     assert len(times) == steps + 1 and times[0] == process.t_max and times[-1] == process.t_min
     assert all(a > b for a, b in pairwise(times))
 
@@ -167,7 +165,7 @@ def test_ends_are_exact_and_steps_positive(process: Any, steps: int) -> None:
 )
 def test_every_step_has_the_same_share_of_the_criterion(criterion: Any) -> None:
     """By quadrature of the formula, with the closed form of q."""
-    times = Budget(profile=exact(VP), criterion=criterion).times(Problem(VP, None, 12))
+    times = Budget(profile=exact(VP), criterion=criterion).times(RunInfo(VP, None, 12))
     lam = np.array([VP.lam(t) for t in times])
     x = np.linspace(lam[0], lam[-1], 200_001)
     c = CRITERIA[criterion] if isinstance(criterion, str) else criterion
@@ -181,22 +179,22 @@ def test_every_step_has_the_same_share_of_the_criterion(criterion: Any) -> None:
 
 def test_uniform_criterion_is_the_log_snr_grid() -> None:
     times = Budget(profile=exact(VP), criterion=Criterion(0.0, 0.0, uniform=1.0)).times(
-        Problem(VP, None, 9)
+        RunInfo(VP, None, 9)
     )
-    assert np.allclose(times, srk.steps.LogSNR().times(Problem(VP, None, 9)), rtol=1e-10)
+    assert np.allclose(times, srk.steps.LogSNR().times(RunInfo(VP, None, 9)), rtol=1e-10)
 
 
 def test_default_criterion_is_the_solver_s() -> None:
     made = {}
     for name in ("srk2m", "ddpm", "dpmpp-2m-sde"):
-        made[name] = Budget(profile=exact(VP)).times(Problem(VP, srk.solvers()[name], 8))
+        made[name] = Budget(profile=exact(VP)).times(RunInfo(VP, srk.solvers()[name], 8))
     for name, criterion in (
         ("srk2m", "concentrated"),
         ("ddpm", "concentrated"),
         ("dpmpp-2m-sde", "broad"),
     ):
         assert made[name] == Budget(profile=exact(VP), criterion=criterion).times(
-            Problem(VP, None, 8)
+            RunInfo(VP, None, 8)
         )
     assert made["ddpm"] != made["dpmpp-2m-sde"]
 
@@ -206,7 +204,7 @@ def test_data_that_are_known_from_some_level_on_leave_only_the_uniform_share_the
     lam = np.linspace(-5.1, 4.7, 99)
     q = np.where(lam[1:] < 1.0, 1.0, 0.0)
     times = Budget(profile=Profile(lam, q), criterion=Criterion(0.5, 0.0, uniform=0.2)).times(
-        Problem(VP, None, 50)
+        RunInfo(VP, None, 50)
     )
     share = np.mean(np.array([VP.lam(t) for t in times[1:]]) > 1.2)
     assert share == pytest.approx(
@@ -220,14 +218,23 @@ def test_data_that_are_known_from_some_level_on_leave_only_the_uniform_share_the
 @pytest.mark.parametrize("solver", ["ddpm", "srk2", "srk2m", "dpmpp-2m-sde"])
 @pytest.mark.parametrize("eta", [1.0, 0.0])
 def test_nfe_is_respected_exactly(solver: str, eta: float) -> None:
-    for how in ("grid", "controller"):
-        where: dict[str, Any] = {how: "budget"}
-        sol = srk.solve(VP, TARGET.score(VP), solver, shape=4, nfe=21, eta=eta, seed=0, **where)
-        assert sol.success and sol.nfe == 21
+    sol = srk.solve(VP, TARGET.score(VP), solver, shape=4, nfe=21, eta=eta, seed=0, grid="budget")
+    assert sol.success and sol.nfe == 21
+
+
+def test_controller_is_the_old_name_of_grid() -> None:
+    options: dict[str, Any] = {"shape": 4, "nfe": 9, "seed": 0}
+    with pytest.warns(DeprecationWarning, match="is now grid='karras'") as seen:
+        old = srk.solve(VP, TARGET.score(VP), "ddpm", controller="karras", **options)
+    assert seen[0].filename == __file__
+    new = srk.solve(VP, TARGET.score(VP), "ddpm", grid="karras", **options)
+    assert torch.equal(old.x, new.x)
+    with pytest.raises(srk.errors.ArgumentError, match="give one of them"):
+        srk.solve(VP, TARGET.score(VP), controller="karras", grid="karras", **options)
 
 
 @pytest.mark.usefixtures("global_rng_untouched")
-def test_one_pilot_serves_many_runs_and_is_counted() -> None:
+def test_a_sampler_pilots_once_and_a_grid_keeps_nothing() -> None:
     calls = 0
 
     def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -236,12 +243,21 @@ def test_one_pilot_serves_many_runs_and_is_counted() -> None:
         return score(x, t)
 
     score = TARGET.score(VP)
-    control = Budget(samples=20, steps=8)
-    first = srk.solve(VP, network, "ddpm", shape=(5, 1), controller=control, nfe=10, seed=0)
-    assert calls == control.pilot_nfe + 5 * first.nfe and control.pilot_nfe == 20 * 17
-    second = srk.solve(VP, network, "ddpm", shape=(7, 1), controller=control, nfe=10, seed=3)
-    assert calls == control.pilot_nfe + 5 * 10 + 7 * 10
-    assert first.times == second.times  # neither the seed nor the batch of a run moves the grid
+    grid = Budget(samples=20, steps=8)
+    sampler = srk.Sampler(VP, network, "ddpm", grid=grid, nfe=10)
+    first = sampler(shape=(5, 1), seed=0)
+    assert calls == 20 * 17 + 5 * first.nfe
+    second = sampler(shape=(5, 1), seed=3)
+    assert calls == 20 * 17 + 5 * 10 + 5 * 10
+    assert first.times == second.times  # the seed of a run does not move the grid
+    assert grid == Budget(samples=20, steps=8)
+    # another network with the same grid object is measured itself
+    wide = srk.targets.Gaussian(0.3, 16.0).score(VP)
+    others = [
+        srk.solve(VP, wide, "ddpm", shape=(5, 1), grid=each, nfe=10, seed=0).times
+        for each in (grid, Budget(samples=20, steps=8))
+    ]
+    assert others[0] == others[1] != first.times
 
 
 def test_same_samples_again() -> None:
@@ -285,7 +301,7 @@ def test_round_trip(tmp_path: Path, profile: Profile) -> None:
         (lambda data: json.dumps(data | {"q": data["q"][1:]}), r"damaged: .*n \+ 1 edges"),
         (
             lambda data: json.dumps(data | {"q": ["a"] * len(data["q"])}),
-            "damaged: .*made of numbers",
+            "damaged: .*no list of at most",
         ),
         (lambda data: json.dumps(data | {"lam": data["lam"][::-1]}), "damaged: .*increase"),
         (lambda data: json.dumps(data | {"q": [-1.0] * len(data["q"])}), "damaged: .*not negative"),
@@ -344,24 +360,34 @@ def test_a_process_without_log_snr_is_refused() -> None:
     ):
         srk.solve(process, lambda x, t: -x, "euler-maruyama", shape=(2, 1), grid="budget", steps=4)
     with pytest.raises(srk.errors.IncompatibleError, match="a profile needs a log-SNR"):
-        Profile.pilot(process, lambda x, t: -x, shape=(1,))
+        srk.calibrate(process, lambda x, t: -x, shape=(32, 1))
 
 
 def test_other_failures_name_the_cure() -> None:
     score = TARGET.score(VP)
     with pytest.raises(
-        srk.errors.ArgumentError, match=r"no network to measure here.*Budget\(profile="
+        srk.errors.ArgumentError, match=r"no network to measure here.*Budget\(srk.calibrate"
     ):
         srk.analysis.gaussian_kl("ddpm", VP, steps=8, grid="budget")
-    with pytest.raises(srk.errors.ArgumentError, match="'concentrated', 'broad', 'kl', 'l2'"):
+    with pytest.raises(
+        srk.errors.ArgumentError, match="'concentrated', 'broad', 'network', 'kl', 'l2'"
+    ):
         Budget(criterion="l3")
-    with pytest.raises(srk.errors.ArgumentError, match="shape=\\(3, 32, 32\\)"):
-        Profile.pilot(VP, lambda x, t: -x)
-    for options in ({"samples": 0}, {"steps": 3}, {"batch": -1}, {"samples": 2.0}):
-        with pytest.raises(srk.errors.ArgumentError, match="of a pilot must be an int"):
-            Profile.pilot(VP, score, **options)
+    with pytest.raises(srk.errors.ArgumentError, match="shape=\\(32, 3, 32, 32\\)"):
+        srk.calibrate(VP, lambda x, t: -x)
+    for options, name in (
+        ({"shape": 0}, "shape"),
+        ({"shape": 2.0}, "shape"),
+        ({"steps": 3}, "steps of a pilot"),
+        ({"batch": -1}, "batch of a pilot"),
+        ({"seed": -1}, "seed of a pilot"),
+    ):
+        with pytest.raises(
+            (srk.errors.ArgumentError, srk.errors.ArgumentTypeError), match=f"{name} must be a"
+        ):
+            srk.calibrate(VP, score, **options)
     with pytest.raises(srk.errors.ArgumentError, match="does the network use its input"):
-        Profile.pilot(VP, srk.Data(lambda x, t: torch.zeros_like(x)), shape=(1,))
+        srk.calibrate(VP, srk.Data(lambda x, t: torch.zeros_like(x)), shape=(32, 1))
     for sigma, error, message in (
         ([1.0, 0.5], [1.0, 0.5], "at least 3"),
         ([1.0, 0.5, 0.5], [1.0, 0.5, 0.4], "all different"),

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import srk
-from srk.steps import Gauge, Karras, LogSNR, Problem, Quadratic, Times, Uniform
+from srk.steps import Gauge, Karras, LogSNR, Quadratic, RunInfo, Times, Uniform
 
 GRIDS = [Uniform(), Quadratic(), LogSNR(), Karras(), Gauge(data_variance=1.0)]
 PROCESSES = [srk.process(name) for name in srk.processes()]
 
 
 def times(grid: srk.steps.Grid, process: srk.ForwardProcess, steps: int) -> list[float]:
-    return grid.times(Problem(process, None, steps))
+    return grid.times(RunInfo(process, None, steps))
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: grid.name)
@@ -72,7 +72,7 @@ def test_infinite_noise(process: srk.LinearProcess) -> None:
 
 def test_explicit_times_and_their_steps() -> None:
     vp = srk.VP()
-    assert Times([1.0, 0.5, 0.001]).times(Problem(vp, None, None)) == [1.0, 0.5, 0.001]
+    assert Times([1.0, 0.5, 0.001]).times(RunInfo(vp, None, None)) == [1.0, 0.5, 0.001]
 
 
 @pytest.mark.parametrize("bad", [{"data_variance": -1.0}, {"data_variance": 0.0}, {}])

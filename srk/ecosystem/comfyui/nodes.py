@@ -11,7 +11,7 @@ from srk.ecosystem import k_diffusion
 from srk.ecosystem.comfyui.samplers import samplers
 from srk.errors import ArgumentError
 from srk.processes import EDM, Flow, LinearProcess
-from srk.steps import Problem, as_grid
+from srk.steps import RunInfo, as_grid
 from srk.steps.grids import Gauge
 
 #: Grids that need nothing but the range of the noise.
@@ -121,7 +121,7 @@ class SRKSigmas:
         levels = [process.t_max]
         if total > 1:
             chosen = Gauge(data_variance=data_variance) if grid == "gauge" else as_grid(grid)
-            levels = chosen.times(Problem(process, None, total - 1))
+            levels = chosen.times(RunInfo(process, None, total - 1))
         return (torch.tensor([*levels, 0.0], dtype=torch.float32)[-(steps + 1) :],)
 
 

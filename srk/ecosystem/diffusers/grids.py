@@ -17,7 +17,7 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes import EDM
 from srk.processes.base import LinearProcess
-from srk.steps import CONTROLLERS, Grid, Problem
+from srk.steps import CONTROLLERS, Grid, RunInfo
 
 SAME = 1e-6
 """Relative difference of sigma/alpha below which two levels in float32 are one."""
@@ -264,7 +264,7 @@ def _of_srk(
         )
     process = made.process
     if made.family == "flow" and zero:
-        return Levels(tuple(grid.times(Problem(process, method, steps, eta))), False)
+        return Levels(tuple(grid.times(RunInfo(process, method, steps, eta))), False)
     if made.family == "flow":
         raise IncompatibleError(
             "final_sigmas_type='sigma_min' has no grid of srk for flow networks, whose noise goes "
@@ -276,7 +276,7 @@ def _of_srk(
         else process
     )
     count = steps - 1 if zero else steps
-    times = grid.times(Problem(noisy, method, count, eta)) if count else [process.t_max]
+    times = grid.times(RunInfo(noisy, method, count, eta)) if count else [process.t_max]
     if config.get("round_timesteps") and made.family == "vp":
         times = sorted({float(round(t)) for t in times}, reverse=True)
     if made.family == "vp":

@@ -35,7 +35,7 @@ from srk.processes.base import Level
 from srk.scores.adapters import NetworkPrediction
 from srk.scores.convert import combine
 from srk.scores.inputs import scale_value, time_value
-from srk.steps import Problem, Times
+from srk.steps import RunInfo, Times
 
 try:
     from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -443,7 +443,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         if made.family == "edm" and times[0] > process.t_max:
             process = attrs.evolve(process, sigma_max=times[0])  # type: ignore[misc]
         if len(set(times)) > 1:
-            self._checked(times, Problem(process, method, None, eta))
+            self._checked(times, RunInfo(process, method, None, eta))
         given = request["timesteps"] is not None or request["sigmas"] is not None
         if len(set(times)) + denoise < 2 and (given or len(times) < 2):
             explicit = {key: request[key] for key in ("timesteps", "sigmas")}
@@ -489,7 +489,7 @@ class SRKScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         self._request = request
         self._sigmas_then = self.sigmas.clone()
 
-    def _checked(self, times: list[float], problem: Problem) -> None:
+    def _checked(self, times: list[float], problem: RunInfo) -> None:
         """Raise if the times are not those of a run; equal ones are steps of no length."""
         Times([t for i, t in enumerate(times) if i == 0 or t != times[i - 1]]).times(problem)
 
