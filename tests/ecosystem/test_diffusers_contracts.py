@@ -263,6 +263,26 @@ def test_order_times_skipped_steps_is_the_index(make: Any, solver: str) -> None:
         assert (entry.step, entry.stage) == (k, 0)
 
 
+@pytest.mark.parametrize("solver", ["srk2", "srk2s", "seeds-3", "etd-sra1", "heun"])
+def test_the_first_step_of_a_flow_is_the_solvers(solver: str) -> None:
+    """From pure noise too: the scheduler adds calls at most, and changes no number."""
+    made = flow(solver=solver)
+    made.set_timesteps(5)
+    assert made._route is not None
+    result = drive(made, UNIT, generator=generator(1))
+    draws = generator(1)
+    process, score = from_diffusers(network, made)
+    other = srk.solve(
+        process,
+        score,
+        solver,
+        x_init=UNIT,
+        grid=made._route.grid,
+        noise=lambda slot, clock, out: out.normal_(generator=draws),
+    )
+    assert torch.equal(result, other.x)
+
+
 def test_order_where_the_pipeline_counts_entries() -> None:
     """Flux passes sigmas, takes the number of entries for that of steps, and skips by `order`."""
     made = flow(solver="seeds-3")

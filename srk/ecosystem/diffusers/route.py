@@ -118,7 +118,11 @@ class StateFirst(Integrator):
 
     def plan_step(self, step: Step) -> StepPlan:
         plan = self._inner_plan(step)
-        almost_noise = step.start.r > PURE_NOISE and len(plan.stages) > 1
+        almost_noise = (
+            PURE_NOISE < step.start.r < math.inf
+            and len(plan.stages) > 1
+            and not self.infinite_noise
+        )
         if step.index == 0 and (almost_noise or not sees_state(plan)):
             plan = exponential_step(step)
         missing = self.evaluations_per_step - len(plan.stages)
