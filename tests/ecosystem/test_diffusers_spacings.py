@@ -185,13 +185,8 @@ def test_every_number_of_steps(peer: str, spacing: str, final: str, schedule: st
 def test_as_many_steps_as_training_steps(
     peer: str, spacing: str, final: str, schedule: str, n: int
 ) -> None:
-    """The same for as many steps as the training had, or nearly, in float64.
-
-    SA-Solver on the beta schedule, whose first and last steps are very short, is held to 1e-3:
-    measured 9e-5, and it is not settled which of the two loses the digits.
-    """
+    """The same for as many steps as the training had, or nearly, in float64."""
     with in_double(PEERS[peer][0]):
         theirs, ours, error = compared(peer, n, spacing, final, schedule, double=True)
     assert torch.equal(ours.timesteps, theirs.timesteps)
-    short = peer.startswith("sa-solver") and schedule == "beta"
-    assert error < (1e-3 if short else AGREEMENT)
+    assert error < AGREEMENT

@@ -226,7 +226,7 @@ def _vp_time(process: LinearProcess, timestep: float, r: float) -> float:
     """Own time of a level that is given in float32: the training step itself where it is meant."""
     t = _training_time(process, timestep)
     exact = process.level(t).r
-    meant = exact == r or (t.is_integer() and abs(exact - r) <= 1e-5 * r)
+    meant = exact == r or (t.is_integer() and abs(exact - r) <= 3e-7 * r)
     return t if meant else own_time(process, r)
 
 
