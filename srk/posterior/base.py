@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._engine.memory import check_unchanged, version
 from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.posterior.measurement import Measurement
 from srk.posterior.operators import Linear, Spectrum
@@ -157,7 +158,12 @@ class Pullback:
         with torch.inference_mode(False), torch.enable_grad():
             inside = self.again and x.requires_grad
             self._at = x if inside else x.detach().clone().requires_grad_()
-            self._out = prediction.denoise(self._at, level, process)
+            # The network gets a copy that is no leaf: if it writes to its input, that is noticed
+            # here as in every run, and not by automatic differentiation.
+            given = self._at.clone()
+            before = version(given)
+            self._out = prediction.denoise(given, level, process)
+            check_unchanged(given, before)
         if not self._out.requires_grad:
             raise IncompatibleError(
                 f"the output of {prediction!r} does not depend on the state by differentiable "

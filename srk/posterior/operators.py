@@ -1,7 +1,7 @@
 r"""What is measured: the operator A of $y = A(x_0) + \text{noise}$.
 
-A linear operator is given by a matrix, or by a function and (optionally) its adjoint. The methods of
-this package need products with A and its adjoint; some also need functions of $A A^T$, which a
+A linear operator is given by a matrix, or by a function and (optionally) its adjoint. The methods
+of this package need products with A and its adjoint; some also need functions of $A A^T$, which a
 `Spectrum` gives: in closed form where the operator knows it, else from a dense matrix.
 """
 

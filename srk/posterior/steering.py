@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.eager import Executor
+from srk._engine.memory import check_unchanged, version
 from srk.errors import ArgumentError, IncompatibleError, ScoreError, SolveError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
@@ -332,9 +333,11 @@ class _Population:
         return ancestors
 
     def _rewards(self, denoised: Tensor) -> Tensor:
-        pieces = [self.reward(part) for part in torch.split(denoised, self.microbatch)]
-        for piece, part in zip(pieces, torch.split(denoised, self.microbatch), strict=True):
+        pieces = []
+        for part in torch.split(denoised, self.microbatch):
+            piece = self.reward(part)
             _check_reward(piece, len(part))
+            pieces.append(piece.clone())  # a reward network, too, may own its memory
         return torch.cat(pieces)
 
     # -- the network --------------------------------------------------------------------------
@@ -356,8 +359,9 @@ class _Population:
                 half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
                 result = s * half - self.process.drift(level.t, part)
                 d = combine(denoiser_from_score(level), part, s)
-            results.append(result)
-            denoised.append(d)
+            # a network may own the memory of its result, and write the next piece there
+            results.append(result.clone())
+            denoised.append(results[-1] if d is result else d.clone())
         self.nfe += self.prediction.calls(level.t)
         self.score_seconds += time.perf_counter() - began
         if self.denoised is None:
@@ -366,21 +370,22 @@ class _Population:
 
     def _both(self, stage: Stage, weight: float) -> tuple[Tensor, Tensor, Tensor]:
         """What the model and what the proposal say at the states, and the rewards."""
-        began, level = time.perf_counter(), stage.level
+        began, level, before = time.perf_counter(), stage.level, version(self.x)
         base, twisted, rewards = [], [], []
         for rows in self._pieces():
             prediction, part = self.prediction.select(rows, len(self.x)), self.x[rows]
             if self.proposal is not None:
-                d = prediction.denoise(part, level, self.process)
+                d = prediction.denoise(part, level, self.process).clone()
                 proposal = self.proposal.select(rows, len(self.x))
-                other = proposal.denoise(part, level, self.process)
+                other = proposal.denoise(part, level, self.process).clone()
                 value = self.reward(d)
                 _check_reward(value, len(part))
             else:
                 d, other, value = self._pulled(prediction, part, level, weight)
             base.append(d)
             twisted.append(other)
-            rewards.append(value)
+            rewards.append(value.clone())
+        check_unchanged(self.x, before)
         self.nfe += self.prediction.calls(level.t)
         if self.proposal is not None:
             self.nfe += self.proposal.calls(level.t)
@@ -397,7 +402,7 @@ class _Population:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """D, D + (sigma^2/alpha) grad_x lambda r(D), and r(D)."""
         if weight == 0.0 or level.sigma == 0.0:
-            d = prediction.denoise(x, level, self.process)
+            d = prediction.denoise(x, level, self.process).clone()
             value = self.reward(d)
             _check_reward(value, len(x))
             return d, d, value
@@ -414,7 +419,7 @@ class _Population:
                 )
             (gradient,) = torch.autograd.grad(value.sum(), point)
         scale = weight * level.sigma * (level.sigma / level.alpha)
-        return pull.denoised, pull.denoised + scale * pull(gradient), value.detach()
+        return pull.denoised.clone(), pull.denoised + scale * pull(gradient), value.detach()
 
     def _drift(self, denoised: Tensor, level: Level) -> Tensor:
         half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
