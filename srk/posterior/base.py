@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._engine.memory import check_unchanged, version
+from srk._engine.memory import changed_in_place, version
 from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.posterior.measurement import Measurement
 from srk.posterior.operators import Linear, Spectrum
@@ -163,7 +163,8 @@ class Pullback:
             given = self._at.clone()
             before = version(given)
             self._out = prediction.denoise(given, level, process)
-            check_unchanged(given, before)
+            if version(given) != before:
+                raise changed_in_place()
         if not self._out.requires_grad:
             raise IncompatibleError(
                 f"the output of {prediction!r} does not depend on the state by differentiable "

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.eager import Executor
-from srk._engine.memory import check_unchanged, version
+from srk._engine.memory import changed_in_place, version
 from srk.errors import ArgumentError, IncompatibleError, ScoreError, SolveError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
@@ -385,7 +385,8 @@ class _Population:
             base.append(d)
             twisted.append(other)
             rewards.append(value.clone())
-        check_unchanged(self.x, before)
+        if version(self.x) != before:
+            raise changed_in_place()
         self.nfe += self.prediction.calls(level.t)
         if self.proposal is not None:
             self.nfe += self.proposal.calls(level.t)
