@@ -197,8 +197,8 @@ def frame_of(model: Any) -> Literal["edm", "flow"]:
             if abs(share - 1.0) < 1e-3:
                 return "edm"
             raise IncompatibleError(
-                f"the model's state at sigma = 0.5 holds {share:.4g} of the latent, which is neither"
-                " the frame of k-diffusion (1) nor that of rectified flow (0.5)"
+                f"the model's state at sigma = 0.5 holds {share:.4g} of the latent, which is "
+                "neither the frame of k-diffusion (1) nor that of rectified flow (0.5)"
             )
         for name in ("model_sampling", "predictor", "inner_model", "model_wrap", "model"):
             inner = getattr(thing, name, None)
@@ -511,7 +511,7 @@ class _HostNoise(NoiseSource):
 
 
 def _own_time(process: LinearProcess, clock: str, value: float) -> float | None:
-    """The process's time of a value of a clock that depends on sigma/alpha alone; None of others."""
+    """The time of a value of a clock that depends on sigma/alpha alone; None of others."""
     if clock == "-sigma/alpha":
         ratio = -value
     else:

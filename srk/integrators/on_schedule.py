@@ -155,12 +155,12 @@ class _AtStarts(Integrator):
         plan = self.method.plan_step(step)
         called = [stage.level.t for stage in plan.stages]
         if called != [plan.start.t]:
+            listed = ", ".join(format(t, ".6g") for t in called)
             raise IncompatibleError(
                 "calls='schedule' asks for one network call in each step, at its start, but step "
-                f"{step.index} of {self.method.name}, which starts at t = {plan.start.t:.6g}, calls "
-                f"at t = {', '.join(format(t, '.6g') for t in called)}; use calls='free', or a "
-                "solver that can: 'auto', 'srk2', 'srk2m', 'srk2m-local', 'dpmpp-2m', "
-                "'dpmpp-2m-sde', 'ddpm'"
+                f"{step.index} of {self.method.name}, which starts at t = {plan.start.t:.6g}, "
+                f"calls at t = {listed}; use calls='free', or a solver that can: 'auto', "
+                "'srk2', 'srk2m', 'srk2m-local', 'dpmpp-2m', 'dpmpp-2m-sde', 'ddpm'"
             )
         return plan
 
@@ -178,7 +178,7 @@ def _variances(method: SRK2M, levels: Sequence[Level]) -> list[float]:
 
 @attrs.frozen(slots=True)
 class _Call:
-    """What is known of a call whose denoiser and state are kept: its step, level and correlation."""
+    """What is known of a call whose denoiser and state are kept: its step and correlation."""
 
     step: NodeStep
     rho: float

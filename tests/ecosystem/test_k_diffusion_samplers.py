@@ -1,4 +1,4 @@
-"""The k-diffusion calling convention: the same samples as `srk.solve`, the callbacks and noise of k-diffusion itself."""
+"""The k-diffusion convention: samples of `srk.solve`, callbacks and noise of k-diffusion."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def seeded(x, seed=5):
 
 
 class Tree:
-    """A Brownian path in sigma, drawn as it is asked for; refuses to be asked twice about overlapping intervals."""
+    """A Brownian path in sigma, drawn as it is asked for; no two questions may overlap."""
 
     def __init__(self, x, seed=5):
         self.draw, self.asked = seeded(x, seed), []
@@ -80,7 +80,7 @@ class Tree:
         return self.draw(sigma, sigma_next)
 
 
-# -- the same as srk.solve ------------------------------------------------------------------------------------------------
+# -- the same as srk.solve -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", HOUSE)
@@ -106,7 +106,7 @@ def test_house_samplers_are_solve_on_the_edm_process(solver):
 
 @pytest.mark.parametrize("solver", sorted(srk.solvers()))
 def test_every_solver_samples_with_independent_draws(solver):
-    """No two draws of a run ask for overlapping pieces of the host's Brownian path, whatever the solver."""
+    """No two draws of a run ask for overlapping pieces of the host's Brownian path."""
     x = start()
     sample = k_diffusion.sampler(solver)
     tree = Tree(x)
@@ -157,7 +157,7 @@ def test_options_and_eta_reach_the_solver():
 
 
 def test_the_law_is_right_on_gaussian_data():
-    """4096 samples of N(0.5, 0.3^2) with srk2m on 40 steps: mean and deviation within 4 standard errors."""
+    """4096 samples of N(0.5, 0.3^2), 40 steps: mean and deviation within 4 standard errors."""
     n, mean, std = 4096, 0.5, 0.3
     sigmas = torch.cat(
         [torch.logspace(1.5, -2, 40, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
@@ -176,7 +176,7 @@ def test_the_law_is_right_on_gaussian_data():
 
 
 def test_flow_frame_is_solve_on_the_flow_process():
-    """In the frame of rectified flow the state at sigma = 1 is pure noise, and the model is asked at x_t = (1 - t) x0 + t eps."""
+    """The state at sigma = 1 is pure noise, and the model is asked at x_t = (1 - t) x0 + t eps."""
     sigmas, x = torch.linspace(1, 0, 9), start(scale=1.0)
     process = srk.Flow(t_min=0.0)
 
@@ -199,7 +199,7 @@ def test_flow_frame_is_solve_on_the_flow_process():
         sample(flow_model, x, torch.tensor([2.0, 1.0, 0.0]))
 
 
-# -- noise ----------------------------------------------------------------------------------------------------------------
+# -- noise -----------------------------------------------------------------------------------------
 
 
 def test_default_noise_is_the_global_generator():
@@ -249,7 +249,7 @@ def test_noise_of_another_shape_is_refused():
         k_diffusion.sample_srk2m(model, start(), SIGMAS, noise_sampler=lambda a, b: torch.zeros(3))
 
 
-# -- edges and errors -----------------------------------------------------------------------------------------------------
+# -- edges and errors ------------------------------------------------------------------------------
 
 
 def test_fewer_than_two_sigmas_return_the_state():
@@ -329,7 +329,7 @@ def test_importing_it_imports_no_k_diffusion():
     assert "k_diffusion" not in sys.modules
 
 
-# -- callbacks ------------------------------------------------------------------------------------------------------------
+# -- callbacks -------------------------------------------------------------------------------------
 
 
 def recorded(sample, *args, **kwargs):
@@ -367,7 +367,7 @@ def test_an_exception_of_the_callback_stops_the_run():
         )
 
 
-# -- k-diffusion itself ---------------------------------------------------------------------------------------------------
+# -- k-diffusion itself ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -419,7 +419,7 @@ def close(ours, theirs):
     ],
 )
 def test_our_functions_are_theirs(sampling, solver, function, eta, their_eta):
-    """Same call, same noise sampler: the same samples and the same callbacks, in the same order, with the same values."""
+    """Same call, same noise sampler: the same samples, and callbacks with the same values."""
     x, peer, ours = start(), getattr(sampling, function), k_diffusion.sampler(solver)
     mine = {} if eta is None else {"eta": eta, "noise_sampler": seeded(x)}
     theirs = {} if eta is None else {"eta": their_eta, "noise_sampler": seeded(x)}
@@ -448,7 +448,7 @@ def test_our_functions_are_theirs(sampling, solver, function, eta, their_eta):
     "ignore:Should have tb<=t1:UserWarning"
 )  # torchsde, of the rounding in k-diffusion's exp(log(sigma))
 def test_dpmpp_sde_on_their_brownian_tree(sampling):
-    """With a Brownian tree, two draws a step lie on the path that k-diffusion's own sampler walks."""
+    """With a Brownian tree, two draws a step lie on the path of k-diffusion's own sampler."""
     pytest.importorskip("torchsde", reason="k-diffusion's Brownian tree needs torchsde")
     x = start()
     tree = sampling.BrownianTreeNoiseSampler(x, SIGMAS[-2], SIGMAS[0], seed=3)
@@ -460,7 +460,7 @@ def test_dpmpp_sde_on_their_brownian_tree(sampling):
 
 @pytest.mark.parity
 def test_signatures_are_theirs(sampling):
-    """Every argument of theirs exists in ours, in the same order with the same defaults, but for options of the solver."""
+    """Every argument of theirs is in ours, in the same order, but for options of the solver."""
     for solver, function in [
         ("euler-ancestral", "sample_euler_ancestral"),
         ("dpmpp-2m", "sample_dpmpp_2m"),

@@ -81,5 +81,5 @@ def test_what_is_not_found_is_said() -> None:
 
 
 def test_the_page_has_the_map() -> None:
-    """docs/names.md is made by `python benchmarks/hosts.py --names`."""
+    """docs/names.md is made by `python benchmarks/hosts.py names`."""
     assert names.table() in PAGE.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Calls on a schedule: at its times and nowhere else, of weak order 2, and as good as free calls."""
+"""Calls on a schedule: at its times and nowhere else, of weak order 2, as good as free calls."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def recorded(process: LinearProcess, calls: list[float]) -> srk.Data:
     return srk.Data(network, time="t")
 
 
-# -- where the calls are --------------------------------------------------------------------------
+# -- where the calls are ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.7, 0.0])
@@ -131,7 +131,7 @@ def test_nodes_lie_at_the_wanted_fraction_of_a_geometric_schedule() -> None:
         assert [step.c for step in steps[1:17]] == pytest.approx([c] * 16, abs=2e-3)
 
 
-# -- the formulas -----------------------------------------------------------------------------------
+# -- the formulas ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("node", [0.25, 0.4])
@@ -278,7 +278,7 @@ def test_a_run_may_begin_inside_the_schedule() -> None:
         plan_grid(process, method, [3.3, 1.1], 1.0)
 
 
-# -- how good it is ---------------------------------------------------------------------------------
+# -- how good it is --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_weak_order_two_on_a_mixture() -> None:
 
 @pytest.mark.parametrize("nfe", [12, 16, 24, 48])
 def test_a_schedule_costs_no_accuracy(nfe: int) -> None:
-    """Mean exact KL over variances of the data from 1e-3 to 10, `srk2m`: within 10 % of free calls."""
+    """Mean exact KL of `srk2m` over variances from 1e-3 to 10: within 10 % of free calls."""
     process, solver = srk.EDM(0.01, 80.0), SRK2M(data_variance=0.6)
     variances = np.logspace(-3, 1, 9)
     free = gaussian_law(solver, process, 0.0, variances, steps=nfe)
@@ -330,7 +330,7 @@ def test_a_schedule_costs_no_accuracy(nfe: int) -> None:
 
 @pytest.mark.parametrize("variance", [1.0, 0.5])
 def test_the_spread_on_the_shifted_grid_of_a_flow(variance: float) -> None:
-    """Ten steps of a flow with shift 3, "normal" in hosts, where free calls of `auto` gave +11 %."""
+    """Ten steps of a flow with shift 3, "normal" in hosts; free calls of `auto` gave +11 %."""
     process = srk.Flow(0.0)
     times = [3 * t / (1 + 2 * t) for t in np.linspace(1.0, 1e-3, 10).tolist()] + [0.0]
 
@@ -364,7 +364,7 @@ def test_more_steps_follow_the_same_path() -> None:
     assert float(torch.corrcoef(torch.stack(runs))[0, 1]) > 0.95
 
 
-# -- mistakes ---------------------------------------------------------------------------------------
+# -- mistakes --------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_is_said() -> None:
