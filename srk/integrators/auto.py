@@ -21,7 +21,8 @@ UNIPC_FROM = 16
 MANY = 10
 """Number of steps from which the gauge follows the noise more closely and the node is at 1/3."""
 FEW_LOCAL, FEW_NODE = 1.5, 0.27
-"""`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and on
+"""`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and
+on
 a network of images as good as `srk2m-local` (docs/calibration.md)."""
 MANY_LOCAL = 0.3
 CALIBRATED_LOCAL = 0.7
@@ -143,7 +144,8 @@ class _Note:
 
 def _with(name: str, **options: Any) -> Integrator:
     """A registered solver with other options."""
-    return attrs.evolve(SOLVERS[name], **options)  # type: ignore[misc]  # its class is an attrs class
+    # its class is an attrs class
+    return attrs.evolve(SOLVERS[name], **options)  # type: ignore[misc]
 
 
 def _factors(notes: tuple[Any, ...]) -> tuple[float, ...]:

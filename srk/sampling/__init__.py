@@ -1,4 +1,5 @@
-"""Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called often."""
+"""Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called
+often."""
 
 from srk._engine.recorder import StepInfo
 from srk.sampling.calibration import calibrate

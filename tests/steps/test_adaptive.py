@@ -57,11 +57,12 @@ def run(**options: Any) -> srk.Solution:
     )
 
 
-# -- the law ------------------------------------------------------------------------------------------------------------------------------
+# -- the law ---------------------------------------------------------------------------------------
 
 
 def test_the_path_of_a_run_with_many_rejections_is_gaussian() -> None:
-    # srk2 with v = 0.5 is exact on N(0, 0.5), so that the first coordinate is a linear functional of the whole path; the second makes the rejections.
+    # srk2 with v = 0.5 is exact on N(0, 0.5), so that the first coordinate is a linear functional
+    # of the whole path; the second makes the rejections.
     sol = srk.solve(
         VP,
         two_coordinates(0.5),
@@ -150,12 +151,13 @@ def test_a_retried_step_is_on_the_same_path() -> None:
     assert torch.allclose(parts + draw(1.1, 1.9), whole, atol=1e-12)
 
 
-# -- accuracy -----------------------------------------------------------------------------------------------------------------------------
+# -- accuracy --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("solver", "loosest"),
-    # the variance of sosra's output is too large with few steps and too small with more (1.23 and 0.98 of the right one with 6 and 8 steps on the log-SNR grid):
+    # the variance of sosra's output is too large with few steps and too small with more (1.23 and
+    # 0.98 of the right one with 6 and 8 steps on the log-SNR grid):
     # where it passes the right one, its KL dips (7.9e-6 at 0.2, 6.4e-5 at 0.1)
     [(SRK2S(data_variance=1.0), 0.2), (srk.solvers()["sra1"], 0.2), (srk.solvers()["sosra"], 0.1)],
     ids=["srk2s", "sra1", "sosra"],
@@ -235,7 +237,7 @@ def test_processes_of_another_scaling_take_the_same_steps() -> None:
     assert np.allclose([VP.lam(t) for t in one.times], [ve.lam(t) for t in two.times], atol=1e-6)
 
 
-# -- the run ------------------------------------------------------------------------------------------------------------------------------
+# -- the run ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(srk.processes()))
@@ -341,7 +343,7 @@ def test_the_estimate_of_srk2_is_its_difference_from_srk1(eta: float) -> None:
     assert total(two.error) == pytest.approx(total(two.update) - total(one.update), rel=1e-9)
 
 
-# -- refusals -----------------------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -394,22 +396,25 @@ def test_arguments_are_checked() -> None:
             Adaptive(**bad)
 
 
-# -- samples that go their own way ----------------------------------------------------------------------------------------------------------
+# -- samples that go their own way -----------------------------------------------------------------
 
 
 def some_hard(hard: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The first `hard` samples are of a narrow mixture, the others of a Gaussian; the score knows them by a condition."""
+    """The first `hard` samples are of a narrow mixture, the others of a Gaussian; the score knows
+    them by a condition."""
 
     def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
         level = VP.level(float(t[0]))
         easy = -x / (0.5 * level.alpha**2 + level.sigma**2)
         return torch.where(narrow[:, None], NARROW.score_at(x, level), easy)
 
-    return srk.Score(score, model_kwargs={"narrow": torch.arange(64) < hard})  # type: ignore[return-value]
+    # type: ignore[return-value]
+    return srk.Score(score, model_kwargs={"narrow": torch.arange(64) < hard})
 
 
 def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> None:
-    """norm="sample": its error falls to what "worst" gives it, while an average sample takes part in far fewer calls."""
+    """norm="sample": its error falls to what "worst" gives it, while an average sample takes part
+    in far fewer calls."""
     fine = srk.solve(
         VP,
         some_hard(1),
@@ -449,7 +454,8 @@ def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> No
 
 
 def test_a_sample_that_goes_alone_stays_on_its_path() -> None:
-    """The law is that of one Brownian path per sample: with half of the samples hard, the easy ones are exactly N(0, v) under srk2 with v."""
+    """The law is that of one Brownian path per sample: with half of the samples hard, the easy
+    ones are exactly N(0, v) under srk2 with v."""
     control = Adaptive(norm="sample", rtol=0.05, atol=0.05, first_step=1.0)
 
     def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
@@ -490,12 +496,13 @@ def test_own_steps_need_a_one_step_method() -> None:
         run(solver=Keeping(), norm="sample")
 
 
-# -- step doubling --------------------------------------------------------------------------------------------------------------------------
+# -- step doubling ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "euler-maruyama", "srk1"])
 def test_step_doubling_serves_solvers_without_an_estimate(solver: str) -> None:
-    """The bias of the variance falls with the tolerance, from many standard errors to few; each attempt makes three steps."""
+    """The bias of the variance falls with the tolerance, from many standard errors to few; each
+    attempt makes three steps."""
     n = 20_000
     with pytest.raises(srk.errors.IncompatibleError, match="estimate='doubling'"):
         run(solver="ddpm")

@@ -1,4 +1,5 @@
-"""The budget controller: q against closed forms, the grid against its criterion, files and failures."""
+"""The budget controller: q against closed forms, the grid against its criterion, files and
+failures."""
 
 from __future__ import annotations
 
@@ -41,12 +42,13 @@ def profile() -> Profile:
     return srk.calibrate(VP, TARGET.score(VP), shape=2000)
 
 
-# -- the profile -------------------------------------------------------------------------------------------------------
+# -- the profile -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_pilot_measures_the_closed_form(process: Any) -> None:
-    """n samples of a one-dimensional Gaussian: the mean of n squares has the relative deviation sqrt(2/n); 4.5 of them for some 32 intervals."""
+    """n samples of a one-dimensional Gaussian: the mean of n squares has the relative deviation
+    sqrt(2/n); 4.5 of them for some 32 intervals."""
     n = 4000
     found = srk.calibrate(process, TARGET.score(process), shape=n)
     lam = np.array(found.lam)
@@ -66,7 +68,8 @@ def test_pilot_is_per_coordinate_and_averages_over_the_spectrum() -> None:
 
 
 def test_total_variation_of_a_mixture_is_its_variance() -> None:
-    """mmse falls from the variance of the data to almost 0, whatever their law: here two far modes, where the pilot's own law matters."""
+    """mmse falls from the variance of the data to almost 0, whatever their law: here two far
+    modes, where the pilot's own law matters."""
     target = srk.targets.GaussianMixture([0.4, 0.6], [[-1.0], [1.0]], [0.1, 0.1])
     found = srk.calibrate(VP, target.score(VP), shape=4000)
     variance = float(target.sample(100_000, seed=0, dtype=torch.float64).var())
@@ -84,7 +87,8 @@ def test_pilot_does_not_depend_on_how_it_is_cut() -> None:
 
 
 def test_conditions_of_the_run_are_cut_with_the_pilot() -> None:
-    """A network with a condition for each sample sees as many conditions as states, also where the pilot has more samples than the run."""
+    """A network with a condition for each sample sees as many conditions as states, also where the
+    pilot has more samples than the run."""
     score = TARGET.score(VP)
 
     def network(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -120,7 +124,8 @@ def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
 
 
 def test_losses_give_the_same_profile(profile: Profile) -> None:
-    """A curve of losses at levels in any order, with noise of 1% that isotonic regression has to take, gives the closed form and the pilot."""
+    """A curve of losses at levels in any order, with noise of 1% that isotonic regression has to
+    take, gives the closed form and the pilot."""
     lam = np.linspace(-5.2, 4.8, 101)
     noise = 1.0 + 0.01 * np.random.default_rng(0).standard_normal(101)
     order = np.random.default_rng(1).permutation(101)
@@ -149,7 +154,7 @@ def test_mmse_is_the_closed_form_also_beyond_the_ends() -> None:
     assert np.allclose(inner.mmse(x), mmse(x), rtol=0.005)
 
 
-# -- the grid ------------------------------------------------------------------------------------------------------------
+# -- the grid --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
@@ -212,7 +217,7 @@ def test_data_that_are_known_from_some_level_on_leave_only_the_uniform_share_the
     )
 
 
-# -- with solve ------------------------------------------------------------------------------------------------------------
+# -- with solve ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "srk2", "srk2m", "dpmpp-2m-sde"])
@@ -271,7 +276,8 @@ def test_same_samples_again() -> None:
 
 
 def test_better_than_the_default_grid_where_it_is_exact() -> None:
-    """KL of ddpm on N(0, v) against log-snr, for small and large v: the exact laws, so no luck. Measured 0.33 to 0.45."""
+    """KL of ddpm on N(0, v) against log-snr, for small and large v: the exact laws, so no luck.
+    Measured 0.33 to 0.45."""
     for v in (0.01, 0.25, 4.0):
         budget = Budget(profile=exact(VP, v))
         kl = [
@@ -281,7 +287,7 @@ def test_better_than_the_default_grid_where_it_is_exact() -> None:
         assert kl[0] < 0.5 * kl[1]
 
 
-# -- files and failures --------------------------------------------------------------------------------------------------
+# -- files and failures ----------------------------------------------------------------------------
 
 
 def test_round_trip(tmp_path: Path, profile: Profile) -> None:
