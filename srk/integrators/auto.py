@@ -22,8 +22,7 @@ MANY = 10
 """Number of steps from which the gauge follows the noise more closely and the node is at 1/3."""
 FEW_LOCAL, FEW_NODE = 1.5, 0.27
 """`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and
-on
-a network of images as good as `srk2m-local` (docs/calibration.md)."""
+on a network of images as good as `srk2m-local` (docs/calibration.md)."""
 MANY_LOCAL = 0.3
 CALIBRATED_LOCAL = 0.7
 """With the steps of a profile, the node is at 1/3 at any number of steps."""

@@ -1,5 +1,4 @@
-"""Drawing samples: `solve` in one call, `Sampler` for a run that is made ready once and called
-often."""
+"""Drawing samples: `solve` in one call, and `Sampler`, made ready once and called often."""
 
 from srk._engine.recorder import StepInfo
 from srk.sampling.calibration import calibrate

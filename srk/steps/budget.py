@@ -18,9 +18,8 @@ LEAST_RESIDUAL = 0.02
 """1 - mmse/r^2 below this counts as this."""
 STEEPEST = 4.0
 """Largest change of the logarithm of a grid's density per half log-SNR. Near a sudden peak the
-steps
-become shorter one by one, and the peak is met by steps of about 1/4 at least for each of them: no
-grid has a sliver beside a long step, on which multistep methods lose their footing."""
+steps become shorter one by one: no grid has a sliver beside a long step, on which multistep methods
+lose their footing."""
 _POINTS = 2001  # where the density of a grid is integrated
 
 _finite = attrs.validators.and_(attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf))
