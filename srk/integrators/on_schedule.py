@@ -39,7 +39,7 @@ import attrs
 import numpy as np
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.integrators.auto import Auto
+from srk.integrators.auto import FEW_LOCAL, Auto
 from srk.integrators.base import Integrator
 from srk.integrators.srk2m import SRK2M
 from srk.integrators.srk2s import SRK2S
@@ -138,7 +138,9 @@ def _form(chosen: Integrator, asked: Integrator) -> Integrator:
             node=chosen.node,
         )
     if isinstance(chosen, SRK2M) and isinstance(asked, Auto) and math.isfinite(chosen.local):
-        return attrs.evolve(chosen, local=chosen.local / LOCAL_RATIO)
+        # what `auto` varies with the number of steps was measured with free calls only
+        local = FEW_LOCAL if asked.local is None else asked.local
+        return attrs.evolve(chosen, local=local / LOCAL_RATIO, node=asked.node)
     return chosen
 
 
