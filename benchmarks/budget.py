@@ -6,7 +6,8 @@ targets of `quality.py`.
 
 Results go to benchmarks/results/budget.json (one cell per target, solver, grid and NFE) and
 benchmarks/results/budget.md. Errors are those of `quality.py`. The pilot has its default size, and
-one profile serves all solvers and budgets of a target. Its calls are not in NFE."""
+one profile serves all solvers and budgets of a target. Its calls are not in NFE.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ matching on Gaussian targets.
 
 Writes benchmarks/results/gauge-digits.md and so on. A minute, three minutes, some ten minutes and
 half a minute on one core, `networks` after `python benchmarks/networks.py`, whose fine solutions
-are used again and whose packages are needed."""
+are used again and whose packages are needed.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Every source draws all slots of the plans of a run, in order, as the executor do
 update. The state is (64, 3, 32, 32) in float32. The sources take turns, and each figure is the
 fastest of many turns. With one thread (default) the processor time of that thread is taken, so that
 other work on the machine matters little; with more, the time on the wall. `--write` puts the table
-into benchmarks/results/noise.md."""
+into benchmarks/results/noise.md.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ eta = 0.
     python benchmarks/ode.py
 
 Writes benchmarks/results/ode.md. Some ten minutes on one core; the networks need the packages that
-benchmarks/networks.py names."""
+benchmarks/networks.py names.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ Writes srk/integrators/measured.json. Strong: one Brownian path at 40, 80 and 16
 one-dimensional mixture, median over 256 paths (Ornstein-Uhlenbeck process from t = 1 to 0.1). Weak:
 the exact law on a Gaussian target at 128 and 256 steps (VP to t = 0.01), where some methods are
 better than their declared order, which counts for nonlinear problems too. About half a minute on
-one core."""
+one core.
+"""
 
 from __future__ import annotations
 

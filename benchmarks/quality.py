@@ -19,7 +19,8 @@ principal components and random directions.
 
 The sampling floor f, measured on exact samples, is taken off: sqrt(W1^2 - f^2). An excess of W1^2
 below two standard deviations of f^2 counts as those ("resolution"), so that no ratio is better than
-the samples can show."""
+the samples can show.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ same network; contestants take turns, and a figure is the median of many turns. 
 thread the processor time of that thread is taken, so that other work on the machine matters little;
 otherwise the time on the wall, with the GPU waited for before the clock is read. Peers that are not
 installed are left out. `--write` puts the tables into benchmarks/results/speed-cpu.md or
-speed-gpu.md."""
+speed-gpu.md.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ is exact. Both panels start from the same noise, coloured
 from left to right: with eta = 0 (the probability-flow ODE) each colour keeps its place, with eta =
     1 (the reverse SDE) the noise of the path mixes them.
 Writes an animated WebP, and its last frame as PNG for readers who prefer no motion. Under a minute
-on one core."""
+on one core.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ trained network.
 Gaussian data: the exact Kullback-Leibler divergence of the position's law. Mixture: the
     Wasserstein-1 distance of the positions to their exact law, with the
 exact score and with a small network that was trained by hybrid score matching to say the score of
-the velocity alone. Three minutes on one core."""
+the velocity alone. Three minutes on one core.
+"""
 
 from __future__ import annotations
 

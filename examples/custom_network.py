@@ -5,7 +5,8 @@ sampled from; its error beside the solver's.
 
 The data lie on a spiral in 2-D, as a mixture of 40 narrow Gaussians, so that the exact score is
 known too: the distance of the samples to the data falls with the number of network calls until the
-error of the network is left, and for the exact score until the floor. A minute on one core."""
+error of the network is left, and for the exact score until the floor. A minute on one core.
+"""
 
 from __future__ import annotations
 

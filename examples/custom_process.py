@@ -7,7 +7,8 @@ exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes. Its transition has no c
 score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume
 grid, its matrix exponential by eigenvectors). Any solver in the raw frame then reverses the process
 from a bare score. What is printed is the Wasserstein-1 distance of the samples to the law at t_min;
-it falls to that of exact samples. Half a minute on one core."""
+it falls to that of exact samples. Half a minute on one core.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ class Density:
 
     The rates between cells are those of a reversible chain with the process's equilibrium
     (Scharfetter-Gummel to second order), so that a symmetric matrix has the same eigenvalues and
-    the exponential is exact in time."""
+    the exponential is exact in time.
+    """
 
     def __init__(self, process: DoubleWell, data: np.ndarray) -> None:
         root = np.sqrt(process.equilibrium())

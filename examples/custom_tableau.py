@@ -11,7 +11,8 @@ Two stages, additive noise: the conditions of strong order 1.5 are, for drift we
 With c = w = (0, c2) and alpha = (1 - a, a) they leave c2 = 1/(2a) and a spread of k of 5 - 3/a
 around its mean 1. Roessler's SRA1 has a = 2/3. Here is the other end, a = 3/5, where the spread is
 zero: c2 = 5/6 and k = (1, 1), the same weight of the Levy area H in both stages. Ten seconds on one
-core."""
+core.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ calls.
 The network is the exact noise prediction of a mixture of Gaussians, called as a Stable Diffusion
 UNet is: the training index, alphas_cumprod of "scaled_linear" betas. The error is the Wasserstein-1
 distance of the first coordinate to its exact law, averaged over three seeds. About 20 seconds on
-one core."""
+one core.
+"""
 
 from __future__ import annotations
 

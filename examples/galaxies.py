@@ -7,7 +7,8 @@ without running its code.
 The network is the score of 32 x 32 images of galaxies (y = 10 log(1 + flux)) under dx = -x/2 dt +
 dW, t in (0, 10]: alpha = e^{-t/2}, sigma^2 = 1 - e^{-t}. The picture has a row for each solver. All
 start from the same noise; those of one clock (`srk2m` and `srk2`; `dpmpp-2m-sde` and `ddpm`) follow
-the same Brownian paths too, and draw nearly the same galaxies. About ten seconds on one core."""
+the same Brownian paths too, and draw nearly the same galaxies. About ten seconds on one core.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@
 For each problem the picture shows the truth, what was measured, five of 16 samples of the
 posterior, their mean and their standard deviation. The method is MMPS: a forward call of the
 network and two backward calls for each evaluation. The truth is an image of Fashion-MNIST's test
-set where that is installed, else a garment that the network draws. About a minute on one core."""
+set where that is installed, else a garment that the network draws. About a minute on one core.
+"""
 
 from __future__ import annotations
 

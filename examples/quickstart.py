@@ -5,7 +5,8 @@ buys.
 
 Draws paths of the reverse process between the laws at its two ends, and prints the Wasserstein-1
 distance of the samples to the exact law for four solvers and three budgets of network calls. A few
-seconds."""
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ and more steps.
 
 With noise="generator" a sample depends on the batch it was drawn in, and another number of steps is
 another path. noise="keyed" ties the draws to the index of the sample; noise="brownian" gives each
-sample one Brownian path for all step counts, so that the picture settles. A few seconds."""
+sample one Brownian path for all step counts, so that the picture settles. A few seconds.
+"""
 
 from __future__ import annotations
 

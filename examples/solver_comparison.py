@@ -6,7 +6,8 @@ calls, and where they meet exact samples.
 
 The score is exact, so that every error is the solver's: `mixture` is a ring of eight narrow
 Gaussians in 2-D, `digits` the 1797 handwritten digits of scikit-learn, 8 x 8 pixels. Writes
-compare-TARGET.png, .csv (every run) and .md (the table). One to two minutes on one core."""
+compare-TARGET.png, .csv (every run) and .md (the table). One to two minutes on one core.
+"""
 
 from __future__ import annotations
 

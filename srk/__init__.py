@@ -67,7 +67,8 @@ def solvers() -> Registry[Integrator]:
 
 def controllers() -> Registry[type[StepController]]:
     """The registered grids and step controllers: a mapping from name to class, with a table as
-    its repr."""
+    its repr.
+    """
     return CONTROLLERS
 
 

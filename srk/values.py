@@ -114,7 +114,8 @@ def value(thing: Any) -> Hashable:
 
 class _Walk:
     """One key under construction. What was met before is named by its number, so that a class
-    whose methods refer to it ends."""
+    whose methods refer to it ends.
+    """
 
     def __init__(self) -> None:
         self.met: dict[int, int] = {}
@@ -172,7 +173,8 @@ class _Walk:
 
     def _class(self, cls: type) -> Hashable:
         """A class by its identity and, where it is not of this package, by all that its methods
-        could read."""
+        could read.
+        """
         if cls in _BASES or _ours(cls) or cls is tuple:
             return cls
         if not cls.__flags__ & _HEAP_TYPE or type(cls) not in (type, abc.ABCMeta):
@@ -238,7 +240,8 @@ def _ours(thing: Any) -> bool:
 @functools.cache
 def _fields(cls: Hashable) -> tuple[str, ...] | None:
     """The attributes that make an attrs object of this package what it is, those that follow from
-    them left out; None for other classes, of whose objects all attributes count."""
+    them left out; None for other classes, of whose objects all attributes count.
+    """
     assert isinstance(cls, type)
     if not attrs.has(cls):
         return None
@@ -324,7 +327,8 @@ class Remembered:
 
     def get(self, make: Callable[[], Any], *what: Any) -> Any:
         """The result of `make`, which depends on `what` only; made afresh where that is not a
-        value."""
+        value.
+        """
         try:
             key = tuple(map(value, what))
             hash(key)
@@ -359,7 +363,8 @@ class Remembered:
 
 def size_of(thing: Any) -> int:
     """The bytes that a nest of tuples, lists, mappings, attrs objects and numbers takes, rather
-    too many than too few: a container that occurs twice counts once, a number each time."""
+    too many than too few: a container that occurs twice counts once, a number each time.
+    """
     seen: set[int] = set()
     total = 0
     stack = [thing]

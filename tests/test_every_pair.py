@@ -22,7 +22,8 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
     the variance by 20% there, and those for the ODE in the raw frame of `cld`, where position and
     velocity cancel, by 85%); the error must also fall when the steps are doubled, unless it is
     small already: the rates of `vp-discrete` jump at the training times, and the stages of `ddram`
-    are random, so that theirs fluctuates at some 1e-4."""
+    are random, so that theirs fluctuates at some 1e-4.
+    """
     forward, method = srk.process(process), srk.solvers()[solver]
     low, high = method.eta_range
     if not low <= eta <= high:

@@ -1,5 +1,6 @@
 """What may be remembered: keys of values, refusals of everything that can change unseen, and the
-memory that uses them."""
+memory that uses them.
+"""
 
 from __future__ import annotations
 

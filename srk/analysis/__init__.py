@@ -1,7 +1,8 @@
 """Measuring solvers and models.
 
 Exact distributions, log-densities, orders, distances between samples, comparisons, agreement with
-torchsde."""
+torchsde.
+"""
 
 from srk.analysis.compare import compare
 from srk.analysis.comparison import Comparison

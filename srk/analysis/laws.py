@@ -2,7 +2,8 @@
 
 For a Gaussian target the denoiser is linear, so a solver is a linear map of (initial noise, step
 noises). The plan is run on unit vectors in place of random draws; the sum of squares of the result
-is the exact output variance."""
+is the exact output variance.
+"""
 
 from __future__ import annotations
 

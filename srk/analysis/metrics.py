@@ -3,7 +3,8 @@ r"""Distances between two sets of samples.
 Each is estimated from finite samples, so that it is not zero for two sets of one distribution:
 compare it with its floor, the same distance between two independent sets of that distribution
 (`floor`). Samples have shape (n, *event); they may differ in number, must agree in the event, and
-are computed in float64 where either is float64, else in float32, on the device of `x`."""
+are computed in float64 where either is float64, else in float32, on the device of `x`.
+"""
 
 from __future__ import annotations
 

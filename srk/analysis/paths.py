@@ -122,7 +122,8 @@ class GridPath(NoiseSource):
         A run with a step between each two nodes that draws W alone does not see the difference; one
         with shorter steps does, with the opposite sign to first order. So the mean over a path and
         its mirror image has little of the noise between the two runs (antithetic coupling: Giles
-        and Szpruch 2014)."""
+        and Szpruch 2014).
+        """
         points, (w, levy) = self.points[clock], self._steps[clock]
         at = np.array([self._index(node, clock) for node in sorted(nodes)])
         if at[0] != 0 or at[-1] != len(points) - 1:

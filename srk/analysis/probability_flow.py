@@ -11,7 +11,8 @@ For a linear process and a reference variance $v$ of the data:
 
 `w` has unit variance at every level and does not move at all for N(0, v) data; `c` is the half
 log-SNR (less a constant, negated) where there is little noise, and finite (0) at alpha = 0. The
-divergence of the part that is linear in w is exact."""
+divergence of the part that is linear in w is exact.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Its solvers and ours reverse the same SDE, driven by the same Brownian path.
 
 torchsde is an independent implementation; with additive noise several of its methods are tableaus
 of ours. Both are given W and the Levy area of the same path, in float64, and must agree to rounding
-at every step."""
+at every step.
+"""
 
 from __future__ import annotations
 

@@ -18,13 +18,15 @@ from srk.plans.step import Step
 class AcceleratedDDPM(Integrator):
     r"""`accelerated-ddpm`: DDPM with half of its noise added before the network is asked.
 
-    One network call and two draws per step, strong order 1, weak order 1. In the variance-preserving scale Y, with a the ratio of the
-    squared signal scales at start and end and s the score of Y at the noise level of the start:
+    One network call and two draws per step, strong order 1, weak order 1. In the
+    variance-preserving scale Y, with a the ratio of the squared signal scales at start and end and
+    s the score of Y at the noise level of the start:
 
         Y+ = Y + sqrt((1 - a)/2) z,      Y' = a^{-1/2} (Y+ + (1 - a) s(Y+)) + sqrt((1 - a)/2) z+
 
-    Y+ is noisier than the level at which s is taken; that is the method. The reverse SDE only (eta = 1). The draws are the increments of
-    one path over the two halves of the step in the clock -(sigma/alpha)^2.
+    Y+ is noisier than the level at which s is taken; that is the method. The reverse SDE only (eta
+    = 1). The draws are the increments of one path over the two halves of the step in the clock
+    -(sigma/alpha)^2.
     """
 
     name = "accelerated-ddpm"

@@ -21,19 +21,24 @@ from srk.processes.phase import PhaseProcess, statistic
 class Integrator(ABC):
     """A solver: `plan(step)` turns the ends of a step into a `StepPlan`. It never touches a tensor.
 
-    Subclasses are frozen attrs classes whose fields are the solver's options, and declare what they are:
+    Subclasses are frozen attrs classes whose fields are the solver's options, and declare what they
+    are:
 
     Attributes:
         name: the registered name.
         evaluations_per_step: network calls per step.
         startup_evaluations: calls of the first step beyond that.
-        strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a method of the ODE alone, weak_order is
-            its order.
+        strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a
+            method of the ODE alone, weak_order is its order.
         eta_range: the values of eta that the method is defined for, as (lowest, highest).
-        linear_only: True if it needs the denoiser of a linear process. A phase-space process is then reversed through its statistic.
-        phase: True if it plans the steps of a phase-space process itself though it is `linear_only`.
-        infinite_noise: True if it plans a step that starts at alpha = 0 itself; otherwise such a step is an exponential Euler step.
-        noise_free: True if it plans a step that ends at sigma = 0 itself; otherwise such a step is the denoiser.
+        linear_only: True if it needs the denoiser of a linear process. A phase-space process is
+            then reversed through its statistic.
+        phase: True if it plans the steps of a phase-space process itself though it is
+            `linear_only`.
+        infinite_noise: True if it plans a step that starts at alpha = 0 itself; otherwise such a
+            step is an exponential Euler step.
+        noise_free: True if it plans a step that ends at sigma = 0 itself; otherwise such a step is
+            the denoiser.
         reference, advice: where it comes from; when to choose it, in a line.
     """
 
@@ -57,9 +62,10 @@ class Integrator(ABC):
     def plan_step(self, step: Step) -> StepPlan:
         """The plan of `step`, with the two ends that are the same for every method taken care of.
 
-        A step to sigma = 0 is the denoiser itself, and a step from alpha = 0, where the denoiser is a constant (the mean of the data), is
-        an exponential Euler step, unless the method has a step of its own there. A phase-space process is reversed through its statistic by
-        methods that do not mix its components themselves.
+        A step to sigma = 0 is the denoiser itself, and a step from alpha = 0, where the denoiser is
+        a constant (the mean of the data), is an exponential Euler step, unless the method has a
+        step of its own there. A phase-space process is reversed through its statistic by methods
+        that do not mix its components themselves.
         """
         if isinstance(step.process, PhaseProcess) and (
             step.stop.sigma == 0.0 or (self.linear_only and not self.phase)
@@ -73,24 +79,33 @@ class Integrator(ABC):
         plan = self.plan(step)
         if not isinstance(plan, StepPlan):
             raise ArgumentTypeError(
-                f"plan(step) of {self.name or type(self).__name__} returned {plan!r}, not a StepPlan; "
+                f"plan(step) of {self.name or type(self).__name__} returned {plan!r}, not a "
+                "StepPlan; "
                 "end it with `return board.finish(new_state)`, where board = step.draft()"
             )
         return plan
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
-        """The integrator that plans the steps of a grid known before the run: itself, unless its
-        steps depend on what comes after them."""
+        """The integrator that plans the steps of a grid known before the run.
+
+        It is this one, unless its steps depend on what comes after them.
+        """
         return self
 
     @property
     def default_eta(self) -> float:
-        """The eta of a run that names none: 1 (the reverse SDE) where the method is defined for it, else the nearest (0 for an ODE)."""
+        """The eta of a run that names none.
+
+        1 (the reverse SDE) where the method is defined for it, else the nearest (0 for an ODE).
+        """
         low, high = self.eta_range
         return min(max(1.0, low), high)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
-        """The integrator that runs when this one is asked for `steps` steps (None: not known): itself, unless its work is to choose."""
+        """The integrator that runs when this one is asked for `steps` steps (None.
+
+        Not known): itself, unless its work is to choose.
+        """
         return self
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
@@ -106,11 +121,15 @@ class Integrator(ABC):
         return max(0, (nfe - self.startup_evaluations) // self.evaluations_per_step)
 
     def check(self, process: ForwardProcess, eta: float) -> None:
-        """Raise `IncompatibleError` if the method cannot reverse `process` with `eta`; the message names one that can."""
+        """Raise `IncompatibleError` if the method cannot reverse `process` with `eta`.
+
+        The message names one that can.
+        """
         low, high = self.eta_range
         if not (math.isfinite(eta) and eta >= 0):
             raise ArgumentError(
-                f"eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE), not {eta!r}"
+                "eta must be a finite number >= 0 (1: reverse SDE, 0: probability-flow "
+                f"ODE), not {eta!r}"
             )
         if not low <= eta <= high:
             allowed = f"eta = {low:g}" if low == high else f"{low:g} <= eta <= {high:g}"
@@ -122,11 +141,13 @@ class Integrator(ABC):
                 else "'ddpm' or 'dpmpp-2m-sde'"
             )
             raise IncompatibleError(
-                f"{self.name or type(self).__name__} is defined for {allowed} only, not eta = {eta:g}; "
+                f"{self.name or type(self).__name__} is defined for {allowed} only, not eta "
+                f"= {eta:g}; "
                 f"use eta={self.default_eta:g}, or solver={cure}"
             )
         if self.linear_only and statistic(process) is None:
             raise IncompatibleError(
-                f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 + sigma eps), but {process!r} is not a LinearProcess; "
+                f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 "
+                f"+ sigma eps), but {process!r} is not a LinearProcess; "
                 "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"
             )

@@ -18,17 +18,23 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DDPM(Integrator):
-    """`ddpm`: exponential Euler, the linear part of the reverse SDE exact and the network frozen over the step.
+    """`ddpm`: exponential Euler with the network frozen over the step.
+
+    The linear part of the reverse SDE is exact.
 
     One network call per step, weak order 1, strong order 1. What is frozen is the frame:
 
     - "data" (default): the denoiser D. eta = 1 is DDPM ancestral sampling, eta = 0 is DDIM;
-      u' = e^{-ah} u + (1 - e^{-ah}) D + r1 sqrt(1 - e^{-2 eta^2 h}) z with u = x/alpha, a = 1 + eta^2.
-    - "noise": eps = (x - alpha D)/sigma (DPM-Solver's form); u' = u - a (r0 - r1) eps + eta sqrt(r0^2 - r1^2) z.
-    - "score": the score s itself, in the variance-preserving scale and the Ornstein-Uhlenbeck clock (the textbook exponential integrator);
+      u' = e^{-ah} u + (1 - e^{-ah}) D + r1 sqrt(1 - e^{-2 eta^2 h}) z with u = x/alpha, a = 1 +
+      eta^2.
+    - "noise": eps = (x - alpha D)/sigma (DPM-Solver's form); u' = u - a (r0 - r1) eps + eta
+    sqrt(r0^2 - r1^2) z.
+    - "score": the score s itself, in the variance-preserving scale and the Ornstein-Uhlenbeck clock
+    (the textbook exponential integrator);
       Y' = e^d Y + (1 + eta^2)(e^d - 1) s + eta sqrt(e^{2d} - 1) z.
 
-    At eta = 0 all frames are first-order solvers of the probability-flow ODE; "data" and "noise" are then both DDIM.
+    At eta = 0 all frames are first-order solvers of the probability-flow ODE; "data" and "noise"
+    are then both DDIM.
 
     Arguments:
         frame: what is frozen: "data", "noise" or "score".

@@ -32,21 +32,26 @@ def _seed(value: Any) -> int | None:
 @register_solver
 @attrs.frozen(kw_only=True)
 class DDRaM(Integrator):
-    r"""`ddram`: the denoising diffusion randomized midpoint method, exponential Euler through a stage at a random place.
+    r"""`ddram`: the denoising diffusion randomized midpoint method.
 
-    Two network calls per step, strong order 1. The stage lies at a random elapsed time tau whose density is the kernel of the exact
-    drift, so that the update is right on average; z1 and z2 are the noise before and after the stage. Two frames, with a = 1 + eta^2: in
-    "score", Y is x in the variance-preserving scale and d the step in Ornstein-Uhlenbeck time; in "data", u = x/alpha and h is the step
-    in half log-SNR.
+    It is exponential Euler through a stage at a random point of the step.
+
+    Two network calls per step, strong order 1. The stage lies at a random elapsed time tau whose
+    density is the kernel of the exact drift, so that the update is right on average; z1 and z2 are
+    the noise before and after the stage. Two frames, with a = 1 + eta^2: in "score", Y is x in the
+    variance-preserving scale and d the step in Ornstein-Uhlenbeck time; in "data", u = x/alpha and
+    h is the step in half log-SNR.
 
         "score" (published): density ~ e^{-tau} on [0, d]
-            Ym = e^tau Y + a (e^tau - 1) s(Y) + eta sqrt(e^{2 tau} - 1) z1
-            Y' = e^d Y + a (e^d - 1) s(Ym) + eta e^{d - tau} sqrt(e^{2 tau} - 1) z1 + eta sqrt(e^{2(d - tau)} - 1) z2
+            Ym = e^tau Y + a (e^tau - 1) s(Y) + eta sqrt(e^{2 tau} - 1) z1 Y' = e^d Y + a (e^d - 1)
+            s(Ym) + eta e^{d - tau} sqrt(e^{2 tau} - 1) z1 + eta sqrt(e^{2(d - tau)} - 1) z2
         "data": density ~ e^{-a(h - tau)} on [0, h], N the noise of the linear SDE
-            Um = e^{-a tau} u + (1 - e^{-a tau}) D + N_tau,    u' = e^{-ah} u + (1 - e^{-ah}) D(Um) + N_h
+            Um = e^{-a tau} u + (1 - e^{-a tau}) D + N_tau
+            u' = e^{-ah} u + (1 - e^{-ah}) D(Um) + N_h
 
-    An integrator plans numbers, so tau is a number of the step: it comes from `seed` and the index of the step, the same for all samples
-    of a run and for all runs of one object. For places that differ by run, pass the run's seed here too. seed=None puts the stage at the
+    An integrator plans numbers, so tau is a number of the step: it comes from `seed` and the index
+    of the step, the same for all samples of a run and for all runs of one object. For places that
+    differ by run, pass the run's seed here too. seed=None puts the stage at the
     mean of the density: a deterministic midpoint, in the frame "data" of weak order 2.
 
     Arguments:
@@ -57,7 +62,10 @@ class DDRaM(Integrator):
     name = "ddram"
     evaluations_per_step = 2
     strong_order = 1.0
-    reference = "Zhang, Huan, Huang, Boffi, Chen, Chewi 2025, Sublinear iterations can suffice even for DDPMs (arXiv 2511.04844)"
+    reference = (
+        "Zhang, Huan, Huang, Boffi, Chen, Chewi 2025, Sublinear iterations can suffice even "
+        "for DDPMs (arXiv 2511.04844)"
+    )
     advice = "two calls; for its theory: seeds-2 and srk2s are more accurate"
 
     frame: Literal["score", "data"] = attrs.field(
@@ -87,7 +95,8 @@ class DDRaM(Integrator):
         )
         board = step.draft("gauge(inf,1)")
         first = board.evaluate(board.state, start)
-        # In u = x/alpha = e^t Y nothing decays: the growth is that of Y alone, and noise keeps its size
+        # In u = x/alpha = e^t Y nothing decays: the growth is that of Y alone, and noise keeps its
+        # size
         u = board.state / start.alpha
         z1, z2 = (
             board.normal(-(start.r**2), -(middle.r**2)),

@@ -20,12 +20,13 @@ from srk.plans.step import Step
 class DEIS2(Integrator):
     r"""`deis-2`: tAB-DEIS of order 2 in its log-rho form, noise prediction.
 
-    One network call per step, order 2; probability-flow ODE only. With rho = sigma/alpha, eps = (x - alpha D)/sigma at the last two
-    evaluations and l_j their Lagrange polynomials in log(rho):
+    One network call per step, order 2; probability-flow ODE only. With rho = sigma/alpha, eps = (x
+    - alpha D)/sigma at the last two evaluations and l_j their Lagrange polynomials in log(rho):
 
         x'/alpha' = x/alpha + sum_j eps_j int_rho^rho' l_j(log rho) d rho
 
-    Equals diffusers' DEISMultistepScheduler(solver_order=2) with lower_order_final=False; order 1 would be DDIM.
+    Equals diffusers' DEISMultistepScheduler(solver_order=2) with lower_order_final=False; order 1
+    would be DDIM.
     """
 
     name = "deis-2"
@@ -62,9 +63,10 @@ class DEIS2(Integrator):
 class DEIS3(DEIS2):
     r"""`deis-3`: tAB-DEIS of order 3 in its log-rho form, noise prediction.
 
-    One network call per step, order 3; probability-flow ODE only. As `deis-2` with the last three evaluations. Equals diffusers'
-    DEISMultistepScheduler(solver_order=3) with lower_order_final=False. The order of the first two steps is lower, which shows only where
-    a run starts at a level that already carries information.
+    One network call per step, order 3; probability-flow ODE only. As `deis-2` with the last three
+    evaluations. Equals diffusers' DEISMultistepScheduler(solver_order=3) with
+    lower_order_final=False. The order of the first two steps is lower, which shows only where a run
+    starts at a level that already carries information.
     """
 
     name = "deis-3"

@@ -1,6 +1,9 @@
-r"""DPM-Solver, single step: the probability-flow ODE with the noise prediction eps = (u - D)/r interpolated over the step.
+r"""DPM-Solver, single step, for the probability-flow ODE.
 
-In u = x/alpha, r = sigma/alpha and the half log-SNR, du = -r eps dlam; with h the step, e_k(h) = psi_k(-h) (see `phi`).
+The noise prediction eps = (u - D)/r is interpolated over the step.
+
+In u = x/alpha, r = sigma/alpha and the half log-SNR, du = -r eps dlam; with h the step, e_k(h) =
+psi_k(-h) (see `phi`).
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ class DPMSolver2(Integrator):
 
         u_s = u - r_s (e^{ch} - 1) eps,    u' = u - r' (e^h - 1) (eps + (eps_s - eps)/(2c))
 
-    With c = 1/2 it is `dpm2`. Elsewhere: k-diffusion `DPMSolver.dpm_solver_2_step` with r1 = c; diffusers
-    `DPMSolverSinglestepScheduler(algorithm_type="dpmsolver", solver_order=2)`.
+    With c = 1/2 it is `dpm2`. Elsewhere: k-diffusion `DPMSolver.dpm_solver_2_step` with r1 = c;
+    diffusers `DPMSolverSinglestepScheduler(algorithm_type="dpmsolver", solver_order=2)`.
 
     Arguments:
         node: c, in (0, 1].
@@ -69,13 +72,15 @@ class DPMSolver2(Integrator):
 class DPMSolver3(Integrator):
     """`dpm-solver-3`: DPM-Solver-3, single step, for the probability-flow ODE (eta = 0).
 
-    Three network calls per step, order 3. With stages at the fractions c1, c2 of the step in the half log-SNR and E(x) = (e^x - 1)/x - 1:
+    Three network calls per step, order 3. With stages at the fractions c1, c2 of the step in the
+    half log-SNR and E(x) = (e^x - 1)/x - 1:
 
         u_1 = u - r_1 (e^{c1 h} - 1) eps
         u_2 = u - r_2 (e^{c2 h} - 1) eps - r_2 (c2/c1) E(c2 h) (eps_1 - eps)
         u'  = u - r' (e^h - 1) eps - (r'/c2) E(h) (eps_2 - eps)
 
-    Elsewhere: k-diffusion `DPMSolver.dpm_solver_3_step` with r1, r2 = c1, c2; `sample_dpm_fast` takes these steps and ends with lower
+    Elsewhere: k-diffusion `DPMSolver.dpm_solver_3_step` with r1, r2 = c1, c2; `sample_dpm_fast`
+        takes these steps and ends with lower
     orders.
 
     Arguments:
@@ -97,7 +102,8 @@ class DPMSolver3(Integrator):
     ) -> None:
         if len(value) != 2 or not 0.0 < value[0] < value[1] <= 1.0:
             raise ArgumentError(
-                f"the nodes of dpm-solver-3 are two fractions of the step, 0 < c1 < c2 <= 1, not {value!r}; the usual ones are (1/3, 2/3)"
+                "the nodes of dpm-solver-3 are two fractions of the step, 0 < c1 < c2 <= 1, "
+                f"not {value!r}; the usual ones are (1/3, 2/3)"
             )
 
     def plan(self, step: Step) -> StepPlan:

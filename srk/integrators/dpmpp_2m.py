@@ -16,8 +16,9 @@ from srk.plans.step import Step
 class DPMpp2M(Integrator):
     """`dpmpp-2m`: DPM-Solver++(2M), `dpmpp-2m-sde` for the probability-flow ODE (eta = 0).
 
-    One network call per step, order 2. In the variant "midpoint", u' = e^{-h} u + (1 - e^{-h}) (D + (h/(2 h1)) (D - D1)). Elsewhere:
-    k-diffusion `sample_dpmpp_2m`; diffusers `DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2)`.
+    One network call per step, order 2. In the variant "midpoint", u' = e^{-h} u + (1 - e^{-h}) (D +
+    (h/(2 h1)) (D - D1)). Elsewhere: k-diffusion `sample_dpmpp_2m`; diffusers
+    `DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2)`.
 
     Arguments:
         variant: "midpoint" or "heun".

@@ -14,15 +14,17 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMpp2SAncestral(Integrator):
-    """`dpmpp-2s-ancestral`: DPM-Solver++(2S), the midpoint method in log r (data form), down, noise up.
+    """`dpmpp-2s-ancestral`: DPM-Solver++(2S) down, noise up.
 
-    Two network calls per step, weak order 2, strong order 1. With m halfway between the start and r_down in the half log-SNR (at eta = 1
-    the end of the step):
+    DPM-Solver++(2S) is the midpoint method in log r, in data form.
+
+    Two network calls per step, weak order 2, strong order 1. With m halfway between the start and
+    r_down in the half log-SNR (at eta = 1 the end of the step):
 
         u_m = e^{-H/2} u + (1 - e^{-H/2}) D,    u' = e^{-H} u + (1 - e^{-H}) D_m + r_up z
 
-    For eta > 1 the midpoint would lie below the end of the step. At eta = 0 it is DPM-Solver++(2S). Elsewhere: k-diffusion
-    `sample_dpmpp_2s_ancestral` with the same eta.
+    For eta > 1 the midpoint would lie below the end of the step. At eta = 0 it is DPM-Solver++(2S).
+    Elsewhere: k-diffusion `sample_dpmpp_2s_ancestral` with the same eta.
     """
 
     name = "dpmpp-2s-ancestral"
@@ -30,7 +32,10 @@ class DPMpp2SAncestral(Integrator):
     strong_order = 1.0
     weak_order = 2.0
     eta_range = (0.0, 1.0)
-    reference = "k-diffusion 0.1.1, sample_dpmpp_2s_ancestral, after Lu et al. 2022 (arXiv 2211.01095), algorithm 1"
+    reference = (
+        "k-diffusion 0.1.1, sample_dpmpp_2s_ancestral, after Lu et al. 2022 (arXiv "
+        "2211.01095), algorithm 1"
+    )
     advice = "two calls, order 2, single step"
 
     def plan(self, step: Step) -> StepPlan:

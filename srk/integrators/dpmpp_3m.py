@@ -14,11 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMpp3M(Integrator):
-    """`dpmpp-3m`: DPM-Solver++(3M) for the probability-flow ODE (eta = 0), as its authors and diffusers ship it: `dpmpp-3m-sde` at eta = 0.
+    """`dpmpp-3m`: DPM-Solver++(3M) for the probability-flow ODE (eta = 0).
 
-    One network call per step, order 2, not 3: the second-order term is half of what it should be (see `dpmpp-3m-sde`);
-    `dpmpp-3m-sde-corrected` at eta = 0 has the full term. Elsewhere: k-diffusion `sample_dpmpp_3m_sde(eta=0)`; diffusers
-    `DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=3)`, with solver_type="heun" for the same second step.
+    It is the method as its authors and diffusers ship it: `dpmpp-3m-sde` at eta = 0.
+
+    One network call per step, order 2, not 3: the second-order term is half of what it should be
+    (see `dpmpp-3m-sde`); `dpmpp-3m-sde-corrected` at eta = 0 has the full term. Elsewhere:
+    k-diffusion `sample_dpmpp_3m_sde(eta=0)`; diffusers
+    `DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=3)`, with
+    solver_type="heun" for the same second step.
     """
 
     name = "dpmpp-3m"

@@ -16,16 +16,22 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMppSDE(Integrator):
-    """`dpmpp-sde`: two ancestral steps from the same start, the first of them to the middle of the step.
+    """`dpmpp-sde`: two ancestral steps from the same start.
 
-    Two network calls per step, weak order 2. With (H, r_up) the ancestral step to the end and (H_s, r_up,s) that to s = lam + c h:
+    The first of them goes to the middle of the step.
 
-        u_s = e^{-H_s} u + (1 - e^{-H_s}) D + r_up,s n1,    u' = e^{-H} u + (1 - e^{-H}) ((1 - 1/(2c)) D + D_s/(2c)) + r_up n2
+    Two network calls per step, weak order 2. With (H, r_up) the ancestral step to the end and (H_s,
+    r_up,s) that to s = lam + c h:
 
-    n1 and n2 are the increments, scaled to unit variance, of ONE Brownian path in r over [r, r_s] and [r, r'], correlation
-    sqrt((r - r_s)/(r - r')); with independent draws the weak order would be 1. It takes two Gaussian draws a step. The path in r is that of
-    k-diffusion's Brownian tree, not the path of the SDE, so that no strong order is claimed. eta is that of the ancestral methods: srk's at
-    0 and 1 and in the limit of short steps. Elsewhere: k-diffusion `sample_dpmpp_sde` with the same eta and r = c.
+        u_s = e^{-H_s} u + (1 - e^{-H_s}) D + r_up,s n1
+        u' = e^{-H} u + (1 - e^{-H}) ((1 - 1/(2c)) D + D_s/(2c)) + r_up n2
+
+    n1 and n2 are the increments, scaled to unit variance, of ONE Brownian path in r over [r, r_s]
+    and [r, r'], correlation sqrt((r - r_s)/(r - r')); with independent draws the weak order would
+    be 1. It takes two Gaussian draws a step. The path in r is that of k-diffusion's Brownian tree,
+    not the path of the SDE, so that no strong order is claimed. eta is that of the ancestral
+    methods: srk's at 0 and 1 and in the limit of short steps. Elsewhere: k-diffusion
+    `sample_dpmpp_sde` with the same eta and r = c.
 
     Arguments:
         node: c, the place of the stage in the half log-SNR, in (0, 1]; k-diffusion's r.

@@ -1,6 +1,9 @@
-r"""The samplers of EDM with churn (Karras et al. 2022): Euler, Heun and midpoint in r = sigma/alpha.
+r"""The samplers of EDM with churn (Karras et al. 2022).
 
-All act on u = x/alpha, where du/dr = (u - D)/r. Churn adds noise at the start of a step, from r up to r^ = (1 + gamma) r, and the ODE goes
+Euler, Heun and midpoint in r = sigma/alpha.
+
+All act on u = x/alpha, where du/dr = (u - D)/r. Churn adds noise at the start of a step, from r up
+to r^ = (1 + gamma) r, and the ODE goes
 down from there:
 
     u^ = u + S_noise sqrt(r^^2 - r^2) z,    u' = ODE step of u^ from r^ to r'
@@ -31,8 +34,10 @@ LARGEST_GAMMA = math.sqrt(2.0) - 1.0
 class _Churned(Integrator):
     """Algorithm 2 of EDM with any ODE step.
 
-    gamma = min(eta^2 S_churn/N, sqrt2 - 1) where S_min <= r <= S_max, N the number of steps of the grid. Without S_churn it follows from
-    eta alone: gamma = eta^2 h gives the noise of du = (1 + eta^2)(D - u) dlam + eta sqrt2 r dW in the limit of short steps.
+    gamma = min(eta^2 S_churn/N, sqrt2 - 1) where S_min <= r <= S_max, N the number of steps of the
+    grid. Without S_churn it follows from
+    eta alone: gamma = eta^2 h gives the noise of du = (1 + eta^2)(D - u) dlam + eta sqrt2 r dW in
+        the limit of short steps.
     """
 
     noise_free = True
@@ -72,8 +77,10 @@ class _Churned(Integrator):
             return min(e * step.h, LARGEST_GAMMA) if math.isfinite(step.h) else 0.0
         if step.steps is None:
             raise IncompatibleError(
-                f"s_churn={self.s_churn!r} of {self.name} is spread over the steps of a grid, but the step controller does not say how "
-                "many there will be; use a grid, or leave s_churn out: the churn then follows from eta"
+                f"s_churn={self.s_churn!r} of {self.name} is spread over the steps of a "
+                "grid, but the step controller does not say how "
+                "many there will be; use a grid, or leave s_churn out: the churn then "
+                "follows from eta"
             )
         return min(e * self.s_churn / step.steps, LARGEST_GAMMA)
 
@@ -83,21 +90,26 @@ class _Churned(Integrator):
 class EDMHeun(_Churned):
     """`edm-heun`: EDM's stochastic sampler (Algorithm 2): churn up, Heun down.
 
-    Two network calls per step, the first one at the raised level r^ = (1 + gamma) r; weak order 2. With d^ the slope (u - D)/r at r^:
+    Two network calls per step, the first one at the raised level r^ = (1 + gamma) r; weak order 2.
+    With d^ the slope (u - D)/r at r^:
 
         gamma = min(eta^2 S_churn/N, sqrt2 - 1)  where S_min <= r <= S_max, else 0
-        u^ = u + S_noise sqrt(r^^2 - r^2) z,    u_2 = u^ + (r' - r^) d^,    u' = u^ + (r' - r^) (d^ + d_2)/2
+        u^ = u + S_noise sqrt(r^^2 - r^2) z
+        u_2 = u^ + (r' - r^) d^
+        u' = u^ + (r' - r^) (d^ + d_2)/2
 
-    With `s_churn`, eta = 1 (the default) is the algorithm and eta = 0 is `heun`. Without it, gamma = min(eta^2 h, sqrt2 - 1) with h the
-    step in the half log-SNR, which in the limit of short steps is srk's reverse SDE of that eta; on a log-SNR grid S_churn =
-    log(r_max/r_min) is eta = 1. N counts the steps of the grid, one to sigma = 0 included. The raised level may lie above t_max for the EDM
-    process, as in the algorithm; for other processes, whose networks know no such time, churn stops at t_max. Elsewhere: k-diffusion
-    `sample_heun`.
+    With `s_churn`, eta = 1 (the default) is the algorithm and eta = 0 is `heun`. Without it, gamma
+    = min(eta^2 h, sqrt2 - 1) with h the step in the half log-SNR, which in the limit of short steps
+    is srk's reverse SDE of that eta; on a log-SNR grid S_churn = log(r_max/r_min) is eta = 1. N
+    counts the steps of the grid, one to sigma = 0 included. The raised level may lie above t_max
+    for the EDM process, as in the algorithm; for other processes, whose networks know no such time,
+    churn stops at t_max. Elsewhere: k-diffusion `sample_heun`.
 
     Arguments:
         s_churn: S_churn, the total churn; None lets it follow from eta.
         s_min, s_max: churn only where sigma/alpha lies in this range.
-        s_noise: factor of the churn noise; 1 keeps the law, the paper uses up to 1.007 against lost detail.
+        s_noise: factor of the churn noise; 1 keeps the distribution, the paper uses up to 1.007
+            against lost detail.
     """
 
     name = "edm-heun"
@@ -115,8 +127,8 @@ class EDMHeun(_Churned):
 class EDMEuler(_Churned):
     """`edm-euler`: churn up, Euler down; k-diffusion's "euler" (at eta = 0 the deterministic DDIM).
 
-    One network call per step, at the raised level; weak order 1. gamma as in `edm-heun`, u' = u^ + (r' - r^) d^. Elsewhere: k-diffusion
-    `sample_euler`; diffusers `EulerDiscreteScheduler`.
+    One network call per step, at the raised level; weak order 1. gamma as in `edm-heun`, u' = u^ +
+    (r' - r^) d^. Elsewhere: k-diffusion `sample_euler`; diffusers `EulerDiscreteScheduler`.
 
     Arguments:
         s_churn, s_min, s_max, s_noise: as in `edm-heun`.
@@ -136,7 +148,8 @@ class EDMEuler(_Churned):
 class EDMDPM2(_Churned):
     """`edm-dpm2`: churn up, the midpoint method of `dpm2` down.
 
-    Two network calls per step, the first one at the raised level; weak order 2. gamma as in `edm-heun`, the middle at sqrt(r^ r').
+    Two network calls per step, the first one at the raised level; weak order 2. gamma as in
+    `edm-heun`, the middle at sqrt(r^ r').
     Elsewhere: k-diffusion `sample_dpm_2`.
 
     Arguments:

@@ -21,7 +21,11 @@ _POINTS, _MASSES = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
 
 
 def er_sde_5(r: float) -> float:
-    """log(e^{r^0.3} + 10): the growth of phi(r) = r (e^{r^0.3} + 10), the noise scale that the authors recommend ("ER SDE 5")."""
+    """log(e^{r^0.3} + 10).
+
+    The growth of phi(r) = r (e^{r^0.3} + 10), the noise scale that the authors recommend ("ER SDE
+    5").
+    """
     return float(np.logaddexp(r**0.3, math.log(10.0)))
 
 
@@ -30,16 +34,20 @@ def er_sde_5(r: float) -> float:
 class ERSDE1(Integrator):
     r"""`er-sde-1`: first-order ER-SDE-Solver, data prediction.
 
-    One network call per step, strong order 1, weak order 1. With r = sigma/alpha, u = x/alpha, q = phi(r')/phi(r):
+    One network call per step, strong order 1, weak order 1. With r = sigma/alpha, u = x/alpha, q =
+    phi(r')/phi(r):
 
         u' = q u + (1 - q) D + sqrt(r'^2 - q^2 r^2) z
 
-    phi says how much noise there is at each level: phi = r is the probability-flow ODE (the step is DDIM), phi = r^2 the reverse SDE
-    (`ddpm`); in general 1 + eta(r)^2 = d log phi/d log r. The default, phi = r (e^{r^0.3} + 10), has eta(80) = 0.95 and eta(0) = 0. `eta`
-    scales that: the steps use r (phi/r)^{eta^2}, so that eta = 1 is the published method and eta = 0 the ODE.
+    phi says how much noise there is at each level: phi = r is the probability-flow ODE (the step is
+    DDIM), phi = r^2 the reverse SDE (`ddpm`); in general 1 + eta(r)^2 = d log phi/d log r. The
+    default, phi = r (e^{r^0.3} + 10), has eta(80) = 0.95 and eta(0) = 0. `eta`
+    scales that: the steps use r (phi/r)^{eta^2}, so that eta = 1 is the published method and eta =
+        0 the ODE.
 
     Arguments:
-        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is phi = r^2.
+        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is
+            phi = r^2.
     """
 
     name = "er-sde-1"
@@ -60,7 +68,8 @@ class ERSDE1(Integrator):
         ratio = self._growth(r1, e) - g0  # log of (phi/r) at the end over that at the start
         if ratio > 1e-14 * max(1.0, abs(g0)):
             raise ArgumentError(
-                f"growth, log(phi(r)/r), must not decrease in r, but it rises by {ratio:.3g} from r = {r0!r} to {r1!r}: {self.growth!r}"
+                f"growth, log(phi(r)/r), must not decrease in r, but it rises by {ratio:.3g} "
+                f"from r = {r0!r} to {r1!r}: {self.growth!r}"
             )
         ratio = min(ratio, 0.0)
         fall = ratio - h  # log q
@@ -92,7 +101,10 @@ class ERSDE1(Integrator):
         return e * float(self.growth(r)) if e > 0.0 else 0.0
 
     def _moments(self, r0: float, r1: float, h: float, g1: float, e: float) -> tuple[float, float]:
-        """int_{r1}^{r0} (r - r0)^k (phi(r1)/phi(r) - 1) dr for k = 0, 1: how far the slope and the curvature of D carry u."""
+        """int_{r1}^{r0} (r - r0)^k (phi(r1)/phi(r) - 1) dr for k = 0, 1.
+
+        How far the slope and the curvature of D carry u.
+        """
         first = second = 0.0
         for point, mass in zip(_POINTS, _MASSES, strict=True):
             back = float(point) * h  # log(r/r1)
@@ -108,15 +120,17 @@ class ERSDE1(Integrator):
 class ERSDE2(ERSDE1):
     r"""`er-sde-2`: second-order ER-SDE-Solver, data prediction.
 
-    One network call per step, strong order 1, weak order 2. As `er-sde-1`, plus the slope of D in r from the last two evaluations:
+    One network call per step, strong order 1, weak order 2. As `er-sde-1`, plus the slope of D in r
+    from the last two evaluations:
 
         u' += [r' - r + phi(r') int_r'^r ds/phi(s)] (D - D_old)/(r - r_old)
 
-    The integral is exact here (Gauss-Legendre); the authors' code takes a left Riemann sum of 100 points, and drops a noise variance
-    below 1e-6.
+    The integral is exact here (Gauss-Legendre); the authors' code takes a left Riemann sum of 100
+    points, and drops a noise variance below 1e-6.
 
     Arguments:
-        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is phi = r^2.
+        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is
+            phi = r^2.
     """
 
     name = "er-sde-2"
@@ -132,13 +146,15 @@ class ERSDE2(ERSDE1):
 class ERSDE3(ERSDE1):
     r"""`er-sde-3`: third-order ER-SDE-Solver, data prediction.
 
-    One network call per step, strong order 1, weak order 2 and not 3: the slope of D is still the one-sided difference of `er-sde-2`. As
-    that, plus the curvature D_2 = 2 (D' - D'_old)/(r - r_2), with D' the slopes of the last two steps:
+    One network call per step, strong order 1, weak order 2 and not 3: the slope of D is still the
+    one-sided difference of `er-sde-2`. As that, plus the curvature D_2 = 2 (D' - D'_old)/(r - r_2),
+    with D' the slopes of the last two steps:
 
         u' += [(r' - r)^2/2 + phi(r') int_r'^r (s - r)/phi(s) ds] D_2
 
     Arguments:
-        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is phi = r^2.
+        growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is
+            phi = r^2.
     """
 
     name = "er-sde-3"

@@ -15,8 +15,9 @@ from srk.plans.step import Step
 class EulerMaruyama(Integrator):
     """`euler-maruyama`: the reverse SDE in the process's own time, everything frozen over the step.
 
-    One network call per step, weak order 1, strong order 1 (the noise is additive). x' = x + dt (-f x + (1 + eta^2)/2 g^2 s) + eta g sqrt(dt) z.
-    Works for any process, linear or not. At eta = 0 it is the Euler method for the probability-flow ODE.
+    One network call per step, weak order 1, strong order 1 (the noise is additive). x' = x + dt (-f
+    x + (1 + eta^2)/2 g^2 s) + eta g sqrt(dt) z. Works for any process, linear or not. At eta = 0 it
+    is the Euler method for the probability-flow ODE.
     """
 
     name = "euler-maruyama"

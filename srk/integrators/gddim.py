@@ -18,14 +18,19 @@ from srk.processes.phase import PhaseProcess
 @register_solver
 @attrs.frozen(kw_only=True)
 class GDDIM(Integrator):
-    """`gddim`: exponential integrator in all components at once, the network's prediction frozen or extrapolated.
+    """`gddim`: an exponential integrator in all components at once.
 
-    One network call per step. On a phase-space process such as `srk.CLD`, the linear part of the reverse family is solved exactly with k x k coefficients
-    (see `srk.plans.phase`); at eta = 0 it is gDDIM with the coefficient K = R of the paper, at eta = 1 and order 1 the exact posterior given the predicted
-    data, what `ddpm` is for a scalar process. On a scalar linear process it is `ddpm` (order 1) and `dpmpp-2m-sde` in the variant "heun" (order 2).
+    The network's prediction is frozen or extrapolated over the step.
+
+    One network call per step. On a phase-space process such as `srk.CLD`, the linear part of the
+    reverse family is solved exactly with k x k coefficients (see `srk.plans.phase`); at eta = 0 it
+    is gDDIM with the coefficient K = R of the paper, at eta = 1 and order 1 the exact posterior
+    given the predicted data, what `ddpm` is for a scalar process. On a scalar linear process it is
+    `ddpm` (order 1) and `dpmpp-2m-sde` in the variant "heun" (order 2).
 
     Arguments:
-        order: 1 freezes the denoiser over the step; 2 extrapolates it linearly in the half log-SNR through the last two steps.
+        order: 1 freezes the denoiser over the step; 2 extrapolates it linearly in the half log-SNR
+            through the last two steps.
     """
 
     name = "gddim"

@@ -16,15 +16,20 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class LMS(Integrator):
-    """`lms`: the linear multistep method (Adams-Bashforth with variable steps) for du/dr = (u - D)/r, eta = 0.
+    """`lms`: the linear multistep method for du/dr = (u - D)/r (eta = 0).
 
-    One network call per step; the slopes d_j of the last `order` steps are interpolated by a polynomial in r, which is integrated exactly:
+    It is Adams-Bashforth with variable steps.
+
+    One network call per step; the slopes d_j of the last `order` steps are interpolated by a
+    polynomial in r, which is integrated exactly:
 
         u' = u + sum_j c_j d_j,    c_j = int_r^{r'} l_j(s) ds,    d_j = (u_j - D_j)/r_j
 
-    The first steps have the order that their history allows, so that the order is 2 where the run starts at a noise level that already
-    carries information; from pure noise that start-up error is negligible and the order is `order`. A step to sigma = 0 is integrated too,
-    as in the original, where every other method takes the denoiser. Elsewhere: k-diffusion `sample_lms`; diffusers `LMSDiscreteScheduler`.
+    The first steps have the order that their history allows, so that the order is 2 where the run
+    starts at a noise level that already carries information; from pure noise that start-up error is
+    negligible and the order is `order`. A step to sigma = 0 is integrated too, as in the original,
+    where every other method takes the denoiser. Elsewhere: k-diffusion `sample_lms`; diffusers
+    `LMSDiscreteScheduler`.
 
     Arguments:
         order: how many slopes are used, 4 by default.
@@ -65,7 +70,10 @@ class LMS(Integrator):
 
 
 def _lagrange_integrals(nodes: list[float], end: float) -> list[float]:
-    """The integrals from nodes[0] to `end` of the Lagrange polynomials on `nodes`; Gauss-Legendre, exact for these."""
+    """The integrals from nodes[0] to `end` of the Lagrange polynomials on `nodes`.
+
+    Gauss-Legendre, exact for these.
+    """
     x, w = np.polynomial.legendre.leggauss(len(nodes) // 2 + 1)
     s = nodes[0] + 0.5 * (end - nodes[0]) * (x + 1.0)
     result = []

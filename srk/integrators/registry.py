@@ -53,7 +53,8 @@ def register_solver(solver: Integrator | type[Integrator], name: str | None = No
     """Make a solver usable by name in `srk.solve`.
 
     Arguments:
-        solver: an `Integrator`, or a class whose instance without arguments is the default; may be used as a class decorator.
+        solver: an `Integrator`, or a class whose instance without arguments is the default; may be
+            used as a class decorator.
         name: the name; default is the integrator's own.
 
     Returns:
@@ -66,7 +67,8 @@ def register_solver(solver: Integrator | type[Integrator], name: str | None = No
     instance = solver() if isinstance(solver, type) and issubclass(solver, Integrator) else solver
     if not isinstance(instance, Integrator):
         raise ArgumentTypeError(
-            f"a solver is an srk.Integrator (an instance or a class), not {solver!r}; subclass srk.Integrator and write plan(step)"
+            f"a solver is an srk.Integrator (an instance or a class), not {solver!r}; "
+            "subclass srk.Integrator and write plan(step)"
         )
     SOLVERS.register(name or instance.name, instance)
     return solver

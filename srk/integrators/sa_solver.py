@@ -29,7 +29,8 @@ def _tau(value: Any) -> Tau:
         low = high = math.nan
     if not 0.0 <= low < high:
         raise ArgumentError(
-            f"tau must be None, a function of sigma/alpha, or an interval (low, high) of sigma/alpha, not {value!r}; "
+            "tau must be None, a function of sigma/alpha, or an interval (low, high) of "
+            f"sigma/alpha, not {value!r}; "
             "a constant tau is eta: srk.solve(..., 'sa-solver', eta=0.5)"
         )
     return (low, high)
@@ -48,24 +49,27 @@ def _order(low: int, high: int) -> Any:
 class SASolver(Integrator):
     r"""`sa-solver`: stochastic Adams predictor and corrector in the half log-SNR, data prediction.
 
-    One network call per step (predict, evaluate, correct), strong order 1, weak order 2; with corrector=2 and predictor 2 to 4, order 3
-    on linear problems. With a = 1 + tau^2 and l_j the Lagrange polynomials of the last p times (predictor), or of the last c times with
-    that of the new state among them (corrector, same z):
+    One network call per step (predict, evaluate, correct), strong order 1, weak order 2; with
+    corrector=2 and predictor 2 to 4, order 3 on linear problems. With a = 1 + tau^2 and l_j the
+    Lagrange polynomials of the last p times (predictor), or of the last c times with that of the
+    new state among them (corrector, same z):
 
-        x' = (alpha'/alpha) e^{-ah} x + alpha' sum_j D_j int a e^{-a(lam' - lam)} l_j(lam) dlam + sigma' sqrt(1 - e^{-2 tau^2 h}) z
+        x' = (alpha'/alpha) e^{-ah} x + alpha' sum_j D_j int a e^{-a(lam' - lam)} l_j(lam) dlam +
+        sigma' sqrt(1 - e^{-2 tau^2 h}) z
 
-    tau is eta. Orders (3, 4) are the default of the authors' code; at eta = 0 they are `unipc-3` (with few_steps, its variant bh1 to the
-    last step), and (1, 0) is `ddpm`. The state handed on is the predicted one, so a run ends uncorrected. Equals, with few_steps=True,
-    diffusers' SASolverScheduler (lower_order_final=False), whose float32 coefficients lose their digits at orders 3 and 4; here they are
-    float64 and nothing cancels.
+    tau is eta. Orders (3, 4) are the default of the authors' code; at eta = 0 they are `unipc-3`
+    (with few_steps, its variant bh1 to the last step), and (1, 0) is `ddpm`. The state handed on is
+    the predicted one, so a run ends uncorrected. Equals, with few_steps=True, diffusers'
+    SASolverScheduler (lower_order_final=False), whose float32 coefficients lose their digits at
+    orders 3 and 4; here they are float64 and nothing cancels.
 
     Arguments:
         predictor: order of the predictor, 1 to 4.
         corrector: order of the corrector, 1 to 4; 0 for none.
-        tau: where the noise goes. None: tau = eta everywhere; a function of sigma/alpha that multiplies eta; or an interval (low, high) of
-            sigma/alpha outside of which tau is 0.
-        few_steps: where the order is 2, integrate the slope of D without the exponential: an O(h^3) change that the authors make at few
-            steps and diffusers always.
+        tau: where the noise goes. None: tau = eta everywhere; a function of sigma/alpha that
+            multiplies eta; or an interval (low, high) of sigma/alpha outside of which tau is 0.
+        few_steps: where the order is 2, integrate the slope of D without the exponential: an O(h^3)
+            change that the authors make at few steps and diffusers always.
     """
 
     name = "sa-solver"
@@ -80,7 +84,8 @@ class SASolver(Integrator):
 
     @property
     def weak_order(self) -> float:  # type: ignore[override]
-        # A corrector of order 1 is implicit Euler with the D of the predicted state: it takes the order back to 1
+        # A corrector of order 1 is implicit Euler with the D of the predicted state: it takes the
+        # order back to 1
         high = self.corrector != 1 and max(self.predictor, self.corrector) > 1
         return 2.0 if high else 1.0
 
@@ -119,7 +124,10 @@ def _slope_corrector(places: Sequence[float], h: float, rate: float) -> list[flo
 
 
 def _with_slope(slope: float, x: float, first: int) -> list[float]:
-    """Weights of two nodes: 1 - e^{-x} on the one at the start of the step (number `first`), `slope` on node 0 less node 1."""
+    """Weights of two nodes.
+
+    1 - e^{-x} on the one at the start of the step (number `first`), `slope` on node 0 less node 1.
+    """
     weights = [slope, -slope]
     weights[first] -= math.expm1(-x)
     return weights

@@ -21,21 +21,25 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class SEEDS2(Integrator):
-    r"""`seeds-2`: two-stage exponential Runge-Kutta with the noise of both sub-intervals carried exactly, data prediction.
+    r"""`seeds-2`: two-stage exponential Runge-Kutta, data prediction.
 
-    Two network calls per step, strong order 1, weak order 2. In u = x/alpha, with a = 1 + eta^2, N the noise of the linear SDE (one path
-    through stage and update) and c the node in half log-SNR:
+    The noise of both sub-intervals is carried exactly.
+
+    Two network calls per step, strong order 1, weak order 2. In u = x/alpha, with a = 1 + eta^2, N
+    the noise of the linear SDE (one path through stage and update) and c the node in half log-SNR:
 
         U  = e^{-ach} u + (1 - e^{-ach}) D + N_c
-        u' = e^{-ah} u + (1 - e^{-ah}) [D + (D(U) - D)/(2c)] + N_1                          weights "phi1"
-        u' = e^{-ah} u + (1 - e^{-ah}) D + (1 - (1 - e^{-ah})/(ah)) (D(U) - D)/c + N_1      weights "phi2"
+        phi1:  u' = e^{-ah} u + (1 - e^{-ah}) [D + (D(U) - D)/(2c)] + N_1
+        phi2:  u' = e^{-ah} u + (1 - e^{-ah}) D + (1 - (1 - e^{-ah})/(ah)) (D(U) - D)/c + N_1
 
-    With c = 1/2 and "phi1", D(U) carries the whole step. At eta = 0 it is DPM-Solver++(2S). ComfyUI's `seeds_2` has both weights, its eta
-    is our eta^2; diffusers' single-step SDE variant draws the noise of the stage anew and is another, less accurate method.
+    With c = 1/2 and "phi1", D(U) carries the whole step. At eta = 0 it is DPM-Solver++(2S).
+    ComfyUI's `seeds_2` has both weights, its eta is our eta^2; diffusers' single-step SDE variant
+    draws the noise of the stage anew and is another, less accurate method.
 
     Arguments:
         node: c, in (0, 1].
-        weights: "phi1" (the published method) or "phi2" (exact for D linear in the half log-SNR, some 7 times less KL on Gaussian data).
+        weights: "phi1" (the published method) or "phi2" (exact for D linear in the half log-SNR,
+            some 7 times less KL on Gaussian data).
     """
 
     name = "seeds-2"
@@ -75,16 +79,20 @@ class SEEDS2(Integrator):
 @register_solver
 @attrs.frozen(kw_only=True)
 class SEEDS3(Integrator):
-    r"""`seeds-3`: three-stage exponential Runge-Kutta with the noise of the sub-intervals carried exactly, data prediction.
+    r"""`seeds-3`: three-stage exponential Runge-Kutta, data prediction.
 
-    Three network calls per step, strong order 1, weak order 2 (order 3 at eta = 0). In u = x/alpha, with a = 1 + eta^2, N the noise of
-    the linear SDE (one path through all stages), phi1(x) = 1 - e^{-x}, phi2(x) = 1 - phi1(x)/x and nodes r1, r2 in half log-SNR:
+    The noise of the sub-intervals is carried exactly.
+
+    Three network calls per step, strong order 1, weak order 2 (order 3 at eta = 0). In u = x/alpha,
+    with a = 1 + eta^2, N the noise of the linear SDE (one path through all stages), phi1(x) = 1 -
+    e^{-x}, phi2(x) = 1 - phi1(x)/x and nodes r1, r2 in half log-SNR:
 
         U1 = e^{-a r1 h} u + phi1(a r1 h) D + N_r1
         U2 = e^{-a r2 h} u + phi1(a r2 h) D + (r2/r1) phi2(a r2 h) (D(U1) - D) + N_r2
         u' = e^{-a h} u + phi1(a h) D + (1/r2) phi2(a h) (D(U2) - D) + N_1
 
-    At eta = 0 it is DPM-Solver-3 with the denoiser in place of the noise. The same as ComfyUI's `seeds_3`, whose eta is our eta^2.
+    At eta = 0 it is DPM-Solver-3 with the denoiser in place of the noise. The same as ComfyUI's
+    `seeds_3`, whose eta is our eta^2.
 
     Arguments:
         nodes: (r1, r2), 0 < r1 < r2 < 1.

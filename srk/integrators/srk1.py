@@ -16,9 +16,12 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class SRK1(Integrator):
-    """`srk1`: Euler-Maruyama in the gauge clock; DDPM with the Gaussian part N(0, v) of the data solved exactly.
+    """`srk1`: Euler-Maruyama in the gauge clock.
 
-    One network call per step, weak order 1, strong order 1. With v = 0 it is `ddpm`; for N(0, v) data it is exact at any step.
+    It is DDPM with the Gaussian part N(0, v) of the data solved exactly.
+
+    One network call per step, weak order 1, strong order 1. With v = 0 it is `ddpm`; for N(0, v)
+    data it is exact at any step.
     Update: X' = X + H R(X) + B.
 
     Arguments:

@@ -21,9 +21,12 @@ from srk.processes.base import Level
 
 @attrs.frozen(slots=True)
 class _Kept:
-    """What srk2m knows of a stage it kept: the two ends of its step, its own level, and the moments after its step.
+    """What srk2m knows of a stage that it kept.
 
-    The stage is kept as its R, or where the gauge changes from step to step (`local`) as its denoiser and, in the row after that, its state.
+    The two ends of its step, its own level, and the moments after its step.
+
+    The stage is kept as its R, or where the gauge changes from step to step (`local`) as its
+    denoiser and, in the row after that, its state.
     """
 
     start: Level
@@ -37,27 +40,32 @@ class _Kept:
 class SRK2M(Integrator):
     """`srk2m`: the multistep sibling of `srk2s`, one network call per step.
 
-    Weak order 2, strong order 1 (1.5 with `strong=True`). R on the way to the node is predicted from the stages of earlier steps:
+    Weak order 2, strong order 1 (1.5 with `strong=True`). R on the way to the node is predicted
+    from the stages of earlier steps:
 
         Rp = R_1 + beta H_1/(H_1 + H_2) (R_1 - R_2)
         Xc = X + c H Rp + J,    X' = X + H R(Xc) + B
 
-    R is a martingale along the exact reverse process, so that nothing systematic is lost by predicting it. For eta < 1 the prediction is
-    eta^2 times this rule plus (1 - eta^2) times linear extrapolation of R in (s + v)^{-(1+eta^2)/2}.
+    R is a martingale along the exact reverse process, so that nothing systematic is lost by
+    predicting it. For eta < 1 the prediction is eta^2 times this rule plus (1 - eta^2) times linear
+    extrapolation of R in (s + v)^{-(1+eta^2)/2}.
 
     Arguments:
         data_variance: v, the variance of the Gaussian reference in the units of the data squared.
-        local: let the gauge follow the noise, 1/(1/v + 1/(local s)) at s = (sigma/alpha)^2: what is still open of an image at a noise level is detail of
-            about that scale. v is then a bound, best some four times the variance of the data; 1.5 is a good value, 0.1 with `strong` on networks of
-            images. inf (the default): v at all levels.
+        local: let the gauge follow the noise, 1/(1/v + 1/(local s)) at s = (sigma/alpha)^2: what is
+            still open of an image at a noise level is detail of about that scale. v is then a
+            bound, best some four times the variance of the data; 1.5 is a good value, 0.1 with
+            `strong` on networks of images. inf (the default): v at all levels.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1); overrides `strong`.
         beta: weight of the correction for the lag; default 1, or 1/2 where v = 0.
-        first: prediction on the first step: "mean" takes `data_mean` (no call), "evaluate" makes one more network call.
+        first: prediction on the first step: "mean" takes `data_mean` (no call), "evaluate" makes
+            one more network call.
         data_mean: mean of the Gaussian reference, used by the first step only.
-        weights: "beta" (the rule above); "matched" (eta = 1: four stages, weights near that rule under which the law of the state is as exact as it can be on
-            Gaussian data of every variance, see `srk.plans.matching`; the choice with `local`, and from 10 calls on without it); or "q1" (three
-            stages, fixed weights; uniform steps).
+        weights: "beta" (the rule above); "matched" (eta = 1: four stages, weights near that rule
+            under which the distribution of the state is as exact as it can be on Gaussian data of
+            every variance, see `srk.plans.matching`; the choice with `local`, and from 10 calls on
+            without it); or "q1" (three stages, fixed weights; uniform steps).
     """
 
     name = "srk2m"
@@ -108,7 +116,8 @@ class SRK2M(Integrator):
                 remainder(note.level, gauge.v, board.memory(2 * i + 1), board.memory(2 * i))
                 for i, note in enumerate(kept)
             ]
-        # The moments are followed at every eta, so that a later step at eta = 1 can match its weights
+        # The moments are followed at every eta, so that a later step at eta = 1 can match its
+        # weights
         follows = self.weights == "matched" and gauge.v > 0.0
         depth = DEPTH if follows and step.eta == 1.0 else 3 if self.weights == "q1" else 2
         moments: Moments | None = None
@@ -180,9 +189,11 @@ class SRK2M(Integrator):
             return [1.5 + a3, a2, a3]
         weights = self._rule(gauge, kept)
         if e < 1.0 and len(kept) > 1:
-            # R at the middle of [start, node], extrapolated in Q = (s + v)^(-(1 + eta^2)/2) through the two stages
+            # R at the middle of [start, node], extrapolated in Q = (s + v)^(-(1 + eta^2)/2) through
+            # the two stages
             a = 1.0 + e
-            # (Q less that of the end of the step, over it: so short steps far below v do not cancel)
+            # (Q less that of the end of the step, over it: so short steps far below v do not
+            # cancel)
             ways = [gauge.to_stop(c), gauge.L]
             ways += [log_ratio(note.level, gauge.stop, gauge.v) for note in kept[:2]]
             q_node, q_start, q1, q2 = (math.expm1(-0.5 * a * way) for way in ways)
@@ -194,18 +205,24 @@ class SRK2M(Integrator):
 @register_solver
 @attrs.frozen(kw_only=True)
 class SRK2MLocal(SRK2M):
-    """`srk2m-local`: `srk2m` in a gauge that follows the noise, with matched weights and the node at 1/3; for networks of images and other data with
+    """`srk2m-local`: `srk2m` in a gauge that follows the noise.
+
+    It has matched weights and the node at 1/3, and is for networks of images and other data with
     detail at all scales.
 
-    One network call per step, weak order 2, strong order 1.5; two normals per coordinate and step. R of a step belongs to the variance
-    1/(1/v + 1/(local s)) at the middle of that step, so that the denoiser and the state of each stage are kept in place of its R. On two networks of images
-    it is ahead of ten other solvers on their best grids from 10 calls on, along the path by far, in law or within the standard errors (docs: Real
-    networks); on low-dimensional smooth densities `auto`, the same method with local = 1.5 and the node at 1/4, is better.
+    One network call per step, weak order 2, strong order 1.5; two normals per coordinate and step.
+    R of a step belongs to the variance 1/(1/v + 1/(local s)) at the middle of that step, so that
+    the denoiser and the state of each stage are kept in place of its R. On two networks of images
+    it is ahead of ten other solvers on their best grids from 10 calls on, along the path by far, in
+    distribution or within the standard errors (docs: Real networks); on low-dimensional smooth
+    densities `auto`, the same method with local = 1.5 and the node at 1/4, is better.
 
     Arguments:
-        data_variance: v, a bound; some four times the variance of the data (2: for data scaled to [-1, 1]).
+        data_variance: v, a bound; some four times the variance of the data (2: for data scaled to
+            [-1, 1]).
         local: size of what is open at a noise level, in units of (sigma/alpha)^2.
-        strong: False puts the node at 1/4: better on smooth densities, worse along the path on networks.
+        strong: False puts the node at 1/4: better on smooth densities, worse along the path on
+            networks.
         node, beta, first, weights: as of `SRK2M`.
     """
 

@@ -20,8 +20,9 @@ from srk.plans.step import Step
 class SRK2S(Integrator):
     """`srk2s` = `srk2`: two-stage stochastic Runge-Kutta in the gauge clock.
 
-    Two network calls per step, weak order 2 (3 on linear problems), strong order 1 with the default node c = 1/4 and 1.5 with
-    `strong=True` (c = 1/3, which costs about 1.7x in KL). Update, with H the step and B its Brownian increment on the clock:
+    Two network calls per step, weak order 2 (3 on linear problems), strong order 1 with the default
+    node c = 1/4 and 1.5 with `strong=True` (c = 1/3, which costs about 1.7x in KL). Update, with H
+    the step and B its Brownian increment on the clock:
 
         Xc = X + c H R(X) + J,    X' = X + H R(Xc) + B,    Var J = c H,  Cov(J, B) = H/2
 
@@ -29,8 +30,10 @@ class SRK2S(Integrator):
 
     Arguments:
         data_variance: v, the variance of the Gaussian reference in the units of the data squared.
-        local: let the gauge follow the noise, 1/(1/v + 1/(local s)) at s = (sigma/alpha)^2: what is still open of an image at a noise level is detail of
-            about that scale. v is then a bound, best some four times the variance of the data; 2 is a good value. inf (the default): v at all levels.
+        local: let the gauge follow the noise, 1/(1/v + 1/(local s)) at s = (sigma/alpha)^2: what is
+            still open of an image at a noise level is detail of about that scale. v is then a
+            bound, best some four times the variance of the data; 2 is a good value. inf (the
+            default): v at all levels.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1); overrides `strong`.
     """

@@ -17,10 +17,13 @@ from srk.processes.cld import CLD
 
 @attrs.frozen(kw_only=True)
 class SSCS(Integrator):
-    """`sscs`: symmetric splitting sampler for critically damped Langevin diffusion (`srk.CLD` only).
+    """`sscs`: the symmetric splitting sampler, for `srk.CLD` only.
 
-    One network call per step. Half a step of the part of the reverse SDE that leaves the equilibrium N(0, diag(1, M)) alone, exactly; a step of
-    the rest, dv = 2 Gamma beta (s_v + v/M) dt, by Euler at the middle of the step; another exact half. The reverse SDE only (eta = 1).
+    It splits critically damped Langevin diffusion.
+
+    One network call per step. Half a step of the part of the reverse SDE that leaves the
+    equilibrium N(0, diag(1, M)) alone, exactly; a step of the rest, dv = 2 Gamma beta (s_v + v/M)
+    dt, by Euler at the middle of the step; another exact half. The reverse SDE only (eta = 1).
     """
 
     name = "sscs"
@@ -33,7 +36,8 @@ class SSCS(Integrator):
         super().check(process, eta)
         if not isinstance(process, CLD):
             raise IncompatibleError(
-                f"sscs splits critically damped Langevin diffusion, srk.CLD, not {process!r}; use solver='srk2m' or 'ddpm'"
+                "sscs splits critically damped Langevin diffusion, srk.CLD, not "
+                f"{process!r}; use solver='srk2m' or 'ddpm'"
             )
 
     def plan(self, step: Step) -> StepPlan:
@@ -54,7 +58,10 @@ class SSCS(Integrator):
     def _half(
         self, board: Draft, process: CLD, z: LinearForm, low: float, high: float
     ) -> LinearForm:
-        """The reverse of the equilibrium process over [low, high]: the forward transition with the velocity's sign turned."""
+        """The reverse of the equilibrium process over [low, high].
+
+        The forward transition with the velocity's sign turned.
+        """
         turn = np.diag([1.0, -1.0])
         psi, q = process.transition(low, high)
         return z * (turn @ psi @ turn) + board.normal(-high, -low) * (turn @ factor(q))

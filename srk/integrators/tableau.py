@@ -32,10 +32,14 @@ def _tableau(value: Any) -> StochasticTableau:
 
 @attrs.frozen
 class TableauSolver(Integrator):
-    """A stochastic Runge-Kutta method given by its tableau, for the reverse SDE as additive-noise SDE.
+    """A stochastic Runge-Kutta method given by its tableau.
 
-    Stages and update are those of `srk.StochasticTableau`. In the raw frame (default) time is the process's own and the noise amplitude is eta g(t); any process, any
-    eta. In a gauge clock (`data_variance` given; 0 is stochastic localization) the SDE is dZ = R dtau + dB with unit noise; linear processes, eta = 1.
+    It solves the reverse SDE as an SDE with additive noise.
+
+    Stages and update are those of `srk.StochasticTableau`. In the raw frame (default) time is the
+    process's own and the noise amplitude is eta g(t); any process, any eta. In a gauge clock
+    (`data_variance` given; 0 is stochastic localization) the SDE is dZ = R dtau + dB with unit
+    noise; linear processes, eta = 1.
 
     Arguments:
         tableau: a `StochasticTableau` or the name of a registered one.
@@ -89,7 +93,8 @@ class TableauSolver(Integrator):
         super().check(process, eta)
         if self.data_variance is None and max(map(float, self.tableau.c), default=0.0) > 1.0:
             raise IncompatibleError(
-                f"the tableau {self.tableau.name!r} has a stage beyond the end of the step; srk reverses within [t_min, t_max] only"
+                f"the tableau {self.tableau.name!r} has a stage beyond the end of the step; "
+                "srk reverses within [t_min, t_max] only"
             )
 
     def plan(self, step: Step) -> StepPlan:
@@ -193,13 +198,15 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
         The tableau as registered, renamed if `name` is given.
 
     Raises:
-        TableauError: the coefficients do not support the declared order; the message lists the residuals.
+        TableauError: the coefficients do not support the declared order; the message lists the
+            residuals.
         DuplicateNameError: a tableau or a solver of that name exists.
     """
     key = name or tableau.name
     if key in SOLVERS:
         raise DuplicateNameError(
-            f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose another name for the tableau"
+            f"a solver named {key!r} is registered already ({SOLVERS[key]!r}); choose "
+            "another name for the tableau"
         )
     tableau = _register_tableau(tableau, name)
     SOLVERS.register(key, TableauSolver(tableau))
@@ -207,7 +214,10 @@ def register_tableau(tableau: StochasticTableau, name: str | None = None) -> Sto
 
 
 def integrator(solver: str | Integrator | StochasticTableau) -> Integrator:
-    """The integrator that a user means: a registered name, an `Integrator`, or a tableau (in the raw frame)."""
+    """The integrator that a user means.
+
+    A registered name, an `Integrator`, or a tableau (in the raw frame).
+    """
     if isinstance(solver, Integrator):
         return solver
     if isinstance(solver, StochasticTableau):

@@ -19,16 +19,20 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class UniPC2(Integrator):
-    r"""`unipc-2`: UniPC of order 2, data prediction; a corrector that re-uses the evaluation of the next step.
+    r"""`unipc-2`: UniPC of order 2, data prediction.
 
-    One network call per step, order 3 (2 without the corrector); probability-flow ODE only. Predictor (hl the step before, B = h for bh1,
-    1 - e^{-h} for bh2) and corrector:
+    Its corrector re-uses the evaluation of the next step.
+
+    One network call per step, order 3 (2 without the corrector); probability-flow ODE only.
+    Predictor (hl the step before, B = h for bh1, 1 - e^{-h} for bh2) and corrector:
 
         xp' = (sigma'/sigma) x + alpha' (1 - e^{-h}) D + alpha' (B/2)(h/hl)(D - D_old)
-        x'  = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam,   P through D_old, D, D(xp')
+        x'  = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam
+        P through D_old, D, D(xp')
 
-    With bh2 the predictor is DPM-Solver++(2M). The state handed on is the predicted one, so a run ends uncorrected. Equals diffusers'
-    UniPCMultistepScheduler(solver_order=2) with lower_order_final=False.
+    With bh2 the predictor is DPM-Solver++(2M). The state handed on is the predicted one, so a run
+    ends uncorrected. Equals diffusers' UniPCMultistepScheduler(solver_order=2) with
+    lower_order_final=False.
 
     Arguments:
         variant: B(h), "bh1" or "bh2".
@@ -82,17 +86,24 @@ class UniPC2(Integrator):
 @register_solver
 @attrs.frozen(kw_only=True)
 class UniPC3(UniPC2):
-    r"""`unipc-3`: UniPC of order 3, data prediction; a corrector that re-uses the evaluation of the next step.
+    r"""`unipc-3`: UniPC of order 3, data prediction.
 
-    One network call per step, order 4 (3 without the corrector); probability-flow ODE only. As `unipc-2` with one more past D in
+    Its corrector re-uses the evaluation of the next step.
+
+    One network call per step, order 4 (3 without the corrector); probability-flow ODE only. As
+    `unipc-2` with one more past D in
     predictor and corrector:
 
-        xp' = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam,   P through the last three D
+        xp' = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam
+        P through the last three D
         x'  = the same with P through the last three D and D(xp')
 
-    The order of the first two steps is lower, which shows only where a run starts at a level that already carries information. The two
-    variants differ in these steps only: from order 3 on, B(h) cancels, and the method is the exponential Adams method of orders (3, 4),
-    `sa-solver` at eta = 0. Equals diffusers' UniPCMultistepScheduler(solver_order=3) with lower_order_final=False.
+    The order of the first two steps is lower, which shows only where a run starts at a level that
+    already carries information. The two
+    variants differ in these steps only: from order 3 on, B(h) cancels, and the method is the
+        exponential Adams method of orders (3, 4),
+    `sa-solver` at eta = 0. Equals diffusers' UniPCMultistepScheduler(solver_order=3) with
+    lower_order_final=False.
 
     Arguments:
         variant: B(h), "bh1" or "bh2".

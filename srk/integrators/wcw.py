@@ -29,16 +29,21 @@ def _kappa(value: object) -> object:
 @register_solver
 @attrs.frozen(kw_only=True)
 class WCW(Integrator):
-    """`wcw`: the stochastic Runge-Kutta step of Wu, Chen and Wei, RECONSTRUCTED: the text we have gives no update formula.
+    """`wcw`: the stochastic Runge-Kutta step of Wu, Chen and Wei, RECONSTRUCTED.
 
-    Two network calls per step, both at the noise level of the start; strong order 1.5 and weak order 2 with kappa = 1. The paper names two ingredients, an
-    exponential integrator and a score-difference correction. In Ornstein-Uhlenbeck time, step d, with e^t s a martingale:
+    The text we have gives no update formula.
 
-        Y' = e^d Y + 2 sinh(d) s(Y) + (2/kappa)(s(Y + kappa G) - s(Y)) + N,    N = sqrt2 int e^{d-u} dB,  G = sqrt2 int sinh(d-u) dB
+    Two network calls per step, both at the noise level of the start; strong order 1.5 and weak
+    order 2 with kappa = 1. The paper names two ingredients, an exponential integrator and a
+    score-difference correction. In Ornstein-Uhlenbeck time, step d, with e^t s a martingale:
 
-    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d); kappa = 3/(2d) does not, at strong order 1.
-    Rounding is such an error. Where kappa is too small for what state and network resolve at the noise level (at kappa = 1: in float32 below sigma = 0.02, in
-    half precision below 0.5), the probe is as large as that asks, and at most 3/(2d).
+        Y' = e^d Y + 2 sinh(d) s(Y) + (2/kappa)(s(Y + kappa G) - s(Y)) + N
+        N = sqrt2 int e^{d-u} dB,  G = sqrt2 int sinh(d-u) dB
+
+    The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d);
+    kappa = 3/(2d) does not, at strong order 1. Rounding is such an error. Where kappa is too small
+    for what state and network resolve at the noise level (at kappa = 1: in float32 below sigma =
+    0.02, in half precision below 0.5), the probe is as large as that asks, and at most 3/(2d).
 
     Arguments:
         kappa: the smallest size of the probe; a number, or "no-amplification" for 3/(2d).
@@ -57,7 +62,8 @@ class WCW(Integrator):
     def plan(self, step: Step) -> StepPlan:
         start, stop = step.start, step.stop
         t0 = ou_time(start)
-        # For a short step the difference of the two times cancels: log1p of the relative change of 1 + r^2 does not
+        # For a short step the difference of the two times cancels: log1p of the relative change of
+        # 1 + r^2 does not
         d = 0.5 * math.log1p(
             stop.sigma**2 * math.expm1(2.0 * step.h) / (stop.alpha**2 + stop.sigma**2)
         )

@@ -1,4 +1,7 @@
-"""What a step is, whatever the solver: the plan, the forms that it is written in, and the mathematics that solvers share."""
+"""What a step is, whatever the solver.
+
+The plan, the forms that it is written in, and the mathematics that solvers share.
+"""
 
 from srk.plans.form import LinearForm
 from srk.plans.matrix import Matrix

@@ -30,7 +30,10 @@ Weights = Callable[[Sequence[float], float, float], list[float]]
 
 @attrs.frozen(slots=True)
 class Carried:
-    """What a corrector must know of the step before: where it started and the rate a = 1 + tau^2 that it used."""
+    """What a corrector must know of the step before.
+
+    Where it started and the rate a = 1 + tau^2 that it used.
+    """
 
     lam: float
     rate: float

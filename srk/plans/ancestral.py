@@ -1,12 +1,15 @@
-r"""Ancestral methods: a step of the ODE to a level below the end of the step, and noise back up to it.
+r"""Ancestral steps: an ODE step below the end of the step, and noise back up to it.
 
-With h the step in the half log-SNR, u = x/alpha, r = sigma/alpha, the noise that is added and the level that the ODE goes down to are
+With h the step in the half log-SNR, u = x/alpha, r = sigma/alpha, the noise that is added and the
+level that the ODE goes down to are
 
-    r_up = eta r' sqrt(1 - e^{-2h})  (at most r')        r_down = sqrt(r'^2 - r_up^2)        H = log(r/r_down) >= h
+    r_up = eta r' sqrt(1 - e^{-2h})  (at most r')
+    r_down = sqrt(r'^2 - r_up^2)
+    H = log(r/r_down) >= h
 
-This is DDIM's eta: r_up is eta times the standard deviation of the DDPM posterior. It is srk's eta at 0 and 1 and in the limit of short
-steps; at other values the step of `ddpm` has r_down = r' e^{-eta^2 h}, which solves du = (1 + eta^2)(D - u) dlam + eta sqrt2 r dW exactly
-with D frozen.
+This is DDIM's eta: r_up is eta times the standard deviation of the DDPM posterior. It is srk's eta
+at 0 and 1 and in the limit of short steps; at other values the step of `ddpm` has r_down = r'
+e^{-eta^2 h}, which solves du = (1 + eta^2)(D - u) dlam + eta sqrt2 r dW exactly with D frozen.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from srk.plans.step import Draft, Step
 
 
 def ancestral_step(h: float, eta: float) -> tuple[float, float]:
-    """(H, r_up/r') of an ancestral step of length h in the half log-SNR; H = inf where the noise that is added is all of it.
+    """(H, r_up/r') of an ancestral step of length h in the half log-SNR.
+
+    H is inf where the noise that is added is all of it.
 
     Examples:
         >>> from srk.plans.ancestral import ancestral_step
         >>> H, up = ancestral_step(0.5, 1.0)
-        >>> round(H, 12), round(up**2 + 2.718281828459045**-1.0, 12)  # eta = 1: H = 2h, r_up^2 = r'^2 (1 - e^{-2h})
+        >>> # at eta = 1, H = 2h and r_up^2 = r'^2 (1 - e^{-2h})
+        >>> round(H, 12), round(up**2 + 2.718281828459045**-1.0, 12)
         (1.0, 1.0)
     """
     kept = eta**2 * math.expm1(-2.0 * h)  # -(r_up/r')^2
@@ -56,7 +62,10 @@ def euler_step(step: Step) -> StepPlan:
 
 
 def midpoint_step(step: Step, *, data: bool) -> StepPlan:
-    """One step of either midpoint method: `data` freezes D at the midpoint, otherwise the noise (u - D)/r."""
+    """One step of either midpoint method.
+
+    `data` freezes D at the midpoint, otherwise the noise (u - D)/r.
+    """
     start, stop = step.start, step.stop
     gauge = GaugeStep(start, stop, 0.0, step.eta)
     board = step.draft(gauge.clock)

@@ -12,9 +12,12 @@ from srk.processes.base import Level
 
 
 def noise_path(board: Draft, step: Step) -> Callable[[Level], LinearForm]:
-    """The noise of the reverse SDE in u = x/alpha, carried from the start of `step` to levels asked for in order.
+    """The noise of the reverse SDE in u = x/alpha, carried from the start of a step.
 
-    Each call draws the noise of the sub-interval since the level before, and decays what came earlier: the exact joint law.
+    It is asked for at levels inside the step, in order.
+
+    Each call draws the noise of the sub-interval since the level before, and decays what came
+    earlier: the exact joint distribution.
     """
     eta = step.eta
     rate = 1.0 + eta**2

@@ -1,4 +1,7 @@
-"""The exponential Euler step and the denoising step, which every method shares at the two ends of a process."""
+"""The exponential Euler step and the denoising step.
+
+Every method shares them at the two ends of a process.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from srk.processes.base import ForwardProcess, Level
 def exponential_coefficients(
     start: Level, stop: Level, v: float, eta: float
 ) -> tuple[float, float, float, tuple[float, float]]:
-    """One step with R frozen, x' = cx x + cd D + cz z: returns (cx, cd, cz, interval of the draw on the clock)."""
+    """One step with R frozen, x' = cx x + cd D + cz z.
+
+    Returns (cx, cd, cz, interval of the draw on the clock).
+    """
     step = GaugeStep(start, stop, v, eta)
     denoised = Column("E")
     x, d = LinearForm({STATE: 1.0}), LinearForm({denoised: 1.0})
@@ -23,7 +29,10 @@ def exponential_coefficients(
 
 
 def exponential_step(step: Step) -> StepPlan:
-    """One exponential Euler step with the denoiser frozen (DDPM at eta = 1, DDIM at eta = 0); any noise level, alpha = 0 included."""
+    """One exponential Euler step with the denoiser frozen (DDPM at eta = 1, DDIM at eta = 0).
+
+    Any noise level, alpha = 0 included.
+    """
     board = step.draft(clock=f"gauge(0,{step.eta:g})")
     node = board.evaluate(board.state, step.start)
     cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
@@ -31,7 +40,10 @@ def exponential_step(step: Step) -> StepPlan:
 
 
 def denoising_step(step: Step) -> StepPlan:
-    """The step to sigma = 0: the new state is the denoiser at the start, in the scale of the data."""
+    """The step to sigma = 0.
+
+    The new state is the denoiser at the start, in the scale of the data.
+    """
     board = step.draft()
     node = board.evaluate(board.state, step.start)
     return board.finish(node.value * step.stop.alpha)

@@ -16,10 +16,10 @@ from srk.plans.plan import Column, Row
 class LinearForm:
     """A linear combination of columns: a row of a plan while it is written. Immutable.
 
-    Forms add and subtract, and are scaled by real numbers; in phase space also by k x k arrays, which
-    act from the left. Nothing else is linear in the state, the network and the draws, and is refused:
-    the sum of a form and a number, the product of two forms, a division by zero. Zero is the one
-    number that may be added, so that `sum` works.
+    Forms add and subtract, and are scaled by real numbers; in phase space also by k x k arrays,
+    which act from the left. Nothing else is linear in the state, the network and the draws, and is
+    refused: the sum of a form and a number, the product of two forms, a division by zero. Zero is
+    the one number that may be added, so that `sum` works.
 
     Arguments:
         terms: the coefficient of each column.
@@ -122,7 +122,8 @@ def row_of(form: LinearForm) -> Row:
     for column, value in terms:
         if not math.isfinite(largest(value)):
             raise ArgumentError(
-                f"the coefficient of {column.kind}[{column.number}] is {value:g}: the step's formula "
+                f"the coefficient of {column.kind}[{column.number}] is {value:g}: the step's "
+                "formula "
                 "overflows, or divides by zero, between the two noise levels of the step"
             )
     return tuple(term for term in terms if term[1] != 0.0)

@@ -1,13 +1,18 @@
 r"""The gauge: coordinates in which a Gaussian reference N(0, v) of the data is solved exactly.
 
-With $s = r^2 = \sigma^2/\alpha^2$, $u = x/\alpha$, $n = v\alpha^2 + \sigma^2$, a step from $s_0$ to $s_1 < s_0$ and $e = \eta^2$:
+With $s = r^2 = \sigma^2/\alpha^2$, $u = x/\alpha$, $n = v\alpha^2 + \sigma^2$, a step from $s_0$ to
+$s_1 < s_0$ and $e = \eta^2$:
 
     L  = log((s0 + v)/(s1 + v))                       the step, in every formula below
-    R  = (n D - v alpha x)/sigma^2                    0 for N(0, v) data; for eta = 1 a martingale along the exact process
-    u' = e^{-(1+e)L/2} u + (1 - e^{-(1+e)L/2}) R + sqrt(s1 + v) sqrt(1 - e^{-eL}) z       with R frozen
+    R  = (n D - v alpha x)/sigma^2
+    u' = e^{-(1+e)L/2} u + (1 - e^{-(1+e)L/2}) R + sqrt(s1 + v) sqrt(1 - e^{-eL}) z
 
-For eta = 1 this is Euler-Maruyama in the gauge clock $\tau = 1/(s+v)$, state $Z = \tau u$: **dZ = R dtau + dB**, unit noise. v = 0 is
-stochastic localization; v = inf the variance-exploding clock -s. The derivation is in docs (The mathematics).
+where the last line has R frozen over the step. R is 0 for N(0, v) data; for eta = 1 it is a
+martingale along the exact process.
+
+For eta = 1 this is Euler-Maruyama in the gauge clock $\tau = 1/(s+v)$, state $Z = \tau u$: **dZ = R
+dtau + dB**, unit noise. v = 0 is stochastic localization; v = inf the variance-exploding clock -s.
+The derivation is in docs (The mathematics).
 
 All formulas stay finite at alpha = 0, and use log1p and expm1 where a short step would cancel.
 """
@@ -32,7 +37,8 @@ def check_variance(data_variance: float, *, finite: bool = True) -> float:
     v = float(data_variance)
     if not v >= 0 or (finite and math.isinf(v)):
         raise ArgumentError(
-            f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance of the Gaussian reference), not {data_variance!r}"
+            f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance "
+            f"of the Gaussian reference), not {data_variance!r}"
         )
     return v
 
@@ -122,11 +128,15 @@ class GaugeStep:
         return 1.0 - np.expm1(-e * np.log1p((s - s1) / (s1 + self.v))) / whole
 
     def carry(self, x: LinearForm, R: LinearForm, at: Level, c: float = 1.0) -> LinearForm:
-        """The state at the fraction `c` (noise level `at`) from the state `x` at the start with `R` frozen, without the noise."""
+        """The state at the fraction `c` with `R` frozen, without the noise.
+
+        It starts from the state `x` at the start of the step; `at` is the noise level at `c`.
+        """
         a = 1.0 + self.eta**2
         half = 0.5 * a * (self.L - (self.to_stop(c) if c != 1.0 else 0.0))
         if self.start.alpha == 0.0:
-            # e^{-aL/2}/alpha_0 -> alpha_0^{eta^2} (...): nothing for eta > 0; for eta = 0 the noise is carried along
+            # e^{-aL/2}/alpha_0 -> alpha_0^{eta^2} (...): nothing for eta > 0; for eta = 0 the noise
+            # is carried along
             n0, n = self.start.sigma**2, self.v * at.alpha**2 + at.sigma**2
             cx = math.sqrt(n / n0) if self.eta == 0 else 0.0
         else:
@@ -134,7 +144,10 @@ class GaugeStep:
         return x * cx + R * (-at.alpha * math.expm1(-half))
 
     def noise_std(self, at: Level, c: float = 1.0) -> float:
-        """Standard deviation, at level `at`, of the whole step's noise carried there: alpha m(s) eta sqrt(dT)."""
+        """Standard deviation, at level `at`, of the whole step's noise carried there.
+
+        It is alpha m(s) eta sqrt(dT).
+        """
         e = self.eta**2
         if e == 0.0:
             return 0.0
@@ -168,13 +181,16 @@ def _any_variance(value: float) -> float:
 
 @attrs.frozen(slots=True)
 class GaugeClock:
-    """The clock in which the reverse SDE (eta = 1) is dZ = R dtau + dB, for a reference variance v in [0, inf].
+    """The clock in which the reverse SDE (eta = 1) is dZ = R dtau + dB.
 
-    n = p alpha^2 + q sigma^2 with (p, q) = (v, 1), or (1, 0) for v = inf; then Z = alpha x/n, R = (n D - p alpha x)/sigma^2, and tau is
-    alpha^2/n, or -sigma^2/n for v = inf.
+    It belongs to a reference variance v in [0, inf].
+
+    n = p alpha^2 + q sigma^2 with (p, q) = (v, 1), or (1, 0) for v = inf; then Z = alpha x/n, R =
+    (n D - p alpha x)/sigma^2, and tau is alpha^2/n, or -sigma^2/n for v = inf.
 
     Arguments:
-        data_variance: v. 0 is stochastic localization (tau = alpha^2/sigma^2, Z = alpha x/sigma^2, R = D).
+        data_variance: v. 0 is stochastic localization (tau = alpha^2/sigma^2, Z = alpha x/sigma^2,
+            R = D).
     """
 
     data_variance: float = attrs.field(converter=_any_variance)
@@ -206,7 +222,10 @@ class GaugeClock:
         )
 
     def node(self, process: LinearProcess, start: Level, stop: Level, c: float) -> Level:
-        """The level at the fraction `c` of the step on this clock (the ends themselves for c = 0 and 1)."""
+        """The level at the fraction `c` of the step on this clock.
+
+        For c = 0 and 1 it is one of the ends themselves.
+        """
         if c in (0, 1):
             return stop if c else start
         n0, n1 = self.n(start), self.n(stop)

@@ -1,4 +1,6 @@
-r"""A stage inside a step of the gauge clock, on its own noise level, whose R carries the whole step.
+r"""A stage inside a step of the gauge clock, on its own noise level.
+
+Its R carries the whole step.
 
 With H the step and B its Brownian increment on the clock, and R predicted by Rp up to the stage,
 
@@ -22,11 +24,13 @@ from srk.plans.gauge import GaugeStep, remainder
 from srk.plans.step import Draft, Node, Step
 from srk.processes.base import Level
 
-#: Default variance of the Gaussian reference. Measured, see docs (How to choose a solver): for data scaled to [-1, 1] values between
+# : Default variance of the Gaussian reference. Measured, see docs (How to choose a solver): for
+# data scaled to [-1, 1] values between
 #: 0.1 and 1 differ by little.
 DATA_VARIANCE = 0.5
 
-#: A node whose noise exceeds that of the end of its step by more than this, as log((s + v)/(s' + v)),
+# : A node whose noise exceeds that of the end of its step by more than this, as log((s + v)/(s' +
+# v)),
 #: is at infinity: a step from alpha = 0 at a small eta is an exponential Euler step.
 FARTHEST = 500.0
 
@@ -38,7 +42,8 @@ def check_fraction(value: Any) -> float | None:
     c = float(value)
     if not 0.25 <= c < 1:
         raise ArgumentError(
-            f"the node must lie in [1/4, 1) of the step (Cauchy-Schwarz: Var J = c H, Cov(J, B) = H/2), not at {value!r}"
+            "the node must lie in [1/4, 1) of the step (Cauchy-Schwarz: Var J = c H, Cov(J, "
+            f"B) = H/2), not at {value!r}"
         )
     return c
 
@@ -48,7 +53,8 @@ def check_slope(value: Any) -> float:
     slope = float(value)
     if not slope > 0.0:
         raise ArgumentError(
-            f"local must be a positive number (inf: the gauge does not depend on the noise level), not {value!r}"
+            "local must be a positive number (inf: the gauge does not depend on the noise "
+            f"level), not {value!r}"
         )
     return slope
 
@@ -70,10 +76,13 @@ class GaugeNode:
     node: float | None
 
     def c(self, eta: float) -> float:
-        """Fraction of the step at which the stage lies: 1/4 at eta = 1, or 1/3 for strong order 1.5; 1/2 at eta = 0.
+        """Fraction of the step at which the stage lies.
 
-        For eta < 1, R has a drift, (1 - eta^2) times that of the ODE, and weak order 2 asks for 1/2. Near eta = 1 that drift is so small that
-        the lower variance of an earlier node wins up to some 100 steps, at weak order 1.
+        1/4 at eta = 1, or 1/3 for strong order 1.5; 1/2 at eta = 0.
+
+        For eta < 1, R has a drift, (1 - eta^2) times that of the ODE, and weak order 2 asks for
+        1/2. Near eta = 1 that drift is so small that the lower variance of an earlier node wins up
+        to some 100 steps, at weak order 1.
         """
         if self.node is not None:
             return self.node
@@ -81,7 +90,10 @@ class GaugeNode:
         return 0.5 if e <= 0.5 else 0.5 - e * (1.0 / 6.0 if self.strong else 0.25)
 
     def gauge(self, step: Step) -> GaugeStep:
-        """The step in its gauge: v, or with `local` 1/(1/v + 1/(local s)), s in the middle of its log-SNR."""
+        """The step in its gauge.
+
+        V, or with `local` 1/(1/v + 1/(local s)), s in the middle of its log-SNR.
+        """
         v, log_s = self.data_variance, -(step.start.lam + step.stop.lam)
         if math.isfinite(self.local) and v > 0.0 and log_s < 700.0:
             v = 1.0 / (1.0 / v + math.exp(-log_s) / self.local)
@@ -90,7 +102,8 @@ class GaugeNode:
     def draws(self, step: Step, gauge: GaugeStep) -> tuple[Draft, LinearForm, LinearForm]:
         """The board, and unit draws: the increment of the gauge's clock, and its space-time area.
 
-        With `local` every step has a clock of its own, while a path lives on that of `data_variance`; there the increment is an integral with a kernel.
+        With `local` every step has a clock of its own, while a path lives on that of
+        `data_variance`; there the increment is an integral with a kernel.
         """
         v, e = self.data_variance, step.eta**2
         path = attrs.evolve(gauge, v=v)
@@ -120,10 +133,14 @@ class GaugeNode:
         draws: Sequence[LinearForm],
         predicted: LinearForm,
     ) -> tuple[LinearForm, Node, LinearForm]:
-        """The new state, the evaluation at the node (noise level `level`) and its R, from the R predicted for the way there."""
+        """The new state, the evaluation at the node and its R.
+
+        They follow from the R predicted for the way there; `level` is the noise level of the node.
+        """
         c = self.c(step.eta)
         b, area = draws
-        # J = B/2 + sqrt(c - 1/4) z': Var J = c (the node's own noise level) and Cov(J, B) = 1/2, in units of the step
+        # J = B/2 + sqrt(c - 1/4) z': Var J = c (the node's own noise level) and Cov(J, B) = 1/2, in
+        # units of the step
         j = b * 0.5 + area * math.sqrt(max(c - 0.25, 0.0))
         x = gauge.carry(board.state, predicted, level, c) + j * gauge.noise_std(level, c)
         node = board.evaluate(x, level)

@@ -4,7 +4,8 @@ A multistep method extrapolates what the network said through earlier evaluation
 evaluations at nearly the same time are worth nothing over a step that is much longer than what lies
 between them, because besides the change of the denoiser they contain
 
-- noise: along a run at eta the denoiser moves by some eta sqrt(h_1) over a gap h_1, so that a step h
+- noise: along a run at eta the denoiser moves by some eta sqrt(h_1) over a gap h_1, so that a step
+h
   carries its slope too far where h/h_1 exceeds `NOISE`/eta;
 - rounding, of which h/h_1 is the amplification: `ROUNDING`/resolution;
 - behind a corrector, the correction of the state that was made in between: `CORRECTION`.

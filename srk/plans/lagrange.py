@@ -1,10 +1,12 @@
 r"""Interpolation under an exponential: the one integral behind the exponential Adams methods.
 
-With nodes at places s_j, measured in half log-SNR from the start of a step of length h, and a rate a,
+With nodes at places s_j, measured in half log-SNR from the start of a step of length h, and a rate
+a,
 
     w_j = int_0^h a e^{-a (h - s)} l_j(s) ds        l_j the Lagrange polynomials of the nodes
 
-are the weights with which u' = e^{-ah} u + sum_j w_j D_j integrates du = a (D - u) dlam exactly for a polynomial D.
+are the weights with which u' = e^{-ah} u + sum_j w_j D_j integrates du = a (D - u) dlam exactly for
+a polynomial D.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ _POINTS, _MASSES = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
 def exponential_weights(places: Sequence[float], length: float, rate: float = 1.0) -> list[float]:
     """The weights w_j for nodes at `places`, a step of `length` > 0 and `rate` > 0.
 
-    By Gauss-Legendre quadrature of the polynomials in their product form: nothing cancels, neither for short nor for long steps (in the
-    expanded form, which the reference code of SA-Solver uses, four nodes lose all digits of float32).
+    By Gauss-Legendre quadrature of the polynomials in their product form: nothing cancels, neither
+    for short nor for long steps (in the expanded form, which the reference code of SA-Solver uses,
+    four nodes lose all digits of float32).
     """
     reach = min(length, _REACH / rate)
     back = reach * _POINTS  # distance from the end of the step

@@ -1,13 +1,18 @@
-r"""Moment matching: weights of past stages under which a step is as exact as it can be on Gaussian data of every variance at once.
+r"""Moment matching: weights of past stages.
 
-On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of the state x and the kept stages x_1, x_2, ..., whose
-remainders are R_j = g_j x_j, for a family of w, with matrices of 5 x 5. The weights a of the prediction sum a_j R_j of the next step are then chosen, sum a_j = 1, so that
+Under them a step is as exact as it can be on Gaussian data of every variance at once.
+
+On data N(0, w) every plan is linear, so that the planner itself can follow the exact covariance of
+the state x and the kept stages x_1, x_2, ..., whose remainders are R_j = g_j x_j, for a family of
+w, with matrices of 5 x 5. The weights a of the prediction sum a_j R_j of the next step are then
+chosen, sum a_j = 1, so that
 
     sum_w omega(w) (Var(x')/(alpha'^2 w + sigma'^2) - 1)^2 + mu |a - a_0|^2
 
-is least, a_0 the rule of `srk2m`. What an earlier step got wrong enters the covariance, so that later steps correct it. omega is the square of
-(w + s_min)/(w + s'), the part of an error at the level s' = (sigma'/alpha')^2 that is not forgotten until s_min. The ridge mu shrinks with the fourth power of a
-short step, so that the weights are free to take out the next order of the error.
+is least, a_0 the rule of `srk2m`. What an earlier step got wrong enters the covariance, so that
+later steps correct it. omega is the square of (w + s_min)/(w + s'), the part of an error at the
+level s' = (sigma'/alpha')^2 that is not forgotten until s_min. The ridge mu shrinks with the fourth
+power of a short step, so that the weights are free to take out the next order of the error.
 """
 
 from __future__ import annotations
@@ -27,10 +32,13 @@ from srk.processes.base import Level
 DEPTH = 4
 #: Variances of the family over that of the gauge.
 FAMILY = np.logspace(-3.0, 3.0, 25)
-#: Noise after the first step over the largest variance of the family: of a larger one that step, whose R is not known, gets more wrong than weights can take back.
+# : Noise after the first step over the largest variance of the family: of a larger one that step,
+# whose R is not known, gets more wrong than weights can take back.
 COVERED = 4.0
-#: mu over the trace of the normal equations is RIDGE q, q = h^POWER with h the longest step so far in half log-SNR, the first left out, but SHORTEST <= h <= 1.
-#: What a long step got wrong, the weights of short ones cannot take back; they would swing between their bounds.
+# : mu over the trace of the normal equations is RIDGE q, q = h^POWER with h the longest step so far
+# in half log-SNR, the first left out, but SHORTEST <= h <= 1.
+# : What a long step got wrong, the weights of short ones cannot take back; they would swing between
+# their bounds.
 RIDGE, POWER, SHORTEST = 1e-2, 4, 0.1
 LARGEST = 0.5  # change of a weight
 _x, _R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
@@ -38,7 +46,11 @@ _x, _R = LinearForm({STATE: 1.0}), LinearForm({Column("E"): 1.0})
 
 @attrs.frozen(slots=True, eq=False)
 class Moments:
-    """Covariance of (x, x_1, ..., x_n) for each variance of the data, shape (k, 1 + n, 1 + n), and the longest step before in half log-SNR, the first left out."""
+    """Covariance of (x, x_1, ..., x_n) for each variance of the data, and the longest step.
+
+    The covariance has shape (k, 1 + n, 1 + n). The longest step before is in half log-SNR, the
+    first left out.
+    """
 
     variances: np.ndarray
     covariance: np.ndarray
@@ -46,7 +58,10 @@ class Moments:
 
     @staticmethod
     def at(level: Level, v: float, stop: Level) -> Moments:
-        """Of the exact law at a level, with nothing kept, before a first step to `stop`; for the family around the gauge `v`."""
+        """Of the exact distribution at a level, with nothing kept, before a first step to `stop`.
+
+        For the family around the gauge `v`.
+        """
         w = v * FAMILY
         w = w[: max(1, int((COVERED * stop.alpha**2 * w <= stop.sigma**2).sum()))]
         return Moments(w, (level.alpha**2 * w + level.sigma**2)[:, None, None])
@@ -81,7 +96,10 @@ class GaussianStep:
         )
 
     def _slope(self, level: Level) -> np.ndarray:
-        """g in R = g x at a level: (n D - v alpha x)/sigma^2 with D = alpha w/(alpha^2 w + sigma^2) x."""
+        """g in R = g x at a level.
+
+        (n D - v alpha x)/sigma^2 with D = alpha w/(alpha^2 w + sigma^2) x.
+        """
         w = self.before.variances
         return level.alpha * (w - self.gauge.v) / (level.alpha**2 * w + level.sigma**2)
 
@@ -94,11 +112,18 @@ class GaussianStep:
         )
         noise, area = self.gauge.noise_std(self.level, self.c), math.sqrt(max(self.c - 0.25, 0.0))
         get = STATE, Column("E")
+        slopes = np.array([self._slope(node) for node in self.nodes])
         return (
-            node.number(get[0]), node.number(get[1]), step.number(get[0]), step.number(get[1]),
-            0.5 * noise, area * noise, self._slope(self.level), self.gauge.noise_std(self.gauge.stop),
-            np.array([self._slope(node) for node in self.nodes]).reshape(-1, len(self.before.variances)).T,
-        )  # fmt: skip
+            node.number(get[0]),
+            node.number(get[1]),
+            step.number(get[0]),
+            step.number(get[1]),
+            0.5 * noise,
+            area * noise,
+            self._slope(self.level),
+            self.gauge.noise_std(self.gauge.stop),
+            slopes.reshape(-1, len(self.before.variances)).T,
+        )
 
     def weights(self, start: Sequence[float], s_min: float) -> list[float]:
         """The matched weights near `start`; s_min is the level at which the run ends."""

@@ -1,4 +1,7 @@
-"""Coefficients of a plan that mix the components of a phase-space state: k x k matrices beside plain numbers."""
+"""Coefficients of a plan that mix the components of a phase-space state.
+
+K x k matrices beside plain numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ import numpy as np
 
 @attrs.frozen(slots=True)
 class Matrix:
-    """A k x k coefficient, acting on the component axis (1) of a tensor of shape (batch, k, *event). A number c beside it means c times the identity.
+    """A k x k coefficient, acting on the component axis (1) of a tensor.
+
+    The tensor has shape (batch, k, *event). A number c beside it means c times the identity.
 
     Arguments:
         rows: the entries.
@@ -67,7 +72,10 @@ Coefficient = float | Matrix
 
 
 def compose(after: Any, before: Coefficient) -> Coefficient:
-    """The coefficient `before`, then `after` (a number, a `Matrix` or an array of k x k entries)."""
+    """The coefficient `before`, then `after`.
+
+    Each is a number, a `Matrix` or an array of k x k entries.
+    """
     if isinstance(after, np.ndarray):
         after = Matrix.of(after)
     if isinstance(after, Matrix) and isinstance(before, Matrix):

@@ -1,10 +1,15 @@
-r"""Multistep methods of the DPM-Solver++ family: one network call a step, the denoiser extrapolated through earlier ones.
+r"""Multistep methods of the DPM-Solver++ family.
 
-With h the step in the half log-SNR, h1 and h2 the two steps before, a = 1 + eta^2, u = x/alpha, r = sigma/alpha:
+They make one network call a step, and extrapolate the denoiser through earlier ones.
 
-    u' = e^{-ah} u + psi_0 D + psi_1 d_1 + psi_2 d_2 + r' sqrt(1 - e^{-2 eta^2 h}) z        psi_k = psi_k(ah), see `phi`
+With h the step in the half log-SNR, h1 and h2 the two steps before, a = 1 + eta^2, u = x/alpha, r =
+sigma/alpha:
 
-where D + d_1 t + d_2 t^2, t the fraction of the step, passes through the denoisers at the starts of this step and of the ones before.
+    u' = e^{-ah} u + psi_0 D + psi_1 d_1 + psi_2 d_2 + r' sqrt(1 - e^{-2 eta^2 h}) z
+    psi_k = psi_k(ah), see `phi`
+
+where D + d_1 t + d_2 t^2, t the fraction of the step, passes through the denoisers at the starts of
+this step and of the ones before.
 """
 
 from __future__ import annotations

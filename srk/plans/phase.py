@@ -1,10 +1,15 @@
-r"""Steps of phase-space processes: scalar plans through the sufficient statistic, and the exact flow given the data.
+r"""Steps of phase-space processes.
 
-With the kernel N(a x0, C) of z_t given the data and x0 frozen at D, the reverse family is linear and is solved exactly:
+Scalar plans through the sufficient statistic, and the exact flow given the data.
 
-    z' = a' D + Phi (z - a D) + N(0, C' - Phi C Phi^T)        dPhi/dt = (F + (1 + eta^2)/2 G G^T C^-1) Phi
+With the kernel N(a x0, C) of z_t given the data and x0 frozen at D, the reverse family is linear
+and is solved exactly:
 
-For eta = 1, Phi = C' Psi^T C^-1 is the gain of the exact posterior of z' given z and x0; for eta = 0 there is no noise.
+    z' = a' D + Phi (z - a D) + N(0, C' - Phi C Phi^T)
+    dPhi/dt = (F + (1 + eta^2)/2 G G^T C^-1) Phi
+
+For eta = 1, Phi = C' Psi^T C^-1 is the gain of the exact posterior of z' given z and x0; for eta =
+0 there is no noise.
 """
 
 from __future__ import annotations
@@ -21,10 +26,12 @@ from srk.processes.phase import Array, PhaseProcess, linear_flow
 
 
 def lift(step: Step, plan: StepPlan) -> StepPlan:
-    """The plan of a phase-space step that moves the statistic m as `plan` does and keeps xi, the part of the state that is independent of m and of the data.
+    """The plan of a phase-space step that moves the statistic m as `plan` does.
 
-    The network is called at z = a m + D xi, a state of the process at the stage's noise level. Of a draw the first component is used; kept rows stand in the
-    first component.
+    It keeps xi, the part of the state that is independent of m and of the data.
+
+    The network is called at z = a m + D xi, a state of the process at the stage's noise level. Of a
+    draw the first component is used; kept rows stand in the first component.
 
     Arguments:
         step: the step of the phase-space process.
@@ -45,7 +52,9 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
                 start if column == STATE else inputs[column.number] if column.kind == "X" else None
             )
             reading = first[0] if kernel is None else kernel.reading
-            terms[column] = Matrix.of(np.outer(target, reading)) * float(value)  # type: ignore[arg-type]  # a scalar plan holds numbers
+            # The plan of a scalar process holds numbers.
+            mixed = Matrix.of(np.outer(target, reading))
+            terms[column] = mixed * float(value)  # type: ignore[arg-type]
         return LinearForm(terms)
 
     def state(row: Row, level: Level) -> Row:
@@ -72,7 +81,9 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
 def conditional_flow(
     process: PhaseProcess, start: Level, stop: Level, eta: float
 ) -> tuple[Array, Array, Array]:
-    """(Phi, N, q) of the step from `start` down to `stop` > 0 with the data known: z' = Phi z + (a' - Phi a) D + q D' + N(0, N).
+    """(Phi, N, q) of the step from `start` down to `stop` > 0 with the data known.
+
+    z' = Phi z + (a' - Phi a) D + q D' + N(0, N).
 
     D' is the slope of the denoiser in the half log-SNR, D + D' (lam - lam_start).
     """
@@ -91,7 +102,10 @@ def conditional_flow(
 
 
 def factor(covariance: Array) -> Array:
-    """Lower-triangular L with L L^T = covariance, for a covariance that may be singular to rounding."""
+    """Lower-triangular L with L L^T = covariance.
+
+    The covariance may be singular to rounding.
+    """
     scale = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
     correlation = covariance / np.outer(scale, scale)
     values, vectors = np.linalg.eigh(correlation)

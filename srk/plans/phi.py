@@ -1,4 +1,7 @@
-"""The weights of powers under an exponential, which every exponential multistep and Runge-Kutta method is made of."""
+"""The weights of powers under an exponential.
+
+Every exponential multistep and Runge-Kutta method is made of them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import math
 
 
 def psi(k: int, x: float) -> float:
-    """psi_k(x) = int_0^1 x e^{-x(1 - t)} t^k dt, without cancellation; psi_0 = 1 - e^{-x}, psi_k = 1 - k psi_{k-1}/x.
+    """psi_k(x) = int_0^1 x e^{-x(1 - t)} t^k dt, without cancellation.
 
-    In du = a (D - u) dlam over a step h, a denoiser D = sum_k d_k t^k (t the fraction of the step) adds sum_k psi_k(a h) d_k. A negative x
+    psi_0 = 1 - e^{-x} and psi_k = 1 - k psi_{k-1}/x.
+
+    In du = a (D - u) dlam over a step h, a denoiser D = sum_k d_k t^k (t the fraction of the step)
+    adds sum_k psi_k(a h) d_k. A negative x
     serves the noise form: e^h - 1 = -psi_0(-h).
 
     Examples:

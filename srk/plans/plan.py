@@ -1,6 +1,7 @@
 """A step as a table of numbers: the plan.
 
-Every explicit solver of this field is linear in the state, the network evaluations and the Gaussian draws. A `StepPlan` is
+Every explicit solver of this field is linear in the state, the network evaluations and the Gaussian
+draws. A `StepPlan` is
 that linear map for one step: rows of coefficients over columns
 
     x      the state at the start of the step
@@ -37,11 +38,14 @@ STATE = Column("x")
 
 @attrs.frozen(slots=True)
 class Slot:
-    """One unit Gaussian draw, independent of the other slots of the step, and what it means on the driving path.
+    """One unit Gaussian draw, and what it means on the driving path.
 
-    On the interval [start, stop] of the integrator's clock let W be the Brownian increment and H the space-time Levy area, scaled
-    to unit variance. The draw is weights[0] W + weights[1] H + sum_j weights[2 + j] Z_j with fresh Z; the weights have norm 1. A plain
-    generator ignores all of that and draws N(0, 1); a source that holds a path answers from it.
+    It is independent of the other slots of the step.
+
+    On the interval [start, stop] of the integrator's clock let W be the Brownian increment and H
+    the space-time Levy area, scaled to unit variance. The draw is weights[0] W + weights[1] H +
+    sum_j weights[2 + j] Z_j with fresh Z; the weights have norm 1. A plain generator ignores all of
+    that and draws N(0, 1); a source that holds a path answers from it.
 
     Arguments:
         start, stop: ends of the interval on the integrator's clock (increasing).
@@ -55,7 +59,10 @@ class Slot:
 
 @attrs.frozen(slots=True)
 class Stage:
-    """One evaluation of the network: where (level), at which state (row), and of what (denoiser or reverse drift)."""
+    """One evaluation of the network.
+
+    Where (level), at which state (row), and of what (denoiser or reverse drift).
+    """
 
     level: Level
     row: Row
@@ -65,8 +72,9 @@ class Stage:
 class Notes(tuple[Any, ...]):
     """One value per kept row, and the factor that each row is to be multiplied by.
 
-    A row whose coefficients are large (1/sigma, or v/sigma^2 near the data) is kept smaller by a power
-    of two, so that half precision holds it; `Draft.memory` gives the form with the factor restored.
+    A row whose coefficients are large (1/sigma, or v/sigma^2 near the data) is kept smaller by a
+    power of two, so that half precision holds it; `Draft.memory` gives the form with the factor
+    restored.
 
     Arguments:
         notes: the values.
@@ -96,13 +104,15 @@ class StepPlan:
 
     Arguments:
         start, stop: the noise levels at both ends.
-        stages: the evaluations, in order; stage i may refer to x, m, z and to X, E of earlier stages.
+        stages: the evaluations, in order; stage i may refer to x, m, z and to X, E of earlier
+            stages.
         update: the new state.
         keep: what the next step may refer to as m[0], m[1], ...
         notes: one value per kept row (`Notes`), handed to the next step's planner as `step.memory`.
         slots: the Gaussian draws.
         error: an estimate of the local error, or None.
-        clock: the clock that the slots' intervals are measured on, by name; equal names mean the same path.
+        clock: the clock that the slots' intervals are measured on, by name; equal names mean the
+            same path.
     """
 
     start: Level
@@ -124,8 +134,10 @@ class StepPlan:
 def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
     """The same step in terms of what a network says rather than of the denoiser.
 
-    With E_i = a_i X_i + b_i O_i for (a_i, b_i) = pairs[i], every row is rewritten over the inputs X_i and the outputs O_i, which then stand in the E
-    columns: the conversion costs no pass over memory of its own, and its cancellations happen in float64.
+    With E_i = a_i X_i + b_i O_i for (a_i, b_i) = pairs[i], every row is rewritten over the inputs
+    X_i and the outputs O_i, which then stand in the E
+    columns: the conversion costs no pass over memory of its own, and its cancellations happen in
+        float64.
     """
 
     def rewrite(row: Row) -> Row:

@@ -11,7 +11,11 @@ from srk.processes.edm import EDM
 
 
 def level_at(process: LinearProcess, lam: float) -> Level:
-    """The level at `lam`; above t_max it goes on for EDM, whose time is sigma and whose networks take any, and stops there for others."""
+    """The level at `lam`.
+
+    Above t_max it goes on for EDM, whose time is sigma and whose networks take any, and stops there
+    for others.
+    """
     top = process.level(process.t_max)
     if lam >= top.lam:
         return process.level_at(lam)

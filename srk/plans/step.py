@@ -1,4 +1,4 @@
-"""What a planner sees of a step, and the drafting board on which it writes the plan."""
+"""What a planner sees of a step, and the draft on which it writes the plan."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ def _eta(value: float) -> float:
 
 @attrs.frozen(slots=True)
 class Step:
-    """All that a planner may know: the two ends of a step, the process, eta, and what earlier steps kept.
+    """All that a planner may know of a step.
+
+    The two ends of the step, the process, eta, and what earlier steps kept.
 
     Arguments:
         process: the forward process.
-        start, stop: noise levels at both ends (start is noisier). For a process that is not linear only `t` is meaningful.
+        start, stop: noise levels at both ends (start is noisier). For a process that is not linear
+            only `t` is meaningful.
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE.
         index: number of the step, from 0.
         memory: the notes of the rows that the step before kept, in order; empty on the first step.
         steps: how many steps the run has; None where a controller decides as it goes.
-        error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out otherwise.
-        resolution: relative rounding of the state and of what the network says, the coarser of the two
-            (`torch.finfo(dtype).eps`; 2^-52 in float64).
+        error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out
+            otherwise.
+        resolution: relative rounding of the state and of what the network says, the coarser of the
+            two (`torch.finfo(dtype).eps`; 2^-52 in float64).
     """
 
     process: Any
@@ -59,20 +63,23 @@ class Step:
         return isinstance(self.process, LinearProcess)
 
     def draft(self, clock: str = "") -> Draft:
-        """A drafting board for this step; `clock` names the clock of the draws."""
+        """A draft for this step; `clock` names the clock of the draws."""
         return Draft(self, clock)
 
 
 @attrs.frozen(slots=True)
 class Node:
-    """A stage on the drafting board: the form of its input `x` and of its result `value`."""
+    """A stage on the draft: the form of its input `x` and of its result `value`."""
 
     x: LinearForm
     value: LinearForm
 
 
 class Draft:
-    """The drafting board for one step: hands out forms for state, memory, evaluations and noise; `finish` gives the plan."""
+    """The draft for one step.
+
+    Hands out forms for state, memory, evaluations and noise; `finish` gives the plan.
+    """
 
     def __init__(self, step: Step, clock: str = "") -> None:
         self.step = step
@@ -96,9 +103,12 @@ class Draft:
         return Node(at, LinearForm({Column("E", index): 1.0}))
 
     def drift(self, x: LinearForm, level: Level) -> LinearForm:
-        """The drift of the reverse process in the clock -t (so that a step forward is a step down in own time).
+        """The drift of the reverse process in the clock -t.
 
-        b(x, t) = -f x + (1 + eta^2)/2 g^2 score; for a linear process through the denoiser, otherwise evaluated whole.
+        In that clock a step forward is a step down in own time.
+
+        b(x, t) = -f x + (1 + eta^2)/2 g^2 score; for a linear process through the denoiser,
+        otherwise evaluated whole.
         """
         process, eta = self.step.process, self.step.eta
         half = 0.5 * (1.0 + eta * eta)
@@ -134,10 +144,12 @@ class Draft:
     def functionals(
         self, start: float, stop: float, kernels: Sequence[Callable[[np.ndarray], np.ndarray]]
     ) -> list[LinearForm]:
-        """The jointly Gaussian integrals int k_i(u) dB_u over [start, stop], for kernels given as functions of the clock.
+        """The jointly Gaussian integrals int k_i(u) dB_u over [start, stop].
 
-        Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels, Gauss-Legendre quadrature, 64 points), with as few
-        draws as their covariance needs.
+        The kernels are functions of the clock.
+
+        Each is written in W, H and fresh draws (Gram-Schmidt in the space of kernels,
+        Gauss-Legendre quadrature, 64 points), with as few draws as their covariance needs.
         """
         h = stop - start
         times = start + h * _GAUSS_NODES
@@ -166,8 +178,8 @@ class Draft:
         Arguments:
             start, stop: ends of the interval on the clock.
             kernels: functions of the clock.
-            fractions: the kernels are functions of the fraction of the interval, in [0, 1], instead;
-                the two ends of the interval may then be the same number to rounding.
+            fractions: the kernels are functions of the fraction of the interval, in [0, 1],
+                instead; the two ends of the interval may then be the same number to rounding.
         """
         points = _GAUSS_NODES if fractions else start + (stop - start) * _GAUSS_NODES
         values = np.array([np.broadcast_to(k(points), points.shape) for k in kernels])
@@ -186,7 +198,8 @@ class Draft:
         rest = values - on_path @ _PATH
         rest[np.linalg.norm(rest, axis=1) <= 1e-12 * scales] = 0.0
         rows = np.hstack([on_path, np.asarray(np.linalg.qr(rest.T, mode="r")).T])
-        # ... then the draws: directions in those coordinates, by Gram-Schmidt, so that n integrals need at most n draws
+        # ... then the draws: directions in those coordinates, by Gram-Schmidt, so that n integrals
+        # need at most n draws
         directions, coefficients = np.linalg.qr(rows.T)
         signs = np.where(np.diag(coefficients) < 0, -1.0, 1.0)
         coefficients = signs[:, None] * coefficients
@@ -204,9 +217,12 @@ class Draft:
         keep: Iterable[tuple[LinearForm, Any]] = (),
         error: LinearForm | None = None,
     ) -> StepPlan:
-        """The plan whose new state is `state`, keeping the (form, note) pairs `keep` for later steps. Unused draws are dropped.
+        """The plan whose new state is `state`.
 
-        The estimate `error` of the step's error goes in only where the step asks for it, so that a fixed grid does not pay for it.
+        It keeps the (form, note) pairs `keep` for later steps. Unused draws are dropped.
+
+        The estimate `error` of the step's error goes in only where the step asks for it, so that a
+        fixed grid does not pay for it.
         """
         kept = [(*_scaled(form), note) for form, note in keep]
         error = error if self.step.error else None

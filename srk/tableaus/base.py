@@ -11,7 +11,8 @@ where `W = B(t + h) - B(t)` and H is the space-time Levy area `H = I10/h - W/2`,
 `from_sra` reads them and `B`, `beta1`, `beta2` give them back.
 
 A coefficient is an exact `Fraction` where it is rational and a float where it is not, so that order
-conditions can be checked exactly."""
+conditions can be checked exactly.
+"""
 
 from __future__ import annotations
 

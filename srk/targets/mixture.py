@@ -360,7 +360,8 @@ class GaussianMixture(Target):
 
     def _logits(self, x: Tensor, level: Level) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pieces of the batch: log(w_k N(x; alpha m_k, S_k)) less a shift, (batch, K); the shift;
-        x - alpha m_k along the axes of component k, (batch, K, d)."""
+        x - alpha m_k along the axes of component k, (batch, K, d).
+        """
         x = self._checked(x)
         totals = self._totals(x, level)
         constants = self._on("_log_weights", x) - 0.5 * torch.log(2.0 * math.pi * totals).sum(1) * (

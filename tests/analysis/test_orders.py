@@ -3,7 +3,8 @@ measured without a line here.
 
 Weak orders come from exact Gaussian laws (no sampling, +-0.15). On linear problems a method may be
 better than it declares, never worse; those that are, are listed. Strong orders are medians over
-paths on a mixture (+-0.25). Methods without noise are measured as solvers of their ODE."""
+paths on a mixture (+-0.25). Methods without noise are measured as solvers of their ODE.
+"""
 
 from __future__ import annotations
 

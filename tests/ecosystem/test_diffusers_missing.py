@@ -1,5 +1,6 @@
 """diffusers is optional: srk never imports it by itself, and says how to install it where it is
-needed."""
+needed.
+"""
 
 from __future__ import annotations
 

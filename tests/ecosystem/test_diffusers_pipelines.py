@@ -190,7 +190,8 @@ def stable_diffusion_loop(
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_guided_latents(kind: str) -> None:
     """A conditional UNet with classifier-free guidance: `ddim` is DDIMScheduler, and `srk.solve`
-    with both calls counted gives the same."""
+    with both calls counted gives the same.
+    """
     model = conditional_unet()
     x, c, u = (
         torch.randn(shape, generator=generator(i))
@@ -254,7 +255,8 @@ def test_conditions_of_one_row_serve_the_batch() -> None:
 @torch.no_grad()
 def test_flow_transformer() -> None:
     """A Flux transformer in the loop of FluxPipeline: `ddim` is FlowMatchEulerDiscreteScheduler,
-    and `srk.solve` gives the bits of `srk2`."""
+    and `srk.solve` gives the bits of `srk2`.
+    """
     model = flux()
     conditions = {
         "pooled_projections": torch.randn(2, 8, generator=generator(1)),
@@ -345,7 +347,8 @@ EMBEDS = {"prompt_embeds": torch.ones(1, 3, 8), "negative_prompt_embeds": torch.
 @needs_transformers
 def test_stable_diffusion_pipeline(solver: str) -> None:
     """StableDiffusionPipeline: its latents are those of `srk.solve`; with `ddim` also those of
-    DDIMScheduler."""
+    DDIMScheduler.
+    """
     peer = diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION)
     pipe = stable_diffusion("StableDiffusionPipeline", peer)
     options = {
@@ -390,7 +393,8 @@ def test_stable_diffusion_pipeline(solver: str) -> None:
 @needs_transformers
 def test_a_prompt_is_encoded() -> None:
     """`from_pipeline(pipe, prompt=...)` asks the pipeline's encoder, of which this is a
-    stand-in."""
+    stand-in.
+    """
     pipe = stable_diffusion(
         "StableDiffusionPipeline", diffusers.DDIMScheduler(clip_sample=False, **STABLE_DIFFUSION)
     )
@@ -415,7 +419,8 @@ def test_a_prompt_is_encoded() -> None:
 @pytest.mark.parametrize("solver", ["ddim", "srk2", "srk2m", "seeds-3"])
 def test_image_to_image_pipeline(solver: str) -> None:
     """StableDiffusionImg2ImgPipeline skips the first steps: half of four steps is `srk.solve` from
-    the third, or goes to the end of a step first."""
+    the third, or goes to the end of a step first.
+    """
     pipe = stable_diffusion(
         "StableDiffusionImg2ImgPipeline",
         diffusers.DDIMScheduler(steps_offset=1, clip_sample=False, **STABLE_DIFFUSION),
@@ -456,7 +461,8 @@ def test_image_to_image_pipeline(solver: str) -> None:
 @pytest.mark.parametrize("solver", ["ddim", "srk2"])
 def test_flux_pipeline(solver: str) -> None:
     """FluxPipeline: with `ddim` the latents of FlowMatchEulerDiscreteScheduler, and those of
-    `srk.solve`."""
+    `srk.solve`.
+    """
     peer = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     vae = diffusers.AutoencoderKL(
         block_out_channels=(8,), norm_num_groups=4, latent_channels=1, sample_size=4
@@ -484,7 +490,8 @@ def test_flux_pipeline(solver: str) -> None:
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of docs/diffusers.md, which tests/test_documentation.py leaves out because they
-    need diffusers."""
+    need diffusers.
+    """
     page = Path(__file__).parents[2] / "docs" / "diffusers.md"
     text = page.read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

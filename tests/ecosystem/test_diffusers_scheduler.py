@@ -66,7 +66,8 @@ def start(scheduler: Any, seed: int = 0) -> Tensor:
 
 def network(config: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The exact network of the target, in the convention of a scheduler's config: input and time as
-    a pipeline gives them."""
+    a pipeline gives them.
+    """
     made = convention(config)
 
     def call(x: Tensor, t: Tensor) -> Tensor:
@@ -149,7 +150,8 @@ def times_of(family: str) -> tuple[list[float], bool]:
 @pytest.mark.parametrize("solver", srk.solvers())
 def test_equals_solve_bit_for_bit(solver: str, family: str) -> None:
     """Every registered solver, driven by a pipeline's loop, gives the samples of `srk.solve` and
-    makes its network calls."""
+    makes its network calls.
+    """
     config = CONFIGS[family]()
     scheduler = SRKScheduler.from_config(config, solver=solver)
     times, denoise = times_of(family)
@@ -190,7 +192,8 @@ def test_eta_zero_equals_solve_or_is_refused(solver: str) -> None:
 
 def test_only_a_first_step_that_draws_before_its_call_is_replaced() -> None:
     """A pipeline calls the network at the state that it drew. Where a solver would draw first, its
-    first step is exponential Euler; all else is the solver's."""
+    first step is exponential Euler; all else is the solver's.
+    """
     from srk.plans.exponential import exponential_step
     from srk.plans.plan import STATE
     from srk.plans.step import Step
@@ -240,7 +243,8 @@ UNIT = torch.randn(BATCH, 2, generator=generator(3))
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_ddpm(spacing: str, kind: str) -> None:
     """`ddpm` is DDPMScheduler: the same timesteps, the same draws from the same generator, the same
-    samples."""
+    samples.
+    """
     peer = diffusers.DDPMScheduler(
         clip_sample=False, timestep_spacing=spacing, prediction_type=kind
     )
@@ -324,7 +328,8 @@ def test_dpm_solver_multistep(final: str) -> None:
 @pytest.mark.parametrize("schedule", ["", "karras", "exponential", "beta"])
 def test_sigma_schedules(schedule: str, spacing: str, final: str) -> None:
     """The grids are those of EulerDiscreteScheduler, whose Euler steps in sigma are `ddim` at eta =
-    0."""
+    0.
+    """
     options = {f"use_{schedule}_sigmas": True} if schedule else {}
     peer = diffusers.EulerDiscreteScheduler(
         timestep_spacing=spacing, final_sigmas_type=final, steps_offset=1, **options
@@ -385,7 +390,8 @@ def test_flow_euler(config: dict[str, Any], options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("schedule", ["karras", "exponential"])
 def test_edm(schedule: str, kind: str) -> None:
     """`ddim` at eta = 0 is EDMEulerScheduler, and `dpmpp-2m` EDMDPMSolverMultistepScheduler, with
-    EDM's input scale, time and preconditioning."""
+    EDM's input scale, time and preconditioning.
+    """
     config = {"sigma_schedule": schedule, "prediction_type": kind}
     for peer, solver in (
         (diffusers.EDMEulerScheduler(**config), "ddim"),
@@ -405,7 +411,8 @@ def test_edm(schedule: str, kind: str) -> None:
 
 def test_stable_video_config() -> None:
     """EulerDiscreteScheduler with continuous time and v_prediction (Stable Video) is an EDM network
-    with sigma_data = 1."""
+    with sigma_data = 1.
+    """
     peer = diffusers.EulerDiscreteScheduler(
         timestep_type="continuous",
         prediction_type="v_prediction",
@@ -423,7 +430,8 @@ def test_stable_video_config() -> None:
 
 def test_noising() -> None:
     """`add_noise` at training steps is DDPMScheduler's, `scale_noise` in a run
-    FlowMatchEulerDiscreteScheduler's."""
+    FlowMatchEulerDiscreteScheduler's.
+    """
     peer = diffusers.DDPMScheduler()
     x, noise, times = (
         UNIT,
@@ -453,7 +461,8 @@ def test_noising() -> None:
 @pytest.mark.parametrize("family", ["vp", "flow"])
 def test_start_in_the_middle(solver: str, family: str) -> None:
     """A run that starts at step j, as pipelines slice it, is `srk.solve` from there where the entry
-    begins a step; else it goes to the step's end."""
+    begins a step; else it goes to the step's end.
+    """
     config = CONFIGS[family]()
     scheduler = SRKScheduler.from_config(config, solver=solver)
     net, x = network(config), UNIT
@@ -510,7 +519,8 @@ def test_a_start_inside_a_step_goes_to_its_end() -> None:
 
 def test_repeated_timesteps_are_counted() -> None:
     """The second stage of `heun` is at the next step's time: entries repeat, and numbers or copies
-    of them still find their place."""
+    of them still find their place.
+    """
     config = CONFIGS["vp"]()
     results = []
     for spell in (lambda t: t, lambda t: t.clone(), float, lambda t: t.expand(BATCH)):
@@ -537,7 +547,8 @@ def test_repeated_timesteps_are_counted() -> None:
 
 def test_two_runs_do_not_mix() -> None:
     """A second run, after the first or in its middle, starts afresh: no memory of a multistep
-    method, no count, is left."""
+    method, no count, is left.
+    """
     config = CONFIGS["vp"]()
     net = network(config)
     scheduler = SRKScheduler.from_config(config, solver="dpmpp-3m")
@@ -551,7 +562,8 @@ def test_two_runs_do_not_mix() -> None:
 
 def test_the_pipeline_may_change_the_state_between_steps() -> None:
     """Inpainting pastes into the state after each step: the next step starts from what it was
-    given, and nothing given is overwritten."""
+    given, and nothing given is overwritten.
+    """
     config = CONFIGS["vp"]()
     scheduler = SRKScheduler.from_config(config, solver="ddim", eta=0.0)
     scheduler.set_timesteps(STEPS)
@@ -610,7 +622,8 @@ def test_a_list_of_generators_makes_samples_independent_of_the_batch(noise: str)
 @pytest.mark.parametrize("noise", ["keyed", "brownian"])
 def test_keyed_noise_is_that_of_solve(noise: str) -> None:
     """`noise` and `seed` mean what they mean in `srk.solve`, and leave the global random state
-    alone."""
+    alone.
+    """
     config = CONFIGS["vp"]()
     scheduler = SRKScheduler.from_config(config, solver="srk2", noise=noise, seed=11)
     scheduler.set_timesteps(STEPS)
@@ -654,7 +667,8 @@ def test_one_step_is_the_denoiser() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     """Samples come back in the dtype they came in; what is lost is the rounding of the state
-    between the calls."""
+    between the calls.
+    """
     config = CONFIGS["vp"]()
     net = network(config)
     scheduler = SRKScheduler.from_config(config, solver="ddim", eta=0.0)
@@ -685,7 +699,8 @@ def test_learned_variance_is_dropped() -> None:
 
 def test_config_is_saved_and_loaded(tmp_path: Path) -> None:
     """Through a directory, with the options of the solver; and a saved scheduler of diffusers loads
-    as ours."""
+    as ours.
+    """
     peer = diffusers.PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

@@ -82,7 +82,8 @@ class _Double:
 @contextmanager
 def in_double(name: str) -> Iterator[None]:
     """The scheduler `name` computes in float64: its module sees a torch and a numpy without
-    float32."""
+    float32.
+    """
     module = importlib.import_module(getattr(diffusers, name).__module__)
     names = [one for one in ("torch", "np") if hasattr(module, one)]
     before = {one: getattr(module, one) for one in names}

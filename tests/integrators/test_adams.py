@@ -1,4 +1,4 @@
-"""SA-Solver, UniPC and DEIS: exact laws, orders, and where they equal each other."""
+"""SA-Solver, UniPC and DEIS: exact distributions, orders, and where they equal each other."""
 
 from __future__ import annotations
 
@@ -35,15 +35,18 @@ def run(
     ).x  # type: ignore[arg-type]
 
 
-# -- SA-Solver ----------------------------------------------------------------------------------------------------------
+# -- SA-Solver
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("nfe", "kl"), [(50, 7.4e-5), (100, 4.3e-6), (200, 2.7e-7)])
 def test_sa_solver_on_a_spectrum(nfe: int, kl: float) -> None:
-    """P3C4 on a 16-D Gaussian, eigenvalues logspace(-2, 0.5), mean 1, VP on a log-SNR grid: numerics.md, second suite.
+    """P3C4 on a 16-D Gaussian, eigenvalues logspace(-2, 0.5), mean 1, VP on a log-SNR grid:
+    numerics.md, second suite.
 
-    The note's values come from a run whose start and end are not recorded (at NFE 20 it has 1.6e-2, here 6.4e-3); these three agree to
-    13, 6 and 5 percent. A test decided: our steps are those of diffusers' SASolverScheduler to 4e-14 in float64 (tests/parity).
+    The note's values come from a run whose start and end are not recorded (at NFE 20 it has 1.6e-2,
+    here 6.4e-3); these three agree to 13, 6 and 5 percent. A test decided: our steps are those of
+    diffusers' SASolverScheduler to 4e-14 in float64 (tests/parity).
     """
     ours = gaussian_kl("sa-solver", srk.VP(), variance=SPECTRUM, mean=1.0, nfe=nfe)
     assert ours == pytest.approx(kl, rel=0.15)
@@ -73,7 +76,10 @@ def test_sa_solver_values() -> None:
     ],
 )
 def test_weak_orders_of_sa_solver(predictor: int, corrector: int, order: int) -> None:
-    """Weak order 2 at eta = 1 whatever the orders above 1; 3 on linear problems with a corrector of order 2 and a predictor above 1."""
+    """Weak order 2 at eta = 1 whatever the orders above 1.
+
+    3 on linear problems with a corrector of order 2 and a predictor above 1.
+    """
     solver = SASolver(predictor=predictor, corrector=corrector)
     measured = weak_order(solver, srk.VP(), steps=(128, 256, 512)).slope
     assert measured == pytest.approx(order, abs=0.15)
@@ -84,7 +90,9 @@ def test_weak_orders_of_sa_solver(predictor: int, corrector: int, order: int) ->
     ("predictor", "corrector", "order"), [(1, 0, 1), (3, 2, 2), (2, 3, 3), (3, 4, 4)]
 )
 def test_orders_of_sa_solver_without_noise(predictor: int, corrector: int, order: int) -> None:
-    """At eta = 0 the order is that of the corrector, here where the predictor is at most one below it."""
+    """At eta = 0 the order is that of the corrector, here where the predictor is at most one
+    below it.
+    """
     solver = SASolver(predictor=predictor, corrector=corrector)
     measured = weak_order(solver, srk.VP(), steps=(128, 256, 512), eta=0.0).slope
     assert measured == pytest.approx(order, abs=0.25)
@@ -98,7 +106,10 @@ def test_sa_solver_of_order_1_is_ddpm(eta: float) -> None:
 
 
 def test_sa_solver_without_noise_is_unipc() -> None:
-    """At eta = 0 (3, 4) is unipc-3, with few_steps to the last step its variant bh1; (2, 0) with few_steps is UniP-2 bh1."""
+    """At eta = 0 (3, 4) is unipc-3, with few_steps to the last step its variant bh1.
+
+    (2, 0) with few_steps is UniP-2 bh1.
+    """
     assert torch.allclose(
         run(SASolver(few_steps=True), eta=0.0), run(UniPC3(variant="bh1")), rtol=1e-12, atol=1e-13
     )
@@ -107,7 +118,10 @@ def test_sa_solver_without_noise_is_unipc() -> None:
 
 
 def test_tau() -> None:
-    """tau as a function multiplies eta; an interval switches the noise off outside of it, draws included."""
+    """tau as a function multiplies eta.
+
+    An interval switches the noise off outside of it, draws included.
+    """
     constant = run("sa-solver", eta=0.5)
     assert torch.equal(run(SASolver(tau=lambda r: 0.5), eta=1.0), constant)
     assert torch.equal(run(SASolver(tau=(0.0, 1e6)), eta=0.5), constant)
@@ -134,7 +148,8 @@ def test_sa_solver_refuses(options: dict[str, object]) -> None:
         SASolver(**options)  # type: ignore[arg-type]
 
 
-# -- UniPC and DEIS -----------------------------------------------------------------------------------------------------
+# -- UniPC and DEIS
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,10 +166,11 @@ def test_sa_solver_refuses(options: dict[str, object]) -> None:
     ids=lambda value: str(value) if isinstance(value, Integrator) else None,
 )
 def test_orders(solver: Integrator, sigma_min: float, order: int) -> None:
-    """Order by the slope of the exact law; the corrector of UniPC adds one.
+    """Order by the slope of the exact distribution; the corrector of UniPC adds one.
 
-    The run ends at a noise as large as the data. Down to small noise the leading error of these methods, an integral over the run, all but
-    vanishes on Gaussian data, and the slope is one too steep.
+    The run ends at a noise as large as the data. Down to small noise the leading error of these
+    methods, an integral over the run, all but vanishes on Gaussian data, and the slope is one too
+    steep.
     """
     process = srk.EDM(sigma_min=sigma_min, sigma_max=500.0 * sigma_min)
     measured = weak_order(solver, process, variance=1.0, mean=0.0, steps=(64, 128, 256)).slope
@@ -181,7 +197,10 @@ def test_one_call_a_step() -> None:
 
 @pytest.mark.parametrize("name", ["unipc-2", "unipc-3", "deis-2", "deis-3"])
 def test_probability_flow_only(name: str) -> None:
-    """The default eta of a run follows the solver; a stochastic run is refused, with the cure in the message."""
+    """The default eta of a run follows the solver.
+
+    A stochastic run is refused, with the cure in the message.
+    """
     assert run(name).isfinite().all()
     with pytest.raises(srk.errors.IncompatibleError, match="eta=0"):
         run(name, eta=1.0)
@@ -192,7 +211,10 @@ def test_probability_flow_only(name: str) -> None:
     "process", [srk.Flow(t_min=0.0), srk.VPCosine(t_min=0.0), EDM], ids=lambda p: p.name
 )
 def test_starts_and_ends_at_the_limits(name: str, process: srk.LinearProcess) -> None:
-    """From alpha = 0 to sigma = 0: the history starts after the first step, and nothing is infinite."""
+    """From alpha = 0 to sigma = 0.
+
+    The history starts after the first step, and nothing is infinite.
+    """
     x = run(name, process)
     if name == "sa-solver":
         assert float(x.abs().max()) < 5.0

@@ -20,7 +20,10 @@ VP = srk.VP()
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_ddim_is_the_formula_of_the_paper(eta: float) -> None:
-    """Song et al. 2021, eq. 12 and 16, in their alpha-bar, on VP: x' = sqrt(a') D + sqrt(1 - a' - s^2) eps + s z."""
+    """Song et al.
+
+    2021, eq. 12 and 16, in their alpha-bar, on VP: x' = sqrt(a') D + sqrt(1 - a' - s^2) eps + s z.
+    """
     process = VP
     start, stop = process.level(0.7), process.level(0.6)
     a, a1 = start.alpha**2, stop.alpha**2
@@ -62,7 +65,10 @@ def test_ddim_and_ddpm_part_between() -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_from_no_signal(eta: float) -> None:
-    """From alpha = 0 the noise that DDIM does not replace is carried on: the variance of a point mass's state is exactly sigma'^2."""
+    """From alpha = 0 the noise that DDIM does not replace is carried on.
+
+    The variance of a point mass's state is exactly sigma'^2.
+    """
     plan = plan_grid(srk.Flow(), srk.solvers()["ddim"], [1.0, 0.7], eta)[0]
     got, stop = dict(plan.update), plan.stop
     assert got[Column("E", 0)] == pytest.approx(stop.alpha, rel=1e-14)
@@ -72,7 +78,9 @@ def test_from_no_signal(eta: float) -> None:
 
 
 def test_ancestral_step_keeps_the_variance() -> None:
-    """r_down^2 + r_up^2 = r'^2 also for steps too short and too long for a difference of squares."""
+    """r_down^2 + r_up^2 = r'^2 also for steps too short and too long for a difference of
+    squares.
+    """
     for h in (1e-9, 0.1, 20.0):
         for eta in (0.0, 0.3, 1.0):
             H, up = ancestral_step(h, eta)
@@ -108,7 +116,10 @@ def test_weak_orders(solver: str, etas: tuple[float, ...], slope: float) -> None
     ],
 )
 def test_strong_order_one(solver: str) -> None:
-    """On the path of stochastic localization (the clock that they draw on): 1 within the error of 128 paths, neither 1/2 nor 3/2."""
+    """On the path of stochastic localization (the clock that they draw on).
+
+    1 within the error of 128 paths, neither 1/2 nor 3/2.
+    """
     target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
     order = srk.analysis.strong_order(
         solver, srk.VP(t_min=0.01), target, steps=(32, 64, 128), paths=128, reference_steps=512
@@ -117,7 +128,9 @@ def test_strong_order_one(solver: str) -> None:
 
 
 def test_the_midpoint_stays_in_the_step() -> None:
-    """At eta = 1 the midpoint of a two-stage method is the end of the step, so that the last step asks for nothing below t_min."""
+    """At eta = 1 the midpoint of a two-stage method is the end of the step, so that the last
+    step asks for nothing below t_min.
+    """
     for solver in ("dpm2-ancestral", "dpmpp-2s-ancestral"):
         plans = plan_grid(VP, srk.solvers()[solver], [1.0, 0.5, VP.t_min], 1.0)
         assert all(plan.stages[1].level == plan.stop for plan in plans)
@@ -136,7 +149,10 @@ def test_one_draw_a_step() -> None:
 
 
 def test_a_point_mass_is_reached_exactly() -> None:
-    """For data at one point D is constant and every method of the family is exact in law: all samples end at it."""
+    """For data at one point D is constant and every method of the family is exact in distribution.
+
+    All samples end at it.
+    """
     target = srk.targets.Gaussian(0.7, 1e-12)
     process = srk.EDM(sigma_min=0.0)
     for solver in ("euler-ancestral", "ddim", "dpm2-ancestral", "dpmpp-2s-ancestral"):

@@ -33,7 +33,10 @@ TARGET = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.3, 0.2])
 
 @pytest.mark.parametrize("solver", FAMILY)
 def test_default_eta(solver: str) -> None:
-    """1 where the method is defined for it, 0 for a method of the ODE alone; the Solution says which."""
+    """1 where the method is defined for it, 0 for a method of the ODE alone.
+
+    The Solution says which.
+    """
     sol = srk.solve(srk.VP(), TARGET.score(srk.VP()), solver, shape=(2, 1), steps=4, seed=0)
     assert sol.eta == (0.0 if solver in ODE else 1.0)
     assert f"(eta = {sol.eta:g})" in repr(sol)
@@ -57,7 +60,10 @@ def test_an_ode_method_says_what_to_do(solver: str) -> None:
 )
 @pytest.mark.parametrize("eta", [None, 0.0])
 def test_the_ends_of_a_process(solver: str, process: srk.LinearProcess, eta: float | None) -> None:
-    """From alpha = 0 (flow) and to sigma = 0: samples of the data's size at no more calls than asked for (every pair: test_every_pair)."""
+    """From alpha = 0 (flow) and to sigma = 0.
+
+    Samples of the data's size at no more calls than asked for (every pair: test_every_pair).
+    """
     sol = srk.solve(process, TARGET.score(process), solver, shape=(64, 1), nfe=24, seed=0, eta=eta)
     assert sol.success
     assert sol.nfe <= 24

@@ -1,4 +1,4 @@
-"""dpmpp-sde: exact laws, the correlation of its draws, order."""
+"""dpmpp-sde: exact distributions, the correlation of its draws, order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
 @pytest.mark.parametrize(("nfe", "kl"), [(24, 2.84e-3), (48, 1.86e-4), (64, 5.51e-5)])
 def test_oracles(nfe: int, kl: float) -> None:
-    """Target N(0, 1), sigma from 80 to 0.01, log-SNR grid, eta = 1: values of an independent implementation, to 1%."""
+    """Target N(0, 1), sigma from 80 to 0.01, log-SNR grid, eta = 1.
+
+    Values of an independent implementation, to 1%.
+    """
     assert gaussian_kl("dpmpp-sde", EDM, nfe=nfe) == pytest.approx(kl, rel=0.01)
 
 
@@ -32,7 +35,10 @@ def test_weak_order_two(eta: float) -> None:
 
 
 def test_independent_draws_would_have_order_one() -> None:
-    """The known fault of copies of this method: with independent noise at the stage the KL slope is that of weak order 1."""
+    """The known fault of copies of this method.
+
+    With independent noise at the stage the KL slope is that of weak order 1.
+    """
 
     @attrs.frozen(kw_only=True)
     class Independent(DPMppSDE):
@@ -49,7 +55,10 @@ def test_independent_draws_would_have_order_one() -> None:
 
 @pytest.mark.parametrize("process", [EDM, srk.VP()])
 def test_one_path_in_sigma(process: srk.LinearProcess) -> None:
-    """The draws lie on adjoining intervals of one path in r: the noises of stage and step correlate as sqrt((r - r_s)/(r - r'))."""
+    """The draws lie on adjoining intervals of one path in r.
+
+    The noises of stage and step correlate as sqrt((r - r_s)/(r - r')).
+    """
     plan = plan_grid(process, srk.solvers()["dpmpp-sde"], [process.t_max, 0.3 * process.t_max])[0]
     first, second = plan.slots
     r, rs, r1 = plan.start.r, plan.stages[1].level.r, plan.stop.r

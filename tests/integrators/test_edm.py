@@ -34,7 +34,7 @@ def test_order_two_of_the_ode(process: srk.LinearProcess, solver: str) -> None:
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 @pytest.mark.parametrize("process", [EDM, VP])
 def test_weak_orders(process: srk.LinearProcess, solver: str, slope: float, eta: float) -> None:
-    """Churn keeps the law exactly, so that the weak order is that of the ODE step."""
+    """Churn keeps the distribution exactly, so that the weak order is that of the ODE step."""
     kl = [gaussian_kl(solver, process, variance=[0.2, 1.0], steps=n, eta=eta) for n in (192, 384)]
     assert math.log2(kl[1] / kl[0]) == pytest.approx(slope, abs=0.15)
 
@@ -43,7 +43,10 @@ def test_weak_orders(process: srk.LinearProcess, solver: str, slope: float, eta:
     ("churned", "plain"), [("edm-heun", "heun"), ("edm-dpm2", "dpm2"), ("edm-euler", "ddim")]
 )
 def test_without_churn_they_are_the_ode_methods(churned: str, plain: str) -> None:
-    """At eta = 0 nothing is drawn and the law is that of the ODE method; so it is with S_churn = 0 at any eta."""
+    """At eta = 0 nothing is drawn and the distribution is that of the ODE method.
+
+    So it is with S_churn = 0 at any eta.
+    """
     ode = gaussian_law(plain, VP, 0.3, 0.5, steps=10, eta=0.0)
     still = {"edm-heun": EDMHeun, "edm-dpm2": EDMDPM2, "edm-euler": EDMEuler}[churned](s_churn=0.0)
     for law in (
@@ -79,7 +82,10 @@ def test_gamma_of_algorithm_2() -> None:
 
 
 def test_gamma_that_follows_from_eta() -> None:
-    """Without S_churn, gamma = eta^2 h, cut at sqrt2 - 1; a step to sigma = 0 is the denoiser without churn."""
+    """Without S_churn, gamma = eta^2 h, cut at sqrt2 - 1.
+
+    A step to sigma = 0 is the denoiser without churn.
+    """
     process = srk.EDM(sigma_min=0.0)
     times = [1.0, math.exp(-0.1), math.exp(-0.4), math.exp(-1.4), 0.0]
     assert _hats(EDMHeun(), process, times) == pytest.approx(
@@ -99,7 +105,10 @@ def test_s_churn_that_is_eta_1() -> None:
 
 
 def test_above_the_range() -> None:
-    """EDM goes on above sigma_max, as Algorithm 2 does; on VP churn stops at t_max, and there is none where a step starts there."""
+    """EDM goes on above sigma_max, as Algorithm 2 does.
+
+    On VP churn stops at t_max, and there is none where a step starts there.
+    """
     assert _hats(EDMHeun(s_churn=1.2), EDM, TIMES)[0] == pytest.approx(1.2)
     assert plan_grid(EDM, EDMHeun(s_churn=1.2), TIMES)[0].stages[0].level.t == pytest.approx(96.0)
     near = VP.time(VP.level(VP.t_max).lam + 0.05)
@@ -110,7 +119,9 @@ def test_above_the_range() -> None:
 
 
 def test_churn_noise_in_units_of_x() -> None:
-    """The input of the first evaluation is x plus S_noise times the noise that is missing, also on VP, where the state is scaled too."""
+    """The input of the first evaluation is x plus S_noise times the noise that is missing, also
+    on VP, where the state is scaled too.
+    """
     plan = plan_grid(VP, EDMHeun(s_churn=0.2, s_noise=1.01), [0.5, 0.3])[0]
     hat, start = plan.stages[0].level, plan.start
     row = dict(plan.stages[0].row)
@@ -121,7 +132,10 @@ def test_churn_noise_in_units_of_x() -> None:
 
 
 def test_s_churn_needs_a_number_of_steps() -> None:
-    """A controller that decides as it goes cannot spread S_churn; the error says what can be done, and eta alone works."""
+    """A controller that decides as it goes cannot spread S_churn.
+
+    The error says what can be done, and eta alone works.
+    """
 
     class Halving(StepController):
         name = "halving"
@@ -149,7 +163,10 @@ def test_options_are_checked() -> None:
 
 
 def test_euler_is_eulers_method_for_the_ode() -> None:
-    """`euler` is what the field calls Euler: u' = u + (r' - r)(u - D)/r, deterministic, DDIM's step."""
+    """`euler` is what the field calls Euler.
+
+    U' = u + (r' - r)(u - D)/r, deterministic, DDIM's step.
+    """
     process = srk.process("flow")
     target = srk.targets.Gaussian(0.3, [0.25])
     sampler = srk.Sampler(process, target.score(process), "euler", steps=7, grid="uniform")

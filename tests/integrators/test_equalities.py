@@ -25,7 +25,11 @@ MIXTURE = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0], [0.3], [1.2]], [
 
 
 def test_ddpm_is_the_posterior_formula() -> None:
-    """eta = 1: Ho et al. 2020, eq. 7 with x0 replaced by D: mean (sqrt(abar') beta D + sqrt(a)(1 - abar') x)/(1 - abar), variance beta (1 - abar')/(1 - abar)."""
+    """eta = 1.
+
+    Ho et al. 2020, eq. 7 with x0 replaced by D: mean (sqrt(abar') beta D + sqrt(a)(1 - abar') x)/(1
+    - abar), variance beta (1 - abar')/(1 - abar).
+    """
     process = srk.VPDiscrete()
     times = [900.0, 700.0, 400.0, 100.0, 0.0]
     x = normals(1, 5, 1)[0] * 0.7
@@ -47,7 +51,10 @@ def test_ddpm_is_the_posterior_formula() -> None:
 
 @pytest.mark.parametrize("frame", ["data", "noise"])
 def test_eta_zero_is_ddim(frame: str) -> None:
-    """Song et al. 2021: x' = alpha' D + sigma' (x - alpha D)/sigma, in the data and the noise frame alike."""
+    """Song et al.
+
+    2021: x' = alpha' D + sigma' (x - alpha D)/sigma, in the data and the noise frame alike.
+    """
     process = srk.VP()
     times = [1.0, 0.7, 0.4, 0.1]
     x = normals(1, 5, 1)[0]
@@ -137,7 +144,8 @@ def test_sra1_in_the_localization_clock() -> None:
         f1 = D(Z, clock)
         f2 = D(Z + 0.75 * h * f1 + 1.5 * i10_over_h, clock + 0.75 * h)
         Z = Z + h * (f1 / 3 + 2 * f2 / 3) + W
-    # The first row of the draws is used for W or H in the order in which the plan first needs them: stage 2 needs both, W first
+    # The first row of the draws is used for W or H in the order in which the plan first needs them:
+    # stage 2 needs both, W first
     assert torch.allclose(ours, Z * 0.05**2, rtol=1e-12, atol=1e-12)
 
 
@@ -156,7 +164,10 @@ def test_srk1_without_a_gauge_is_ddpm() -> None:
 
 @pytest.mark.parametrize("c", [0.25, 1 / 3])
 def test_srk2s_in_its_clock(c: float) -> None:
-    """X = v u/(v + s), theta = -v s/(v + s), R = ((v + s) D - v u)/(v s): Xc = X + c H R + J, X' = X + H R(Xc) + B, as written in the design note."""
+    """X = v u/(v + s), theta = -v s/(v + s), R = ((v + s) D - v u)/(v s).
+
+    Xc = X + c H R + J, X' = X + H R(Xc) + B, as written in the design note.
+    """
     v = 0.5
     process = srk.VE(sigma_min=0.05, sigma_max=20.0)
     times = [1.0, 0.7, 0.4, 0.1]
@@ -196,7 +207,9 @@ def test_srk2s_in_its_clock(c: float) -> None:
 
 
 def test_wcw_in_ou_time() -> None:
-    """The reconstructed step as its docstring writes it, with N and G drawn from their covariance."""
+    """The reconstructed step as its docstring writes it, with N and G drawn from their
+    covariance.
+    """
     process = srk.OU()
     times = [2.0, 1.4, 0.8]
     x = normals(1, 5, 1)[0]
@@ -229,7 +242,10 @@ def test_wcw_in_ou_time() -> None:
 
 
 def test_processes_are_one_equation() -> None:
-    """The same solver on the same noise levels gives the same u = x/alpha for VP, EDM and sub-VP: a process is its alpha and sigma."""
+    """The same solver on the same noise levels gives the same u = x/alpha for VP, EDM and sub-VP.
+
+    A process is its alpha and sigma.
+    """
     lams = np.linspace(-3.0, 3.0, 9)
     results = []
     for process in (srk.VP(), srk.EDM(sigma_min=0.002, sigma_max=80.0), srk.SubVP(), srk.OU()):

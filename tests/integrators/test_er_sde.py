@@ -1,4 +1,7 @@
-"""ER-SDE-Solvers: against the authors' equations with adaptive quadrature, their special cases, and their orders."""
+"""ER-SDE-Solvers.
+
+Against the authors' equations with adaptive quadrature, their special cases, and their orders.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,10 @@ def test_against_the_equations(
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_with_phi_r_squared_it_is_ddpm(eta: float) -> None:
-    """phi = r^2 is the reverse SDE: the law of `ddpm` at every eta; and at eta = 0 any phi is DDIM."""
+    """phi = r^2 is the reverse SDE.
+
+    The distribution of `ddpm` at every eta; and at eta = 0 any phi is DDIM.
+    """
     ours = gaussian_law(ERSDE1(growth=math.log), EDM, 0.3, [0.1, 1.0], steps=10, eta=eta)
     assert ours.variance == pytest.approx(
         gaussian_law("ddpm", EDM, 0.3, [0.1, 1.0], steps=10, eta=eta).variance, rel=1e-12
@@ -103,7 +109,10 @@ def test_with_phi_r_squared_it_is_ddpm(eta: float) -> None:
 @pytest.mark.parametrize(("solver", "order"), [(ERSDE1(), 1), (ERSDE2(), 2), (ERSDE3(), 2)])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_orders(solver: Integrator, order: int, eta: float) -> None:
-    """Weak orders 1, 2 and 2: the third-order method takes its slope from a one-sided difference."""
+    """Weak orders 1, 2 and 2.
+
+    The third-order method takes its slope from a one-sided difference.
+    """
     assert weak_order(solver, srk.VP(), steps=(128, 256), eta=eta).slope == pytest.approx(
         order, abs=0.12
     )

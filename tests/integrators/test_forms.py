@@ -1,4 +1,7 @@
-"""Linear forms take what is linear and refuse the rest; plans are plans; kept rows fit half precision."""
+"""Linear forms take what is linear and refuse the rest.
+
+Plans are plans; kept rows fit half precision.
+"""
 
 from __future__ import annotations
 

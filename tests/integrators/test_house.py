@@ -20,7 +20,10 @@ MATCHED = SRK2M(weights="matched")
 
 
 def test_the_moments_are_those_of_the_exact_law() -> None:
-    """What the planner believes of Var(x) is what the plans do: Moments against `gaussian_law`, which runs them on basis vectors."""
+    """What the planner believes of Var(x) is what the plans do.
+
+    Moments against `gaussian_law`, which runs them on basis vectors.
+    """
     process, v = srk.VP(), 0.5
     times = srk.steps.Uniform().times(srk.steps.RunInfo(process, MATCHED, 9))
     plans = plan_grid(process, MATCHED, times)
@@ -34,7 +37,11 @@ def test_the_moments_are_those_of_the_exact_law() -> None:
 
 
 def test_moments_of_one_step_by_hand() -> None:
-    """The first step, with no past: x' = A'x + B'g(Ax + s_c z/2) + s'z is what `after` says, and a step of exact Gaussian gauge keeps the law."""
+    """The first step, with no past.
+
+    X' = A'x + B'g(Ax + s_c z/2) + s'z is what `after` says, and a step of exact Gaussian gauge
+    keeps the distribution.
+    """
     process = srk.VP()
     start, stop = process.level(0.8), process.level(0.5)
     gauge = GaugeStep(start, stop, 0.5, 1.0)
@@ -75,7 +82,10 @@ def test_matched_weights_sum_to_one() -> None:
 
 @pytest.mark.parametrize(("nfe", "gain"), [(10, 10.0), (14, 100.0), (20, 100.0), (50, 1000.0)])
 def test_matched_weights_win_on_gaussians(nfe: int, gain: float) -> None:
-    """KL over nine scales, and a spectrum of 16 that no gauge is exact for: at least `gain` (two decades less for the spectrum) below the rule."""
+    """KL over nine scales, and a spectrum of 16 that no gauge is exact for.
+
+    At least `gain` (two decades less for the spectrum) below the rule.
+    """
     for process, targets, mean, factor in (
         (EDM, [[v] for v in VARIANCES], 0.0, gain),
         (srk.VP(), [SPECTRUM], 1.0, gain / 20),
@@ -88,7 +98,10 @@ def test_matched_weights_win_on_gaussians(nfe: int, gain: float) -> None:
 
 
 def test_matched_on_other_grids_and_gauges() -> None:
-    """The weights know the grid: on Karras steps too; and a gauge that is wrong by 16x either way still converges."""
+    """The weights know the grid.
+
+    On Karras steps too; and a gauge that is wrong by 16x either way still converges.
+    """
     for variance in (0.03, 0.5, 8.0):
         assert gaussian_kl(MATCHED, EDM, variance=0.5 * variance, nfe=30, grid="karras") < 1e-5
         assert (
@@ -109,7 +122,10 @@ def test_matched_slope(solver: SRK2M) -> None:
 @pytest.mark.parametrize("sigma_max", [10.0, 20.0, 80.0])
 @pytest.mark.parametrize("steps", [100, 400])
 def test_matched_weights_do_not_chase_the_first_step(sigma_max: float, steps: int) -> None:
-    """What the first step gets wrong of data as wide as the noise cannot be taken back; weights that try swing between their bounds, and KL stays above 1e-9."""
+    """What the first step gets wrong of data as wide as the noise cannot be taken back.
+
+    Weights that try swing between their bounds, and KL stays above 1e-9.
+    """
     process = srk.EDM(sigma_min=0.01, sigma_max=sigma_max)
     assert (
         np.mean(
@@ -158,7 +174,10 @@ def test_matched_is_the_rule_away_from_eta_one() -> None:
 
 
 def test_the_law_of_a_mixture_with_matched_weights() -> None:
-    """Nonlinear: at 24 calls the shares of the three modes are exact within 4 standard errors plus 0.5%."""
+    """Nonlinear.
+
+    At 24 calls the shares of the three modes are exact within 4 standard errors plus 0.5%.
+    """
     process = srk.VP()
     target = srk.targets.GaussianMixture([0.3, 0.5, 0.2], [[-1.0], [0.3], [1.2]], [0.1, 0.05, 0.2])
     n = 40_000
@@ -191,11 +210,14 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
 def test_auto_says_what_it_picked(options: dict[str, object], picked: str) -> None:
     process = srk.VP()
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
-    assert srk.solve(process, score, "auto", shape=(2, 1), seed=0, **options).solver == picked  # type: ignore[arg-type]
+    assert srk.solve(process, score, "auto", shape=(2, 1), seed=0, **options).solver == picked
 
 
 def test_auto_is_what_it_picked() -> None:
-    """The same samples, with or without solve() knowing that it is `auto`; and the same plans in the exact laws."""
+    """The same samples, with or without solve() knowing that it is `auto`.
+
+    And the same plans in the exact distributions.
+    """
     process = srk.VP()
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
     for eta, solver in (
@@ -222,7 +244,7 @@ def test_auto_on_a_process_that_is_not_linear() -> None:
         def diffusion(self, t: float) -> float:
             return 1.0
 
-        def sample_prior(self, shape, *, generator=None, device=None, dtype=None):  # type: ignore[no-untyped-def]
+        def sample_prior(self, shape, *, generator=None, device=None, dtype=None):
             return torch.randn(tuple(shape), generator=generator, device=device, dtype=dtype)
 
     sol = srk.solve(Wells(), lambda x, t: -x, "auto", shape=(4, 1), steps=5, seed=0)

@@ -1,4 +1,6 @@
-"""The integral behind the exponential Adams methods, against adaptive quadrature and where it would cancel."""
+"""The integral behind the exponential Adams methods, against adaptive quadrature and where it
+would cancel.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ def reference(places: list[float], length: float, rate: float) -> list[float]:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("ahead", [False, True])
 def test_against_sixty_digits(length: float, rate: float, count: int, ahead: bool) -> None:
-    """Every weight to 1e-13 of the largest, for steps from 1e-8 to 500; nodes at this step's start and before, or with its end."""
+    """Every weight to 1e-13 of the largest, for steps from 1e-8 to 500.
+
+    Nodes at this step's start and before, or with its end.
+    """
     places = [0.0, -0.9 * length, -2.1 * length, -2.8 * length][: count - ahead]
     places = [length, *places] if ahead else places
     if not places:

@@ -16,13 +16,17 @@ EDM = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
 @pytest.mark.parametrize(("order", "slope"), [(1, -2.0), (2, -4.0), (3, -6.0), (4, -7.5)])
 def test_orders_from_pure_noise(order: int, slope: float) -> None:
-    """From sigma = 80, where the first steps have next to no error, KL falls as steps^-2p at order p."""
+    """From sigma = 80, where the first steps have next to no error, KL falls as steps^-2p at
+    order p.
+    """
     kl = [gaussian_kl(LMS(order=order), EDM, steps=n) for n in (192, 384)]
     assert math.log2(kl[1] / kl[0]) == pytest.approx(slope, abs=0.2)
 
 
 def test_start_up_limits_the_order() -> None:
-    """From sigma = 3 the first, Euler, step shows and the order is 2, which is what `weak_order` declares."""
+    """From sigma = 3 the first, Euler, step shows and the order is 2, which is what `weak_order`
+    declares.
+    """
     kl = [gaussian_kl("lms", srk.EDM(sigma_min=0.01, sigma_max=3.0), steps=n) for n in (256, 512)]
     assert math.log2(kl[1] / kl[0]) == pytest.approx(-4.0, abs=0.2)
     assert LMS().weak_order == 2.0

@@ -20,7 +20,10 @@ SMOOTH = srk.targets.GaussianMixture([0.3, 0.4, 0.3], [-1.5, 0.0, 1.5], [0.3, 0.
 @pytest.mark.parametrize("eta", [1.0, 0.6])
 @pytest.mark.parametrize("strong", [False, True])
 def test_a_step_is_exact_in_its_own_gauge(eta: float, strong: bool) -> None:
-    """One step on N(0, w) data whose variance is the gauge of that very step: new state N(0, alpha^2 w + sigma^2), to rounding of the quadrature."""
+    """One step on N(0, w) data whose variance is the gauge of that very step.
+
+    New state N(0, alpha^2 w + sigma^2), to rounding of the quadrature.
+    """
     process = srk.VP()
     start, stop = process.level(0.6), process.level(0.4)
     s = start.r * stop.r
@@ -34,7 +37,10 @@ def test_a_step_is_exact_in_its_own_gauge(eta: float, strong: bool) -> None:
 
 @pytest.mark.parametrize("strong", [False, True])
 def test_the_planner_knows_its_own_law(strong: bool) -> None:
-    """The covariance that matched weights follow is that of the plans, run on basis vectors; on steps over which the noise falls a thousandfold too."""
+    """The covariance that matched weights follow is that of the plans, run on basis vectors.
+
+    On steps over which the noise falls a thousandfold too.
+    """
     process, solver = (
         srk.VP(),
         SRK2M(data_variance=2.0, local=0.1, weights="matched", strong=strong),
@@ -50,7 +56,10 @@ def test_the_planner_knows_its_own_law(strong: bool) -> None:
 
 
 def test_it_follows_the_path_of_its_bound() -> None:
-    """Brownian paths live on the clock of `data_variance`: fine solutions with and without `local` are the same images."""
+    """Brownian paths live on the clock of `data_variance`.
+
+    Fine solutions with and without `local` are the same images.
+    """
     process = srk.OU(t_min=0.1, horizon=1.0)
 
     def fine(solver: SRK2M, seed: int) -> torch.Tensor:
@@ -65,7 +74,10 @@ def test_it_follows_the_path_of_its_bound() -> None:
 
 
 def test_strong_order_with_the_area() -> None:
-    """`strong=True` draws the space-time area of each step's own clock: order 1.5, and 1 without."""
+    """`strong=True` draws the space-time area of each step's own clock.
+
+    Order 1.5, and 1 without.
+    """
     solvers = {
         f"{name} {strong}": cls(data_variance=2.0, local=2.0, strong=strong)
         for name, cls in (("srk2s", SRK2S), ("srk2m", SRK2M))
@@ -86,7 +98,10 @@ def test_strong_order_with_the_area() -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("options", [{}, {"weights": "matched"}, {"weights": "q1"}])
 def test_it_converges(eta: float, options: dict[str, str]) -> None:
-    """Order 2 at least in the law of Gaussian data that no gauge fits: KL falls as steps^-4."""
+    """Order 2 at least in the distribution of Gaussian data that no gauge fits.
+
+    KL falls as steps^-4.
+    """
     solver = SRK2M(data_variance=2.0, local=0.5, **options)  # type: ignore[arg-type]
     kl = [
         gaussian_kl(solver, srk.VP(), variance=[0.05, 0.4, 1.5], steps=n, eta=eta)
@@ -119,7 +134,10 @@ def test_from_infinite_noise() -> None:
 
 
 def test_the_state_at_small_noise_is_not_lost() -> None:
-    """sigma = 0.002 under a bound of 2: the kernel of the noise is computed from the clock of the bound, where s is a small difference."""
+    """sigma = 0.002 under a bound of 2.
+
+    The kernel of the noise is computed from the clock of the bound, where s is a small difference.
+    """
     process = srk.EDM(sigma_min=0.002, sigma_max=80.0)
     assert gaussian_kl("srk2m-local", process, variance=[1e-4, 0.3], nfe=60) < 1e-4
 
@@ -131,7 +149,10 @@ def test_local_must_be_positive(local: float) -> None:
 
 
 def test_ahead_of_the_constant_gauge_on_points() -> None:
-    """Data without local width, where the whole point is: sqrt(KL) of the state at t_min on N(0, 1e-6) data at 10 calls."""
+    """Data without local width, where the whole point is.
+
+    Sqrt(KL) of the state at t_min on N(0, 1e-6) data at 10 calls.
+    """
     process = srk.EDM(sigma_min=0.01, sigma_max=80.0)
     local, matched, constant = (
         np.sqrt(gaussian_kl(s, process, variance=1e-6, nfe=10))

@@ -16,7 +16,10 @@ MEASURED = json.loads(
 
 @pytest.mark.parametrize("name", [name for name in srk.solvers() if name != "auto"])
 def test_every_declared_order_has_a_measured_one_near_it(name: str) -> None:
-    """`python benchmarks/orders.py` was run for every solver; a measured weak order may be above the declared one (linear problems)."""
+    """`python benchmarks/orders.py` was run for every solver.
+
+    A measured weak order may be above the declared one (linear problems).
+    """
     solver = srk.solvers()[name]
     if solver.strong_order is not None and solver.default_eta > 0:
         assert MEASURED[name]["strong"] == pytest.approx(solver.strong_order, abs=0.25)

@@ -1,4 +1,7 @@
-"""dpmpp-2m-sde, dpmpp-3m-sde and their ODE forms: exact laws, orders, what their polynomials integrate, start-up."""
+"""dpmpp-2m-sde, dpmpp-3m-sde and their ODE forms.
+
+Exact distributions, orders, what their polynomials integrate, start-up.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ LATE = srk.EDM(
     ],
 )
 def test_oracles(solver: Integrator, nfe: int, kl: float) -> None:
-    """Target N(0, 1), sigma from 80 to 0.01, log-SNR grid, eta = 1: values of an independent implementation, to 1%."""
+    """Target N(0, 1), sigma from 80 to 0.01, log-SNR grid, eta = 1.
+
+    Values of an independent implementation, to 1%.
+    """
     assert gaussian_kl(solver, EDM, nfe=nfe) == pytest.approx(kl, rel=0.01)
 
 
@@ -40,7 +46,10 @@ def test_oracles(solver: Integrator, nfe: int, kl: float) -> None:
     [("dpmpp-2m-sde", (1.4e-2, 5.5e-4, 3.6e-5)), ("dpmpp-3m-sde", (2.8e-2, 3.3e-4, 1.8e-5))],
 )
 def test_second_suite(solver: str, values: tuple[float, ...]) -> None:
-    """VP, 16-D Gaussian with eigenvalues logspace(-2, 0.5) and mean 1, NFE 20, 50, 100; two digits each."""
+    """VP, 16-D Gaussian with eigenvalues logspace(-2, 0.5) and mean 1, NFE 20, 50, 100.
+
+    Two digits each.
+    """
     for nfe, kl in zip((20, 50, 100), values, strict=True):
         assert gaussian_kl(
             solver, srk.VP(), variance=np.logspace(-2, 0.5, 16), mean=1.0, nfe=nfe
@@ -65,7 +74,9 @@ def test_order_two_of_the_ode(solver: str | Integrator) -> None:
 
 
 def test_the_corrected_term_gives_a_higher_order_to_the_ode() -> None:
-    """With the whole quadratic the KL slope at eta = 0 is at least -6 from pure noise, where the start-up does not show."""
+    """With the whole quadratic the KL slope at eta = 0 is at least -6 from pure noise, where the
+    start-up does not show.
+    """
     kl = [gaussian_kl("dpmpp-3m-sde-corrected", EDM, steps=n, eta=0.0) for n in (48, 96)]
     assert math.log2(kl[1] / kl[0]) < -5.9
 
@@ -89,9 +100,11 @@ def _last_step(solver: Integrator, eta: float, lams: list[float]) -> dict[Column
 def test_polynomials_in_the_half_log_snr(
     solver: Integrator, degree: int, factor: float, eta: float
 ) -> None:
-    """What a step adds for D = (lam - lam_0)^k, k the degree, is its exact integral; the shipped 3M gets half of the curvature's.
+    """What a step adds for D = (lam - lam_0)^k, k the degree, is its exact integral; the shipped 3M
+    gets half of the curvature's.
 
-    The three points of the interpolation are lam_0 = 0 and two before it, at uneven distances, so D there is not zero.
+    The three points of the interpolation are lam_0 = 0 and two before it, at uneven distances, so D
+    there is not zero.
     """
     lams = [-0.75, -0.2, 0.0, 0.5]
     coefficients = _last_step(solver, eta, lams)
@@ -118,7 +131,7 @@ def test_polynomials_in_the_half_log_snr(
 def test_midpoint_and_heun_differ_as_they_should(variant: str) -> None:
     """The weight of D - D1 on a uniform grid: half of 1 - e^{-ah}, or 1 - (1 - e^{-ah})/(ah)."""
     h = 0.3
-    coefficients = _last_step(DPMpp2MSDE(variant=variant), 1.0, [0.0, h, 2 * h])  # type: ignore[arg-type]
+    coefficients = _last_step(DPMpp2MSDE(variant=variant), 1.0, [0.0, h, 2 * h])
     p = -math.expm1(-2 * h)
     assert -coefficients[Column("m", 0)] == pytest.approx(
         0.5 * p if variant == "midpoint" else 1 - p / (2 * h), rel=1e-13
@@ -136,7 +149,10 @@ def test_the_first_step_is_ddpm() -> None:
 
 
 def test_a_step_from_no_signal_is_not_remembered() -> None:
-    """Cosine and flow start at alpha = 0, where half log-SNR differences are infinite: the next step starts anew."""
+    """Cosine and flow start at alpha = 0, where half log-SNR differences are infinite.
+
+    The next step starts anew.
+    """
     plans = plan_grid(
         srk.Flow(t_min=0.0), srk.solvers()["dpmpp-3m-sde"], [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     )
@@ -153,7 +169,10 @@ def test_ode_forms_are_the_sde_forms_at_eta_0() -> None:
 
 
 def test_short_steps_lose_no_digits() -> None:
-    """1,000 steps: KL continues its law C/N^4 (1e-12 here), which a cancelling weight would break."""
+    """1,000 steps.
+
+    KL continues its distribution C/N^4 (1e-12 here), which a cancelling weight would break.
+    """
     for solver in (DPMpp2MSDE(variant="heun"), DPMpp3MSDE()):
         kl = [gaussian_kl(solver, LATE, steps=n) * n**4 for n in (500, 1000)]
         assert kl[1] == pytest.approx(kl[0], rel=0.02)

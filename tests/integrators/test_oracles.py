@@ -1,4 +1,7 @@
-"""The exact Gaussian oracles: values that an independent implementation gave, reproduced through `srk.analysis.gaussian_kl`."""
+"""The exact Gaussian oracles.
+
+Values that an independent implementation gave, reproduced through `srk.analysis.gaussian_kl`.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +33,14 @@ SPECTRUM = np.logspace(-2, 0.5, 16)
     ],
 )
 def test_unit_gaussian(solver: object, nfe: int, kl: float) -> None:
-    """Target N(0, 1), sigma from 80 to 0.01, uniform in log-SNR, exact start. The oracle has two or three digits: 1% or half a unit of its last digit."""
+    """Target N(0, 1), sigma from 80 to 0.01, uniform in log-SNR, exact start.
+
+    The oracle has two or three digits: 1% or half a unit of its last digit.
+    """
     half_digit = 0.5 * 10.0 ** (
         np.floor(np.log10(kl)) - (2 if f"{kl:e}"[3] != "0" and kl > 1e-6 else 1)
     )
-    assert gaussian_kl(solver, EDM, nfe=nfe) == pytest.approx(kl, rel=0.01, abs=half_digit)  # type: ignore[arg-type]
+    assert gaussian_kl(solver, EDM, nfe=nfe) == pytest.approx(kl, rel=0.01, abs=half_digit)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +49,9 @@ def test_unit_gaussian(solver: object, nfe: int, kl: float) -> None:
 @pytest.mark.parametrize("steps", [6, 24, 48])
 @pytest.mark.parametrize("grid", ["log-snr", "karras"])
 def test_the_gauge_of_the_data_is_exact(solver: srk.Integrator, steps: int, grid: str) -> None:
-    """With data variance 1 on a target of variance 1 the remainder R is zero and any step is exact."""
+    """With data variance 1 on a target of variance 1 the remainder R is zero and any step is
+    exact.
+    """
     assert gaussian_kl(solver, EDM, steps=steps, grid=grid) < 1e-20
 
 
@@ -51,7 +59,10 @@ def test_the_gauge_of_the_data_is_exact(solver: srk.Integrator, steps: int, grid
     ("nfe", "kl"), [(6, 9.3e-4), (8, 1.7e-4), (12, 2.2e-4), (24, 1.7e-5), (48, 4.8e-7)]
 )
 def test_srk2m_over_targets(nfe: int, kl: float) -> None:
-    """Mean KL over target variances logspace(-3, 1, 9), v = 0.6, log-SNR grid; the oracle has two digits."""
+    """Mean KL over target variances logspace(-3, 1, 9), v = 0.6, log-SNR grid.
+
+    The oracle has two digits.
+    """
     mean = np.mean(
         [gaussian_kl(SRK2M(data_variance=0.6), EDM, variance=v, nfe=nfe) for v in VARIANCES]
     )
@@ -104,7 +115,7 @@ def test_srk2s_over_targets(nfe: int, quarter: float, third: float) -> None:
 )
 def test_one_and_two_stage_methods(variance: float, solver: object, kl: float) -> None:
     """NFE 24, v = 1, targets narrower than the gauge; the oracle has two digits."""
-    assert gaussian_kl(solver, EDM, variance=variance, nfe=24) == pytest.approx(kl, rel=0.03)  # type: ignore[arg-type]
+    assert gaussian_kl(solver, EDM, variance=variance, nfe=24) == pytest.approx(kl, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +127,9 @@ def test_one_and_two_stage_methods(variance: float, solver: object, kl: float) -
     ],
 )
 def test_second_suite(solver: str, values: tuple[float, ...]) -> None:
-    """VP, 16-D Gaussian with eigenvalues logspace(-2, 0.5) and mean 1, log-SNR grid, NFE 10 to 200; two digits each (up to 3.1% of rounding)."""
+    """VP, 16-D Gaussian with eigenvalues logspace(-2, 0.5) and mean 1, log-SNR grid, NFE 10 to
+    200; two digits each (up to 3.1% of rounding).
+    """
     for nfe, kl in zip((10, 20, 50, 100, 200), values, strict=True):
         assert gaussian_kl(solver, srk.VP(), variance=SPECTRUM, mean=1.0, nfe=nfe) == pytest.approx(
             kl, rel=0.035
@@ -135,7 +148,9 @@ def test_second_suite(solver: str, values: tuple[float, ...]) -> None:
     ],
 )
 def test_kl_slopes(solver: str, slope: float) -> None:
-    """KL falls as steps^-2 at weak order 1, steps^-4 at weak order 2, and steps^-6 for srk2s, which is third order on linear problems."""
+    """KL falls as steps^-2 at weak order 1, steps^-4 at weak order 2, and steps^-6 for srk2s,
+    which is third order on linear problems.
+    """
     steps = np.array([128, 256])
     kl = [gaussian_kl(solver, srk.VP(), variance=0.3, steps=int(n)) for n in steps]
     assert np.log2(kl[1] / kl[0]) == pytest.approx(slope, abs=0.3)
@@ -143,7 +158,10 @@ def test_kl_slopes(solver: str, slope: float) -> None:
 
 @pytest.mark.parametrize("solver", ["srk2m", "srk2s", "etd-sra1", "sra1", "stochastic-heun"])
 def test_second_order_ode(solver: str) -> None:
-    """At eta = 0 the second-order methods solve the probability-flow ODE to second order: KL slope -4 (summed over targets: at one the error may cross zero)."""
+    """At eta = 0 the second-order methods solve the probability-flow ODE to second order.
+
+    KL slope -4 (summed over targets: at one the error may cross zero).
+    """
     kl = [
         gaussian_kl(solver, srk.VP(), variance=[0.1, 0.5, 2.0], steps=n, eta=0.0)
         for n in (256, 512)
@@ -159,7 +177,11 @@ def test_srk2s_is_second_order_between_ode_and_sde(eta: float) -> None:
 
 
 def test_why_the_node_is_not_where_the_note_puts_it() -> None:
-    """docs/design.md: at eta = 0.5 the node 1/2 - eta^2/4 is weak order 1 (KL slope towards -2); the node 1/2 keeps order 2."""
+    """docs/design.md.
+
+    At eta = 0.5 the node 1/2 - eta^2/4 is weak order 1 (KL slope towards -2); the node 1/2 keeps
+    order 2.
+    """
     for node, low, high in ((0.5 - 0.5**2 / 4, -2.6, -1.8), (0.5, -5.0, -3.7)):
         kl = [
             gaussian_kl(SRK2S(node=node), srk.VP(), variance=0.3, steps=n, eta=0.5)
@@ -169,13 +191,18 @@ def test_why_the_node_is_not_where_the_note_puts_it() -> None:
 
 
 def test_short_steps_lose_no_digits() -> None:
-    """2,000 steps: the KL of ddpm continues its law C/N^2, which a cancelling coefficient would break."""
+    """2,000 steps.
+
+    The KL of ddpm continues its distribution C/N^2, which a cancelling coefficient would break.
+    """
     kl = [gaussian_kl("ddpm", EDM, steps=n) * n**2 for n in (1000, 2000)]
     assert kl[1] == pytest.approx(kl[0], rel=0.01)
 
 
 def test_dimension_means_and_rotations() -> None:
-    """The law of a matrix covariance is that of its eigenvalues, and the mean of the output is exact for an exact gauge."""
+    """The distribution of a matrix covariance is that of its eigenvalues, and the mean of the
+    output is exact for an exact gauge.
+    """
     rng = np.random.default_rng(0)
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     eigenvalues = np.array([0.1, 0.5, 2.0])
@@ -192,7 +219,10 @@ def test_dimension_means_and_rotations() -> None:
 
 
 def test_the_law_is_what_sampling_gives() -> None:
-    """Independent of the basis source: the variance of 200,000 samples of solve() is the exact law's within 4 standard errors."""
+    """Independent of the basis source.
+
+    The variance of 200,000 samples of solve() is the exact distribution's within 4 standard errors.
+    """
     process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.3)
     sol = srk.solve(
         process,
@@ -222,7 +252,10 @@ def test_the_law_is_what_sampling_gives() -> None:
     ],
 )
 def test_second_suite_srk2m(steps: int, kl: float) -> None:
-    """The same suite for srk2m with v = 0.6 and an evaluated first step; the oracle has two digits, so 1.0 stands for 0.95 to 1.05."""
+    """The same suite for srk2m with v = 0.6 and an evaluated first step.
+
+    The oracle has two digits, so 1.0 stands for 0.95 to 1.05.
+    """
     solver = SRK2M(data_variance=0.6, first="evaluate")
     assert gaussian_kl(solver, srk.VP(), variance=SPECTRUM, mean=1.0, steps=steps) == pytest.approx(
         kl, rel=0.02, abs=0.05 * 10 ** np.floor(np.log10(kl))

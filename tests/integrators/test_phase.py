@@ -1,4 +1,7 @@
-"""Solvers in phase space: the exact conditional flow, laws and orders, and scalar plans lifted through the statistic."""
+"""Solvers in phase space.
+
+The exact conditional flow, distributions and orders, and scalar plans lifted through the statistic.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ PROCESS = srk.CLD()
 ENDS = [(0.9, 0.6), (0.31, 0.3), (0.01, 0.002), (1.0, 0.01)]
 
 
-# -- matrices ---------------------------------------------------------------------------------------------------------------------------------
+# -- matrices
+# ------------------------------------------------------------
 
 
 def test_matrix_arithmetic_is_that_of_arrays() -> None:
@@ -62,7 +66,9 @@ def test_a_matrix_acts_on_the_component_axis() -> None:
 
 @pytest.mark.parametrize("reuse", [True, False])
 def test_rows_with_matrices_leave_buffers_right(reuse: bool) -> None:
-    """A two-stage multistep plan run on tensors against the same linear algebra on arrays, with every buffer policy."""
+    """A two-stage multistep plan run on tensors against the same linear algebra on arrays, with
+    every buffer policy.
+    """
     process, target = PROCESS, srk.targets.Gaussian(0.5, 0.3)
     plans = plan_grid(process, srk.solvers()["dpmpp-sde"], [1.0, 0.7, 0.5, 0.2, 0.1])
     score = target.score(process)
@@ -96,14 +102,18 @@ def test_rows_with_matrices_leave_buffers_right(reuse: bool) -> None:
     assert torch.allclose(state, reference, rtol=1e-12)
 
 
-# -- the exact conditional flow ---------------------------------------------------------------------------------------------------------------
+# -- the exact conditional flow
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ends", ENDS)
 def test_the_reverse_sde_with_known_data_is_the_gaussian_posterior(
     ends: tuple[float, float],
 ) -> None:
-    """eta = 1: the gain C' Psi^T C^-1 and the covariance of z' given z and x0, by conditioning Gaussians."""
+    """eta = 1.
+
+    The gain C' Psi^T C^-1 and the covariance of z' given z and x0, by conditioning Gaussians.
+    """
     start, stop = PROCESS.level(ends[0]), PROCESS.level(ends[1])
     phi, noise, _ = conditional_flow(PROCESS, start, stop, 1.0)
     c0, c1 = PROCESS.kernel(start.t).covariance, PROCESS.kernel(stop.t).covariance
@@ -130,7 +140,8 @@ def test_every_eta_keeps_the_law_given_the_data(ends: tuple[float, float], eta: 
 
 
 def test_eta_zero_is_the_step_of_the_gddim_paper() -> None:
-    """z' = Psi z + [int (1/2) Psi(t', tau) G G^T R_tau^-T dtau] eps with eps = R^-1 (z - a D) and dR/dt = (F + (1/2) G G^T C^-1) R, by an ODE solver.
+    """z' = Psi z + [int (1/2) Psi(t', tau) G G^T R_tau^-T dtau] eps with eps = R^-1 (z - a D) and
+    dR/dt = (F + (1/2) G G^T C^-1) R, by an ODE solver.
 
     The paper's eq. 21 and 17; the integral is a column of the same system.
     """
@@ -172,7 +183,9 @@ def test_eta_zero_is_the_step_of_the_gddim_paper() -> None:
 
 
 def test_the_statistic_of_the_reverse_sde_is_a_scalar_reverse_sde() -> None:
-    """Frozen at D, the statistic of the exact posterior step moves as in DDPM of the scalar process, whatever the rest of the state is."""
+    """Frozen at D, the statistic of the exact posterior step moves as in DDPM of the scalar
+    process, whatever the rest of the state is.
+    """
     for ends in ENDS:
         start, stop = PROCESS.level(ends[0]), PROCESS.level(ends[1])
         row = dict(GDDIM(order=1).plan_step(Step(PROCESS, start, stop)).update)
@@ -192,7 +205,8 @@ def test_the_statistic_of_the_reverse_sde_is_a_scalar_reverse_sde() -> None:
         )
 
 
-# -- laws and orders --------------------------------------------------------------------------------------------------------------------------
+# -- distributions and orders
+# ------------------------------------------------------------
 
 
 def slope(solver: object, eta: float, steps: int = 100) -> float:
@@ -224,7 +238,10 @@ def test_orders(solver: object, eta: float, expected: float) -> None:
 
 
 def test_known_data_make_the_exponential_step_exact() -> None:
-    """One step over nearly the whole range, data of variance 1e-10: what is left is the kernel N(a m, C)."""
+    """One step over nearly the whole range, data of variance 1e-10.
+
+    What is left is the kernel N(a m, C).
+    """
     for eta in (0.0, 0.7, 1.0):
         for order in (1, 2):
             law = gaussian_law(
@@ -238,7 +255,9 @@ def test_known_data_make_the_exponential_step_exact() -> None:
 )
 @pytest.mark.parametrize("eta", [1.0, 0.0])
 def test_a_lifted_solver_has_the_law_of_the_scalar_one(solver: str, eta: float) -> None:
-    """The position is a m + d xi with m as the scalar solver makes it and xi ~ N(0, 1) independent of it."""
+    """The position is a m + d xi with m as the scalar solver makes it and xi ~ N(0, 1)
+    independent of it.
+    """
     law = gaussian_law(solver, PROCESS, 0.5, [0.3, 0.02], steps=12, eta=eta)
     scalar = gaussian_law(solver, PROCESS.statistic, 0.5, [0.3, 0.02], steps=12, eta=eta)
     end = PROCESS.kernel(PROCESS.t_min)
@@ -251,7 +270,9 @@ def test_a_lifted_solver_has_the_law_of_the_scalar_one(solver: str, eta: float) 
 
 @pytest.mark.parametrize("solver", ["srk2s", "seeds-3", "dpmpp-sde"])
 def test_a_lifted_solver_calls_the_network_at_states_of_the_stage(solver: str) -> None:
-    """Every stage input has its m from the scalar plan and the xi that the step started with, in the coordinates of its own noise level."""
+    """Every stage input has its m from the scalar plan and the xi that the step started with, in
+    the coordinates of its own noise level.
+    """
     start, stop = PROCESS.level(0.5), PROCESS.level(0.3)
     lifted = srk.solvers()[solver].plan_step(Step(PROCESS, start, stop))
     scalar = srk.solvers()[solver].plan_step(Step(PROCESS.statistic, start, stop))
@@ -291,7 +312,8 @@ def test_the_end_without_noise_is_the_denoiser() -> None:
         assert plan.evaluations == 1 and plan.slots == ()
         assert row[Column("E", 0)].rows == ((1.0, 0.0), (0.0, 0.0))  # type: ignore[union-attr]
         assert row[STATE].rows[0] == (0.0, 0.0)  # type: ignore[union-attr]
-        np.testing.assert_allclose(row[STATE].rows[1], 0.1 * process.kernel(0.01).rest[0])  # type: ignore[union-attr]  # v0 = sqrt(gamma M) xi
+        # v0 = sqrt(gamma M) xi
+        np.testing.assert_allclose(row[STATE].rows[1], 0.1 * process.kernel(0.01).rest[0])
 
 
 def test_the_prior_is_close_to_the_law_at_the_start() -> None:
@@ -318,7 +340,10 @@ N = 20_000
     ids=["srk2m", "gddim", "gddim-ode", "sscs", "sra1", "adaptive"],
 )
 def test_positions_and_velocities_have_their_law(solver: object, options: dict) -> None:
-    """A mixture, by Kolmogorov-Smirnov at the one-in-a-million level; the velocity is normal and its correlation with the position that of the kernel."""
+    """A mixture, by Kolmogorov-Smirnov at the one-in-a-million level.
+
+    The velocity is normal and its correlation with the position that of the kernel.
+    """
     weights, means, stds = np.array([0.3, 0.7]), np.array([-1.0, 0.6]), np.array([0.2, 0.4])
     target = srk.targets.GaussianMixture(weights, means[:, None], stds)
     process = srk.CLD(t_min=0.02)
@@ -350,7 +375,10 @@ def test_positions_and_velocities_have_their_law(solver: object, options: dict) 
 
 
 def test_three_components() -> None:
-    """A chain of two auxiliary variables, with no closed form but its matrices: raw, exponential and lifted solvers converge to the same law."""
+    """A chain of two auxiliary variables, with no closed form but its matrices.
+
+    Raw, exponential and lifted solvers converge to the same distribution.
+    """
 
     @attrs.frozen
     class Chain(srk.PhaseProcess):
@@ -379,7 +407,8 @@ def test_three_components() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(
         srk.errors.IncompatibleError,
-        match=r"splits critically damped Langevin diffusion, srk\.CLD, .*use solver='srk2m' or 'ddpm'",
+        match=r"splits critically damped Langevin diffusion, srk\.CLD, .*use solver='srk2m' or "
+        r"'ddpm'",
     ):
         srk.solve(srk.VP(), lambda x, t: -x, SSCS(), shape=(4, 1))
     with pytest.raises(srk.errors.IncompatibleError, match="defined for eta = 1 only"):

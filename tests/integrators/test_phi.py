@@ -13,7 +13,9 @@ from srk.plans.phi import psi
     "x", [-30.0, -3.0, -1.0, -0.5, -1e-3, -1e-12, 1e-12, 1e-3, 0.3, 0.999, 1.001, 4.0, 80.0]
 )
 def test_psi(k: int, x: float) -> None:
-    """To 1e-13, on both sides of the switch between series and recursion, and for the noise form (x < 0)."""
+    """To 1e-13, on both sides of the switch between series and recursion, and for the noise form
+    (x < 0).
+    """
     with mpmath.workdps(50):
         value = mpmath.mpf(x)
         exact = -mpmath.expm1(-value)

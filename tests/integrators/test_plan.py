@@ -1,4 +1,4 @@
-"""The drafting board, and the executor against a literal reading of the plan."""
+"""The draft, and the executor against a literal reading of the plan."""
 
 from __future__ import annotations
 
@@ -93,7 +93,10 @@ def plans(draw: st.DrawFn, memory: int) -> StepPlan:
 
 @given(st.data(), st.booleans())
 def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: bool) -> None:
-    """Three random plans in a row, with buffers re-used or not: equal to the literal meaning of the rows, to rounding."""
+    """Three random plans in a row, with buffers re-used or not.
+
+    Equal to the literal meaning of the rows, to rounding.
+    """
     noise = Sequential()
     executor = Executor(network, noise, reuse=reuse)
     x = torch.linspace(-1, 1, 3, dtype=torch.float64)
@@ -113,7 +116,10 @@ def test_executor_is_a_literal_reading_of_the_plan(data: st.DataObject, reuse: b
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
-    """The same plan in one dtype after another: in each to its own rounding, and no factor of one is left for the next."""
+    """The same plan in one dtype after another.
+
+    In each to its own rounding, and no factor of one is left for the next.
+    """
     row = ((Column("x"), 0.3), (Column("E", 0), -0.7))
     plan = StepPlan(
         LEVEL,
@@ -136,7 +142,10 @@ def test_a_step_keeps_the_dtype(dtype: torch.dtype) -> None:
 
 
 def test_srk2m_needs_four_states() -> None:
-    """Beside the state itself, a step of srk2m has at most four tensors of its size alive: two kept, the draw, and the network's result."""
+    """Beside the state itself, a step of srk2m has at most four tensors of its size alive.
+
+    Two kept, the draw, and the network's result.
+    """
     from srk.sampling.planning import plan_grid
 
     process = srk.VP()
@@ -172,7 +181,9 @@ def test_forms_are_linear() -> None:
 
 @pytest.mark.parametrize("kernels", [["1", "t"], ["1", "exp"], ["exp", "1", "t"], ["1", "1"]])
 def test_functionals_have_their_covariance(kernels: list[str]) -> None:
-    """Cov(int k dB, int l dB) = int k l, and the draws are orthonormal in the space of W, H and fresh draws."""
+    """Cov(int k dB, int l dB) = int k l, and the draws are orthonormal in the space of W, H and
+    fresh draws.
+    """
     functions = {"1": np.ones_like, "t": lambda t: t, "exp": lambda t: np.exp(-t)}
     a, b = 0.5, 2.0
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
@@ -193,7 +204,10 @@ def test_functionals_have_their_covariance(kernels: list[str]) -> None:
 
 
 def test_orthonormal_functionals_are_unit_normals() -> None:
-    """Independent and of variance 1 to rounding, also where the quadrature of a kernel is not; the first two span what the integrals span, in order."""
+    """Independent and of variance 1 to rounding, also where the quadrature of a kernel is not.
+
+    The first two span what the integrals span, in order.
+    """
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
     board = step.draft("test")
     kernels = [lambda t: 1.0 / (t - 0.49999), np.ones_like]

@@ -22,7 +22,9 @@ HALVES = [torch.bfloat16, torch.float16]
 
 
 def check(process: str, solver: str | Integrator, dtype: torch.dtype, steps: int) -> None:
-    """Mean and variance within the sampling error, and in half precision its rounding, of the law's."""
+    """Mean and variance within the sampling error, and in half precision its rounding, of the
+    distribution's.
+    """
     forward, target = PROCESSES[process], srk.targets.Gaussian(MEAN, [VARIANCE])
     law = srk.analysis.gaussian_law(
         solver, forward, MEAN, VARIANCE, steps=steps, start="prior", denoise_final=True

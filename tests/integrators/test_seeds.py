@@ -1,4 +1,7 @@
-"""SEEDS-2 and SEEDS-3: oracles, orders, the joint law of their noise, and their equations in another's words."""
+"""SEEDS-2 and SEEDS-3.
+
+Oracles, orders, the joint distribution of their noise, and their equations in another's words.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ Normal = Callable[..., Tensor]
 
 @pytest.mark.parametrize(("nfe", "kl"), [(24, 1.44e-3), (48, 1.19e-4)])
 def test_oracle(nfe: int, kl: float) -> None:
-    """N(0, 1), EDM from 80 to 0.01, node 1/2: numerics.md's SEEDS-2 with exact node noise has the "phi2" weights."""
+    """N(0, 1), EDM from 80 to 0.01, node 1/2.
+
+    Numerics.md's SEEDS-2 with exact node noise has the "phi2" weights.
+    """
     assert gaussian_kl(SEEDS2(weights="phi2"), EDM, nfe=nfe) == pytest.approx(kl, rel=5e-3)
 
 
@@ -56,7 +62,10 @@ def test_orders(solver: Integrator, eta: float, order: int, tolerance: float) ->
 
 
 def test_values_of_others() -> None:
-    """At eta = 0 seeds-2 is DPM-Solver++(2S); with "phi2" at 3/4 it is etd-sra1 without the noise."""
+    """At eta = 0 seeds-2 is DPM-Solver++(2S).
+
+    With "phi2" at 3/4 it is etd-sra1 without the noise.
+    """
     score = TARGET.score(EDM)
 
     def run(solver: str | Integrator) -> Tensor:
@@ -75,7 +84,10 @@ def test_values_of_others() -> None:
 )
 @pytest.mark.parametrize("eta", [0.5, 1.0, 1.4])
 def test_noise_of_stages_and_update(solver: Integrator, eta: float) -> None:
-    """Covariance of the noise in every stage and in the update: that of the linear SDE, Cov(N_s, N_t) = e^{-a(t - s)} Var N_s."""
+    """Covariance of the noise in every stage and in the update.
+
+    That of the linear SDE, Cov(N_s, N_t) = e^{-a(t - s)} Var N_s.
+    """
     step = Step(EDM, EDM.level(3.0), EDM.level(1.1), eta)
     plan = solver.plan_step(step)
     rows = [*(stage.row for stage in plan.stages[1:]), plan.update]
@@ -102,7 +114,10 @@ def comfy_seeds_3(
     eta: float,
     draws: Tensor,
 ) -> Tensor:
-    """SEEDS-3 for alpha = 1 as in ComfyUI's notation: h_eta = h (1 + eta), noise of three sub-intervals decayed by e^{-h eta}."""
+    """SEEDS-3 for alpha = 1 as in ComfyUI's notation.
+
+    H_eta = h (1 + eta), noise of three sub-intervals decayed by e^{-h eta}.
+    """
     rest = iter(draws)
     r1, r2 = 1.0 / 3.0, 2.0 / 3.0
 

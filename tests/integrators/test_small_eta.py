@@ -1,4 +1,6 @@
-"""A stochasticity that is small, however small, is the ODE and an error of order eta^2 beside it."""
+"""A stochasticity that is small, however small, is the ODE and an error of order eta^2 beside
+it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def test_a_small_eta_is_close_to_zero(
 
 @pytest.mark.parametrize("solver", ["auto", "srk2m", "srk2s", "srk2m-local", "etd-sra1"])
 def test_a_run_to_a_tiny_noise_level_is_right(solver: str) -> None:
-    """At sigma = 1e-9 the gauge clock of v = 1/2 no longer moves in float64; lengths do not need it to."""
+    """At sigma = 1e-9 the gauge clock of v = 1/2 no longer moves in float64.
+
+    Lengths do not need it to.
+    """
     for eta in (1.0, 0.5, 1e-3, 0.0):
         law = srk.analysis.gaussian_law(solver, srk.EDM(1e-9, 80.0), 0.5, 0.3, steps=200, eta=eta)
         assert math.isclose(law.variance[0], law.target_variance[0], rel_tol=1e-2)

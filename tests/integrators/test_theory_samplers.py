@@ -1,4 +1,6 @@
-"""DDRaM and the accelerated DDPM sampler, against their papers' equations in Ornstein-Uhlenbeck time."""
+"""DDRaM and the accelerated DDPM sampler, against their papers' equations in Ornstein-Uhlenbeck
+time.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,10 @@ def test_accelerated_ddpm_is_one_call_and_of_order_1() -> None:
 
 
 def test_ddram_places() -> None:
-    """The random places have the density of the drift's kernel: their mean is that of the deterministic form; the seed repeats them."""
+    """The random places have the density of the drift's kernel.
+
+    Their mean is that of the deterministic form; the seed repeats them.
+    """
     x = 1.7
     places = [DDRaM(seed=s)._fraction(k, x) for s in range(40) for k in range(100)]
     mean = DDRaM(seed=None)._fraction(0, x)
@@ -113,7 +118,10 @@ def test_ddram_places() -> None:
 
 
 def test_ddram_frames() -> None:
-    """The data frame at the mean place is of weak order 2, and better than ddpm at equal cost; random places average over seeds."""
+    """The data frame at the mean place is of weak order 2, and better than ddpm at equal cost.
+
+    Random places average over seeds.
+    """
     assert weak_order(
         DDRaM(frame="data", seed=None), srk.VP(), steps=(64, 128, 256)
     ).slope == pytest.approx(2.0, abs=0.15)
@@ -149,7 +157,9 @@ def test_ddram_refuses_a_seed(seed: object) -> None:
     ],
 )
 def test_strong_order_1(name: str) -> None:
-    """On one Brownian path all of the stochastic methods of these files converge with order 1 or a little faster at these steps."""
+    """On one Brownian path all of the stochastic methods of these files converge with order 1 or
+    a little faster at these steps.
+    """
     target = srk.targets.GaussianMixture([0.4, 0.6], [-1.0, 0.5], [0.6, 0.5])
     order = srk.analysis.strong_order(
         name, srk.VP(t_min=0.01), target, steps=(32, 64, 128, 256), paths=256, reference_steps=2048

@@ -290,7 +290,8 @@ def test_two_runs_at_once_with_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
 ) -> None:
     """The second finds the first, even if it looked before the first began, or the store cannot
-    say who was first; its own chunk is not written."""
+    say who was first; its own chunk is not written.
+    """
     if late == "at the beginning":
         create = stores.create
 

@@ -7,7 +7,8 @@ theorem, a sum over pairings of the leaves; with several Brownian motions each p
 condition of its own. Exact side: every node v has a time s_v below its parent's (below 1 for a
 root) and a pair of leaves contributes `int_0^min(s_v, s_v') u^(d + d') du/(d! d'!)`. Method's side:
 a sum over stages, a pair contributes the covariance of the stages' noises. A disconnected forest
-gives the product of its components, so connected ones suffice."""
+gives the product of its components, so connected ones suffice.
+"""
 
 from __future__ import annotations
 

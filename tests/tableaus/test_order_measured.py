@@ -5,7 +5,8 @@ Strong: on a linear SDE a step is linear in the path, so the mean square of the 
 Weak: the expectation of a polynomial after one step is a finite Gauss-Hermite sum over (W, H), and
     the exact one is the Taylor series
 `sum h^n L^n phi/n!` of the generator; on the Benes SDE (drift tanh) the law at the end is known in
-closed form."""
+closed form.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def quadratic_error(t: StochasticTableau, steps: int) -> float:
     moments of (W, H, int B, int B^2).
 
     Per step the error is x D + E with D linear and E quadratic in the step's noise; all terms but
-    the means of E are orthogonal."""
+    the means of E are orthogonal.
+    """
     h = 1.0 / steps
 
     def numeric(x: float, W: float, H: float) -> float:

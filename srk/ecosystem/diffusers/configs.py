@@ -1,5 +1,6 @@
 """What a scheduler's config says: which class of diffusers it is of, and in our words what it asks
-for."""
+for.
+"""
 
 from __future__ import annotations
 

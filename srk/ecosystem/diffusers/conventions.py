@@ -1,5 +1,6 @@
 """What a diffusers scheduler's config says about its network: which process, in which scale, at
-which time, predicting what."""
+which time, predicting what.
+"""
 
 from __future__ import annotations
 
