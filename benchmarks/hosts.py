@@ -6,7 +6,8 @@
 
 `matrix` runs the samplers in stand-ins of the hosts (tests/support/hosts.py) and, where the path of
 a ComfyUI is given whose packages are installed, inside that ComfyUI, with an exact denoiser in
-place of a network. Two minutes, two minutes and a second on one core."""
+place of a network. Two minutes, two minutes and a second on one core.
+"""
 
 from __future__ import annotations
 

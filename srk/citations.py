@@ -18,8 +18,9 @@ EPRINT = re.compile(r"eprint = \{(.+)\}")
 def cite(name: str) -> str:
     """The works to cite for a solver, tableau or process, in BibTeX; `cite("srk")` is this package.
 
-    Works that this package knows are found in the `reference` of a solver or tableau, and in the docstring of a process after `Source:`, by arXiv number or
-    by author and year; another reference is quoted in a `@misc`, so methods that you registered have a citation too.
+    Works that this package knows are found in the `reference` of a solver or tableau, and in the
+    docstring of a process after `Source:`, by arXiv number or by author and year; another reference
+    is quoted in a `@misc`, so methods that you registered have a citation too.
 
     Arguments:
         name: a name in `srk.solvers()`, `srk.tableaus()` or `srk.processes()`, or "srk".
@@ -28,7 +29,8 @@ def cite(name: str) -> str:
         The entries, with an empty line between two.
 
     Raises:
-        UnknownNameError: nothing of that name is registered; the message has the names nearest to it.
+        UnknownNameError: nothing of that name is registered; the message has the names nearest to
+            it.
 
     Examples:
         >>> import srk
@@ -67,7 +69,10 @@ def works() -> tuple[str, ...]:
 
 
 def _names(text: str, entry: str) -> bool:
-    """Whether a reference names a work: an arXiv number, or first author and year; this package and k-diffusion by their names."""
+    """Whether a reference names a work.
+
+    An arXiv number, or first author and year; this package and k-diffusion by their names.
+    """
     key = KEY.match(entry)
     assert key is not None, entry
     if key["key"] == "srk":

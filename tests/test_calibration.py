@@ -35,7 +35,8 @@ def counted(score: Any, calls: list[int]) -> Any:
 def test_variance_and_directions_of_gaussian_data() -> None:
     """Data of variance 1 in 3 of 8 coordinates and almost none in the others: at the noise of
     those three the denoiser moves in 3 directions. (tr C)^2/tr C^2 of 4096 samples, whose pairs
-    number 1.7e7, is known to about 3%."""
+    number 1.7e7, is known to about 3%.
+    """
     variances = torch.tensor([1.0] * 3 + [1e-6] * 5, dtype=torch.float64)
     target = srk.targets.Gaussian(torch.zeros(8, dtype=torch.float64), variances)
     profile = srk.calibrate(EDM, target.score(EDM), shape=(4096, 8), seed=1)
@@ -91,7 +92,8 @@ def test_the_same_seed_gives_the_same_profile_however_it_is_cut() -> None:
 
 def test_a_profile_helps_where_modes_are_narrow_and_broad() -> None:
     """numerics.md, section 12: log-SNR steps serve one mode at a time. At 8 calls the error is
-    0.6 of that without a profile (20000 samples, whose own error is about 0.012)."""
+    0.6 of that without a profile (20000 samples, whose own error is about 0.012).
+    """
     score = NARROW_AND_BROAD.score(EDM)
     profile = srk.calibrate(EDM, score, seed=0)
     truth = NARROW_AND_BROAD.sample(100_000, seed=1)

@@ -66,7 +66,9 @@ def test_noise_is_made_where_it_is_used(solver: str, noise: str, folder: Path) -
 
 
 def test_a_planted_wait_is_seen(folder: Path) -> None:
-    """The check fails for a network that looks at a value, and for one that fetches from the CPU."""
+    """The check fails for a network that looks at a value, and for one that fetches from the
+    CPU.
+    """
     table = torch.ones(6)
     faults = {
         "wait": lambda x: x * (1.0 if x.sum().item() > 0 else 2.0),

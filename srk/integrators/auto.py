@@ -73,7 +73,8 @@ class Auto(Integrator):
 
     def calibrated(self, variance: float) -> Auto:
         """The same solver for data of a measured variance per coordinate, on steps that a profile
-        places; options that were given stay."""
+        places; options that were given stay.
+        """
         given = self.local is not None or self.node is not None
         return attrs.evolve(
             self,

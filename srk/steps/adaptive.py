@@ -242,7 +242,8 @@ class _AdaptiveRun(StepController):
 
     def _target(self, at: float, length: float | None = None) -> float:
         """Own time at which the next step from `at` ends; the last two share what is left, so that
-        the last is never a sliver."""
+        the last is never a sliver.
+        """
         axis, left = self.axis, self.axis.stop - at
         length = self.length if length is None else length
         if left <= axis.least:  # beyond it only the step to sigma = 0
@@ -280,7 +281,8 @@ class _AdaptiveRun(StepController):
 
 def _own(squares: torch.Tensor) -> tuple[float, torch.Tensor | None]:
     """The norm of the samples that pass, and which those are; of all samples, and None, where all
-    pass or most do not."""
+    pass or most do not.
+    """
     passed = squares <= 1.0
     count = int(passed.sum())
     if count == len(squares) or 2 * count < len(squares):

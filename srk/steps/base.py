@@ -110,7 +110,8 @@ class StepController(ABC):
 
     def fork(self) -> StepController:
         """A controller for samples that take a step again by themselves, starting where this one
-        is. The default is a shallow copy."""
+        is. The default is a shallow copy.
+        """
         return copy.copy(self)
 
     @abstractmethod
@@ -135,7 +136,8 @@ class Grid(StepController):
     @abstractmethod
     def times(self, info: RunInfo) -> list[float]:
         """Own times, strictly decreasing, `info.steps` + 1 of them, each computed from its
-        index."""
+        index.
+        """
 
     def first(self, info: RunInfo) -> tuple[float, float]:
         self._times = self.times(info)

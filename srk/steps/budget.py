@@ -1,5 +1,6 @@
 """A grid for a given number of network calls, from how fast the denoiser moves along the half
-log-SNR."""
+log-SNR.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ class Criterion:
 
     def points(self, profile: Profile, n: int, noisy: float, clean: float) -> Array:
         """n + 1 half log-SNRs from `noisy` to `clean`, exact at the ends, between which the
-        integral of the density is the same."""
+        integral of the density is the same.
+        """
         x = np.linspace(noisy, clean, _POINTS)
         density = self.density(profile, x)
         mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])

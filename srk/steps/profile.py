@@ -1,5 +1,6 @@
 """Profiles: how fast the denoiser moves along the half log-SNR, as numbers that travel with a
-model."""
+model.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +187,8 @@ class Profile:
 
     def density(self, lam: Any) -> Array:
         """q at half log-SNRs `lam`, shape (n,): log-linear between the middles of the intervals,
-        with the tails of the class docstring."""
+        with the tails of the class docstring.
+        """
         x = np.asarray(lam, dtype=float)
         edges, q = np.array(self.lam), np.array(self.q)
         middle = (edges[1:] + edges[:-1]) / 2
@@ -197,7 +199,8 @@ class Profile:
 
     def mmse(self, lam: Any) -> Array:
         """The mean squared error of the denoiser per coordinate at half log-SNRs `lam`, shape
-        (n,): the integral of q from there on, tail included."""
+        (n,): the integral of q from there on, tail included.
+        """
         x = np.asarray(lam, dtype=float)
         edges = np.array(self.lam)
         tail = self.density(edges[[0, -1]]) / 2.0
@@ -217,7 +220,8 @@ class Profile:
 
     def check(self, process: Any) -> None:
         """Raise `ArgumentError` unless the profile covers the half log-SNR of `process` to within
-        0.5 at each end."""
+        0.5 at each end.
+        """
         ends = Range.of(process)
         if self.lam[0] > ends.noisy + REACH or self.lam[-1] < ends.clean - REACH:
             source = f", measured with {self.process}," if self.process else ""

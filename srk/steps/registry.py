@@ -54,7 +54,8 @@ def register_controller(controller: Any, name: str | None = None) -> Any:
 
 def as_grid(grid: Any) -> Any:
     """A controller from what a user writes: a registered name, a list of times, or a
-    `StepController`."""
+    `StepController`.
+    """
     if isinstance(grid, StepController):
         return grid
     if isinstance(grid, str):

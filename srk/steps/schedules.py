@@ -341,7 +341,8 @@ class Laplace(Grid):
 
     def _quantiles(self, share: np.ndarray, rounding: float = 1e-5) -> np.ndarray:
         """Half log-SNRs below which lie these shares of the distribution; the formula of the host
-        has 1e-5 to keep the logarithm finite."""
+        has 1e-5 to keep the logarithm finite.
+        """
         with np.errstate(divide="ignore"):
             tail = np.log(1.0 - 2.0 * np.abs(0.5 - share) + rounding)
         return np.asarray(self.beta * np.sign(0.5 - share) * tail - self.mu)
@@ -389,7 +390,8 @@ class AlignYourSteps(Grid):
 @attrs.frozen
 class AlignYourStepsSD(AlignYourSteps):
     """`ays-sd`: noise levels optimized for Stable Diffusion 1.5, log-linear between the entries of
-    a table (`AlignYourSteps`)."""
+    a table (`AlignYourSteps`).
+    """
 
     name = "ays-sd"
     model = "Stable Diffusion 1.5"
@@ -399,7 +401,8 @@ class AlignYourStepsSD(AlignYourSteps):
 @attrs.frozen
 class AlignYourStepsSDXL(AlignYourSteps):
     """`ays-sdxl`: noise levels optimized for Stable Diffusion XL, log-linear between the entries of
-    a table (`AlignYourSteps`)."""
+    a table (`AlignYourSteps`).
+    """
 
     name = "ays-sdxl"
     model = "Stable Diffusion XL"
@@ -409,7 +412,8 @@ class AlignYourStepsSDXL(AlignYourSteps):
 @attrs.frozen
 class AlignYourStepsSVD(AlignYourSteps):
     """`ays-svd`: noise levels optimized for Stable Video Diffusion, log-linear between the entries
-    of a table (`AlignYourSteps`)."""
+    of a table (`AlignYourSteps`).
+    """
 
     name = "ays-svd"
     model = "Stable Video Diffusion"

@@ -125,7 +125,8 @@ def check_entries(value: Any, where: str, depth: int = 0) -> None:
             check_entries(x, f"{where}[{i}]", depth - 1)
     elif _too_long(value):
         raise TableauError(
-            f"{where} is {reprlib.repr(value)}, an exact number of more than {LONGEST} digits: give "
+            f"{where} is {reprlib.repr(value)}, an exact number of more than {LONGEST} "
+            "digits: give "
             "a fraction of smaller numbers, or a float"
         )
     elif isinstance(value, str):

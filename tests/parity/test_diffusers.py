@@ -1,20 +1,22 @@
-"""The schedulers of diffusers 0.42 against ours: same process, same timesteps, same network, same noise, in float64.
+"""The schedulers of diffusers 0.42 against ours: same process, same timesteps, same network, same
+noise, in float64.
 
     pip install diffusers==0.42.1
 
-Without it this module is skipped. diffusers computes its coefficients, and in some schedulers the state, in float32; here its modules see a
-torch and a numpy whose float32 is float64 (`double`), so that the comparison is one of methods and not of rounding. `test_in_float32` shows
-what is left in the dtype that it ships with.
+Without it this module is skipped. diffusers computes its coefficients, and in some schedulers the
+state, in float32; here its modules see a torch and a numpy whose float32 is float64 (`double`), so
+that the comparison is one of methods and not of rounding. `test_in_float32` shows what is left in
+the dtype that it ships with.
 
 Where its rules differ from ours, the options are set so that they agree:
 
-- `lower_order_final=False`: our multistep methods do not drop their order at the end. Where that is needed, in a step to sigma = 0, ours
+- `lower_order_final=False`: our multistep methods do not drop their order at the end. Where that is
+needed, in a step to sigma = 0, ours
   are the denoiser itself (`test_the_step_to_zero`).
 - `clip_sample=False`: clipping belongs to the network's adapter.
 
-Differences that are no options are tests below: the wrong sign of sde-dpmsolver++ of order 3, the stage noise of the single-step SDE
-variant, and the order-2 weights of SA-Solver.
-"""
+Differences that are no options are tests below: the wrong sign of sde-dpmsolver++ of order 3, the
+stage noise of the single-step SDE variant, and the order-2 weights of SA-Solver."""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ BATCH = 3
 EXACT = 1e-12
 
 
-# -- diffusers in float64 -----------------------------------------------------------------------------------------------
+# -- diffusers in float64
+# ------------------------------------------------------------
 
 
 class _Double:
@@ -89,7 +92,9 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def scheduler(module_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Make:
-    """A scheduler by name, computing in float64 (unless double=False), whose draws are the given ones in order."""
+    """A scheduler by name, computing in float64 (unless double=False), whose draws are the given
+    ones in order.
+    """
 
     def make(
         name: str, steps: int, draws: Tensor | None = None, *, double: bool = True, **config: Any
@@ -111,7 +116,8 @@ def scheduler(module_of: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) 
     return make
 
 
-# -- the same problem on both sides -------------------------------------------------------------------------------------
+# -- the same problem on both sides
+# ------------------------------------------------------------
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -123,7 +129,10 @@ def process_of(scheduler: Any) -> VPDiscrete:
 
 
 def run_peer(scheduler: Any, levels: Sequence[Level], x: Tensor, **options: Any) -> Tensor:
-    """The scheduler's loop, with a network that predicts the noise of the target. `x` is the state as the scheduler scales it."""
+    """The scheduler's loop, with a network that predicts the noise of the target.
+
+    `x` is the state as the scheduler scales it.
+    """
     for t, level in zip(scheduler.timesteps, levels, strict=True):
         inputs = scheduler.scale_model_input(x, t)  # in the variance-preserving scale
         noise = (inputs - level.alpha * TARGET.denoise(inputs, level)) / level.sigma
@@ -164,7 +173,9 @@ def assert_equal(ours: Tensor, theirs: Tensor, rtol: float = EXACT) -> None:
 
 @attrs.frozen
 class Run:
-    """A scheduler of the variance-preserving family, its process and grid, and both sides' results on it."""
+    """A scheduler of the variance-preserving family, its process and grid, and both sides'
+    results on it.
+    """
 
     scheduler: Any
     draws: Tensor | None = None
@@ -200,7 +211,8 @@ class Run:
 GRIDS = [(8, "linspace"), (15, "leading"), (20, "trailing")]
 
 
-# -- ancestral: DDPM, DDIM ----------------------------------------------------------------------------------------------
+# -- ancestral: DDPM, DDIM
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
@@ -208,15 +220,16 @@ GRIDS = [(8, "linspace"), (15, "leading"), (20, "trailing")]
 def test_ddpm(scheduler: Make, spacing: str, solver: str) -> None:
     """DDPMScheduler is `ddpm`, and with it the other names of that step; it ends with the denoiser.
 
-    Its step goes to t - 1000 // steps, which is a point of its grid if `steps` divides 1000 and the spacing is not "linspace".
-    """
+    Its step goes to t - 1000 // steps, which is a point of its grid if `steps` divides 1000 and the
+    spacing is not "linspace"."""
     draws = normal(20, BATCH, 2, seed=2)
     run = Run(
         scheduler("DDPMScheduler", 20, draws, clip_sample=False, timestep_spacing=spacing),
         draws,
         ends_at=None,
     )
-    # "trailing" ends above index 0: the last step should add no noise, but its variance is clamped at 1e-20
+    # "trailing" ends above index 0: the last step should add no noise, but its variance is clamped
+    # at 1e-20
     assert_equal(run.ours(solver, eta=1.0), run.theirs(), 1e-9)
 
 
@@ -228,7 +241,8 @@ def test_ddim(scheduler: Make, eta: float) -> None:
     assert_equal(run.ours("ddim", eta=eta), run.theirs(eta=eta))
 
 
-# -- DPM-Solver ---------------------------------------------------------------------------------------------------------
+# -- DPM-Solver
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("steps", "spacing"), GRIDS)
@@ -255,7 +269,10 @@ def test_dpm_multistep(
     solver: str | Integrator,
     eta: float,
 ) -> None:
-    """DPMSolverMultistepScheduler, orders 1 to 3 of the ODE and 1 and 2 of the SDE; order 3 starts with solver_type "heun"."""
+    """DPMSolverMultistepScheduler, orders 1 to 3 of the ODE and 1 and 2 of the SDE.
+
+    Order 3 starts with solver_type "heun".
+    """
     draws = normal(steps, BATCH, 2, seed=2)
     config = {
         "algorithm_type": algorithm,
@@ -277,7 +294,10 @@ def test_dpm_multistep(
 
 @attrs.frozen(kw_only=True)
 class WrongSign(DPMpp3MSDE):
-    """diffusers' sde-dpmsolver++ of order 3: weight -(1/2 + psi_1/x) on the second-order term; half the curvature is 1/2 - psi_1/x."""
+    """diffusers' sde-dpmsolver++ of order 3.
+
+    Weight -(1/2 + psi_1/x) on the second-order term; half the curvature is 1/2 - psi_1/x.
+    """
 
     def _correction(
         self, history: list[tuple[LinearForm, float]], h: float, ah: float
@@ -292,7 +312,9 @@ class WrongSign(DPMpp3MSDE):
 
 
 def test_sde_dpmsolver_3_has_a_wrong_sign(scheduler: Make) -> None:
-    """Order 3 of sde-dpmsolver++ differs from `dpmpp-3m-sde` by the sign of 1/2 in one coefficient, and by nothing else."""
+    """Order 3 of sde-dpmsolver++ differs from `dpmpp-3m-sde` by the sign of 1/2 in one
+    coefficient, and by nothing else.
+    """
     draws = normal(20, BATCH, 2, seed=2)
     config = {
         "algorithm_type": "sde-dpmsolver++",
@@ -314,10 +336,11 @@ def test_sde_dpmsolver_3_has_a_wrong_sign(scheduler: Make) -> None:
 def single_step(
     scheduler: Make, orders: int, steps: int, draws: Tensor | None = None, **config: Any
 ) -> tuple[Any, Any, list[float], Tensor]:
-    """A single-step scheduler on a uniform half log-SNR grid of `steps` sub-steps, the process, our times and its result.
+    """A single-step scheduler on a uniform half log-SNR grid of `steps` sub-steps, the process, our
+    times and its result.
 
-    Its stages are the points of its grid, which no spacing of its own puts in the middle of a step; so it is given the sigmas.
-    """
+    Its stages are the points of its grid, which no spacing of its own puts in the middle of a step;
+    so it is given the sigmas."""
     made = scheduler(
         "DPMSolverSinglestepScheduler",
         steps,
@@ -346,14 +369,19 @@ def single_step(
 def test_dpm_single_step(
     scheduler: Make, algorithm: str, kind: str, solver: str | Integrator
 ) -> None:
-    """DPMSolverSinglestepScheduler of order 2: DPM-Solver++(2S) is `seeds-2` and `dpmpp-2s-ancestral` at eta = 0; DPM-Solver-2."""
+    """DPMSolverSinglestepScheduler of order 2.
+
+    DPM-Solver++(2S) is `seeds-2` and `dpmpp-2s-ancestral` at eta = 0; DPM-Solver-2.
+    """
     config = {"algorithm_type": algorithm, "solver_type": kind, "final_sigmas_type": "sigma_min"}
     _, process, times, theirs = single_step(scheduler, 2, 16, **config)
     assert_equal(run_ours(process, solver, times, normal(BATCH, 2, seed=1), eta=0.0), theirs)
 
 
 def test_dpm_single_step_3_is_another_method(scheduler: Make) -> None:
-    """Its order 3 takes the slope of the second stage by solver_type too, and with "heun" the curvature of all three; none of ours does."""
+    """Its order 3 takes the slope of the second stage by solver_type too, and with "heun" the
+    curvature of all three; none of ours does.
+    """
     for kind in ("midpoint", "heun"):
         config = {
             "algorithm_type": "dpmsolver++",
@@ -371,7 +399,10 @@ def test_dpm_single_step_3_is_another_method(scheduler: Make) -> None:
 
 
 def test_single_step_sde_draws_its_stage_anew(scheduler: Make) -> None:
-    """The SDE variant of order 2 draws the noise of stage and update independently: `seeds-2` but for that, and less accurate."""
+    """The SDE variant of order 2 draws the noise of stage and update independently.
+
+    `seeds-2` but for that, and less accurate.
+    """
     draws = normal(16, BATCH, 2, seed=2)
     config = {
         "algorithm_type": "sde-dpmsolver++",
@@ -387,7 +418,9 @@ def test_single_step_sde_draws_its_stage_anew(scheduler: Make) -> None:
 
 
 class _IndependentStage(Integrator):
-    """DPM-Solver++(2S) for the SDE with independent noise in stage and update, as diffusers has it."""
+    """DPM-Solver++(2S) for the SDE with independent noise in stage and update, as diffusers has
+    it.
+    """
 
     name = "independent-stage"
     evaluations_per_step = 2
@@ -411,7 +444,8 @@ class _IndependentStage(Integrator):
         )
 
 
-# -- DEIS, UniPC, SA-Solver ---------------------------------------------------------------------------------------------
+# -- DEIS, UniPC, SA-Solver
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("steps", "spacing"), GRIDS)
@@ -470,7 +504,10 @@ def test_unipc(
 def test_sa_solver(
     scheduler: Make, steps: int, spacing: str, predictor: int, corrector: int, eta: float
 ) -> None:
-    """SASolverScheduler with constant tau, all orders, in float64; its order-2 weights are those of few_steps."""
+    """SASolverScheduler with constant tau, all orders, in float64.
+
+    Its order-2 weights are those of few_steps.
+    """
     draws = normal(steps, BATCH, 2, seed=2)
     config = {
         "predictor_order": predictor,
@@ -493,7 +530,9 @@ def test_sa_solver(
 
 
 def test_sa_solver_tau(scheduler: Make) -> None:
-    """The default tau of diffusers (1 for 200 <= t <= 800, else 0) as an interval of sigma/alpha, and as a function of it."""
+    """The default tau of diffusers (1 for 200 <= t <= 800, else 0) as an interval of
+    sigma/alpha, and as a function of it.
+    """
     steps = 20
     draws = normal(steps, BATCH, 2, seed=2)
     made = scheduler(
@@ -517,11 +556,14 @@ def test_sa_solver_tau(scheduler: Make) -> None:
     assert_equal(run.ours(function), theirs)
 
 
-# -- in sigma/alpha: Heun, Euler, LMS, DPM2, EDM ------------------------------------------------------------------------
+# -- in sigma/alpha: Heun, Euler, LMS, DPM2, EDM
+# ------------------------------------------------------------
 
 
 def preserving(r: float) -> Level:
-    """The level of noise-to-signal ratio `r` in the variance-preserving scale (its time is not used)."""
+    """The level of noise-to-signal ratio `r` in the variance-preserving scale (its time is not
+    used).
+    """
     alpha = 1.0 / math.hypot(1.0, r)
     return Level(math.nan, alpha, r * alpha, -math.log(r))
 
@@ -546,7 +588,9 @@ def test_schedulers_in_sigma(scheduler: Make, name: str, solver: str | Integrato
     asked = list(made.sigmas[: len(made.timesteps)])
     if (
         "KDPM2" in name
-    ):  # every second call is in the middle of a step, in a list of its own that the two index differently
+        # every second call is in the middle of a step, in a list of its own that the two index
+        # differently
+    ):
         middles = (
             made.sigmas_interpol[1::2]
             if name == "KDPM2DiscreteScheduler"
@@ -570,7 +614,9 @@ def test_schedulers_in_sigma(scheduler: Make, name: str, solver: str | Integrato
 
 
 def run_edm_peer(made: Any, x: Tensor, **options: Any) -> Tensor:
-    """The loop of an EDM scheduler, with a network whose preconditioned output is the target's denoiser."""
+    """The loop of an EDM scheduler, with a network whose preconditioned output is the target's
+    denoiser.
+    """
     data = made.config.sigma_data
     for i, t in enumerate(made.timesteps):
         r = float(made.sigmas[i])
@@ -638,7 +684,9 @@ def test_edm(
 
 
 def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None:
-    """EDMEulerScheduler with s_churn evaluates the network before the churn and preconditions after it: not EDM's Algorithm 2, nor ours."""
+    """EDMEulerScheduler with s_churn evaluates the network before the churn and preconditions
+    after it: not EDM's Algorithm 2, nor ours.
+    """
     draws = normal(20, BATCH, 2, seed=2)
     made = scheduler("EDMEulerScheduler", 20, draws)
     times = [float(r) for r in made.sigmas]
@@ -650,7 +698,8 @@ def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None
     assert difference(ours, theirs) > 1e-3
 
 
-# -- rules of the last step, and float32 --------------------------------------------------------------------------------
+# -- rules of the last step, and float32
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -674,7 +723,9 @@ def test_edm_euler_with_churn_asks_before_it_adds_noise(scheduler: Make) -> None
 def test_the_step_to_zero(
     scheduler: Make, name: str, config: dict[str, Any], solver: str, eta: float
 ) -> None:
-    """With their defaults at order 2 (the last step to sigma = 0 of order 1) the schedulers end with the denoiser, as ours do."""
+    """With their defaults at order 2 (the last step to sigma = 0 of order 1) the schedulers end
+    with the denoiser, as ours do.
+    """
     draws = normal(20, BATCH, 2, seed=2) if eta else None
     run = Run(scheduler(name, 20, draws, final_sigmas_type="zero", **config), draws, ends_at=None)
     assert_equal(run.ours(solver, eta=eta), run.theirs())
@@ -717,7 +768,10 @@ def test_in_float32(
     eta: float,
     rtol: float,
 ) -> None:
-    """As diffusers ships, with float32 sigmas and coefficients, at 50 steps: the coefficients of DEIS and SA-Solver cancel."""
+    """As diffusers ships, with float32 sigmas and coefficients, at 50 steps.
+
+    The coefficients of DEIS and SA-Solver cancel.
+    """
     draws = normal(50, BATCH, 2, seed=2) if eta else None
     end: dict[str, Any] = (
         {}

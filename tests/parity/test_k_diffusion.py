@@ -1,12 +1,14 @@
-"""Every sampler of k-diffusion 0.1.1.post1 against ours: same network, same sigmas, same noise, in float64.
+"""Every sampler of k-diffusion 0.1.1.post1 against ours: same network, same sigmas, same noise, in
+float64.
 
-k-diffusion asks for image packages that its samplers do not use, so it is installed without them and only its sampling code is loaded:
+k-diffusion asks for image packages that its samplers do not use, so it is installed without them
+and only its sampling code is loaded:
 
     pip install --no-deps k-diffusion==0.1.1.post1
 
-(`torchsde` and `scipy`, which the sampling code imports, come with `srk[validation]`.) Without it this module is skipped. k-diffusion acts
-on u = x/alpha and r = sigma/alpha; every comparison runs on EDM, where that is the identity, and on VP.
-"""
+(`torchsde` and `scipy`, which the sampling code imports, come with `srk[validation]`.) Without it
+this module is skipped. k-diffusion acts on u = x/alpha and r = sigma/alpha; every comparison runs
+on EDM, where that is the identity, and on VP."""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ BATCH = 3
 
 @pytest.fixture(scope="module")
 def sampling() -> Iterator[types.ModuleType]:
-    """`k_diffusion.sampling` without the rest of the package; what it imports but does not need is stubbed where it is not installed."""
+    """`k_diffusion.sampling` without the rest of the package.
+
+    What it imports but does not need is stubbed where it is not installed.
+    """
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None or spec.submodule_search_locations is None:
         pytest.skip("k-diffusion is not installed: pip install --no-deps k-diffusion==0.1.1.post1")
@@ -78,7 +83,7 @@ def sampling() -> Iterator[types.ModuleType]:
             stub.__getattr__ = lambda attribute: None  # type: ignore[method-assign]
             stubs[name] = stub
     if "tqdm.auto" in stubs:
-        stubs["tqdm.auto"].trange = lambda *args, disable=None: range(*args)  # type: ignore[attr-defined]
+        stubs["tqdm.auto"].trange = lambda *args, disable=None: range(*args)
     loaded = ("k_diffusion", "k_diffusion.utils", "k_diffusion.sampling", *names)
     before = {name: sys.modules[name] for name in loaded if name in sys.modules}
     sys.modules.update(stubs)
@@ -90,7 +95,8 @@ def sampling() -> Iterator[types.ModuleType]:
         sys.modules.update(before)
 
 
-# -- the same noise on both sides ---------------------------------------------------------------------------------------
+# -- the same noise on both sides
+# ------------------------------------------------------------
 
 
 class ByStep(ReplayNoise):
@@ -142,7 +148,8 @@ class Path(NoiseSource):
         out.copy_(self.increment(-slot.start, -slot.stop))
 
 
-# -- the same problem on both sides -------------------------------------------------------------------------------------
+# -- the same problem on both sides
+# ------------------------------------------------------------
 
 
 def model(x: Tensor, sigma: Tensor) -> Tensor:
@@ -234,7 +241,8 @@ def sampler_of(draws: Tensor) -> Callable[[Any, Any], Tensor]:
     return lambda sigma, sigma_next: next(rest)
 
 
-# -- the samplers -------------------------------------------------------------------------------------------------------
+# -- the samplers
+# ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +302,9 @@ def test_euler_ancestral_beyond_eta_1(sampling: Any, problem: Problem) -> None:
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("node", [0.5, 0.3])
 def test_dpmpp_sde(sampling: Any, problem: Problem, eta: float, node: float) -> None:
-    """dpmpp-sde with one Brownian path in sigma for both of a step's draws, which k-diffusion's own noise sampler is too."""
+    """dpmpp-sde with one Brownian path in sigma for both of a step's draws, which k-diffusion's
+    own noise sampler is too.
+    """
     lams = [level.lam for level in problem.levels if level.sigma > 0]
     stages = [math.exp(-(a + node * (b - a))) for a, b in itertools.pairwise(lams)]
     path = Path([*(math.exp(-lam) for lam in lams), *stages], seed=3)
@@ -329,7 +339,10 @@ def test_dpmpp_3m(sampling: Any, problem: Problem) -> None:
 
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_lms(sampling: Any, problem: Problem, order: int) -> None:
-    """lms, the step to sigma = 0 included. Their quadrature is adaptive, but exact for polynomials."""
+    """lms, the step to sigma = 0 included.
+
+    Their quadrature is adaptive, but exact for polynomials.
+    """
     theirs = sampling.sample_lms(model, problem.u, problem.sigmas, order=order, disable=True)
     assert_equal(problem.solve(LMS(order=order)), theirs)
 
@@ -370,7 +383,10 @@ def test_churn(
     noise: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """EDM's Algorithm 2 with S_churn, S_min, S_max, S_noise. On EDM the first step is evaluated above sigma_max, as there."""
+    """EDM's Algorithm 2 with S_churn, S_min, S_max, S_noise.
+
+    On EDM the first step is evaluated above sigma_max, as there.
+    """
     draws = problem.draws()
     rest = iter(draws)
     monkeypatch.setattr(
@@ -405,7 +421,9 @@ def test_churn(
 def test_dpm_solver(
     sampling: Any, name: str, solver: Integrator, step: str, nodes: dict[str, float]
 ) -> None:
-    """The single steps of DPM-Solver-2 and -3, which `sample_dpm_fast` and `sample_dpm_adaptive` string together in their own ways."""
+    """The single steps of DPM-Solver-2 and -3, which `sample_dpm_fast` and `sample_dpm_adaptive`
+    string together in their own ways.
+    """
     problem = PROBLEMS[name]
     peer = sampling.DPMSolver(model)
     times = -problem.sigmas.log()
@@ -416,7 +434,10 @@ def test_dpm_solver(
 
 
 def test_the_peer_ignores_curvature_by_half(sampling: Any) -> None:
-    """The fault of 3M that our `dpmpp-3m-sde` reproduces: a denoiser quadratic in lam is not integrated exactly, by half its curvature."""
+    """The fault of 3M that our `dpmpp-3m-sde` reproduces.
+
+    A denoiser quadratic in lam is not integrated exactly, by half its curvature.
+    """
 
     def quadratic(x: Tensor, sigma: Tensor) -> Tensor:
         return torch.full_like(x, float(sigma[0].log() ** 2))

@@ -1,5 +1,6 @@
 """Schedules by name, against diffusers and literal transcriptions of the formulas of hosts; those
-of k-diffusion are in tests/parity."""
+of k-diffusion are in tests/parity.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""torchsde's solvers and ours on the same SDEs, driven by the same Brownian path: they agree at every step to rounding."""
+"""torchsde's solvers and ours on the same SDEs, driven by the same Brownian path.
+
+They agree at every step to rounding.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ pytestmark = pytest.mark.parity
 
 @pytest.mark.parametrize("process", list(PROCESSES))
 def test_every_method_agrees_at_every_step(process: str, global_rng_untouched: None) -> None:
-    """Raw frame and localization clock, 1-D, 2-D and 16-D mixtures, grids uniform in time and in log-SNR: at most 1e-10 relative."""
+    """Raw frame and localization clock, 1-D, 2-D and 16-D mixtures, grids uniform in time and in
+    log-SNR: at most 1e-10 relative.
+    """
     pytest.importorskip("torchsde")
     agreement = torchsde_agreement([process], steps=5, paths=4)
     assert len(agreement.rows) == 2 * 3 * 2 * len(METHODS)
@@ -28,7 +33,10 @@ def test_every_method_agrees_at_every_step(process: str, global_rng_untouched: N
 
 @pytest.mark.parametrize("name", ["sra2", "sra3"])
 def test_torchsdes_flipped_signs_are_refused(name: str) -> None:
-    """torchsde 0.2.6 ships SRA2 and SRA3 with the sign of beta2 flipped (beta2.c1 = +1): our checker names the condition."""
+    """torchsde 0.2.6 ships SRA2 and SRA3 with the sign of beta2 flipped (beta2.c1 = +1).
+
+    Our checker names the condition.
+    """
     pytest.importorskip("torchsde")
     import attrs
     from torchsde._core.methods.tableaus import sra2, sra3
