@@ -16,7 +16,8 @@ needed, in a step to sigma = 0, ours
 - `clip_sample=False`: clipping belongs to the network's adapter.
 
 Differences that are no options are tests below: the wrong sign of sde-dpmsolver++ of order 3, the
-stage noise of the single-step SDE variant, and the order-2 weights of SA-Solver."""
+stage noise of the single-step SDE variant, and the order-2 weights of SA-Solver.
+"""
 
 from __future__ import annotations
 
@@ -221,7 +222,8 @@ def test_ddpm(scheduler: Make, spacing: str, solver: str) -> None:
     """DDPMScheduler is `ddpm`, and with it the other names of that step; it ends with the denoiser.
 
     Its step goes to t - 1000 // steps, which is a point of its grid if `steps` divides 1000 and the
-    spacing is not "linspace"."""
+    spacing is not "linspace".
+    """
     draws = normal(20, BATCH, 2, seed=2)
     run = Run(
         scheduler("DDPMScheduler", 20, draws, clip_sample=False, timestep_spacing=spacing),
@@ -340,7 +342,8 @@ def single_step(
     times and its result.
 
     Its stages are the points of its grid, which no spacing of its own puts in the middle of a step;
-    so it is given the sigmas."""
+    so it is given the sigmas.
+    """
     made = scheduler(
         "DPMSolverSinglestepScheduler",
         steps,

@@ -8,7 +8,8 @@ and only its sampling code is loaded:
 
 (`torchsde` and `scipy`, which the sampling code imports, come with `srk[validation]`.) Without it
 this module is skipped. k-diffusion acts on u = x/alpha and r = sigma/alpha; every comparison runs
-on EDM, where that is the identity, and on VP."""
+on EDM, where that is the identity, and on VP.
+"""
 
 from __future__ import annotations
 
