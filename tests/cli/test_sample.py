@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
-from srk.analysis.pictures import image_grid
 from srk.errors import (
     ArgumentError,
     MissingExtraError,
 )
+from srk.storage.pictures import image_grid
 from srk.targets.problems import named_problem
 
 PROCESS = srk.VP()
