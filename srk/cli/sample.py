@@ -201,7 +201,6 @@ def sample(
     import torch
     from rich.console import Console
 
-    from srk.processes import PhaseProcess
     from srk.processes import process as make_process
     from srk.storage import SampleSet, process_device, sample_to
     from srk.storage.pictures import LARGEST, check_images, image_grid, is_image, pillow
@@ -247,9 +246,9 @@ def sample(
         score = network_of(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
-    phase = isinstance(chosen, PhaseProcess)  # whose samples have further components after the data
     one = event or score.bind(chosen).event_shape
-    seen = IMAGES.get(target or "", one[1:] if phase and one else one)
+    data = tuple(chosen.data_of(torch.empty(1, *one)).shape[1:]) if one else one
+    seen = IMAGES.get(target or "", data)
     if picture:
         check_images(seen or ())
         pillow("--picture")
@@ -298,7 +297,7 @@ def sample(
         if file.exists():
             _say(console, f"no picture: {file} is there already")
             return
-        images = (x[:, 0] if phase else x).reshape(-1, *(seen or ()))
+        images = chosen.data_of(x).reshape(-1, *(seen or ()))
         image_grid(images, file, low=low, high=high)
         _say(console, f"picture of the first {len(x)} in {file}")
     except SRKError as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 
 from srk.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from srk.noise.brownian import BrownianNoise
+
+class _Increments(Protocol):
+    """A started noise source that holds a Brownian path, such as `BrownianNoise`."""
+
+    _like: torch.Tensor
+
+    def increment(
+        self, clock: str, start: float, stop: float
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 class TorchSDEPath:
@@ -21,7 +28,7 @@ class TorchSDEPath:
 
     levy_area_approximation = "space-time"
 
-    def __init__(self, noise: BrownianNoise, clock: str, start: float, stop: float) -> None:
+    def __init__(self, noise: _Increments, clock: str, start: float, stop: float) -> None:
         self.noise, self.clock, self.start, self.stop = noise, clock, float(start), float(stop)
 
     @property

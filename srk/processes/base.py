@@ -127,10 +127,6 @@ class ForwardProcess(ABC):
         """How large data of size 1 are in the state at own time `t`; 1 where that is not known."""
         return 1.0
 
-    def state_shape(self, event: Sequence[int]) -> tuple[int, ...]:
-        """Shape of one state for data of shape `event`."""
-        return tuple(event)
-
     def data_of(self, state: torch.Tensor) -> torch.Tensor:
         """The data in states of shape (batch, *event), as they are at the end of a run."""
         return state

@@ -162,10 +162,6 @@ class PhaseProcess(ForwardProcess):
         """The weight of the data in the first component at own time `t`."""
         return abs(float(self.kernel(self.check_time(t)).mean[0]))
 
-    def state_shape(self, event: Sequence[int]) -> tuple[int, ...]:
-        """(k, *event)."""
-        return (self.components, *event)
-
     def data_of(self, state: torch.Tensor) -> torch.Tensor:
         """The first component, shape (batch, *event)."""
         return state[:, 0]

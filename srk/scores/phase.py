@@ -6,7 +6,7 @@ What a network or a target says of the data, as the denoiser of all components.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
@@ -18,7 +18,16 @@ from srk.scores.base import Prediction, check_state
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess, Level
-    from srk.scores.adapters import Score
+
+
+class _AskedScore(Protocol):
+    """What `PhaseScore` needs of an `srk.Score`: to be asked, checked and cut by samples."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None: ...
+    def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any: ...
+    def _checked(self, out: Any, x: Tensor) -> Tensor: ...
+    def select(self, rows: slice | Tensor, batch: int) -> Prediction: ...
 
 
 class PhasePrediction(Prediction):
@@ -126,7 +135,7 @@ class PhaseScore(PhasePrediction):
         network: the `srk.Score` with its options.
     """
 
-    network: Score
+    network: _AskedScore
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
 
     @event_shape.default
