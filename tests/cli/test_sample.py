@@ -63,7 +63,7 @@ def test_the_command_writes_resumes_and_refuses(command: Command, tmp_path: Path
     whole = srk.solve(
         process,
         target.score(process),
-        "srk2m",
+        "auto",
         shape=10,
         nfe=6,
         seed=0,

@@ -401,7 +401,8 @@ def test_arguments_are_checked() -> None:
 
 def some_hard(hard: int) -> Callable[[Tensor, Tensor], Tensor]:
     """The first `hard` samples are of a narrow mixture, the others of a Gaussian; the score knows
-    them by a condition."""
+    them by a condition.
+    """
 
     def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
         level = VP.level(float(t[0]))
@@ -414,7 +415,8 @@ def some_hard(hard: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> None:
     """norm="sample": its error falls to what "worst" gives it, while an average sample takes part
-    in far fewer calls."""
+    in far fewer calls.
+    """
     fine = srk.solve(
         VP,
         some_hard(1),
@@ -455,7 +457,8 @@ def test_one_hard_sample_keeps_its_accuracy_and_does_not_cost_the_others() -> No
 
 def test_a_sample_that_goes_alone_stays_on_its_path() -> None:
     """The law is that of one Brownian path per sample: with half of the samples hard, the easy
-    ones are exactly N(0, v) under srk2 with v."""
+    ones are exactly N(0, v) under srk2 with v.
+    """
     control = Adaptive(norm="sample", rtol=0.05, atol=0.05, first_step=1.0)
 
     def score(x: Tensor, t: Tensor, *, narrow: Tensor) -> Tensor:
@@ -502,7 +505,8 @@ def test_own_steps_need_a_one_step_method() -> None:
 @pytest.mark.parametrize("solver", ["ddpm", "euler-maruyama", "srk1"])
 def test_step_doubling_serves_solvers_without_an_estimate(solver: str) -> None:
     """The bias of the variance falls with the tolerance, from many standard errors to few; each
-    attempt makes three steps."""
+    attempt makes three steps.
+    """
     n = 20_000
     with pytest.raises(srk.errors.IncompatibleError, match="estimate='doubling'"):
         run(solver="ddpm")

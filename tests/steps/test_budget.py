@@ -1,5 +1,6 @@
 """The budget controller: q against closed forms, the grid against its criterion, files and
-failures."""
+failures.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def profile() -> Profile:
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.name)
 def test_pilot_measures_the_closed_form(process: Any) -> None:
     """n samples of a one-dimensional Gaussian: the mean of n squares has the relative deviation
-    sqrt(2/n); 4.5 of them for some 32 intervals."""
+    sqrt(2/n); 4.5 of them for some 32 intervals.
+    """
     n = 4000
     found = srk.calibrate(process, TARGET.score(process), shape=n)
     lam = np.array(found.lam)
@@ -69,7 +71,8 @@ def test_pilot_is_per_coordinate_and_averages_over_the_spectrum() -> None:
 
 def test_total_variation_of_a_mixture_is_its_variance() -> None:
     """mmse falls from the variance of the data to almost 0, whatever their law: here two far
-    modes, where the pilot's own law matters."""
+    modes, where the pilot's own law matters.
+    """
     target = srk.targets.GaussianMixture([0.4, 0.6], [[-1.0], [1.0]], [0.1, 0.1])
     found = srk.calibrate(VP, target.score(VP), shape=4000)
     variance = float(target.sample(100_000, seed=0, dtype=torch.float64).var())
@@ -88,7 +91,8 @@ def test_pilot_does_not_depend_on_how_it_is_cut() -> None:
 
 def test_conditions_of_the_run_are_cut_with_the_pilot() -> None:
     """A network with a condition for each sample sees as many conditions as states, also where the
-    pilot has more samples than the run."""
+    pilot has more samples than the run.
+    """
     score = TARGET.score(VP)
 
     def network(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -125,7 +129,8 @@ def test_the_pilot_runs_under_the_autocast_of_the_run() -> None:
 
 def test_losses_give_the_same_profile(profile: Profile) -> None:
     """A curve of losses at levels in any order, with noise of 1% that isotonic regression has to
-    take, gives the closed form and the pilot."""
+    take, gives the closed form and the pilot.
+    """
     lam = np.linspace(-5.2, 4.8, 101)
     noise = 1.0 + 0.01 * np.random.default_rng(0).standard_normal(101)
     order = np.random.default_rng(1).permutation(101)
@@ -277,7 +282,8 @@ def test_same_samples_again() -> None:
 
 def test_better_than_the_default_grid_where_it_is_exact() -> None:
     """KL of ddpm on N(0, v) against log-snr, for small and large v: the exact laws, so no luck.
-    Measured 0.33 to 0.45."""
+    Measured 0.33 to 0.45.
+    """
     for v in (0.01, 0.25, 4.0):
         budget = Budget(profile=exact(VP, v))
         kl = [

@@ -47,7 +47,8 @@ def test_karras_is_the_paper_s_formula() -> None:
 
 def test_gauge_density() -> None:
     """The grid equidistributes 0.85 normalized[v/(v+s) s/(s+m)] + 0.15 uniform, checked by
-    quadrature."""
+    quadrature.
+    """
     edm, v, m = srk.EDM(sigma_min=0.01, sigma_max=80.0), 0.6, 9e-4
     lam = np.array([edm.lam(t) for t in times(Gauge(data_variance=v, min_variance=m), edm, 8)])
     fine = np.linspace(lam[0], lam[-1], 400_001)
@@ -63,7 +64,8 @@ def test_gauge_density() -> None:
 @pytest.mark.parametrize("process", [srk.Flow(), srk.VPCosine()], ids=["flow", "vp-cosine"])
 def test_infinite_noise(process: srk.LinearProcess) -> None:
     """At alpha = 0 the grid starts at t_max itself; the rest is the grid from sigma/alpha = 80
-    without its first point."""
+    without its first point.
+    """
     t = times(LogSNR(), process, 10)
     lams = np.array([process.lam(x) for x in t[1:]])
     step = (process.lam(process.t_min) + math.log(80)) / 10

@@ -1,5 +1,6 @@
 """The state of a run lives in the run: controllers are shared by threads, copied and pickled at any
-moment, and every run equals the serial one bit for bit."""
+moment, and every run equals the serial one bit for bit.
+"""
 
 from __future__ import annotations
 
