@@ -30,7 +30,7 @@ def sample_to(
     where: Any,
     process: ForwardProcess,
     score: Prediction | Callable[..., Tensor],
-    solver: str | Integrator | StochasticTableau = "srk2",
+    solver: str | Integrator | StochasticTableau = "auto",
     *,
     shape: Sequence[int] | int | None = None,
     batch: int = 64,

@@ -61,7 +61,7 @@ def program():
     dist.init_process_group("gloo")
     network = Network().eval().requires_grad_(False)  # as the command has it
     score = srk.NoisePrediction(network, event_shape=(1, 8, 8))
-    samples = srk.sample_to("program", srk.VP(), score, "srk2m", shape=26, batch=4, nfe=6)
+    samples = srk.sample_to("program", srk.VP(), score, "auto", shape=26, batch=4, nfe=6)
     drawn = torch.tensor(float(len(samples.load())))
     dist.all_reduce(drawn)
     assert (drawn.item(), samples.drawn) == (26 * dist.get_world_size(), 26)
