@@ -9,6 +9,8 @@ import torch
 import srk
 
 TARGET = srk.targets.Gaussian(0.5, 0.3)
+NO_ORDER = {"boltz1", "boltz2", "chai1", "gencast", "lcm", "tcd", "consistency"}
+"""Solvers for another temperature, and for consistency models: they do not sample the target."""
 
 
 @pytest.mark.parametrize("solver", list(srk.solvers()))
@@ -25,6 +27,8 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
     are random, so that theirs fluctuates at some 1e-4.
     """
     forward, method = srk.process(process), srk.solvers()[solver]
+    if solver in NO_ORDER:
+        pytest.skip("the solver does not sample the target of an ordinary denoiser")
     low, high = method.eta_range
     if not low <= eta <= high:
         with pytest.raises(srk.errors.IncompatibleError, match="use "):

@@ -449,6 +449,8 @@ class _HostNoise(NoiseSource):
         if self._function is None:
             return
         for index, plan in enumerate(plans):
+            if plan.stop.sigma == 0.0:  # a host's path ends at the smallest positive sigma
+                continue
             for (start, stop), slots in self._groups(plan).items():
                 count = len(slots)
                 inner = [start + (stop - start) * j / count for j in range(1, count)]
@@ -488,7 +490,7 @@ class _HostNoise(NoiseSource):
         raise NotImplementedError  # the state is given
 
     def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        if self._function is None:
+        if id(slot) not in self._draws:
             out.normal_()
             return
         interval, j = self._draws[id(slot)]

@@ -26,7 +26,8 @@ from srk.integrators.dpmpp_sde import DPMppSDE
 from srk.integrators.dpmpp_2s_ancestral import DPMpp2SAncestral
 from srk.integrators.euler_ancestral import EulerAncestral
 from srk.integrators.dpm2_ancestral import DPM2Ancestral
-from srk.integrators.edm import EDMDPM2, EDMEuler, EDMHeun
+from srk.integrators.edm import EDMDPM2, EDMDPMpp2S, EDMEuler, EDMHeun
+from srk.integrators.edm import Boltz1, Boltz2, Chai1, GenCast
 from srk.integrators.ddim import DDIM
 from srk.integrators.dpmpp_2m import DPMpp2M
 from srk.integrators.dpmpp_3m import DPMpp3M
@@ -44,6 +45,9 @@ from srk.integrators.unipc import UniPC2, UniPC3
 from srk.integrators.deis import DEIS2, DEIS3
 from srk.integrators.gddim import GDDIM
 from srk.integrators.sscs import SSCS
+from srk.integrators.lcm import LCM
+from srk.integrators.tcd import TCD
+from srk.integrators.consistency import Consistency
 from srk.integrators.tableau import TableauSolver, integrator, register_tableau
 from srk.integrators.on_schedule import OnSchedule
 # isort: on
@@ -62,6 +66,7 @@ __all__ = [
     "ERSDE3",
     "ETDSRA1",
     "GDDIM",
+    "LCM",
     "LMS",
     "SEEDS2",
     "SEEDS3",
@@ -70,10 +75,15 @@ __all__ = [
     "SRK2M",
     "SRK2S",
     "SSCS",
+    "TCD",
     "WCW",
     "AcceleratedDDPM",
     "Auto",
+    "Boltz1",
+    "Boltz2",
+    "Chai1",
     "Column",
+    "Consistency",
     "DDRaM",
     "DPM2Ancestral",
     "DPMSolver2",
@@ -86,6 +96,7 @@ __all__ = [
     "DPMpp3MSDECorrected",
     "DPMppSDE",
     "Draft",
+    "EDMDPMpp2S",
     "EDMEuler",
     "EDMHeun",
     "Euler",
@@ -93,6 +104,7 @@ __all__ = [
     "EulerMaruyama",
     "GaugeClock",
     "GaugeStep",
+    "GenCast",
     "Heun",
     "Integrator",
     "LinearForm",

@@ -54,3 +54,15 @@ def midpoint(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearFo
     level = level_at(board.step.process, 0.5 * (start.lam + stop.lam))
     d2, _ = slope(board, u + d * (level.r - start.r), level)
     return u + d2 * (stop.r - start.r)
+
+
+def data_midpoint(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+    """DPM-Solver++(2S): the denoiser of the middle in log r frozen over the step; two calls."""
+    H = stop.lam - start.lam
+    first = board.evaluate(u * start.alpha, start)
+    if stop.sigma == 0.0:
+        return first.value
+    level = level_at(board.step.process, start.lam + 0.5 * H)
+    middle = u * math.exp(-0.5 * H) - first.value * math.expm1(-0.5 * H)
+    node = board.evaluate(middle * level.alpha, level)
+    return u * math.exp(-H) - node.value * math.expm1(-H)

@@ -15,9 +15,9 @@ import srk
 SOLVERS = [
     name
     for name, solver in srk.solvers().items()
-    if solver.eta_range[0] == 0.0 and solver.eta_range[1] > 0.0 and name != "auto"
+    if solver.eta_range[0] == 0.0 and solver.eta_range[1] > 0.0 and name not in ("auto", "tcd")
 ]
-"""`auto` takes another method at eta = 0 itself."""
+"""`auto` takes another method at eta = 0 itself; the variance of the noise of `tcd` goes with eta."""
 PROCESSES = {
     "vp": srk.VP(),
     "edm": srk.EDM(),
