@@ -85,7 +85,8 @@ def test_boltz(
     rho: float,
 ) -> None:
     """The sampler of AlphaFold 3: the END of a step decides on its churn, which is not cut, and the
-    step scale holds for the last step too."""
+    step scale holds for the last step too.
+    """
     sigmas = karras(12, 160.0, 4e-4, rho, 16.0)
     process, denoise, x, draws = setup(sigmas)
     states, unused, used = [x], list(draws), []
