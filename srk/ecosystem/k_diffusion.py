@@ -490,7 +490,7 @@ class _HostNoise(NoiseSource):
         raise NotImplementedError  # the state is given
 
     def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        if id(slot) not in self._draws:
+        if self._function is None or id(slot) not in self._draws:
             out.normal_()
             return
         interval, j = self._draws[id(slot)]

@@ -145,7 +145,7 @@ class EDMHeun(_Churned):
 
     name = "edm-heun"
     evaluations_per_step = 2
-    weak_order = 2.0
+    weak_order: float | None = 2.0
     reference = "Karras et al. 2022 (arXiv 2206.00364), algorithm 2"
     advice = "two calls, order 2, single step; EDM's churn"
 
@@ -167,7 +167,7 @@ class EDMEuler(_Churned):
     """
 
     name = "edm-euler"
-    weak_order = 1.0
+    weak_order: float | None = 1.0
     reference = "k-diffusion 0.1.1, sample_euler; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "one call, order 1, with EDM's churn"
 
@@ -189,7 +189,7 @@ class EDMDPM2(_Churned):
 
     name = "edm-dpm2"
     evaluations_per_step = 2
-    weak_order = 2.0
+    weak_order: float | None = 2.0
     reference = "k-diffusion 0.1.1, sample_dpm_2; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "two calls, order 2, single step, with EDM's churn"
 
@@ -216,7 +216,7 @@ class EDMDPMpp2S(_Churned):
 
     name = "edm-dpmpp-2s"
     evaluations_per_step = 2
-    weak_order = 2.0
+    weak_order: float | None = 2.0
     reference = (
         "Price et al. 2023, GenCast (arXiv 2312.15796); Lu et al. 2022 (arXiv 2211.01095); Karras "
         "et al. 2022 (arXiv 2206.00364)"
