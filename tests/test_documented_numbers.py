@@ -197,7 +197,7 @@ SENTENCES = [
     (
         "../README.md",
         "with 10 calls, it has 0.31 and 0.51 of the error along the path of the best of "
-        "seven peers, and 0.60 and 0.67 of its error in law",
+        "seven other solvers, and 0.60 and 0.67 of its error in distribution",
         "networks.md",
         [
             "| path, `srk2m-local`, log-SNR grid | 0.54 | 0.31 |",
@@ -208,7 +208,7 @@ SENTENCES = [
     ),
     (
         "real-networks.md",
-        "`srk2m-local` has 0.54 (galaxies) and 0.83 (garments) of the best peer's error at "
+        "`srk2m-local` has 0.54 (galaxies) and 0.83 (garments) of the best other solver's error at "
         "6 calls, 0.31 and 0.51 at 10, 0.18 and 0.27 at 20, 0.12 and 0.15 at 100",
         "networks.md",
         [

@@ -58,7 +58,7 @@ class Auto(Integrator):
     linear_only = False
     infinite_noise = True
     reference = (
-        "srk (docs: House methods); at eta = 0 DEIS (arXiv 2204.13902) and UniPC "
+        "srk (docs: Research notes); at eta = 0 DEIS (arXiv 2204.13902) and UniPC "
         "(arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"
     )
     advice = (

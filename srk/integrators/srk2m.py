@@ -1,4 +1,4 @@
-"""The house method: stochastic Runge-Kutta in the gauge clock with one network call a step."""
+"""Our own method: stochastic Runge-Kutta in the gauge clock with one network call a step."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class SRK2MLocal(SRK2M):
     """
 
     name = "srk2m-local"
-    reference = "srk (docs: House methods, a gauge that follows the noise)"
+    reference = "srk (docs: Research notes, a gauge that follows the noise)"
     advice = "one call, order 2; the first choice for networks of images"
 
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
