@@ -24,6 +24,7 @@ from srk.processes import (
     ForwardProcess,
     LinearProcess,
     PhaseProcess,
+    Product,
     SubVP,
     VPCosine,
     VPDiscrete,
@@ -44,7 +45,7 @@ from srk.scores import (
     Score,
     Velocity,
 )
-from srk.solution import Solution
+from srk.solution import ProductSolution, Solution
 from srk.steps import CONTROLLERS, Profile, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
@@ -102,6 +103,8 @@ __all__ = [
     "LinearProcess",
     "NoisePrediction",
     "PhaseProcess",
+    "Product",
+    "ProductSolution",
     "Profile",
     "Reduced",
     "SampleSet",

@@ -48,6 +48,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
         PhaseProcess as PhaseProcess,
     )
     from srk.processes import (
+        Product as Product,
+    )
+    from srk.processes import (
         SubVP as SubVP,
     )
     from srk.processes import (
@@ -103,6 +106,7 @@ class noise(Registry[type[_noise.NoiseSource]]):
 
     NOISES = _noise.NOISES
     noise_source = staticmethod(_noise.noise_source)
+    part_seed = staticmethod(_noise.part_seed)
     register_noise = staticmethod(_noise.register_noise)
 
 

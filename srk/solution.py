@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -94,6 +94,96 @@ class Solution:
             saved = getattr(self, name)
             if saved is not None:
                 lines.append(f"  {name:<11}{len(saved.times)} states")
+        return "\n".join(lines)
+
+
+@attrs.frozen(slots=True, repr=False)
+class ProductSolution:
+    """Samples of the parts of a product, and their cost.
+
+    Most attributes are dicts with the names of the parts; `parts` has the `Solution` of each.
+
+    Arguments:
+        parts: the solution of each part. Its NFE are the calls that the part took part in, its
+            seconds are those of the whole run.
+        status: "done", or "failed: ..." with part, step, time and number of bad samples.
+        nfe: calls of the network of all parts, the final denoising included.
+        seed: the seed that repeats the run, where a noise source was given by its name.
+        seconds: wall-clock time of the run.
+        score_seconds: the part of it spent in the network.
+    """
+
+    parts: Mapping[str, Solution]
+    status: str
+    nfe: int
+    seed: int | None
+    seconds: float
+    score_seconds: float
+
+    @property
+    def x(self) -> dict[str, Tensor]:
+        """The samples of each part, (batch, *event); after a failure, the last finite states."""
+        return {name: part.x for name, part in self.parts.items()}
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """The accepted steps of each part (the final denoising is not a step)."""
+        return {name: part.steps for name, part in self.parts.items()}
+
+    @property
+    def times(self) -> dict[str, tuple[float, ...]]:
+        """The own times that each part visited, from its start to the end of its last step."""
+        return {name: part.times for name, part in self.parts.items()}
+
+    @property
+    def solver(self) -> dict[str, str]:
+        """The name of the solver of each part."""
+        return {name: part.solver for name, part in self.parts.items()}
+
+    @property
+    def eta(self) -> dict[str, float]:
+        """The stochasticity of each part."""
+        return {name: part.eta for name, part in self.parts.items()}
+
+    @property
+    def trajectory(self) -> dict[str, Saved] | None:
+        """The states of each part along the run, if `save` asked for "x"."""
+        return self._saved("trajectory")
+
+    @property
+    def denoised(self) -> dict[str, Saved] | None:
+        """The denoised predictions of each part, if `save` asked for "denoised"."""
+        return self._saved("denoised")
+
+    @property
+    def success(self) -> bool:
+        """Whether the run reached its end."""
+        return self.status == "done"
+
+    @property
+    def solver_seconds(self) -> float:
+        """Wall-clock time spent outside the network."""
+        return self.seconds - self.score_seconds
+
+    def _saved(self, what: str) -> dict[str, Saved] | None:
+        kept = {name: getattr(part, what) for name, part in self.parts.items()}
+        return None if None in kept.values() else kept
+
+    def __repr__(self) -> str:
+        lines = [f"ProductSolution: {self.status}, {self.nfe} NFE, {len(self.parts)} parts"]
+        for name, part in self.parts.items():
+            shape = "x".join(map(str, part.x.shape))
+            dtype = str(part.x.dtype).removeprefix("torch.")
+            lines.append(
+                f"  {name:<7} {shape} {dtype} on {part.x.device}, {part.solver} "
+                f"(eta = {part.eta:g}), t {part.times[0]:.6g} -> {part.times[-1]:.6g}"
+            )
+        lines.append(
+            f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, "
+            f"{self.solver_seconds:.3g} s solver"
+        )
+        if self.seed is not None:
+            lines.append(f"  seed    {self.seed}")
         return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from srk.noise.brownian import BrownianNoise
 from srk.noise.generator import GeneratorNoise
 from srk.noise.keyed import KeyedNoise
 from srk.noise.registry import NOISES, noise_source, register_noise
+from srk.noise.seeds import part_seed
 from srk.noise.user import CallableNoise, ReplayNoise, ZeroNoise
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "ReplayNoise",
     "ZeroNoise",
     "noise_source",
+    "part_seed",
     "register_noise",
 ]

@@ -12,6 +12,7 @@ from srk.processes.flow import Flow
 from srk.processes.ou import OU
 from srk.processes.phase import PhaseProcess, statistic
 from srk.processes.preserving import VariancePreserving
+from srk.processes.product import Product
 from srk.processes.registry import PROCESSES, process, register_process
 from srk.processes.subvp import SubVP
 from srk.processes.ve import VE, VarianceExploding
@@ -29,6 +30,7 @@ __all__ = [
     "Level",
     "LinearProcess",
     "PhaseProcess",
+    "Product",
     "SubVP",
     "VPCosine",
     "VPDiscrete",

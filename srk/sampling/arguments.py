@@ -18,6 +18,7 @@ from srk._checks import integer, is_integer, is_real, outside, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
+from srk.processes.product import Product
 from srk.steps import Grid, StepController, as_grid
 
 DEFAULT_STEPS = 50
@@ -33,6 +34,8 @@ def process_given(process: Any) -> ForwardProcess:
     hint = ""
     if isinstance(process, type) and issubclass(process, ForwardProcess):
         hint = f"; this is its class, make one of it: {process.__name__}()"
+    if isinstance(process, Product):
+        hint = "; the parts of a product are reversed together by srk.solve(product, score, ...)"
     raise ArgumentTypeError(
         "process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not "
         f"{shown(process)}{hint}"

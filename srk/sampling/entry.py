@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from torch import Tensor
 
+from srk._checks import shown
 from srk._engine.recorder import StepInfo
+from srk.errors import ArgumentTypeError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
+from srk.processes.product import Product
+from srk.sampling.product import solve_product
 from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
-from srk.scores import Prediction
-from srk.solution import Solution
+from srk.scores import Prediction, ProductPrediction
+from srk.solution import ProductSolution, Solution
 from srk.steps import Profile, StepController
 from srk.tableaus import StochasticTableau
 
+T = TypeVar("T")
+Each: TypeAlias = T | Mapping[str, T]
+"""One value, or for the parts of a product a value for each by name."""
 
+
+@overload
 def solve(
     process: ForwardProcess,
     score: Prediction | Callable[..., Tensor],
@@ -47,11 +56,73 @@ def solve(
     callback: Callable[[StepInfo], bool | None] | None = None,
     progress: bool = False,
     on_failure: Literal["raise", "return"] = "raise",
-) -> Solution:
+) -> Solution: ...
+@overload
+def solve(
+    process: Product,
+    score: ProductPrediction,
+    solver: Each[str | Integrator | StochasticTableau] = "auto",
+    *,
+    shape: Mapping[str, Sequence[int] | int] | int | None = None,
+    x_init: Mapping[str, Tensor] | None = None,
+    steps: Each[int | None] = None,
+    nfe: int | None = None,
+    grid: Each[str | StepController | Sequence[float] | Tensor | None] = None,
+    controller: None = None,
+    profile: None = None,
+    eta: Each[float | None] = None,
+    noise: Each[str | NoiseSource | Callable[..., Any] | None] = None,
+    seed: int | None = None,
+    device: Each[torch.device | str | None] = None,
+    dtype: Each[torch.dtype | None] = None,
+    denoise_final: Each[bool | None] = None,
+    autocast: torch.dtype | None = None,
+    compile: Literal[False] = False,
+    calls: Calls = "free",
+    check_network: bool = True,
+    grad: bool = False,
+    microbatch: None = None,
+    save: str | Iterable[str] | None = None,
+    callback: None = None,
+    progress: Literal[False] = False,
+    on_failure: Literal["raise", "return"] = "raise",
+) -> ProductSolution: ...
+def solve(
+    process: ForwardProcess | Product,
+    score: Prediction | ProductPrediction | Callable[..., Tensor],
+    solver: Any = "auto",
+    *,
+    shape: Any = None,
+    x_init: Any = None,
+    steps: Any = None,
+    nfe: int | None = None,
+    grid: Any = None,
+    controller: str | StepController | None = None,
+    profile: Profile | None = None,
+    eta: Any = None,
+    noise: Any = None,
+    seed: int | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    denoise_final: Any = None,
+    autocast: torch.dtype | None = None,
+    compile: Compile = False,
+    calls: Calls = "free",
+    check_network: bool = True,
+    grad: Gradient = False,
+    microbatch: int | None = None,
+    save: str | Iterable[str] | None = None,
+    callback: Callable[[StepInfo], bool | None] | None = None,
+    progress: bool = False,
+    on_failure: Literal["raise", "return"] = "raise",
+) -> Solution | ProductSolution:
     """Draw samples by reversing `process` with the network `score`.
 
     Arguments:
-        process: the forward process, e.g. `srk.VP()`.
+        process: the forward process, e.g. `srk.VP()`; or several in an `srk.Product`, whose state is
+            a dict of tensors. Then `shape` and `x_init` are dicts, `solver`, `steps`, `grid`,
+            `eta`, `noise`, `device`, `dtype` and `denoise_final` may be, and the score is
+            `srk.scores.Joint` or `srk.scores.Independent`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
             another kind (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
         solver: a registered name (`srk.solvers()`), an integrator object with options, or a
@@ -95,7 +166,7 @@ def solve(
             solution, whose status says so. Both carry the last finite state.
 
     Returns:
-        A `Solution`.
+        A `Solution`; for a product a `ProductSolution`, which holds dicts.
 
     Raises:
         ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError, ScoreError, SolveError: see `srk.errors`; each message names the cure.
@@ -108,6 +179,39 @@ def solve(
         >>> sol.x.shape, sol.nfe, sol.status
         (torch.Size([4, 1]), 20, 'done')
     """
+    if isinstance(process, Product):
+        return solve_product(
+            process,
+            score,
+            solver,
+            shape=shape,
+            x_init=x_init,
+            steps=steps,
+            nfe=nfe,
+            grid=grid,
+            eta=eta,
+            noise=noise,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            denoise_final=denoise_final,
+            autocast=autocast,
+            calls=calls,
+            grad=grad,
+            save=save,
+            on_failure=on_failure,
+            controller=controller,
+            profile=profile,
+            compile=compile,
+            microbatch=microbatch,
+            callback=callback,
+            progress=progress,
+        )
+    if isinstance(score, ProductPrediction):
+        raise ArgumentTypeError(
+            f"{shown(score)} is for the parts of a product, but the process is {shown(process)}; "
+            "give srk.Product(a=..., b=...)"
+        )
     sampler = Sampler(
         process,
         score,

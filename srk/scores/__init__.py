@@ -20,6 +20,7 @@ from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
 from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plus
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
+from srk.scores.joint import Independent, Joint, ProductPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 from srk.scores.weights import limited
 
@@ -34,11 +35,14 @@ __all__ = [
     "FlowVelocity",
     "Guided",
     "Hooked",
+    "Independent",
+    "Joint",
     "NetworkPrediction",
     "NoisePrediction",
     "PhasePrediction",
     "PhaseScore",
     "Prediction",
+    "ProductPrediction",
     "Project",
     "Reduced",
     "Replace",

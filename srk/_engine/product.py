@@ -1,0 +1,236 @@
+"""A run of several parts: the steps of all parts are taken together, stage by stage.
+
+Each part has plans, a state, noise and a record of its own, as in a run of that part alone. What
+the parts share is the network: stage i of a step is evaluated for all parts in one go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srk._engine.eager import Executor, Outcome, Walk
+from srk._engine.finite import NotFinite
+from srk._engine.memory import changed_in_place, version
+from srk._engine.run import Job, Run
+from srk.errors import IncompatibleError
+from srk.noise.base import NoiseSource
+from srk.plans.exponential import final_step
+from srk.plans.plan import Stage, StepPlan
+from srk.scores.joint import BoundPrediction
+from srk.solution import ProductSolution
+
+
+class PartRun:
+    """The run of one part: its plans in order, the final denoising included.
+
+    Arguments:
+        job: what to do.
+        plans: the steps.
+        x: the state at the start, ours to overwrite unless gradients flow.
+        source: a started noise source.
+    """
+
+    def __init__(self, job: Job, plans: Sequence[StepPlan], x: Tensor, source: NoiseSource) -> None:
+        self.run = Run(job, plans, x)
+        self.plans = [*plans]
+        self.steps = len(plans)
+        end = plans[-1].stop
+        if job.denoise and end.sigma > 0:
+            self.plans.append(final_step(job.process, end, job.eta, self.steps))
+        self.executor = Executor(self.run.network, source, reuse=not job.grad)
+        self._memory: Sequence[Tensor] = ()
+
+    def begin(self) -> None:
+        """Look at the state at the start, before the first step."""
+        recorder, start = self.run.recorder, self.plans[0].start
+        self.run.watch.state(recorder.x, start.t)
+        recorder.begin(start)
+        self.run.watch.keep(recorder.x)
+
+    def walk(self, index: int) -> Walk:
+        """The step of that number, to be driven together with those of the other parts."""
+        if index == self.steps:
+            self._look()
+            self._memory = ()
+        plan = self.run.network.prepare(self.plans[index])
+        return self.executor.walk(plan, self.run.recorder.x, self._memory)
+
+    def accept(self, index: int, outcome: Outcome) -> None:
+        """The step of that number counts."""
+        network, watch, recorder = self.run.network, self.run.watch, self.run.recorder
+        plan = self.plans[index]
+        if index == self.steps:
+            recorder.finish(outcome.state)
+            watch.keep(recorder.x)
+        else:
+            if not watch.immediate:
+                watch.keep(outcome.state)
+            asked = plan.stages[0].level.t
+            recorder.accept(plan.stop, outcome.state, asked, network.first, network.count.calls)
+            network.begin(recorder.accepted)
+            self._memory = outcome.keep
+        if index + 1 == len(self.plans):
+            self._look()
+
+    def _look(self) -> None:
+        self.run.watch.state(self.run.recorder.x, self.run.recorder.level.t)
+
+
+def check_lockstep(plans: Mapping[str, Sequence[StepPlan]]) -> None:
+    """Raise `IncompatibleError` unless the parts make as many evaluations in each of their steps.
+
+    Arguments:
+        plans: the steps of each part, the final denoising included.
+    """
+    (first, known), *others = plans.items()
+    for name, other in others:
+        if len(known) != len(other):
+            raise IncompatibleError(
+                f"the part {first!r} makes {len(known)} steps and the part {name!r} makes "
+                f"{len(other)}, the final denoising included, but the parts of a product are "
+                "evaluated together; give a number of network calls, e.g. nfe=20, or steps by "
+                f"part, e.g. steps={{{first!r}: 20, {name!r}: 21}}"
+            )
+        for index, (one, two) in enumerate(zip(known, other, strict=True)):
+            if one.evaluations != two.evaluations:
+                raise IncompatibleError(
+                    f"step {index} has {one.evaluations} evaluations in the part {first!r} and "
+                    f"{two.evaluations} in the part {name!r}, but the parts of a product are "
+                    "evaluated together; use a solver with one evaluation a step, such as "
+                    "'srk2m' or 'dpmpp-2m', or begin and end all parts with noise, e.g. "
+                    "srk.Flow(t_min=0.001, t_max=0.999)"
+                )
+
+
+class Lockstep:
+    """The parts of a run, which take their steps together.
+
+    Arguments:
+        parts: the run of each part, whose plans `check_lockstep` has accepted.
+        prediction: what is known of all parts.
+        autocast: dtype for `torch.autocast` around the network.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, PartRun],
+        prediction: BoundPrediction,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.parts, self.prediction, self.autocast = parts, prediction, autocast
+        self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
+        self.calls = 0
+        self.seconds = 0.0
+
+    def go(self) -> None:
+        """Take all steps. `NotFinite` says which part cannot go on."""
+        for name, part in self.parts.items():
+            self._of(name, part.begin)
+        for index in range(len(next(iter(self.parts.values())).plans)):
+            walks = {name: self._of(name, part.walk, index) for name, part in self.parts.items()}
+            outcomes = self._step(walks)
+            for name, part in self.parts.items():
+                self._of(name, part.accept, index, outcomes.pop(name))
+        for name, part in self.parts.items():
+            self._of(name, part.run.watch.settle, part.run.recorder.x)
+
+    def _step(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
+        """The outcome of one step of all parts."""
+        outcomes: dict[str, Outcome] = {}
+        results: dict[str, Any] = dict.fromkeys(walks)
+        while len(outcomes) < len(walks):
+            requests: dict[str, tuple[Tensor, Stage]] = {}
+            for name, walk in walks.items():
+                try:
+                    requests[name] = walk.send(results.pop(name))
+                except StopIteration as end:
+                    outcomes[name] = end.value
+            if requests:
+                results = self._evaluate(requests)
+        return outcomes
+
+    def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
+        """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
+        began = time.perf_counter()
+        before = {name: version(x) for name, (x, _) in requests.items()}
+        with ExitStack() as stack:
+            if self.autocast is not None:
+                cached = torch.is_autocast_cache_enabled()
+                for device in self.devices:
+                    stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
+            self.prediction.ask(
+                {name: x for name, (x, _) in requests.items()},
+                {name: stage.level for name, (_, stage) in requests.items()},
+            )
+        results = {
+            name: self._of(name, self.parts[name].run.network, *request)
+            for name, request in requests.items()
+        }
+        if any(version(x) != before[name] for name, (x, _) in requests.items()):
+            raise changed_in_place()
+        self.calls += max(
+            self.parts[name].run.network.prediction.calls(stage.level.t)
+            for name, (_, stage) in requests.items()
+        )
+        requests.clear()
+        self.seconds += time.perf_counter() - began
+        return results
+
+    def _of(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
+        """`do`, whose failure is that of the part `name`."""
+        try:
+            return do(*arguments)
+        except NotFinite as failure:
+            reason = failure.status.removeprefix("failed: ")
+            raise NotFinite(f"failed: in the part {name!r}, {reason}") from None
+
+
+def run_product(
+    parts: Mapping[str, PartRun],
+    prediction: BoundPrediction,
+    *,
+    seed: int | None,
+    grad: bool = False,
+    autocast: torch.dtype | None = None,
+) -> tuple[ProductSolution, bool]:
+    """Take the parts to their ends: the solution, and whether the run failed.
+
+    Arguments:
+        parts: the run of each part.
+        prediction: what is known of all parts.
+        seed: the seed of the run, which its solution tells.
+        grad: whether gradients flow through the run.
+        autocast: dtype for `torch.autocast` around the network.
+    """
+    began = time.perf_counter()
+    lockstep = Lockstep(parts, prediction, autocast)
+    status = "done"
+    with torch.set_grad_enabled(grad):
+        try:
+            lockstep.go()
+        except NotFinite as failure:
+            status = failure.status
+            for part in parts.values():
+                last = part.run.watch.last
+                if last is not None:
+                    part.run.recorder.x = last
+    seconds = time.perf_counter() - began
+    solutions = {
+        name: part.run.solution(status, part.executor.noise.seed, seconds)
+        for name, part in parts.items()
+    }
+    made = ProductSolution(
+        parts=solutions,
+        status=status,
+        nfe=lockstep.calls,
+        seed=seed,
+        seconds=seconds,
+        score_seconds=lockstep.seconds,
+    )
+    return made, status != "done"
