@@ -22,6 +22,7 @@ from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
 from srk.plans.exponential import final_step
 from srk.plans.plan import Stage, StepPlan
+from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
 from srk.solution import ProductSolution
 
@@ -34,23 +35,39 @@ class PartRun:
         plans: the steps.
         x: the state at the start, ours to overwrite unless gradients flow.
         source: a started noise source.
+        level: the noise level at the start, where there may be no steps; None for that of the
+            first step.
+        moves: for each step of the run whether the part takes a step of its own; None for always. A
+            part that does not move is seen by the network all the same.
     """
 
-    def __init__(self, job: Job, plans: Sequence[StepPlan], x: Tensor, source: NoiseSource) -> None:
+    def __init__(
+        self,
+        job: Job,
+        plans: Sequence[StepPlan],
+        x: Tensor,
+        source: NoiseSource,
+        level: Level | None = None,
+        moves: Sequence[bool] | None = None,
+    ) -> None:
         self.run = Run(job, plans, x)
+        self.level = plans[0].start if level is None else level
         self.plans = [*plans]
         self.steps = len(plans)
-        end = plans[-1].stop
-        if job.denoise and end.sigma > 0:
-            self.plans.append(final_step(job.process, end, job.eta, self.steps))
+        number = iter(range(self.steps))
+        moving = [True] * self.steps if moves is None else moves
+        self.order = [next(number) if moved else None for moved in moving]
+        if plans and job.denoise and plans[-1].stop.sigma > 0:
+            self.plans.append(final_step(job.process, plans[-1].stop, job.eta, self.steps))
+            self.order.append(self.steps)
         self.executor = Executor(self.run.network, source, reuse=not job.grad)
         self._memory: Sequence[Tensor] = ()
 
     def begin(self) -> None:
         """Look at the state at the start, before the first step."""
-        recorder, start = self.run.recorder, self.plans[0].start
-        self.run.watch.state(recorder.x, start.t)
-        recorder.begin(start)
+        recorder = self.run.recorder
+        self.run.watch.state(recorder.x, self.level.t)
+        recorder.begin(self.level)
         self.run.watch.keep(recorder.x)
 
     def walk(self, index: int) -> Walk:
@@ -82,30 +99,35 @@ class PartRun:
         self.run.watch.state(self.run.recorder.x, self.run.recorder.level.t)
 
 
-def check_lockstep(plans: Mapping[str, Sequence[StepPlan]]) -> None:
+def check_lockstep(parts: Mapping[str, PartRun]) -> None:
     """Raise `IncompatibleError` unless the parts make as many evaluations in each of their steps.
 
-    Arguments:
-        plans: the steps of each part, the final denoising included.
+    A part that does not move in a step is not asked.
     """
-    (first, known), *others = plans.items()
+    (first, known), *others = parts.items()
     for name, other in others:
-        if len(known) != len(other):
+        if len(known.order) != len(other.order):
             raise IncompatibleError(
-                f"the part {first!r} makes {len(known)} steps and the part {name!r} makes "
-                f"{len(other)}, the final denoising included, but the parts of a product are "
+                f"the part {first!r} makes {len(known.order)} steps and the part {name!r} makes "
+                f"{len(other.order)}, the final denoising included, but the parts of a product are "
                 "evaluated together; give a number of network calls, e.g. nfe=20, or steps by "
                 f"part, e.g. steps={{{first!r}: 20, {name!r}: 21}}"
             )
-        for index, (one, two) in enumerate(zip(known, other, strict=True)):
-            if one.evaluations != two.evaluations:
-                raise IncompatibleError(
-                    f"step {index} has {one.evaluations} evaluations in the part {first!r} and "
-                    f"{two.evaluations} in the part {name!r}, but the parts of a product are "
-                    "evaluated together; use a solver with one evaluation a step, such as "
-                    "'srk2m' or 'dpmpp-2m', or begin and end all parts with noise, e.g. "
-                    "srk.Flow(t_min=0.001, t_max=0.999)"
-                )
+    for index in range(len(known.order)):
+        counts = {
+            name: part.plans[number].evaluations
+            for name, part in parts.items()
+            if (number := part.order[index]) is not None
+        }
+        if len(set(counts.values())) > 1:
+            one, *rest = counts
+            two = next(name for name in rest if counts[name] != counts[one])
+            raise IncompatibleError(
+                f"step {index} has {counts[one]} evaluations in the part {one!r} and "
+                f"{counts[two]} in the part {two!r}, but they are evaluated together; use a "
+                "solver with one evaluation a step, such as 'srk2m' or 'dpmpp-2m', or begin and "
+                "end everywhere with noise, e.g. srk.Flow(t_min=0.001, t_max=0.999)"
+            )
 
 
 class Lockstep:
@@ -132,11 +154,19 @@ class Lockstep:
         """Take all steps. `NotFinite` says which part cannot go on."""
         for name, part in self.parts.items():
             self._of(name, part.begin)
-        for index in range(len(next(iter(self.parts.values())).plans)):
-            walks = {name: self._of(name, part.walk, index) for name, part in self.parts.items()}
+        for index in range(len(next(iter(self.parts.values())).order)):
+            moving = {
+                name: number
+                for name, part in self.parts.items()
+                if (number := part.order[index]) is not None
+            }
+            walks = {
+                name: self._of(name, self.parts[name].walk, number)
+                for name, number in moving.items()
+            }
             outcomes = self._step(walks)
-            for name, part in self.parts.items():
-                self._of(name, part.accept, index, outcomes.pop(name))
+            for name, number in moving.items():
+                self._of(name, self.parts[name].accept, number, outcomes.pop(name))
         for name, part in self.parts.items():
             self._of(name, part.run.watch.settle, part.run.recorder.x)
 
@@ -164,10 +194,14 @@ class Lockstep:
                 cached = torch.is_autocast_cache_enabled()
                 for device in self.devices:
                     stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
-            self.prediction.ask(
-                {name: x for name, (x, _) in requests.items()},
-                {name: stage.level for name, (_, stage) in requests.items()},
-            )
+            states = {name: x for name, (x, _) in requests.items()}
+            levels = {name: stage.level for name, (_, stage) in requests.items()}
+            for name, part in self.parts.items():
+                if name not in requests:  # it does not move
+                    states[name] = part.run.recorder.x
+                    levels[name] = part.run.recorder.level
+            self.prediction.ask(states, levels)
+            del states
         results = {
             name: self._of(name, self.parts[name].run.network, *request)
             for name, request in requests.items()

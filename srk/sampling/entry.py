@@ -15,11 +15,12 @@ from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
+from srk.sampling.levels import solve_levels
 from srk.sampling.product import solve_product
 from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction, ProductPrediction
 from srk.solution import ProductSolution, Solution
-from srk.steps import Profile, StepController
+from srk.steps import Levels, Profile, StepController
 from srk.tableaus import StochasticTableau
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def solve(
     x_init: Tensor | None = None,
     steps: int | None = None,
     nfe: int | None = None,
-    grid: str | StepController | Sequence[float] | Tensor | None = None,
+    grid: str | StepController | Levels | Sequence[float] | Tensor | None = None,
     controller: str | StepController | None = None,
     profile: Profile | None = None,
     eta: float | None = None,
@@ -132,7 +133,8 @@ def solve(
         steps: number of steps (default 50).
         nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys. A guided prediction may
             make two or more calls for each evaluation, and pays for them here.
-        grid: name of a grid (`srk.controllers()`), a decreasing list of own times, or a controller. Default "log-snr" for linear processes, else "uniform".
+        grid: name of a grid (`srk.controllers()`), a decreasing list of own times, a controller, or
+            `srk.Levels` for elements with times of their own. Default "log-snr" for linear processes, else "uniform".
         controller: the old name of `grid`.
         profile: what `srk.calibrate` measured of the network: it places the steps (where no grid is
             given, and eta > 0), and tells `auto` the variance of the data.
@@ -211,6 +213,34 @@ def solve(
         raise ArgumentTypeError(
             f"{shown(score)} is for the parts of a product, but the process is {shown(process)}; "
             "give srk.Product(a=..., b=...)"
+        )
+    if isinstance(grid, Levels):
+        return solve_levels(
+            process,
+            score,
+            solver,
+            grid,
+            shape=shape,
+            x_init=x_init,
+            eta=eta,
+            noise=noise,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            denoise_final=denoise_final,
+            autocast=autocast,
+            grad=grad,
+            on_failure=on_failure,
+            steps=steps,
+            nfe=nfe,
+            controller=controller,
+            profile=profile,
+            compile=compile,
+            calls="" if calls == "free" else calls,
+            microbatch=microbatch,
+            save=save,
+            callback=callback,
+            progress=progress,
         )
     sampler = Sampler(
         process,

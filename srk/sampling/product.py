@@ -120,7 +120,7 @@ def solve_product(
         )
         parts[name] = PartRun(job, plans, x, source)
     _check_batch(parts)
-    check_lockstep({name: part.plans for name, part in parts.items()})
+    check_lockstep(parts)
     solution, failed = run_product(parts, bound, seed=seed, grad=bool(grad), autocast=autocast)
     if failed and on_failure == "raise":
         raise SolveError(

@@ -4,6 +4,7 @@ from srk.steps.adaptive import Adaptive
 from srk.steps.base import Decision, Grid, Report, RunInfo, StepController
 from srk.steps.budget import Budget, Criterion
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Times, Uniform
+from srk.steps.levels import Levels
 from srk.steps.profile import Profile
 from srk.steps.registry import CONTROLLERS, as_grid, register_controller
 from srk.steps.schedules import (
@@ -34,6 +35,7 @@ __all__ = [
     "KLOptimal",
     "Karras",
     "Laplace",
+    "Levels",
     "LinearQuadratic",
     "LogSNR",
     "PolyExponential",

@@ -1,0 +1,328 @@
+"""Runs whose elements, such as the frames of a video, have times of their own.
+
+Elements with the same times are one group, and a group is a part of the run with plans of its own.
+The network is called once for all groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk._checks import choice, shown
+from srk._engine.product import PartRun, check_lockstep, run_product
+from srk._engine.run import Job
+from srk.errors import ArgumentError, IncompatibleError, SolveError
+from srk.noise import NoiseSource, noise_source
+from srk.noise.seeds import check_seed
+from srk.plans.plan import Slot, StepPlan
+from srk.processes.base import Level, LinearProcess
+from srk.sampling.arguments import (
+    autocast_given,
+    batch_shape,
+    device_given,
+    dtype_given,
+    process_given,
+    state_given,
+)
+from srk.sampling.sampler import Sampler
+from srk.scores import NetworkPrediction, as_prediction
+from srk.scores.inputs import scale_value
+from srk.scores.joint import BoundPrediction
+from srk.solution import Solution
+from srk.steps.levels import Levels
+
+
+def solve_levels(
+    process: Any,
+    score: Any,
+    solver: Any,
+    levels: Levels,
+    *,
+    shape: Any = None,
+    x_init: Any = None,
+    eta: Any = None,
+    noise: Any = None,
+    seed: int | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    denoise_final: Any = None,
+    autocast: torch.dtype | None = None,
+    grad: Any = False,
+    on_failure: Literal["raise", "return"] = "raise",
+    **others: Any,
+) -> Solution:
+    """Draw samples whose elements have times of their own; arguments as in `srk.solve`.
+
+    Arguments:
+        process, score, solver: what is reversed, with which network, how.
+        levels: the times.
+        x_init: the whole state at the start, or the first elements of it; the rest is drawn.
+        shape, eta, noise, seed, device, dtype, denoise_final, autocast, grad, on_failure: of the
+            run.
+        others: arguments that such a run does not take; an error for each that is given.
+    """
+    on_failure = choice(on_failure, ("raise", "return"), "on_failure")
+    for name, value in others.items():
+        if value:
+            raise IncompatibleError(
+                f"{name}={shown(value)} is not for a run with grid=srk.Levels(...) yet: its "
+                "elements take steps of their own; leave it out"
+            )
+    grad = choice(grad, (False, True), "grad")
+    process = process_given(process)
+    adapter = as_prediction(score)
+    if not isinstance(process, LinearProcess) or not isinstance(adapter, NetworkPrediction):
+        raise IncompatibleError(
+            "grid=srk.Levels(...) needs a linear process and a network in one of the adapters, "
+            "which gets times of shape (batch, elements), e.g. srk.solve(srk.VP(), "
+            f"srk.Data(network), ...), not {shown(process)} and {shown(adapter)}"
+        )
+    adapter.bind(process)
+    start = _State(adapter, levels, shape, x_init, device_given(device), dtype_given(dtype))
+    groups = _groups(levels)
+    bound = _Bound(adapter, process, start.axis, groups, levels.elements, start.place)
+    if not isinstance(noise, NoiseSource) and not callable(noise):
+        seed = check_seed(seed)
+    source = noise_source(noise, seed)
+    x = start.draw(process, source.fresh(), levels)
+    parts: dict[str, PartRun] = {}
+    for name, elements in groups.items():
+        times = [process.snap(row[elements[0]]) for row in levels.schedule]
+        moves = [a > b for a, b in pairwise(times)]
+        own = [times[0], *(b for a, b in pairwise(times) if a > b)]
+        sampler = Sampler(
+            process,
+            bound.parts[name],
+            solver,
+            grid=own if len(own) > 1 else [process.t_max, process.t_min],
+            eta=eta,
+            denoise_final=denoise_final,
+            autocast=autocast_given(autocast),
+        )
+        sampler._check_grad(grad, x_init)
+        draws = source.fresh()
+        draws.start(x.shape, x.dtype, x.device)
+        if start.drawn:
+            draws.prior(torch.empty_like(x))
+        state = x.index_select(start.axis, bound.indices[name])
+        if len(groups) > 1:
+            draws = _Slice(draws, x, start.axis, bound.indices[name])
+        plans = sampler.plans(sampler._problem(state, draws)) if len(own) > 1 else []
+        draws.prepare(plans)
+        job = Job(
+            process=process,
+            prediction=sampler.prediction,
+            method=sampler.method,
+            eta=sampler.eta,
+            label=sampler.label,
+            denoise=sampler.denoise,
+            autocast=sampler.autocast,
+            grad=grad,
+        )
+        parts[name] = PartRun(job, plans, state, draws, process.level(times[0]), moves)
+    rounds = max(len(part.order) for part in parts.values())
+    for part in parts.values():  # those that have no final denoising
+        part.order += [None] * (rounds - len(part.order))
+    check_lockstep(parts)
+    made, failed = run_product(parts, bound, seed=source.seed, grad=grad, autocast=autocast)
+    moving = next(part.run.job for part in parts.values() if part.plans)
+    solution = Solution(
+        x=start.whole(made.x, bound.indices),
+        status=made.status,
+        nfe=made.nfe,
+        mean_nfe=float(made.nfe),
+        steps=len(levels.schedule) - 1,
+        rejected=0,
+        times=tuple(max(row) for row in levels.schedule),
+        solver=moving.label,
+        eta=moving.eta,
+        seed=source.seed,
+        seconds=made.seconds,
+        score_seconds=made.score_seconds,
+    )
+    if failed and on_failure == "raise":
+        raise SolveError(
+            f"{solution.status}; the state is in .solution.x (or use on_failure='return')", solution
+        )
+    return solution
+
+
+def _groups(levels: Levels) -> dict[str, list[int]]:
+    """The elements that have the same times, by a name for messages."""
+    columns: dict[tuple[float, ...], list[int]] = {}
+    for element, column in enumerate(zip(*levels.schedule, strict=True)):
+        columns.setdefault(column, []).append(element)
+    return {
+        f"{elements[0]}" if len(elements) == 1 else f"{elements[0]} to {elements[-1]}": elements
+        for elements in columns.values()
+    }
+
+
+class _State:
+    """The state at the start: of which shape, what of it is given, and what is drawn."""
+
+    def __init__(
+        self,
+        adapter: NetworkPrediction,
+        levels: Levels,
+        shape: Any,
+        x_init: Any,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        event = adapter.event_shape
+        given = None if x_init is None else state_given(x_init, None, None)
+        if given is not None and shape is None and event is None:
+            whole: tuple[int, ...] = tuple(given.shape)
+        else:
+            whole = batch_shape(shape if given is None or shape else len(given), event)
+        if not -len(whole) < levels.axis < len(whole):
+            raise ArgumentError(
+                f"axis={levels.axis} is none of a state of shape {whole} besides the batch"
+            )
+        self.axis = levels.axis % len(whole)
+        if whole[self.axis] != levels.elements:
+            raise ArgumentError(
+                f"the schedule is for {levels.elements} elements, but the state of shape {whole} "
+                f"has {whole[self.axis]} along axis {levels.axis}; make both the same"
+            )
+        if given is not None:
+            cut = (*whole[: self.axis], given.shape[self.axis], *whole[self.axis + 1 :])
+            if tuple(given.shape) != cut or given.shape[self.axis] > levels.elements:
+                raise ArgumentError(
+                    f"x_init of shape {tuple(given.shape)} is neither the state of shape {whole} "
+                    f"nor the beginning of it along axis {levels.axis}"
+                )
+        self.given = given
+        self.known = 0 if given is None else given.shape[self.axis]
+        self.drawn = self.known < levels.elements
+        if given is not None:
+            device, dtype = device or given.device, dtype or given.dtype
+        self.place: dict[str, Any] = {"device": device, "dtype": dtype or torch.float32}
+        self.shape = whole
+
+    def draw(self, process: LinearProcess, source: NoiseSource, levels: Levels) -> Tensor:
+        """The state at the start; elements that are drawn must start where the prior is known."""
+        for element, t in enumerate(levels.schedule[0][self.known :], self.known):
+            if process.snap(t) != process.t_max:
+                raise ArgumentError(
+                    f"element {element} starts at t = {t!r}, below t_max = {process.t_max!r}, "
+                    "where its distribution is not known; give its state there in x_init"
+                )
+        x = torch.empty(self.shape, **self.place)
+        source.start(x.shape, x.dtype, x.device)
+        if self.drawn:
+            source.prior(x)
+            x = process.initial_state(x)
+        if self.given is None:
+            return x
+        given = self.given.to(**self.place)
+        rest = x.narrow(self.axis, self.known, self.shape[self.axis] - self.known)
+        return torch.cat([given, rest], self.axis)
+
+    def whole(self, states: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
+        """The states of all groups as one."""
+        return _assemble(states, indices, self.axis, self.shape[self.axis])
+
+
+def _assemble(
+    states: Mapping[str, Tensor], indices: Mapping[str, Tensor], axis: int, elements: int
+) -> Tensor:
+    if len(states) == 1:
+        return next(iter(states.values()))
+    order = torch.argsort(torch.cat([indices[name] for name in states]))
+    return torch.cat(list(states.values()), axis).index_select(axis, order)
+
+
+class _Slice(NoiseSource):
+    """The noise of some elements: those of the draws of all, so that any grouping gives the same.
+
+    Arguments:
+        source: a started source for the whole state.
+        like: a tensor of the shape of the whole state.
+        axis, index: the elements.
+    """
+
+    def __init__(self, source: NoiseSource, like: Tensor, axis: int, index: Tensor) -> None:
+        self.source, self.axis, self.index = source, axis, index
+        self._whole = torch.empty_like(like)
+
+    @property
+    def seed(self) -> int | None:
+        return self.source.seed
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        pass  # the source has been started
+
+    def prepare(self, plans: Sequence[StepPlan]) -> None:
+        self.source.prepare(plans)
+
+    def prior(self, out: Tensor) -> None:
+        self.source.prior(self._whole)
+        out.copy_(self._whole.index_select(self.axis, self.index))
+
+    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
+        self.source.draw(slot, clock, self._whole)
+        out.copy_(self._whole.index_select(self.axis, self.index))
+
+
+class _Said:
+    """The network of one group: it gives what the network has said of its elements."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self.value: Any = None
+
+    def __call__(self, x: Tensor, t: Tensor, **kwargs: Any) -> Any:
+        value, self.value = self.value, None
+        return value
+
+
+class _Bound(BoundPrediction):
+    """A network in one run: called once with all elements, and each group reads its part."""
+
+    def __init__(
+        self,
+        adapter: NetworkPrediction,
+        process: LinearProcess,
+        axis: int,
+        groups: Mapping[str, Sequence[int]],
+        elements: int,
+        place: Mapping[str, Any],
+    ) -> None:
+        self.adapter, self.process, self.axis, self.elements = adapter, process, axis, elements
+        self.said = {name: _Said(f"elements {name}") for name in groups}
+        self.indices = {
+            name: torch.tensor(of, device=place["device"]) for name, of in groups.items()
+        }
+        super().__init__(
+            {
+                name: attrs.evolve(
+                    adapter, network=said, model_kwargs={}, channels="all", event_shape=None
+                )
+                for name, said in self.said.items()
+            }
+        )
+
+    def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
+        adapter, inputs, times = self.adapter, {}, {}
+        states = {name: states[name] for name in self.said}
+        for name, x in states.items():
+            scale = scale_value(adapter.input_scale, levels[name])
+            inputs[name] = x if scale == 1.0 else x * scale
+            t = adapter.time_of(x, levels[name], self.process)
+            times[name] = t[:, None].expand(-1, len(self.indices[name]))
+        x = _assemble(inputs, self.indices, self.axis, self.elements)
+        x = x.to(adapter.network_dtype or x.dtype)
+        t = _assemble(times, self.indices, 1, self.elements)
+        said = adapter.network(x, t, **adapter.model_kwargs)
+        whole = _assemble(states, self.indices, self.axis, self.elements)
+        checked = adapter._checked(said, whole)
+        for name, one in self.said.items():
+            one.value = checked.index_select(self.axis, self.indices[name])

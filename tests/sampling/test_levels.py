@@ -1,0 +1,205 @@
+"""Elements with times of their own, against ordinary runs and Gaussian sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import srk
+from srk.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    IncompatibleError,
+    ScoreError,
+    SolveError,
+    TimeError,
+)
+
+VP = srk.VP(t_min=1e-4)
+SHAPE = (3, 5, 2)
+SOLVERS = ("ddpm", "srk2m", "srk2", "dpmpp-2m", "heun", "sa-solver", "lms", "auto")
+
+
+def grid(steps: int) -> list[float]:
+    return srk.steps.LogSNR().times(srk.steps.RunInfo(VP, None, steps))
+
+
+def network(x: Tensor, t: Tensor) -> Tensor:
+    """A bent denoiser of each element for itself."""
+    if t.ndim == 1:
+        t = t[:, None].expand(-1, x.shape[1])
+    levels = [VP.level(float(value)) for value in t[0]]
+    gain = [0.3 * at.alpha / (0.3 * at.alpha**2 + at.sigma**2) for at in levels]
+    return (x * torch.tensor(gain, dtype=x.dtype)[:, None]).tanh()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_equal_columns_are_the_ordinary_run_bit_for_bit(solver: str) -> None:
+    times, score = grid(6), srk.Data(network)
+    levels = srk.Levels([[t] * 5 for t in times])
+    for options in ({"noise": "generator"}, {"noise": "keyed"}, {"denoise_final": False}):
+        one = srk.solve(VP, score, solver, shape=SHAPE, grid=levels, seed=1, **options)
+        two = srk.solve(VP, score, solver, shape=SHAPE, grid=times, seed=1, **options)
+        assert torch.equal(one.x, two.x)
+        assert (one.nfe, one.steps, one.solver) == (two.nfe, two.steps, two.solver)
+        assert one.times == pytest.approx(two.times, rel=1e-12)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_elements_that_know_nothing_of_each_other_need_not_move_together(solver: str) -> None:
+    times, score = grid(6), srk.Data(network)
+    ordinary = srk.solve(VP, score, solver, shape=SHAPE, grid=times, seed=1).x
+    for delay in (1, 2, 6):
+        levels = srk.Levels.pyramid(times, 5, delay)
+        sol = srk.solve(VP, score, solver, shape=SHAPE, grid=levels, seed=1)
+        assert torch.equal(sol.x, ordinary)
+        assert sol.nfe == (2 if solver in ("srk2", "heun") else 1) * (6 + 4 * delay) + 1
+
+
+def test_the_network_sees_all_elements_at_their_times() -> None:
+    seen: list[list[float]] = []
+
+    def spy(x: Tensor, t: Tensor, y: int) -> Tensor:
+        assert x.shape == (3, 2, 5)
+        assert t.shape == (3, 5)
+        assert y == 1
+        seen.append(t[0].tolist())
+        return 0 * x
+
+    levels = srk.Levels.pyramid(grid(4), 5, axis=-1)
+    score = srk.Data(spy, model_kwargs={"y": 1})
+    sol = srk.solve(VP, score, "ddpm", shape=(3, 2, 5), grid=levels, seed=0)
+    assert sol.nfe == len(seen) == len(levels.schedule)  # a call a step, and the final denoising
+    for found, wanted in zip(seen, levels.schedule, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+# A stationary Gaussian sequence: D = C A (A C A + S^2)^-1 x with A and S by element.
+COVARIANCE = 0.8 ** (torch.arange(4)[:, None] - torch.arange(4)[None]).abs().double()
+
+
+def sequence(x: Tensor, t: Tensor) -> Tensor:
+    levels = [VP.level(float(value)) for value in t[0]]
+    alpha = torch.diag(torch.tensor([level.alpha for level in levels], dtype=x.dtype))
+    sigma = torch.diag(torch.tensor([level.sigma for level in levels], dtype=x.dtype))
+    gain = COVARIANCE @ alpha @ torch.linalg.inv(alpha @ COVARIANCE @ alpha + sigma**2)
+    return x @ gain.T
+
+
+def columns(levels: srk.Levels, solver: str, x_init: Tensor | None = None) -> Tensor:
+    """The columns of the linear map that takes all normals to what a solver gives."""
+    row = [0]
+
+    def draw(slot: Any, clock: str, out: Tensor) -> None:
+        out.zero_()
+        for element in range(4):
+            out[row[0] + element, element] = 1.0
+        row[0] += 4
+
+    size = 4 * 4 * (len(levels.schedule) + 2)
+    if x_init is not None:
+        x_init = x_init.expand(size, -1)
+    options: dict[str, Any] = {"noise": draw, "dtype": torch.float64, "grid": levels}
+    return srk.solve(VP, srk.Data(sequence), solver, shape=(size, 4), x_init=x_init, **options).x
+
+
+@pytest.mark.parametrize("make", ["pyramid", "rolling", "blocks"])
+def test_a_gaussian_sequence_has_its_autocovariance(make: str) -> None:
+    errors = []
+    for steps in (16, 32):
+        levels = {
+            "pyramid": lambda times: srk.Levels.pyramid(times, 4, 1),
+            "rolling": lambda times: srk.Levels.rolling(times, 4, window=2),
+            "blocks": lambda times: srk.Levels.pyramid(times, 4, len(times) - 1),
+        }[make](grid(steps))
+        found = columns(levels, "srk2m")
+        errors.append(float((found.T @ found - COVARIANCE).abs().max()))
+    assert errors[1] < 5e-3
+    assert errors[0] > 3 * errors[1]
+
+
+def test_a_fixed_prefix_conditions_the_rest() -> None:
+    given = torch.tensor([[0.7, -1.1]], dtype=torch.float64)
+    levels = srk.Levels.prefix(grid(40), 4, fixed=2)
+    zero = columns(levels, "srk2m", 0 * given)
+    assert (zero[:, :2] == 0).all()
+    gain = COVARIANCE[2:, :2] @ torch.linalg.inv(COVARIANCE[:2, :2])
+    covariance = COVARIANCE[2:, 2:] - gain @ COVARIANCE[:2, 2:]
+    assert (zero.T @ zero)[2:, 2:].sub(covariance).abs().max() < 5e-3
+    mean = columns(levels, "srk2m", given)[-1]  # the last row has drawn nothing
+    assert torch.equal(mean[:2], given[0])
+    assert mean[2:].sub(gain @ given[0]).abs().max() < 5e-3
+
+
+def test_a_whole_state_at_the_start_and_gradients() -> None:
+    times, x_init = grid(5)[2:], torch.randn(SHAPE)
+    levels = srk.Levels([[t] * 5 for t in times])
+    kept = x_init.clone()
+    one = srk.solve(VP, srk.Data(network), "ddpm", x_init=x_init, grid=levels, seed=0)
+    two = srk.solve(VP, srk.Data(network), "ddpm", x_init=x_init, grid=times, seed=0)
+    assert torch.equal(one.x, two.x)
+    assert torch.equal(x_init, kept)
+    start = x_init.requires_grad_()
+    pyramid = srk.Levels.pyramid(times, 5)
+    sol = srk.solve(VP, srk.Data(network), "ddpm", x_init=start, grid=pyramid, seed=0, grad=True)
+    (slope,) = torch.autograd.grad(sol.x.sum(), start)
+    assert slope.isfinite().all()
+    assert (slope != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "error", "message"),
+    [
+        ([1.0, 0.5], ArgumentTypeError, "a matrix of own times"),
+        ([[1.0, 1.0]], ArgumentError, "two rows or more"),
+        ([[1.0, 1.0], [0.5]], ArgumentError, r"rows of \[2, 1\] entries"),
+        ([[1.0, 0.5], [0.5, 0.6]], TimeError, r"element 1 goes from 0.5 in row 0 to 0.6"),
+        ([[1.0, float("nan")], [0.5, 0.5]], TimeError, "element 1"),
+        ([[0.5, 0.1], [0.5, 0.1]], TimeError, "no element of the schedule moves"),
+        ([["a", 1.0], [0.5, 0.5]], ArgumentTypeError, "an entry of a schedule"),
+    ],
+)
+def test_wrong_schedules(schedule: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        srk.Levels(schedule)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"save": "x"}, IncompatibleError, "save='x'"),
+        ({"steps": 3}, IncompatibleError, "steps=3"),
+        ({"nfe": 3}, IncompatibleError, "nfe=3"),
+        ({"compile": "step"}, IncompatibleError, "compile"),
+        ({"calls": "schedule"}, IncompatibleError, "calls='schedule'"),
+        ({"microbatch": 2}, IncompatibleError, "microbatch"),
+        ({"shape": (3, 4, 2)}, ArgumentError, "5 elements.*has 4 along axis 1"),
+        ({"x_init": torch.zeros(2, 5, 2)}, ArgumentError, "x_init of shape"),
+        ({"grid": srk.Levels([[1.0, 0.5, 1, 1, 1], [0.1] * 5])}, ArgumentError, "element 1 starts"),
+        ({"grid": srk.Levels([[1.0] * 5, [0.1] * 5], axis=3)}, ArgumentError, "axis=3"),
+    ],
+)
+def test_what_such_a_run_does_not_take(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    given = {"shape": SHAPE, "grid": srk.Levels.pyramid(grid(3), 5), **options}
+    with pytest.raises(error, match=message):
+        srk.solve(VP, srk.Data(network), "ddpm", **given)
+
+
+def test_other_errors_say_what_is_wrong() -> None:
+    levels = srk.Levels.pyramid(grid(3), 5)
+    exact = srk.targets.Gaussian(0.5, 0.04).score(VP)
+    with pytest.raises(IncompatibleError, match="one of the adapters"):
+        srk.solve(VP, exact, shape=SHAPE, grid=levels)
+    with pytest.raises(ScoreError, match="returned shape"):
+        srk.solve(VP, srk.Data(lambda x, t: x[:, :1]), shape=SHAPE, grid=levels)
+    with pytest.raises(SolveError, match="NaN"):
+        srk.solve(VP, srk.Data(lambda x, t: x * float("nan")), shape=SHAPE, grid=levels)
+    with pytest.raises(ArgumentError, match="axis=0 is the batch"):
+        srk.Levels([[1.0], [0.5]], axis=0)
+    with pytest.raises(ArgumentError, match="window=2 does not divide the 3 steps"):
+        srk.Levels.rolling(grid(3), 4, window=2)
