@@ -8,3 +8,5 @@ from importlib.util import find_spec
 collect_ignore_glob = [] if find_spec("diffusers") else ["srk/ecosystem/diffusers/*"]
 if not find_spec("triton"):
     collect_ignore_glob.append("srk/noise/philox_triton.py")
+# What ComfyUI loads: it imports nothing that a test could look at without ComfyUI.
+collect_ignore_glob.append("srk/ecosystem/comfyui/custom_nodes/*")

@@ -53,7 +53,7 @@ class Auto(Integrator):
     """
 
     name = "auto"
-    strong_order = 1.0
+    strong_order = 1.5  # from 10 steps on, where the node is at 1/3
     weak_order = 2.0
     linear_only = False
     infinite_noise = True

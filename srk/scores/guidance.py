@@ -90,7 +90,7 @@ class Guided(Prediction):
         >>> wanted = srk.targets.Gaussian(1.0, 0.1).score(process)
         >>> everything = srk.targets.Gaussian(0.0, 1.0).score(process)
         >>> srk.solve(process, Guided(wanted, everything, 2.0), steps=10, seed=0).nfe
-        42
+        22
         >>> interval = srk.scores.limited(2.0, 0.3, 5.0)
         >>> srk.solve(process, Guided(wanted, everything, interval), steps=10, seed=0).nfe
         27

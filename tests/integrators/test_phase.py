@@ -335,7 +335,7 @@ N = 20_000
         (GDDIM(), {"nfe": 100, "eta": 0.0}),
         (SSCS(), {"nfe": 200}),
         ("sra1", {"nfe": 200}),
-        ("srk2s", {"controller": srk.steps.Adaptive(rtol=0.02, atol=0.02), "noise": "brownian"}),
+        ("srk2s", {"grid": srk.steps.Adaptive(rtol=0.02, atol=0.02), "noise": "brownian"}),
     ],
     ids=["srk2m", "gddim", "gddim-ode", "sscs", "sra1", "adaptive"],
 )
@@ -347,7 +347,7 @@ def test_positions_and_velocities_have_their_law(solver: object, options: dict) 
     weights, means, stds = np.array([0.3, 0.7]), np.array([-1.0, 0.6]), np.array([0.2, 0.4])
     target = srk.targets.GaussianMixture(weights, means[:, None], stds)
     process = srk.CLD(t_min=0.02)
-    grid = {} if "controller" in options else {"grid": "log-snr"}
+    grid = {} if "grid" in options else {"grid": "log-snr"}
     sol = srk.solve(
         process,
         target.score(process),

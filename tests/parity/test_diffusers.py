@@ -44,13 +44,14 @@ from srk.integrators import (
     Integrator,
     LinearForm,
     SASolver,
-    Step,
-    StepPlan,
     UniPC2,
     UniPC3,
 )
 from srk.noise import ReplayNoise
+from srk.plans.multistep import multistep_step, quadratic
 from srk.plans.phi import psi
+from srk.plans.plan import StepPlan
+from srk.plans.step import Step
 from srk.processes import Level, VPDiscrete
 
 pytestmark = [
@@ -301,16 +302,18 @@ class WrongSign(DPMpp3MSDE):
     Weight -(1/2 + psi_1/x) on the second-order term; half the curvature is 1/2 - psi_1/x.
     """
 
-    def _correction(
-        self, history: list[tuple[LinearForm, float]], h: float, ah: float
-    ) -> LinearForm:
-        if len(history) < 3:
-            return super()._correction(history, h, ah)
-        (d, lam), (d1, lam1), (d2, lam2) = history
-        r0, r1 = (lam - lam1) / h, (lam1 - lam2) / h
-        first, second = (d - d1) / r0, (d1 - d2) / r1
-        bend = (first - second) / (r0 + r1)
-        return (first + bend * r0) * psi(1, ah) - bend * (psi(1, ah) / ah + 0.5)
+    def plan(self, step: Step) -> StepPlan:
+        return multistep_step(step, wrong_sign, depth=3, name=self.name)
+
+
+def wrong_sign(history: Sequence[tuple[LinearForm, float]], h: float, ah: float) -> LinearForm:
+    if len(history) < 3:
+        return quadratic(0.5)(history, h, ah)
+    (d, lam), (d1, lam1), (d2, lam2) = history
+    r0, r1 = (lam - lam1) / h, (lam1 - lam2) / h
+    first, second = (d - d1) / r0, (d1 - d2) / r1
+    bend = (first - second) / (r0 + r1)
+    return (first + bend * r0) * psi(1, ah) - bend * (psi(1, ah) / ah + 0.5)
 
 
 def test_sde_dpmsolver_3_has_a_wrong_sign(scheduler: Make) -> None:
