@@ -93,7 +93,7 @@ class Guided(Prediction):
         22
         >>> interval = srk.scores.limited(2.0, 0.3, 5.0)
         >>> srk.solve(process, Guided(wanted, everything, interval), steps=10, seed=0).nfe
-        27
+        14
     """
 
     conditions: tuple[Prediction, ...] = attrs.field(converter=_conditions, alias="condition")
