@@ -137,6 +137,7 @@ class Lockstep:
         parts: the run of each part, whose plans `check_lockstep` has accepted.
         prediction: what is known of all parts.
         autocast: dtype for `torch.autocast` around the network.
+        visit: told the number of steps that are taken, at the start and after each step.
     """
 
     def __init__(
@@ -144,7 +145,9 @@ class Lockstep:
         parts: Mapping[str, PartRun],
         prediction: BoundPrediction,
         autocast: torch.dtype | None = None,
+        visit: Callable[[int], None] | None = None,
     ) -> None:
+        self.visit = visit
         self.parts, self.prediction, self.autocast = parts, prediction, autocast
         self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
         self.calls = 0
@@ -154,6 +157,8 @@ class Lockstep:
         """Take all steps. `NotFinite` says which part cannot go on."""
         for name, part in self.parts.items():
             self._of(name, part.begin)
+        if self.visit is not None:
+            self.visit(0)
         for index in range(len(next(iter(self.parts.values())).order)):
             moving = {
                 name: number
@@ -167,6 +172,8 @@ class Lockstep:
             outcomes = self._step(walks)
             for name, number in moving.items():
                 self._of(name, self.parts[name].accept, number, outcomes.pop(name))
+            if self.visit is not None:
+                self.visit(index + 1)
         for name, part in self.parts.items():
             self._of(name, part.run.watch.settle, part.run.recorder.x)
 
@@ -232,6 +239,7 @@ def run_product(
     seed: int | None,
     grad: bool = False,
     autocast: torch.dtype | None = None,
+    visit: Callable[[int], None] | None = None,
 ) -> tuple[ProductSolution, bool]:
     """Take the parts to their ends: the solution, and whether the run failed.
 
@@ -241,9 +249,10 @@ def run_product(
         seed: the seed of the run, which its solution tells.
         grad: whether gradients flow through the run.
         autocast: dtype for `torch.autocast` around the network.
+        visit: told the number of steps that are taken, at the start and after each step.
     """
     began = time.perf_counter()
-    lockstep = Lockstep(parts, prediction, autocast)
+    lockstep = Lockstep(parts, prediction, autocast, visit)
     status = "done"
     with torch.set_grad_enabled(grad):
         try:

@@ -19,7 +19,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
-from srk.steps import Grid, StepController, as_grid
+from srk.steps import Grid, Levels, StepController, as_grid
 
 DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob"}
@@ -217,6 +217,12 @@ def controller_given(grid: Any, controller: Any, linear: bool) -> StepController
             stacklevel=outside(),
         )
     chosen = grid if controller is None else controller
+    if isinstance(chosen, Levels):
+        raise IncompatibleError(
+            "srk.Levels gives times to the elements of one tensor in one run, as "
+            "srk.solve(process, network, solver, grid=levels); a sampler or a part of a product "
+            "has one time for all elements: use grid='log-snr' or a list of times"
+        )
     made: StepController = as_grid(
         ("log-snr" if linear else "uniform") if chosen is None else chosen
     )

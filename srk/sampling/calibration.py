@@ -10,6 +10,7 @@ import torch
 from srk._checks import integer
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.phase import statistic
+from srk.sampling.arguments import process_given
 from srk.sampling.pilot import LEAST_STEPS, least_samples, measure
 from srk.sampling.sampler import Sampler
 from srk.scores import Prediction, as_prediction
@@ -118,7 +119,7 @@ def old_pilot(
 
 
 def _bound(process: Any, score: Any) -> Prediction:
-    if statistic(process) is None:
+    if statistic(process_given(process)) is None:
         raise IncompatibleError(
             f"a profile needs a log-SNR, but {process!r} is not a linear process; "
             "use grid='uniform'"

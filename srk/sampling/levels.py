@@ -28,13 +28,14 @@ from srk.sampling.arguments import (
     device_given,
     dtype_given,
     process_given,
+    saves_given,
     state_given,
 )
 from srk.sampling.sampler import Sampler
 from srk.scores import NetworkPrediction, as_prediction
 from srk.scores.inputs import scale_value
 from srk.scores.joint import BoundPrediction
-from srk.solution import Solution
+from srk.solution import Saved, Solution
 from srk.steps.levels import Levels
 
 
@@ -54,6 +55,7 @@ def solve_levels(
     denoise_final: Any = None,
     autocast: torch.dtype | None = None,
     grad: Any = False,
+    save: Any = None,
     on_failure: Literal["raise", "return"] = "raise",
     **others: Any,
 ) -> Solution:
@@ -63,6 +65,7 @@ def solve_levels(
         process, score, solver: what is reversed, with which network, how.
         levels: the times.
         x_init: the whole state at the start, or the first elements of it; the rest is drawn.
+        save: "x" keeps the states after each step.
         shape, eta, noise, seed, device, dtype, denoise_final, autocast, grad, on_failure: of the
             run.
         others: arguments that such a run does not take; an error for each that is given.
@@ -75,6 +78,12 @@ def solve_levels(
                 "elements take steps of their own; leave it out"
             )
     grad = choice(grad, (False, True), "grad")
+    saves = saves_given(save)
+    if saves - {"x"}:
+        raise IncompatibleError(
+            f"save={shown(save)} is not for a run with grid=srk.Levels(...) yet, for the steps of "
+            "an element are not those of the run; use save='x'"
+        )
     process = process_given(process)
     adapter = as_prediction(score)
     if not isinstance(process, LinearProcess) or not isinstance(adapter, NetworkPrediction):
@@ -130,8 +139,18 @@ def solve_levels(
     for part in parts.values():  # those that have no final denoising
         part.order += [None] * (rounds - len(part.order))
     check_lockstep(parts)
-    made, failed = run_product(parts, bound, seed=source.seed, grad=grad, autocast=autocast)
+    kept: list[Tensor] = []
+
+    def keep(step: int) -> None:
+        if "x" in saves and step < len(levels.schedule):  # not after the final denoising
+            states = {name: part.run.recorder.x for name, part in parts.items()}
+            kept.append(start.whole(states, bound.indices).clone())
+
+    made, failed = run_product(
+        parts, bound, seed=source.seed, grad=grad, autocast=autocast, visit=keep
+    )
     moving = next(part.run.job for part in parts.values() if part.plans)
+    times_visited = tuple(max(row) for row in levels.schedule)
     solution = Solution(
         x=start.whole(made.x, bound.indices),
         status=made.status,
@@ -139,12 +158,13 @@ def solve_levels(
         mean_nfe=float(made.nfe),
         steps=len(levels.schedule) - 1,
         rejected=0,
-        times=tuple(max(row) for row in levels.schedule),
+        times=times_visited,
         solver=moving.label,
         eta=moving.eta,
         seed=source.seed,
         seconds=made.seconds,
         score_seconds=made.score_seconds,
+        trajectory=Saved(times_visited[: len(kept)], torch.stack(kept)) if kept else None,
     )
     if failed and on_failure == "raise":
         raise SolveError(
@@ -159,7 +179,11 @@ def _groups(levels: Levels) -> dict[str, list[int]]:
     for element, column in enumerate(zip(*levels.schedule, strict=True)):
         columns.setdefault(column, []).append(element)
     return {
-        f"{elements[0]}" if len(elements) == 1 else f"{elements[0]} to {elements[-1]}": elements
+        (
+            f"element {elements[0]}"
+            if len(elements) == 1
+            else f"elements {elements[0]} to {elements[-1]}"
+        ): elements
         for elements in columns.values()
     }
 
@@ -297,7 +321,7 @@ class _Bound(BoundPrediction):
         place: Mapping[str, Any],
     ) -> None:
         self.adapter, self.process, self.axis, self.elements = adapter, process, axis, elements
-        self.said = {name: _Said(f"elements {name}") for name in groups}
+        self.said = {name: _Said(name) for name in groups}
         self.indices = {
             name: torch.tensor(of, device=place["device"]) for name, of in groups.items()
         }

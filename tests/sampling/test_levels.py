@@ -59,6 +59,23 @@ def test_elements_that_know_nothing_of_each_other_need_not_move_together(solver:
         assert sol.nfe == (2 if solver in ("srk2", "heun") else 1) * (6 + 4 * delay) + 1
 
 
+def test_the_states_along_the_run() -> None:
+    times, score = grid(4), srk.Data(network)
+    equal = srk.Levels([[t] * 5 for t in times])
+    one = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=equal, seed=1, save="x").trajectory
+    two = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=times, seed=1, save="x").trajectory
+    assert one is not None
+    assert two is not None
+    assert torch.equal(one.values, two.values)
+    pyramid = srk.Levels.pyramid(times, 5, 2)
+    saved = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=pyramid, seed=1, save="x").trajectory
+    assert saved is not None
+    for element in range(5):  # each has the states of the ordinary run, later by its delay
+        first = 2 * element
+        own = saved.values[first : first + 5, :, element]
+        assert torch.equal(own, two.values[:, :, element])
+
+
 def test_the_network_sees_all_elements_at_their_times() -> None:
     seen: list[list[float]] = []
 
@@ -170,7 +187,7 @@ def test_wrong_schedules(schedule: Any, error: type[Exception], message: str) ->
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"save": "x"}, IncompatibleError, "save='x'"),
+        ({"save": "denoised"}, IncompatibleError, "save='denoised'"),
         ({"steps": 3}, IncompatibleError, "steps=3"),
         ({"nfe": 3}, IncompatibleError, "nfe=3"),
         ({"compile": "step"}, IncompatibleError, "compile"),
@@ -197,7 +214,9 @@ def test_other_errors_say_what_is_wrong() -> None:
         srk.solve(VP, exact, shape=SHAPE, grid=levels)
     with pytest.raises(ScoreError, match="returned shape"):
         srk.solve(VP, srk.Data(lambda x, t: x[:, :1]), shape=SHAPE, grid=levels)
-    with pytest.raises(SolveError, match="NaN"):
+    with pytest.raises(IncompatibleError, match="a sampler or a part of a product"):
+        srk.Sampler(VP, srk.Data(network), grid=levels)  # type: ignore[arg-type]
+    with pytest.raises(SolveError, match="'element 0', the score returned NaN"):
         srk.solve(VP, srk.Data(lambda x, t: x * float("nan")), shape=SHAPE, grid=levels)
     with pytest.raises(ArgumentError, match="axis=0 is the batch"):
         srk.Levels([[1.0], [0.5]], axis=0)
