@@ -6,7 +6,7 @@ sol = srk.solve(process, score, solver="srk2")
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from srk import analysis, errors, integrators, posterior, scores, steps, targets
+from srk import analysis, errors, eta, integrators, posterior, scores, steps, targets
 from srk._version import __version__
 from srk.analysis.likelihood import log_likelihood
 from srk.citations import cite
@@ -125,6 +125,7 @@ __all__ = [
     "cite",
     "controllers",
     "errors",
+    "eta",
     "find",
     "integrators",
     "log_likelihood",

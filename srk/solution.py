@@ -32,7 +32,8 @@ class Solution:
         rejected: rejected steps.
         times: own times visited, from the start to the end of the last accepted step.
         solver: name of the solver.
-        eta: stochasticity of the run; 1 is the reverse SDE, 0 the probability-flow ODE.
+        eta: stochasticity of the run; 1 is the reverse SDE, 0 the probability-flow ODE. One number
+            a step where it changed from step to step.
         seed: the seed that repeats the run, if the noise has one.
         seconds: wall-clock time of the run.
         score_seconds: the part of it spent in the network. On a GPU, where the loop never waits for
@@ -57,7 +58,7 @@ class Solution:
     rejected: int
     times: tuple[float, ...]
     solver: str
-    eta: float
+    eta: float | tuple[float, ...]
     seed: int | None
     seconds: float
     score_seconds: float
@@ -81,7 +82,7 @@ class Solution:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.x.shape))
         lines = [
-            f"Solution: {self.status}, {self.solver} (eta = {self.eta:g}), {self.nfe} NFE in "
+            f"Solution: {self.status}, {self.solver} (eta = {_shown(self.eta)}), {self.nfe} NFE in "
             f"{self.steps} steps" + (f" ({self.rejected} rejected)" if self.rejected else ""),
             f"  x       {shape} {str(self.x.dtype).removeprefix('torch.')} on {self.x.device}",
             f"  t       {self.times[0]:.6g} -> {self.times[-1]:.6g}",
@@ -141,7 +142,7 @@ class ProductSolution:
         return {name: part.solver for name, part in self.parts.items()}
 
     @property
-    def eta(self) -> dict[str, float]:
+    def eta(self) -> dict[str, float | tuple[float, ...]]:
         """The stochasticity of each part."""
         return {name: part.eta for name, part in self.parts.items()}
 
@@ -176,7 +177,7 @@ class ProductSolution:
             dtype = str(part.x.dtype).removeprefix("torch.")
             lines.append(
                 f"  {name:<7} {shape} {dtype} on {part.x.device}, {part.solver} "
-                f"(eta = {part.eta:g}), t {part.times[0]:.6g} -> {part.times[-1]:.6g}"
+                f"(eta = {_shown(part.eta)}), t {part.times[0]:.6g} -> {part.times[-1]:.6g}"
             )
         lines.append(
             f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, "
@@ -185,6 +186,12 @@ class ProductSolution:
         if self.seed is not None:
             lines.append(f"  seed    {self.seed}")
         return "\n".join(lines)
+
+
+def _shown(eta: float | tuple[float, ...]) -> str:
+    if isinstance(eta, tuple):
+        return f"{min(eta):g} to {max(eta):g}"
+    return f"{eta:g}"
 
 
 def join(parts: Sequence[Solution]) -> Solution:

@@ -67,7 +67,7 @@ BAD: dict[str, list[Any]] = {
     ],
     "steps": [True, 2.5, "3", 0, -1, np.float64(3), torch.tensor([3]), np.True_, 3j, [3]],
     "seed": [True, 0.5, "1", np.float32(1), [1]],
-    "eta": ["x", True, math.nan, -1.0, math.inf, 1j, [0.5], torch.ones(2)],
+    "eta": ["x", True, math.nan, -1.0, math.inf, 1j, [0.5], torch.ones(2, 2)],
     "save": [True, 1, "everything", ["x", 3], [None], torch.ones(2), b"x", [["x"]]],
     "device": ["cuda9", "nowhere", 3.5, True, "meta", ["cpu"], "cpu:x", "xpu:99"],
     "dtype": ["float32", torch.int64, torch.complex64, np.float32, torch.bool, 32],

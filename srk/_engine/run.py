@@ -47,6 +47,7 @@ class Job:
     Arguments:
         process, prediction, method, eta: what is reversed, with which bound prediction, how.
         label: what the solution calls the solver.
+        etas: the stochasticity of each step of a fixed grid.
         denoise: whether the run ends with the denoised prediction where noise is left.
         autocast: dtype for `torch.autocast` around the network.
         compiled: whether the arithmetic between two network calls is compiled.
@@ -61,6 +62,7 @@ class Job:
     method: Integrator
     eta: float
     label: str
+    etas: tuple[float, ...] = ()
     denoise: bool = True
     autocast: torch.dtype | None = None
     compiled: bool = False
@@ -147,7 +149,7 @@ class Run:
             rejected=recorder.rejected,
             times=tuple(recorder.times),
             solver=job.label,
-            eta=job.eta,
+            eta=_ran(job),
             seed=seed,
             seconds=seconds,
             score_seconds=count.seconds,
@@ -155,6 +157,13 @@ class Run:
             denoised=denoised,
             log_prob=log_prob,
         )
+
+
+def _ran(job: Job) -> float | tuple[float, ...]:
+    """The eta of the run: a number, or where it changed one number a step."""
+    if not job.etas:
+        return job.eta
+    return job.etas[0] if len(set(job.etas)) == 1 else job.etas
 
 
 def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solution, bool]:

@@ -16,12 +16,14 @@ import torch
 
 from srk._engine.eager import Executor
 from srk.errors import ArgumentError, IncompatibleError
+from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
 from srk.plans.exponential import final_step
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
-from srk.sampling.planning import plan_grid
+from srk.sampling.arguments import eta_given
+from srk.sampling.planning import plan_grid, step_etas
 from srk.scores.phase import PhasePrediction, read
 from srk.steps import Grid, RunInfo, as_grid
 from srk.tableaus import StochasticTableau
@@ -61,7 +63,7 @@ def gaussian_law(
     *,
     steps: int | None = None,
     grid: Any = "log-snr",
-    eta: float | None = None,
+    eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> GaussianLaw:
@@ -76,7 +78,8 @@ def gaussian_law(
             principal axes are then used (every solver here commutes with rotations).
         steps: number of steps of the grid (not for explicit times).
         grid: a grid's name, a grid, or a list of own times.
-        eta: stochasticity; default that of the solver (`Integrator.default_eta`).
+        eta: stochasticity; default that of the solver (`Integrator.default_eta`). A number, a
+            function of the level, a list or a rule, as of `srk.solve`.
         start: "exact" starts from the true distribution at the first time, "prior" from N(0,
             sigma(t_max)^2).
         denoise_final: end with the denoiser, as `srk.solve` does; the target distribution is then
@@ -97,8 +100,8 @@ def gaussian_law(
             f"{process!r}"
         )
     method = integrator(solver)
-    eta = method.default_eta if eta is None else float(eta)
-    method.check(process, eta)
+    wanted = eta_given(eta, method, process)
+    one = wanted if isinstance(wanted, float) else method.default_eta
     control = as_grid(grid)
     if not isinstance(control, Grid):
         raise IncompatibleError(
@@ -106,10 +109,12 @@ def gaussian_law(
             "adaptive run depend on the draws"
         )
     m, v = _axes(mean, covariance)
-    plans = plan_grid(process, method, control.times(RunInfo(process, method, steps, eta)), eta)
+    times = control.times(RunInfo(process, method, steps, one))
+    etas, first_diffusion = step_etas(wanted, process, method, times)
+    plans = plan_grid(process, method, times, etas, diffusion=first_diffusion)
     if denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
-        plans.append(final_step(process, last, eta, len(plans)))
+        plans.append(final_step(process, last, one, len(plans)))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
     space = (
         _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
@@ -235,7 +240,7 @@ def gaussian_kl(
     steps: int | None = None,
     nfe: int | None = None,
     grid: Any = "log-snr",
-    eta: float | None = None,
+    eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool = False,
 ) -> float:

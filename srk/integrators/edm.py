@@ -145,7 +145,7 @@ class EDMHeun(_Churned):
 
     name = "edm-heun"
     evaluations_per_step = 2
-    weak_order: float | None = 2.0
+    weak_order = 2.0
     reference = "Karras et al. 2022 (arXiv 2206.00364), algorithm 2"
     advice = "two calls, order 2, single step; EDM's churn"
 
@@ -167,7 +167,7 @@ class EDMEuler(_Churned):
     """
 
     name = "edm-euler"
-    weak_order: float | None = 1.0
+    weak_order = 1.0
     reference = "k-diffusion 0.1.1, sample_euler; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "one call, order 1, with EDM's churn"
 
@@ -189,7 +189,7 @@ class EDMDPM2(_Churned):
 
     name = "edm-dpm2"
     evaluations_per_step = 2
-    weak_order: float | None = 2.0
+    weak_order = 2.0
     reference = "k-diffusion 0.1.1, sample_dpm_2; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "two calls, order 2, single step, with EDM's churn"
 
@@ -216,7 +216,7 @@ class EDMDPMpp2S(_Churned):
 
     name = "edm-dpmpp-2s"
     evaluations_per_step = 2
-    weak_order: float | None = 2.0
+    weak_order = 2.0
     reference = (
         "Price et al. 2023, GenCast (arXiv 2312.15796); Lu et al. 2022 (arXiv 2211.01095); Karras "
         "et al. 2022 (arXiv 2206.00364)"
@@ -242,7 +242,7 @@ class Boltz1(EDMEuler):
     """
 
     name = "boltz1"
-    weak_order = None
+    weak_order = None  # type: ignore[assignment]  # it has another temperature
     reference = (
         "Wohlwend et al. 2024, Boltz-1 (doi 10.1101/2024.11.19.624167); Abramson et al. 2024, "
         "AlphaFold 3, algorithm 18 (doi 10.1038/s41586-024-07487-w)"
@@ -269,7 +269,7 @@ class Boltz2(EDMEuler):
     """
 
     name = "boltz2"
-    weak_order = None
+    weak_order = None  # type: ignore[assignment]  # it has another temperature
     reference = (
         "Passaro et al. 2025, Boltz-2 (doi 10.1101/2025.06.14.659707); Abramson et al. 2024, "
         "AlphaFold 3, algorithm 18 (doi 10.1038/s41586-024-07487-w)"
@@ -296,7 +296,7 @@ class Chai1(EDMHeun):
     """
 
     name = "chai1"
-    weak_order = None
+    weak_order = None  # type: ignore[assignment]  # it has another temperature
     reference = (
         "Chai Discovery 2024, Chai-1 (doi 10.1101/2024.10.10.615955); Karras et al. 2022 (arXiv "
         "2206.00364), algorithm 2"
@@ -323,7 +323,7 @@ class GenCast(EDMDPMpp2S):
     """
 
     name = "gencast"
-    weak_order = None
+    weak_order = None  # type: ignore[assignment]  # it has another temperature
     reference = (
         "Price et al. 2023, GenCast (arXiv 2312.15796); Lu et al. 2022 (arXiv 2211.01095); Karras "
         "et al. 2022 (arXiv 2206.00364)"

@@ -12,6 +12,7 @@ import numpy as np
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
+from srk.plans.gauge import digits
 from srk.plans.history import usable_for_denoiser
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -73,7 +74,7 @@ class ERSDE1(Integrator):
             )
         ratio = min(ratio, 0.0)
         fall = ratio - h  # log q
-        board = step.draft(f"er-sde({step.eta:g})")
+        board = step.draft(f"er-sde({digits(step.eta)})")
         node = board.evaluate(board.state, start)
         u = board.state / start.alpha * math.exp(fall) - node.value * math.expm1(fall)
         past: list[float] = list(step.memory)

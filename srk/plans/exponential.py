@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from srk.plans.form import LinearForm
-from srk.plans.gauge import GaugeStep, remainder
+from srk.plans.gauge import GaugeStep, digits, remainder
 from srk.plans.plan import STATE, Column, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
@@ -33,7 +33,7 @@ def exponential_step(step: Step) -> StepPlan:
 
     Any noise level, alpha = 0 included.
     """
-    board = step.draft(clock=f"gauge(0,{step.eta:g})")
+    board = step.draft(clock=f"gauge(0,{digits(step.eta)})")
     node = board.evaluate(board.state, step.start)
     cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
     return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)

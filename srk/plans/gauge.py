@@ -43,6 +43,16 @@ def check_variance(data_variance: float, *, finite: bool = True) -> float:
     return v
 
 
+def digits(eta: float) -> str:
+    """Eta in the name of a clock: short where that is all of it, else every digit.
+
+    Steps of one run may differ in eta. Two clocks of one name, but not the same, would make their
+    draws dependent.
+    """
+    short = f"{eta:g}"
+    return short if float(short) == eta else repr(eta)
+
+
 def log_ratio(start: Level, stop: Level, v: float) -> float:
     """L = log((s0 + v)/(s1 + v)) >= 0; inf where the step starts at alpha = 0."""
     h2 = 2.0 * (stop.lam - start.lam)
@@ -85,7 +95,7 @@ class GaugeStep:
     @property
     def clock(self) -> str:
         """Name of the clock T = (s + v)^(-eta^2)/eta^2 that the draws are measured on."""
-        return f"gauge({self.v:g},{self.eta:g})"
+        return f"gauge({self.v:g},{digits(self.eta)})"
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -176,7 +176,7 @@ def steer(
             gradient=twist is True,
             reward=reward,
             temper=as_weight(temper),
-            eta=sampler.eta,
+            eta=sampler.one_eta("steering"),
             source=source,
             microbatch=microbatch or len(x),
             x=x,
@@ -188,7 +188,7 @@ def steer(
             resampling = (uniforms[k], threshold if k in chosen else 0.0)
             sizes.append(population.step(plan, resampling))
         if sampler.denoise and plans[-1].stop.sigma > 0.0:
-            population.finish(sampler.eta, plans[-1].stop, len(plans))
+            population.finish(sampler.one_eta("steering"), plans[-1].stop, len(plans))
         population.close()
         if equal_weights:
             population.resample(uniforms[-1], math.inf)
@@ -442,7 +442,7 @@ class _Population:
             rejected=0,
             times=(plans[0].start.t, *(plan.stop.t for plan in plans)),
             solver=sampler.label,
-            eta=sampler.eta,
+            eta=sampler.one_eta("steering"),
             seed=self.source.seed,
             seconds=seconds,
             score_seconds=self.score_seconds,

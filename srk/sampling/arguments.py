@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srk._checks import integer, is_integer, is_real, outside, shown
+from srk._checks import integer, is_integer, outside, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.eta import as_eta
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
@@ -42,12 +43,23 @@ def process_given(process: Any) -> ForwardProcess:
     )
 
 
-def eta_given(eta: Any, method: Integrator, process: ForwardProcess) -> float:
-    """The stochasticity, that of the solver where none is given; the solver must allow it."""
-    if eta is not None and not is_real(eta):
-        raise ArgumentTypeError(f"eta must be a finite number >= 0, not {shown(eta)}")
-    value = method.default_eta if eta is None else float(eta)
-    method.check(process, value)
+def eta_given(eta: Any, method: Integrator, process: ForwardProcess) -> Any:
+    """The stochasticity, that of the solver where none is given; the solver must allow it.
+
+    A float, a tuple with one a step, a function of the level or an `srk.eta.EtaRule`. The values of
+    the last two are checked when the steps are planned.
+    """
+    value = method.default_eta if eta is None else as_eta(eta)
+    if isinstance(value, float):
+        method.check(process, value)
+        return value
+    for each in value if isinstance(value, tuple) else (method.default_eta,):
+        method.check(process, each)
+    if process.statistic is None:
+        raise IncompatibleError(
+            f"eta by level needs a process with a denoiser, but {process!r} is reversed in its own "
+            "time with one eta for the whole run; give a number"
+        )
     return value
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from srk._checks import shown
 from srk._engine.recorder import StepInfo
 from srk.errors import ArgumentTypeError
+from srk.eta import Eta
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
@@ -41,7 +42,7 @@ def solve(
     grid: str | StepController | Levels | Sequence[float] | Tensor | None = None,
     controller: str | StepController | None = None,
     profile: Profile | None = None,
-    eta: float | None = None,
+    eta: Eta | None = None,
     noise: str | NoiseSource | Callable[..., Any] | None = None,
     seed: int | None = None,
     device: torch.device | str | None = None,
@@ -138,7 +139,9 @@ def solve(
         controller: the old name of `grid`.
         profile: what `srk.calibrate` measured of the network: it places the steps (where no grid is
             given, and eta > 0), and tells `auto` the variance of the data.
-        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the solver is defined for it, else 0.
+        eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the
+            solver is defined for it, else 0. Or one value a step: a function of the noise level at
+            its start (attributes t, alpha, sigma, lam), a list, or a rule of `srk.eta`.
         noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
         device, dtype: of the samples; default those of `x_init`, else the CPU and float32.

@@ -128,7 +128,7 @@ def solve_levels(
             process=process,
             prediction=sampler.prediction,
             method=sampler.method,
-            eta=sampler.eta,
+            eta=sampler.one_eta("a schedule of levels"),
             label=sampler.label,
             denoise=sampler.denoise,
             autocast=sampler.autocast,

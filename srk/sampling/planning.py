@@ -10,6 +10,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import attrs
+
+from srk._checks import is_real
+from srk.errors import IncompatibleError
+from srk.eta import eta_values, first_diffusion
 from srk.integrators.base import Integrator
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -43,8 +48,9 @@ def plan_grid(
     process: ForwardProcess,
     method: Integrator,
     times: Sequence[float],
-    eta: float = 1.0,
+    eta: float | Sequence[float] = 1.0,
     resolution: float = 2.0**-52,
+    diffusion: float | None = None,
 ) -> list[StepPlan]:
     """The plans of all steps of a fixed grid, in order.
 
@@ -52,11 +58,38 @@ def plan_grid(
         process: what is reversed.
         method: the integrator that plans.
         times: own times of the process, decreasing, shape (steps + 1,).
-        eta: the stochasticity of each step.
+        eta: the stochasticity; a number, or one number a step.
         resolution: the relative rounding of the state, or of what the network says.
+        diffusion: eta g of the first step, where that starts at alpha = 0 and a rule says so.
     """
-    what = (process, method, tuple(times), eta, resolution)
+    given: Any = eta
+    etas = (float(given),) * (len(times) - 1) if is_real(given) else tuple(map(float, given))
+    what = (process, method, tuple(times), etas, resolution, diffusion)
     return list(_remembered.get(lambda: tuple(_plan(*what)), "plans", *what))
+
+
+def step_etas(
+    eta: Any, process: ForwardProcess, method: Integrator, times: Sequence[float]
+) -> tuple[tuple[float, ...], float | None]:
+    """The stochasticity of each step of a grid, which the method must allow.
+
+    With it the diffusion of the first step, where a rule gives that one.
+
+    A function of the level is asked afresh for every run; the plans that follow are remembered by
+    its values.
+
+    Arguments:
+        eta: a float, a tuple, a function of the level or a rule (`srk.eta.as_eta`).
+        process, method: what is reversed, and how.
+        times: own times of the process, shape (steps + 1,).
+    """
+    if isinstance(eta, float):
+        return (eta,) * (len(times) - 1), None
+    levels = [process.level(t) for t in times]
+    etas = eta_values(eta, levels)
+    for value in sorted(set(etas)):
+        method.check(process, value)
+    return etas, first_diffusion(eta, levels)
 
 
 def forget() -> None:
@@ -68,16 +101,26 @@ def _plan(
     process: ForwardProcess,
     method: Integrator,
     times: Sequence[float],
-    eta: float,
+    etas: Sequence[float],
     resolution: float = 2.0**-52,
+    diffusion: float | None = None,
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
-    method = method.on_grid(process, times, eta)
+    if len(set(etas)) == 1:
+        method = method.on_grid(process, times, etas[0])
+    elif type(method).on_grid is not Integrator.on_grid:
+        raise IncompatibleError(
+            f"{method.name or type(method).__name__} places its steps for one eta of the whole "
+            "run, but eta changes from step to step; give one number, or leave out "
+            "calls='schedule'"
+        )
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
     steps = len(levels) - 1
     for index, (start, stop) in enumerate(pairwise(levels)):
-        step = Step(process, start, stop, eta, index, notes, steps, resolution=resolution)
+        step = Step(process, start, stop, etas[index], index, notes, steps, resolution=resolution)
+        if index == 0 and diffusion is not None:
+            step = attrs.evolve(step, diffusion=diffusion)
         plan = method.plan_step(step)
         notes = plan.notes
         plans.append(plan)

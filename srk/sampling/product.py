@@ -99,7 +99,7 @@ def solve_product(
             dtypes[name],
             bool(grad),
         )
-        plans = sampler._route(
+        plans, etas = sampler._route(
             sampler._problem(x, source),
             given=states[name] is not None,
             grad=bool(grad),
@@ -111,7 +111,8 @@ def solve_product(
             process=sampler.process,
             prediction=sampler.prediction,
             method=sampler.method,
-            eta=sampler.eta,
+            eta=sampler._eta,
+            etas=etas,
             label=sampler.label,
             denoise=sampler.denoise,
             autocast=sampler.autocast,

@@ -18,6 +18,7 @@ from srk._engine.recorder import StepInfo
 from srk._engine.resolution import resolution
 from srk._engine.run import Controlled, Job, Route, run
 from srk.errors import ArgumentError, IncompatibleError, SolveError, TimeError
+from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
@@ -37,7 +38,7 @@ from srk.sampling.arguments import (
     steps_given,
 )
 from srk.sampling.pilot import calibrated, check_guidance, measured
-from srk.sampling.planning import grid_times, plan_grid, validate
+from srk.sampling.planning import grid_times, plan_grid, step_etas, validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.conventions import watching
 from srk.solution import Saved, Solution, join
@@ -62,7 +63,7 @@ class Sampler:
         controller: the old name of `grid`.
         profile: what `srk.calibrate` measured of the network; it places the steps and tells `auto`
             the variance of the data.
-        eta: stochasticity.
+        eta: stochasticity: a number, a function of the level, a list, or a rule of `srk.eta`.
         denoise_final: end with the denoised prediction.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
         calls: "free" lets the solver call the network where it likes; "schedule" at the times of
@@ -90,7 +91,7 @@ class Sampler:
         grid: str | StepController | Sequence[float] | Tensor | None = None,
         controller: str | StepController | None = None,
         profile: Profile | None = None,
-        eta: float | None = None,
+        eta: Eta | None = None,
         denoise_final: bool | None = None,
         autocast: torch.dtype | None = None,
         compile: Compile = False,
@@ -100,7 +101,10 @@ class Sampler:
         process = process_given(process)
         validate(process)
         method = integrator(solver)
-        self.eta = eta_given(eta, method, process)
+        self.eta: Any = eta_given(eta, method, process)
+        constant = isinstance(self.eta, float)
+        # what stands for all steps where one number has to
+        self._eta: float = self.eta if constant else method.default_eta
         linear = process.statistic is not None
         wanted = None if denoise_final is None else flag(denoise_final, "denoise_final")
         if wanted and not linear:
@@ -109,7 +113,7 @@ class Sampler:
             )
         if profile is not None:
             where = controller if grid is None else grid
-            method, placed = calibrated(profile, method, where, process, self.eta)
+            method, placed = calibrated(profile, method, where, process, self._eta)
             grid, controller = (placed, None) if placed is not where else (grid, controller)
         if choice(calls, ("free", "schedule"), "calls") == "schedule":
             method = OnSchedule(method)
@@ -127,10 +131,15 @@ class Sampler:
             process, method, self.control, steps, nfe, self.denoise, self.prediction.calls()
         )
         known = len(self.control.values) - 1 if isinstance(self.control, Times) else self.steps
-        self.label, self.method = (
-            method.label(process, self.eta, known),
-            method.choose(process, self.eta, known),
-        )
+        self.label, self.method = method.name, method
+        if constant:
+            self.label = method.label(process, self.eta, known)
+            self.method = method.choose(process, self.eta, known)
+        elif calls == "schedule":
+            raise IncompatibleError(
+                "calls='schedule' places the steps for one eta of the whole run, but eta changes "
+                "from step to step; give one number, or leave out calls='schedule'"
+            )
         if calls == "schedule" and not isinstance(self.control, Grid):
             raise IncompatibleError(
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
@@ -182,7 +191,7 @@ class Sampler:
 
         # Plan.
         problem = self._problem(x, source)
-        route = self._route(problem, given=x_init is not None, grad=grad, saves=saves)
+        route, etas = self._route(problem, given=x_init is not None, grad=grad, saves=saves)
         if not isinstance(route, Controlled):
             source.prepare(route)
 
@@ -191,7 +200,8 @@ class Sampler:
             process=self.process,
             prediction=self.prediction,
             method=self.method,
-            eta=self.eta,
+            eta=self._eta,
+            etas=etas,
             label=self.label,
             denoise=self.denoise,
             autocast=self.autocast,
@@ -237,7 +247,7 @@ class Sampler:
             process=self.process,
             solver=self.method,
             steps=self.steps,
-            eta=self.eta,
+            eta=self._eta,
             noise=source,
             score=self.prediction,
             shape=tuple(x.shape),
@@ -249,8 +259,8 @@ class Sampler:
 
     def _route(
         self, problem: RunInfo, *, given: bool, grad: Gradient, saves: frozenset[str]
-    ) -> Route:
-        """The planned steps of a run, or its controller.
+    ) -> tuple[Route, tuple[float, ...]]:
+        """The planned steps of a run and the eta of each, or its controller.
 
         Arguments:
             problem: what a controller may know.
@@ -262,14 +272,15 @@ class Sampler:
                 (self.compile, "compile"),
                 (grad, "grad"),
                 ("log_prob" in saves, "save='log_prob'"),
+                (not isinstance(self.eta, float), "eta by level"),
             ):
                 if wanted:
                     raise IncompatibleError(
                         f"{what} needs a fixed grid: {self.control!r} decides its steps as it "
                         "goes; use grid='log-snr'"
                     )
-            return Controlled(self.control, problem)
-        plans = self.plans(problem)
+            return Controlled(self.control, problem), (self._eta,)
+        plans, etas = self._planned(problem)
         if not given and plans[0].start.t != self.process.t_max:
             raise TimeError(
                 f"the grid starts at t = {plans[0].start.t!r}, below t_max = "
@@ -278,7 +289,7 @@ class Sampler:
             )
         if "log_prob" in saves:
             check_gaussian(plans, self.label)
-        return plans
+        return plans, etas
 
     def _captured(
         self, job: Job, route: Route, x: Tensor, source: NoiseSource, drawn: bool
@@ -321,14 +332,19 @@ class Sampler:
         They are made once for each value of process, solver, grid and resolution of the run; those
         of a process whose numbers are learned are made at every call.
         """
+        return self._planned(problem)[0]
+
+    def _planned(self, problem: RunInfo | None = None) -> tuple[list[StepPlan], tuple[float, ...]]:
+        """The steps of a fixed grid as numbers, and the eta of each."""
         if not isinstance(self.control, Grid):
             raise IncompatibleError(
                 f"{self.control!r} decides its steps as it goes; only a fixed grid has plans"
             )
-        given = problem or RunInfo(self.process, self.method, self.steps, self.eta)
+        given = problem or RunInfo(self.process, self.method, self.steps, self._eta)
         eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
         times = grid_times(self._measured(self.control, given), given)
-        return plan_grid(self.process, self.method, times, self.eta, eps)
+        etas, first = step_etas(self.eta, self.process, self.method, times)
+        return plan_grid(self.process, self.method, times, etas, eps, first), etas
 
     def _measured(self, grid: Grid, info: RunInfo) -> Grid:
         """The grid, with the profile that it lacks measured once for each kind of state."""
@@ -371,7 +387,7 @@ class Sampler:
             self.process,
             self.method,
             self.steps,
-            self.eta,
+            self._eta,
             shape=tuple(x_init.shape) if known else batch_shape(shape, self.prediction.event_shape),  # type: ignore[union-attr]
             device=device or (x_init.device if known else torch.empty(0).device),  # type: ignore[union-attr]
             dtype=dtype or (x_init.dtype if known else torch.float32),  # type: ignore[union-attr]
@@ -400,15 +416,27 @@ class Sampler:
         if saved is None:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
         plans = self.plans(
-            RunInfo(self.process, self.method, self.steps, self.eta, dtype=saved.values.dtype)
+            RunInfo(self.process, self.method, self.steps, self._eta, dtype=saved.values.dtype)
         )
         check_gaussian(plans, self.label)
         watch = Watch(saved.values[0])
-        network = Network(self.prediction, self.process, self.eta, watch, autocast=self.autocast)
+        network = Network(self.prediction, self.process, self._eta, watch, autocast=self.autocast)
         return transition_log_prob(network, plans, saved)
 
+    def one_eta(self, what: str) -> float:
+        """The stochasticity as one number, for `what`, which can do with no other."""
+        if not isinstance(self.eta, float):
+            raise IncompatibleError(
+                f"{what} takes one eta for the whole run, not {self.eta!r}; give a number"
+            )
+        return self.eta
+
     def __repr__(self) -> str:
-        return f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, eta={self.eta:g}, grid={self.control!r})"
+        eta = f"{self.eta:g}" if isinstance(self.eta, float) else repr(self.eta)
+        return (
+            f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, "
+            f"eta={eta}, grid={self.control!r})"
+        )
 
     def _start(
         self,
