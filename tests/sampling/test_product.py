@@ -16,8 +16,6 @@ from srk.noise import BrownianNoise, GeneratorNoise, KeyedNoise, part_seed
 
 SHAPE = {"a": (5, 3), "b": (5, 2)}
 PRODUCT = srk.Product(a=srk.VP(), b=srk.EDM())
-# One call a step; two; a start of its own; an ODE; a memory of steps.
-SOLVERS = ("ddpm", "srk2m", "srk2", "dpmpp-2m", "heun", "seeds-2", "sa-solver", "lms", "auto")
 
 
 def denoiser(x: Tensor, level: Any, mean: float, variance: float) -> Tensor:
@@ -28,7 +26,8 @@ def denoiser(x: Tensor, level: Any, mean: float, variance: float) -> Tensor:
 
 def networks() -> tuple[Any, Any]:
     """Networks of a bent denoiser and of the noise, in the shape of (x, t)."""
-    vp, edm = PRODUCT.parts["a"], PRODUCT.parts["b"]
+    # some solvers go above the highest level of the process
+    vp, edm = srk.VP(t_max=4.0), srk.EDM(sigma_max=1e4)
 
     def data(x: Tensor, t: Tensor) -> Tensor:
         return denoiser(x, vp.level(float(t[0])), 0.5, 0.04).sin()
@@ -55,14 +54,14 @@ def separate(name: str, solver: Any, **options: Any) -> srk.Solution:
     return srk.solve(PRODUCT.parts[name], score, solver, shape=SHAPE[name], **options)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", sorted(srk.solvers()))
 def test_independent_parts_are_separate_runs_bit_for_bit(solver: str) -> None:
     data, noise = networks()
     both = srk.scores.Independent(a=srk.Data(data), b=srk.NoisePrediction(noise))
     for score in (both, joint()):
-        sol = srk.solve(PRODUCT, score, solver, shape=SHAPE, nfe=21, seed=3)
+        sol = srk.solve(PRODUCT, score, solver, shape=SHAPE, nfe=25, seed=3)
         for name in PRODUCT.names:
-            alone = separate(name, solver, nfe=21, seed=part_seed(3, name))
+            alone = separate(name, solver, nfe=25, seed=part_seed(3, name))
             assert torch.equal(sol.x[name], alone.x)
             assert sol.nfe == alone.nfe == sol.parts[name].nfe
             assert sol.steps[name] == alone.steps
