@@ -38,7 +38,9 @@ HERE = {
 
 ELSEWHERE = {
     "inverse_problems": "posterior/test_example.py",
+    "rolling_window": "sampling/test_examples_of_parts.py",
     "train_fashion": "test_examples_networks.py",
+    "two_parts": "sampling/test_examples_of_parts.py",
 }
 """The others, and the tests that run them."""
 
