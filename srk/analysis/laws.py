@@ -20,6 +20,7 @@ from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
 from srk.plans.exponential import final_step
+from srk.plans.plan import without_noise
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.arguments import eta_given
@@ -65,7 +66,7 @@ def gaussian_law(
     grid: Any = "log-snr",
     eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
-    denoise_final: bool = False,
+    denoise_final: bool | Literal["mean"] = False,
 ) -> GaussianLaw:
     """The exact distribution of what `solver` makes of the target N(mean, covariance).
 
@@ -82,8 +83,8 @@ def gaussian_law(
             function of the level, a list or a rule, as of `srk.solve`.
         start: "exact" starts from the true distribution at the first time, "prior" from N(0,
             sigma(t_max)^2).
-        denoise_final: end with the denoiser, as `srk.solve` does; the target distribution is then
-            still the one at the last time.
+        denoise_final: end with the denoiser, or with "mean" the last step without its noise, as
+            `srk.solve` does; the target distribution is then still the one at the last time.
 
     Returns:
         A `GaussianLaw`.
@@ -112,7 +113,9 @@ def gaussian_law(
     times = control.times(RunInfo(process, method, steps, one))
     etas, first_diffusion = step_etas(wanted, process, method, times)
     plans = plan_grid(process, method, times, etas, diffusion=first_diffusion)
-    if denoise_final and plans[-1].stop.sigma > 0:
+    if denoise_final == "mean":
+        plans[-1] = without_noise(plans[-1])
+    elif denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
         plans.append(final_step(process, last, one, len(plans)))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
@@ -242,7 +245,7 @@ def gaussian_kl(
     grid: Any = "log-snr",
     eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
-    denoise_final: bool = False,
+    denoise_final: bool | Literal["mean"] = False,
 ) -> float:
     """Exact KL divergence of a solver's output from a Gaussian target, in nats.
 

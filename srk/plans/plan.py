@@ -164,3 +164,19 @@ def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
         keep=tuple(map(rewrite, plan.keep)),
         error=None if plan.error is None else rewrite(plan.error),
     )
+
+
+def without_noise(plan: StepPlan) -> StepPlan:
+    """The same step with all its draws 0: its mean where it is linear in one draw after its calls."""
+
+    def still(row: Row) -> Row:
+        return tuple(term for term in row if term[0].kind != "z")
+
+    return attrs.evolve(
+        plan,
+        stages=tuple(attrs.evolve(stage, row=still(stage.row)) for stage in plan.stages),
+        update=still(plan.update),
+        keep=tuple(map(still, plan.keep)),
+        slots=(),
+        error=None if plan.error is None else still(plan.error),
+    )

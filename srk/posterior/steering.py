@@ -157,6 +157,11 @@ def steer(
     )
     if not isinstance(sampler.control, Grid):
         raise IncompatibleError(f"steering needs a fixed grid, not {sampler.control!r}")
+    if sampler.mean:
+        raise IncompatibleError(
+            "steering weighs each step by its noise, which the last step of denoise_final='mean' "
+            "has not; use denoise_final=True"
+        )
     plans = sampler.plans()
     if plans[0].start.t != process.t_max:
         raise ArgumentError(

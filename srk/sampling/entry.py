@@ -47,7 +47,7 @@ def solve(
     seed: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    denoise_final: bool | None = None,
+    denoise_final: bool | Literal["mean"] | None = None,
     autocast: torch.dtype | None = None,
     compile: Compile = False,
     calls: Calls = "free",
@@ -77,7 +77,7 @@ def solve(
     seed: int | None = None,
     device: Each[torch.device | str | None] = None,
     dtype: Each[torch.dtype | None] = None,
-    denoise_final: Each[bool | None] = None,
+    denoise_final: Each[bool | Literal["mean"] | None] = None,
     autocast: torch.dtype | None = None,
     compile: Literal[False] = False,
     calls: Calls = "free",
@@ -145,7 +145,8 @@ def solve(
         noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
         device, dtype: of the samples; default those of `x_init`, else the CPU and float32.
-        denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes where the process has a denoiser.
+        denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes
+            where the process has a denoiser. "mean" takes the last step without its noise instead.
         autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state keeps its own (for a network whose weights are in that dtype
             use the adapter's `network_dtype`).
         compile: "step" compiles the arithmetic between two network calls into one kernel (TorchInductor; some seconds for each kernel at the first call of a shape, and

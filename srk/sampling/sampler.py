@@ -22,7 +22,7 @@ from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
-from srk.plans.plan import StepPlan
+from srk.plans.plan import StepPlan, without_noise
 from srk.processes.base import ForwardProcess
 from srk.sampling.arguments import (
     autocast_given,
@@ -64,7 +64,7 @@ class Sampler:
         profile: what `srk.calibrate` measured of the network; it places the steps and tells `auto`
             the variance of the data.
         eta: stochasticity: a number, a function of the level, a list, or a rule of `srk.eta`.
-        denoise_final: end with the denoised prediction.
+        denoise_final: end with the denoised prediction; "mean" ends with a step without its noise.
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
         calls: "free" lets the solver call the network where it likes; "schedule" at the times of
             the grid.
@@ -92,7 +92,7 @@ class Sampler:
         controller: str | StepController | None = None,
         profile: Profile | None = None,
         eta: Eta | None = None,
-        denoise_final: bool | None = None,
+        denoise_final: bool | Literal["mean"] | None = None,
         autocast: torch.dtype | None = None,
         compile: Compile = False,
         calls: Calls = "free",
@@ -106,7 +106,9 @@ class Sampler:
         # what stands for all steps where one number has to
         self._eta: float = self.eta if constant else method.default_eta
         linear = process.statistic is not None
-        wanted = None if denoise_final is None else flag(denoise_final, "denoise_final")
+        self.mean = isinstance(denoise_final, str) and denoise_final == "mean"
+        given: Any = False if self.mean else denoise_final
+        wanted = None if given is None else flag(given, "denoise_final")
         if wanted and not linear:
             raise IncompatibleError(
                 f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
@@ -147,6 +149,7 @@ class Sampler:
             )
         self._profiles: dict[Hashable, Budget] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
+        self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
 
     def __call__(
         self,
@@ -273,6 +276,7 @@ class Sampler:
                 (grad, "grad"),
                 ("log_prob" in saves, "save='log_prob'"),
                 (not isinstance(self.eta, float), "eta by level"),
+                (self.mean, "denoise_final='mean'"),
             ):
                 if wanted:
                     raise IncompatibleError(
@@ -344,7 +348,13 @@ class Sampler:
         eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
         times = grid_times(self._measured(self.control, given), given)
         etas, first = step_etas(self.eta, self.process, self.method, times)
-        return plan_grid(self.process, self.method, times, etas, eps, first), etas
+        plans = plan_grid(self.process, self.method, times, etas, eps, first)
+        if self.mean:
+            last = self._last
+            if last is None or last[0] is not plans[-1]:
+                self._last = last = plans[-1], without_noise(plans[-1])
+            plans[-1] = last[1]
+        return plans, etas
 
     def _measured(self, grid: Grid, info: RunInfo) -> Grid:
         """The grid, with the profile that it lacks measured once for each kind of state."""

@@ -43,7 +43,7 @@ def sample_to(
     seed: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
-    denoise_final: bool | None = None,
+    denoise_final: bool | Literal["mean"] | None = None,
     autocast: torch.dtype | None = None,
     compile: Literal[False, "step"] = False,
     conditions: Mapping[str, Any] | None = None,

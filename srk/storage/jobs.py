@@ -143,7 +143,7 @@ class Job:
             "steps": sampler.steps,
             "grid": said(sampler.control),
             "eta": sampler.one_eta("a set of samples"),
-            "denoise_final": sampler.denoise,
+            "denoise_final": "mean" if sampler.mean else sampler.denoise,
             "autocast": None if sampler.autocast is None else str(sampler.autocast),
             "compile": self.solving["compile"],
             "noise": self.noise,
