@@ -66,7 +66,8 @@ def solve_levels(
         levels: the times.
         x_init: the whole state at the start, or the first elements of it; the rest is drawn.
         save: "x" keeps the states after each step.
-        shape, eta, noise, seed, device, dtype, denoise_final, autocast, grad, on_failure: of the
+        eta: stochasticity; where it is a list, of the steps of each element.
+        shape, noise, seed, device, dtype, denoise_final, autocast, grad, on_failure: of the
             run.
         others: arguments that such a run does not take; an error for each that is given.
     """
@@ -122,13 +123,17 @@ def solve_levels(
         state = x.index_select(start.axis, bound.indices[name])
         if len(groups) > 1:
             draws = _Slice(draws, x, start.axis, bound.indices[name])
-        plans = sampler.plans(sampler._problem(state, draws)) if len(own) > 1 else []
+        plans: list[StepPlan] = []
+        etas: tuple[float, ...] = ()
+        if len(own) > 1:
+            plans, etas = sampler._planned(sampler._problem(state, draws))
         draws.prepare(plans)
         job = Job(
             process=process,
             prediction=sampler.prediction,
             method=sampler.method,
-            eta=sampler.one_eta("a schedule of levels"),
+            eta=sampler._eta,
+            etas=etas,
             label=sampler.label,
             denoise=sampler.denoise,
             autocast=sampler.autocast,
@@ -149,7 +154,7 @@ def solve_levels(
     made, failed = run_product(
         parts, bound, seed=source.seed, grad=grad, autocast=autocast, visit=keep
     )
-    moving = next(part.run.job for part in parts.values() if part.plans)
+    moving = next(made.parts[name] for name, part in parts.items() if part.plans)
     times_visited = tuple(max(row) for row in levels.schedule)
     solution = Solution(
         x=start.whole(made.x, bound.indices),
@@ -159,7 +164,7 @@ def solve_levels(
         steps=len(levels.schedule) - 1,
         rejected=0,
         times=times_visited,
-        solver=moving.label,
+        solver=moving.solver,
         eta=moving.eta,
         seed=source.seed,
         seconds=made.seconds,

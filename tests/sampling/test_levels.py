@@ -59,6 +59,16 @@ def test_elements_that_know_nothing_of_each_other_need_not_move_together(solver:
         assert sol.steps == 6 + 4 * delay
 
 
+def test_each_step_of_an_element_has_its_own_eta() -> None:
+    times, score, etas = grid(4), srk.Data(network), [1.0, 0.7, 0.3, 0.0]
+    one = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=times, seed=1, eta=etas)
+    levels = srk.Levels.pyramid(times, 5, 2)
+    for eta in (etas, lambda level: etas[times.index(level.t)]):
+        sol = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=levels, seed=1, eta=eta)
+        assert torch.equal(sol.x, one.x)
+        assert sol.eta == one.eta
+
+
 def test_the_states_along_the_run() -> None:
     times, score = grid(4), srk.Data(network)
     equal = srk.Levels([[t] * 5 for t in times])
