@@ -46,7 +46,7 @@ from srk.scores import (
     Velocity,
 )
 from srk.solution import ProductSolution, Solution
-from srk.steps import CONTROLLERS, Levels, Profile, StepController, register_controller
+from srk.steps import CONTROLLERS, Levels, Picard, Profile, StepController, register_controller
 from srk.storage import SampleSet, sample_to
 from srk.tableaus import TABLEAUS, StochasticTableau
 
@@ -104,6 +104,7 @@ __all__ = [
     "LinearProcess",
     "NoisePrediction",
     "PhaseProcess",
+    "Picard",
     "Product",
     "ProductSolution",
     "Profile",

@@ -48,6 +48,9 @@ class Solution:
             to 1; from `srk.posterior.steer`.
         log_normalizer: estimate of log E exp(reward) over the model's samples; from `steer`.
         ess: effective sample size after each step, before resampling; from `steer`.
+        rounds: with `parallel=srk.Picard()`, the batches of evaluations that the network answered
+            one after the other, while `nfe` counts all calls for a sample (of the sample that took
+            most); None where every call was made after the other.
     """
 
     x: Tensor
@@ -68,6 +71,7 @@ class Solution:
     log_weights: Tensor | None = None
     log_normalizer: float | None = None
     ess: Tensor | None = None
+    rounds: int | None = None
 
     @property
     def success(self) -> bool:
@@ -83,7 +87,9 @@ class Solution:
         shape = "x".join(map(str, self.x.shape))
         lines = [
             f"Solution: {self.status}, {self.solver} (eta = {_shown(self.eta)}), {self.nfe} NFE in "
-            f"{self.steps} steps" + (f" ({self.rejected} rejected)" if self.rejected else ""),
+            f"{self.steps} steps"
+            + (f" ({self.rejected} rejected)" if self.rejected else "")
+            + ("" if self.rounds is None else f", {self.rounds} rounds"),
             f"  x       {shape} {str(self.x.dtype).removeprefix('torch.')} on {self.x.device}",
             f"  t       {self.times[0]:.6g} -> {self.times[-1]:.6g}",
             f"  time    {self.seconds:.3g} s: {self.score_seconds:.3g} s network, "
@@ -224,4 +230,5 @@ def join(parts: Sequence[Solution]) -> Solution:
         trajectory=stacked("trajectory"),
         denoised=stacked("denoised"),
         log_prob=stacked("log_prob"),
+        rounds=None if first.rounds is None else max(part.rounds or 0 for part in parts),
     )

@@ -10,9 +10,10 @@ from torch import Tensor
 from srk._engine.cache import PlanCache
 from srk._engine.finite import Watch
 from srk.errors import ScoreError
-from srk.plans.plan import Stage, StepPlan, fold
-from srk.processes.base import ForwardProcess
+from srk.plans.plan import Kind, Stage, StepPlan, fold
+from srk.processes.base import ForwardProcess, Level
 from srk.scores import NetworkPrediction, Prediction
+from srk.scores.base import Rows
 from srk.scores.convert import combine
 
 _folded = PlanCache(4096)
@@ -44,6 +45,11 @@ def folded(plan: StepPlan, prediction: Prediction, remember: bool = True) -> Ste
         return plan
     if not remember:
         return fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
+    return folded_with(plan, pairs)  # type: ignore[arg-type]  # likewise
+
+
+def folded_with(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
+    """`fold(plan, pairs)`, remembered."""
     return _folded.get(plan, pairs, fold, plan, pairs)
 
 
@@ -115,7 +121,7 @@ class Network:
         result = self.ask(x, stage)
         count.seconds += time.perf_counter() - began
         if not self.folds:  # the output of a network is checked by its adapter, with more advice
-            _check(x, result)
+            checked(x, result)
         calls = self.prediction.calls(t)
         count.calls += calls
         count.work += calls * self.share
@@ -140,11 +146,34 @@ class Network:
             if self.folds:
                 return prediction.output(x, level, process)
             return prediction.denoise(x, level, process)
-        half = 0.5 * (1.0 + self.eta**2) * process.diffusion(level.t) ** 2
-        return prediction.score(x, level, process) * half - process.drift(level.t, x)
+        return prediction.score(x, level, process) * self._half(level) - process.drift(level.t, x)
+
+    def _half(self, level: Level) -> float:
+        return 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
+
+    def ask_each(self, rows: Rows, kind: Kind) -> Tensor:
+        """The denoiser or the reverse drift at states of several levels, neither checked nor
+        counted."""
+        if self.autocast is None:
+            return self._ask_each(rows, kind)
+        cached = torch.is_autocast_cache_enabled()
+        with torch.autocast(rows.x.device.type, self.autocast, cache_enabled=cached):
+            return self._ask_each(rows, kind)
+
+    def _ask_each(self, rows: Rows, kind: Kind) -> Tensor:
+        process = self.process
+        if kind == "denoiser":
+            return self.prediction.denoise_each(rows, process)
+        score = self.prediction.score_each(rows, process)
+        drifts = [
+            score[group] * self._half(level) - process.drift(level.t, rows.x[group])
+            for group, level in rows.groups()
+        ]
+        return torch.cat(drifts)
 
 
-def _check(x: Tensor, result: object) -> None:
+def checked(x: Tensor, result: object) -> Tensor:
+    """The result of a score for the states `x`, if it has their shape, dtype and device."""
     if (
         not isinstance(result, Tensor)
         or result.shape != x.shape
@@ -155,6 +184,7 @@ def _check(x: Tensor, result: object) -> None:
             f"the score returned {_describe(result)} for a state of {_describe(x)}; it must return "
             "a tensor of the same shape, dtype and device (network_dtype= of the adapters casts)"
         )
+    return result
 
 
 def _describe(value: object) -> str:

@@ -17,6 +17,7 @@ from srk._engine.eager import Evaluate, Executor
 from srk._engine.finite import NotFinite, Watch
 from srk._engine.fixed import Checkpointed, TakeStep, run_fixed
 from srk._engine.network import Network
+from srk._engine.parallel import ParallelRun
 from srk._engine.recorder import Callback, Recorder
 from srk.integrators.base import Integrator
 from srk.noise.base import NoiseSource
@@ -26,6 +27,7 @@ from srk.processes.base import ForwardProcess
 from srk.scores import Prediction
 from srk.solution import Solution
 from srk.steps import RunInfo, StepController
+from srk.steps.picard import Picard
 
 
 @attrs.frozen
@@ -55,6 +57,7 @@ class Job:
         saves: what to keep along the way: "x", "denoised", "log_prob" or several.
         callback: told of each accepted step.
         progress: whether to show a progress bar.
+        parallel: how many steps are taken at once; None for one after the other.
     """
 
     process: ForwardProcess
@@ -70,6 +73,7 @@ class Job:
     saves: frozenset[str] = frozenset()
     callback: Callback | None = None
     progress: bool = False
+    parallel: Picard | None = None
 
 
 class Run:
@@ -83,6 +87,7 @@ class Run:
 
     def __init__(self, job: Job, route: Route, x: Tensor) -> None:
         self.job, self.route = job, route
+        self.rounds: int | None = None
         total = None if isinstance(route, Controlled) else len(route)
         self.recorder = Recorder(x, job.saves, job.callback, total)
         self.watch = Watch(x)
@@ -100,6 +105,10 @@ class Run:
         job, recorder = self.job, self.recorder
         start = job.process.t_max if isinstance(self.route, Controlled) else self.route[0].start.t
         self.watch.state(recorder.x, start)
+        if job.parallel is not None:
+            assert not isinstance(self.route, Controlled)
+            self._at_once(job.parallel, self.route, source)
+            return
         if isinstance(self.route, Controlled):
             loop = AdaptiveRun(
                 job.process, job.method, job.eta, self.network, self.watch, recorder, source
@@ -114,6 +123,21 @@ class Run:
             recorder.finish(executor.run(self.network.prepare(plan), recorder.x).state)
             self.watch.keep(recorder.x)
             self.watch.state(recorder.x, recorder.level.t)
+
+    def _at_once(self, options: Picard, plans: Sequence[StepPlan], source: NoiseSource) -> None:
+        job, recorder = self.job, self.recorder
+        end = plans[-1].stop
+        final = job.denoise and end.sigma > 0
+        if final:
+            plans = [*plans, final_step(job.process, end, job.eta, len(plans))]
+        densities = "log_prob" in job.saves
+        made = ParallelRun(plans, final, self.network, recorder, source, options, densities)
+        try:
+            made.go()
+        finally:
+            self.rounds = made.rounds
+        self.watch.keep(recorder.x)
+        self.watch.state(recorder.x, recorder.level.t)
 
     def _fixed(self, plans: Sequence[StepPlan], source: NoiseSource) -> None:
         job, network, x = self.job, self.network, self.recorder.x
@@ -156,6 +180,7 @@ class Run:
             trajectory=trajectory,
             denoised=denoised,
             log_prob=log_prob,
+            rounds=self.rounds,
         )
 
 

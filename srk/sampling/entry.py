@@ -22,6 +22,7 @@ from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction, ProductPrediction
 from srk.solution import ProductSolution, Solution
 from srk.steps import Levels, Profile, StepController
+from srk.steps.picard import Picard
 from srk.tableaus import StochasticTableau
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ def solve(
     autocast: torch.dtype | None = None,
     compile: Compile = False,
     calls: Calls = "free",
+    parallel: Picard | None = None,
     check_network: bool = True,
     grad: Gradient = False,
     microbatch: int | None = None,
@@ -81,6 +83,7 @@ def solve(
     autocast: torch.dtype | None = None,
     compile: Literal[False] = False,
     calls: Calls = "free",
+    parallel: None = None,
     check_network: bool = True,
     grad: bool = False,
     microbatch: None = None,
@@ -110,6 +113,7 @@ def solve(
     autocast: torch.dtype | None = None,
     compile: Compile = False,
     calls: Calls = "free",
+    parallel: Picard | None = None,
     check_network: bool = True,
     grad: Gradient = False,
     microbatch: int | None = None,
@@ -157,6 +161,9 @@ def solve(
             networks of discrete times and caches indexed by the step need. The solvers of this
             package then run in a form of their own (`srk.integrators.on_schedule`); other solvers
             can do it if they call once a step, at its start.
+        parallel: `srk.Picard(window=32, tolerance=1e-3)` takes many steps at once, for a device that
+            is idle with small batches: fewer batches one after the other (`Solution.rounds`), more
+            calls in all (`Solution.nfe`). For fixed grids; the noise is then "keyed" by default.
         check_network: look at the first outputs of the network, and warn (`ConventionWarning`) where
             they do not fit its adapter, e.g. where a network predicts the noise and is passed bare.
             A look costs five sums of the state; no step waits for a device.
@@ -212,6 +219,7 @@ def solve(
             microbatch=microbatch,
             callback=callback,
             progress=progress,
+            parallel=parallel,
         )
     if isinstance(score, ProductPrediction):
         raise ArgumentTypeError(
@@ -245,6 +253,7 @@ def solve(
             save=save,
             callback=callback,
             progress=progress,
+            parallel=parallel,
         )
     sampler = Sampler(
         process,
@@ -260,6 +269,7 @@ def solve(
         autocast=autocast,
         compile=compile,
         calls=calls,
+        parallel=parallel,
         check_network=check_network,
     )
     return sampler(

@@ -17,7 +17,7 @@ from srk._engine.network import Network
 from srk._engine.recorder import StepInfo
 from srk._engine.resolution import resolution
 from srk._engine.run import Controlled, Job, Route, run
-from srk.errors import ArgumentError, IncompatibleError, SolveError, TimeError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
@@ -44,6 +44,7 @@ from srk.scores.conventions import watching
 from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Profile, RunInfo, StepController
 from srk.steps.grids import Times
+from srk.steps.picard import Picard
 from srk.tableaus import StochasticTableau
 
 Gradient = Literal[False, True, "checkpoint"]
@@ -68,6 +69,7 @@ class Sampler:
         autocast: dtype for `torch.autocast` around the network; the state keeps its own.
         calls: "free" lets the solver call the network where it likes; "schedule" at the times of
             the grid.
+        parallel: a `srk.Picard` takes many steps at once.
         check_network: warn where the first outputs of the network do not fit its adapter.
         compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole run as a CUDA graph at the first call of a shape, and
             replays it afterwards: a sampler that is kept is where this pays.
@@ -96,6 +98,7 @@ class Sampler:
         autocast: torch.dtype | None = None,
         compile: Compile = False,
         calls: Calls = "free",
+        parallel: Picard | None = None,
         check_network: bool = True,
     ) -> None:
         process = process_given(process)
@@ -147,6 +150,7 @@ class Sampler:
                 f"calls='schedule' needs a schedule, but {self.control!r} decides its steps as "
                 "it goes; use grid='log-snr' or a list of times"
             )
+        self.parallel = self._parallel_given(parallel)
         self._profiles: dict[Hashable, Budget] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
         self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
@@ -169,6 +173,14 @@ class Sampler:
     ) -> Solution:
         """Draw samples; arguments, result and errors are those of `srk.solve`."""
         # Check what was asked for.
+        if self.parallel is not None:
+            if grad:
+                raise IncompatibleError(
+                    f"grad={grad!r} has no meaning with parallel=: the steps are iterated until "
+                    "they no longer change, and gradients would go through every round; use "
+                    "parallel=None"
+                )
+            noise = "keyed" if noise is None else noise
         on_failure = choice(on_failure, ("raise", "return"), "on_failure")
         grad = choice(grad, (False, True, "checkpoint"), "grad")
         progress = flag(progress, "progress")
@@ -213,6 +225,7 @@ class Sampler:
             saves=saves,
             callback=callback,
             progress=progress,
+            parallel=self.parallel,
         )
         drawn = x_init is None
         if self.compile == "loop":
@@ -229,6 +242,27 @@ class Sampler:
                 solution,
             )
         return solution
+
+    def _parallel_given(self, parallel: object) -> Picard | None:
+        """`parallel`, if it is a `Picard` that this sampler can follow."""
+        if parallel is None:
+            return None
+        if not isinstance(parallel, Picard):
+            raise ArgumentTypeError(
+                "parallel is a srk.Picard or None, not "
+                f"{parallel!r}; e.g. parallel=srk.Picard(window=32, tolerance=1e-3)"
+            )
+        if self.compile:
+            raise IncompatibleError(
+                f"compile={self.compile!r} makes kernels for one step after the other, but "
+                "parallel= takes many at once; leave one of the two out"
+            )
+        if not isinstance(self.control, Grid):
+            raise IncompatibleError(
+                f"parallel= needs a fixed grid: {self.control!r} decides its steps as it goes; "
+                "use grid='log-snr'"
+            )
+        return parallel
 
     def _check_grad(self, grad: Gradient, x_init: Tensor | None) -> None:
         """Raise if gradients cannot flow as `grad` wants."""

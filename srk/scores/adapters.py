@@ -18,12 +18,13 @@ from srk._checks import integer, real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.phase import PhaseProcess
 from srk.scores import conventions, convert
-from srk.scores.base import Prediction, check_state
+from srk.scores.base import Prediction, Rows, check_state, one_by_one
 from srk.scores.inputs import (
     LevelFunction,
     check_input_scale,
     check_process,
     check_time_unit,
+    row_numbers,
     scale_value,
     time_dtype,
     time_tensor,
@@ -193,6 +194,55 @@ class NetworkPrediction(Prediction):
         )  # first: it says in a clear message where no output can help
         return convert.combine(pair, x, self.output(x, level, process))
 
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        """The denoiser at states of several levels, in one call of the network."""
+        if self._asks_in_its_own_way("denoise"):
+            return one_by_one(self, "denoise", rows, process)
+        return self._combine_each(
+            [self.coefficients(level) for level in rows.levels], rows, process
+        )
+
+    def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        """The score at states of several levels, in one call of the network."""
+        if self._asks_in_its_own_way("denoise") or self._asks_in_its_own_way("score"):
+            return one_by_one(self, "score", rows, process)
+        pairs = []
+        for level in rows.levels:
+            (a, b), (c, d) = convert.score_from_denoiser(level), self.coefficients(level)
+            pairs.append((a + b * c, b * d))
+        return self._combine_each(pairs, rows, process)
+
+    def _asks_in_its_own_way(self, what: str) -> bool:
+        """Whether a subclass has changed how its network is asked for one level."""
+        return any(
+            getattr(type(self), name) is not getattr(NetworkPrediction, name)
+            for name in (what, "output", "_call", "time_of")
+        )
+
+    def _combine_each(
+        self, pairs: Sequence[convert.Pair], rows: Rows, process: ForwardProcess
+    ) -> Tensor:
+        """a x + b output with coefficients for each row."""
+        check_state(rows.x)
+        x, levels = rows.x, rows.levels
+        scales = [scale_value(self.input_scale, level) for level in levels]
+        times = torch.cat(
+            [self.time_of(x[group], level, process) for group, level in rows.groups()]
+        )
+        given = x.clone() if scales.count(1.0) == len(scales) else x * row_numbers(scales, x)
+        if self.network_dtype is not None:
+            given = given.to(self.network_dtype)
+        chosen = self.select(rows.samples, rows.batch)
+        assert isinstance(chosen, NetworkPrediction)
+        out = self._checked(self.network(given, times, **chosen.model_kwargs), x)
+        watch = conventions.current()
+        if watch is not None and (kind := _KINDS.get(type(self))) is not None:
+            group, level = next(rows.groups())
+            watch.see(self, self.network, kind, x[group], out[group], level, scales[0])
+        a, b = zip(*pairs, strict=True)
+        scaled = out if b.count(1.0) == len(b) else out * row_numbers(b, x)
+        return scaled if a.count(0.0) == len(a) else scaled + x * row_numbers(a, x)
+
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
         """The same network with the conditions of these samples.
 
@@ -339,6 +389,12 @@ class Score(NetworkPrediction):
         return convert.combine(
             (0.0, scale_value(self.input_scale, level)), x, self.output(x, level, process)
         )
+
+    def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        if type(self).score is not Score.score or self._asks_in_its_own_way("output"):
+            return one_by_one(self, "score", rows, process)
+        pairs = [(0.0, scale_value(self.input_scale, level)) for level in rows.levels]
+        return self._combine_each(pairs, rows, process)
 
 
 class NoisePrediction(NetworkPrediction):

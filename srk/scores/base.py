@@ -6,8 +6,10 @@ Whatever the network says, a `Prediction` answers with the denoiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from srk.errors import ArgumentTypeError
@@ -15,6 +17,36 @@ from srk.scores.convert import to_score
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess, Level
+
+
+class Rows(NamedTuple):
+    """States at several levels, to be answered together.
+
+    Rows of one level stand next to each other.
+
+    Arguments:
+        x: states, shape (rows, *event).
+        levels: the level of each row.
+        samples: the number of the sample that each row belongs to, int64, on the device of `x`.
+        batch: how many samples there are; conditions belong to these.
+    """
+
+    x: Tensor
+    levels: Sequence[Level]
+    samples: Tensor
+    batch: int
+
+    def groups(self) -> Iterator[tuple[slice, Level]]:
+        """The rows of each level, and the level."""
+        first = 0
+        for i in range(1, len(self.levels) + 1):
+            if i == len(self.levels) or self.levels[i] != self.levels[first]:
+                yield slice(first, i), self.levels[first]
+                first = i
+
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows, next to each other."""
+        return Rows(self.x[rows], self.levels[rows], self.samples[rows], self.batch)
 
 
 class Prediction(ABC):
@@ -80,6 +112,29 @@ class Prediction(ABC):
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score grad log p_t at `x`; the default goes through the denoiser."""
         return to_score(self.denoise(x, level, process), x, level)
+
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        """The denoiser at states of several levels, (rows, *event), which `srk.Picard` asks for.
+
+        The default asks `denoise` for one level after the other, which is right for every
+        prediction. Override it where all levels can go through the network in one batch.
+        """
+        return one_by_one(self, "denoise", rows, process)
+
+    def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        """The score at states of several levels; otherwise as `denoise_each`."""
+        return one_by_one(self, "score", rows, process)
+
+
+def one_by_one(prediction: Prediction, what: str, rows: Rows, process: ForwardProcess) -> Tensor:
+    """`denoise` or `score` of the rows, one level after the other."""
+    values = [
+        getattr(prediction.select(rows.samples[group], rows.batch), what)(
+            rows.x[group], level, process
+        )
+        for group, level in rows.groups()
+    ]
+    return values[0] if len(values) == 1 else torch.cat(values)
 
 
 def check_state(x: object) -> None:

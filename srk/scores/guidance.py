@@ -8,7 +8,7 @@ Everything here is a change of the score, and so of the denoiser, for s = (alpha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -19,7 +19,7 @@ from srk.errors import ArgumentError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores import convert
 from srk.scores.adapters import NetworkPrediction, as_prediction
-from srk.scores.base import Prediction
+from srk.scores.base import Prediction, Rows
 from srk.scores.weights import Scale, as_scales, weight_at
 
 if TYPE_CHECKING:
@@ -178,7 +178,10 @@ class Guided(Prediction):
         return (1.0 - sum(weights), *weights)
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        terms = self._evaluate("denoise", x, level, process)
+        return self._guide(self._evaluate("denoise", x, level, process), x, level)
+
+    def _guide(self, terms: list[tuple[float, Tensor]], x: Tensor, level: Level) -> Tensor:
+        """The guided denoiser of weighted denoisers at `x`."""
         guided = _sum(terms)
         if self.rescale == 0.0 or len(terms) < 2:
             return guided
@@ -199,6 +202,64 @@ class Guided(Prediction):
         if self.rescale == 0.0:
             return _sum(self._evaluate("score", x, level, process))
         return convert.to_score(self.denoise(x, level, process), x, level)
+
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        parts = [
+            self._guide(terms, rows.x[group], level)
+            for terms, group, level in self._evaluate_each("denoise_each", rows, process)
+        ]
+        return torch.cat(parts)
+
+    def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        if self.rescale != 0.0:
+            return super().score_each(rows, process)
+        parts = self._evaluate_each("score_each", rows, process)
+        return torch.cat([_sum(terms) for terms, _, _ in parts])
+
+    def _evaluate_each(
+        self, what: str, rows: Rows, process: ForwardProcess
+    ) -> list[tuple[list[tuple[float, Tensor]], slice, Level]]:
+        """What `_evaluate` gives, for each level, with its rows; a prediction is asked once."""
+        groups = list(rows.groups())
+        weights = [self._weights(level) for _, level in groups]
+        wanted = [
+            [group for (group, _), weight in zip(groups, weights, strict=True) if weight[i] != 0.0]
+            for i in range(len(self._all))
+        ]
+        answers: list[Iterator[Tensor]] = []
+        if self.batched and all(len(w) == len(groups) for w in wanted):
+            number, count = len(self._all), len(rows.levels)
+            together = _together([p.select(rows.samples, rows.batch) for p in self._all], count)
+            many = Rows(
+                rows.x.repeat(number, *[1] * (rows.x.ndim - 1)),
+                list(rows.levels) * number,
+                torch.arange(number * count, device=rows.x.device),
+                number * count,
+            )
+            values = getattr(together, what)(many, process).chunk(number)
+            answers = [iter([value[group] for group, _ in groups]) for value in values]
+        else:
+            for prediction, used in zip(self._all, wanted, strict=True):
+                parts = [rows.part(group) for group in used]
+                if not parts:
+                    answers.append(iter(()))
+                    continue
+                given = Rows(
+                    torch.cat([part.x for part in parts]),
+                    [level for part in parts for level in part.levels],
+                    torch.cat([part.samples for part in parts]),
+                    rows.batch,
+                )
+                value = getattr(prediction, what)(given, process)
+                answers.append(iter(value.split([len(part.levels) for part in parts])))
+        return [
+            (
+                [(w, next(a)) for w, a in zip(weight, answers, strict=True) if w != 0.0],
+                group,
+                level,
+            )
+            for (group, level), weight in zip(groups, weights, strict=True)
+        ]
 
     def _evaluate(
         self, what: str, x: Tensor, level: Level, process: ForwardProcess

@@ -8,6 +8,7 @@ which is which.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
-from srk.scores.base import Prediction
+from srk.scores.base import Prediction, Rows
 from srk.scores.convert import to_flow_velocity
 from srk.scores.guidance import Guided
 from srk.scores.inputs import LevelFunction
@@ -84,6 +85,21 @@ class _Pair(Prediction):
         (_, reference), (_, condition) = self._both()._evaluate("denoise", x, level, process)
         return condition, reference
 
+    @abstractmethod
+    def _guide(self, condition: Tensor, reference: Tensor, x: Tensor, level: Level) -> Tensor:
+        """The guided denoiser at `x` of the two denoisers."""
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        condition, reference = self._denoised(x, level, process)
+        return self._guide(condition, reference, x, level)
+
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        parts = []
+        for terms, group, level in self._both()._evaluate_each("denoise_each", rows, process):
+            (_, reference), (_, condition) = terms
+            parts.append(self._guide(condition, reference, rows.x[group], level))
+        return torch.cat(parts)
+
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """The inner product of each sample, shaped to multiply samples; in float32 or more."""
@@ -133,8 +149,7 @@ class APG(_Pair):
         if value is not None and not value > 0.0:
             raise ArgumentError(f"norm_threshold is a positive length or None, not {value!r}")
 
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        condition, reference = self._denoised(x, level, process)
+    def _guide(self, condition: Tensor, reference: Tensor, x: Tensor, level: Level) -> Tensor:
         difference = condition - reference
         if self.norm_threshold is not None:
             length = _dot(difference, difference).sqrt().clamp_min(1e-30)
@@ -189,10 +204,14 @@ class CFGZero(_Pair):
         return level.sigma / (level.alpha + level.sigma) > self.zero_above
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        if self._still(level):
+            return x / (level.alpha + level.sigma)
+        return super().denoise(x, level, process)
+
+    def _guide(self, condition: Tensor, reference: Tensor, x: Tensor, level: Level) -> Tensor:
         total = level.alpha + level.sigma
         if self._still(level):
             return x / total
-        condition, reference = self._denoised(x, level, process)
         if level.sigma == 0.0:
             return condition
         v, u = to_flow_velocity(condition, x, level), to_flow_velocity(reference, x, level)

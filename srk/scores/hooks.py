@@ -13,7 +13,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, Scor
 from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 from srk.scores.adapters import as_prediction
-from srk.scores.base import Prediction
+from srk.scores.base import Prediction, Rows
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess
@@ -88,7 +88,18 @@ class Hooked(Prediction):
         return self.prediction.calls(t)
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        denoised = self.prediction.denoise(x, level, process)
+        return self._hooked(self.prediction.denoise(x, level, process), x, level)
+
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        denoised = self.prediction.denoise_each(rows, process)
+        parts = []
+        for group, level in rows.groups():
+            chosen = self.select(rows.samples[group], rows.batch)
+            parts.append(chosen._hooked(denoised[group], rows.x[group], level))
+        return torch.cat(parts)
+
+    def _hooked(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
+        """The denoised prediction at `x` after all hooks."""
         for hook in self.hooks:
             before = _version(denoised)
             out = hook(denoised, level)

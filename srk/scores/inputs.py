@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -154,6 +154,12 @@ def time_dtype(state: torch.dtype, network: torch.dtype | None) -> torch.dtype:
 def time_tensor(value: float, x: Tensor, dtype: torch.dtype) -> Tensor:
     """`value` as a (batch,) tensor, made on the device of `x`, which is not waited for."""
     return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
+
+
+def row_numbers(values: Sequence[float], x: Tensor) -> Tensor:
+    """A number for each row of `x`, in a shape that multiplies it."""
+    made = torch.tensor(values, dtype=torch.promote_types(x.dtype, torch.float32))
+    return made.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:

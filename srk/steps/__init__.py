@@ -5,6 +5,7 @@ from srk.steps.base import Decision, Grid, Report, RunInfo, StepController
 from srk.steps.budget import Budget, Criterion
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Times, Uniform
 from srk.steps.levels import Levels
+from srk.steps.picard import Picard
 from srk.steps.profile import Profile
 from srk.steps.registry import CONTROLLERS, as_grid, register_controller
 from srk.steps.schedules import (
@@ -38,6 +39,7 @@ __all__ = [
     "Levels",
     "LinearQuadratic",
     "LogSNR",
+    "Picard",
     "PolyExponential",
     "Profile",
     "Quadratic",

@@ -1,0 +1,403 @@
+"""A run that is parallel in time: Picard iteration on the table of what the network says.
+
+With the draws fixed, the inputs of all evaluations follow from the outputs. So the steps are run
+with the outputs of a table, which calls no network; the network is asked for all inputs at once;
+its answers are the next table. An output whose predecessors are final has an exact input, so that
+each round makes at least one more output final.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk._engine.density import log_density
+from srk._engine.eager import Executor, Outcome
+from srk._engine.memory import version
+from srk._engine.network import Network, checked, folded_with
+from srk._engine.recorder import Recorder
+from srk.errors import IncompatibleError
+from srk.noise.base import NoiseSource
+from srk.plans.plan import Slot, Stage, StepPlan
+from srk.processes.base import ForwardProcess, LinearProcess
+from srk.scores.base import Rows
+from srk.scores.inputs import row_numbers
+from srk.steps.picard import Picard
+
+DEPTH = 2
+"""How many differences of rounds the acceleration uses."""
+DAMPING = 1e-3
+"""Regularization of its least squares, relative to the squares of the differences."""
+
+
+def slope(stage: Stage, process: ForwardProcess) -> float:
+    """The number c in D = c x + F, where the table holds F.
+
+    It is the derivative of the denoiser of unit Gaussian data. What is left to the iteration then
+    changes less with the state than D does near the data, and than the noise does far from it.
+    """
+    level = stage.level
+    if stage.kind != "denoiser" or not isinstance(process, LinearProcess):
+        return 0.0
+    return level.alpha / (level.alpha**2 + level.sigma**2)
+
+
+@attrs.frozen
+class Entry:
+    """One evaluation of the run.
+
+    Arguments:
+        stage: the stage that asks.
+        slope: c in D = c x + F.
+        unit: the factor by which a change of F becomes one relative to the size of the state.
+        calls: network calls that it costs.
+    """
+
+    stage: Stage
+    slope: float
+    unit: float
+    calls: int
+
+
+@attrs.frozen
+class Round:
+    """What a round was asked and answered, for entries first, first + 1, ...
+
+    Arguments:
+        first: the first entry.
+        answers: the network's outputs, (entries, batch, n).
+        residuals: answers minus the guesses, times the units; the same shape.
+        asked: which samples were asked, (entries, batch).
+    """
+
+    first: int
+    answers: Tensor
+    residuals: Tensor
+    asked: Tensor
+
+    def aligned(self, first: int, count: int) -> Round:
+        """The same for entries first, ..., first + count - 1; nobody was asked for others."""
+        skip = first - self.first
+
+        def fit(tensor: Tensor) -> Tensor:
+            kept = tensor[skip : skip + count]
+            return torch.cat([kept, kept.new_zeros((count - len(kept), *kept.shape[1:]))])
+
+        return Round(first, fit(self.answers), fit(self.residuals), fit(self.asked))
+
+
+def accelerated(rounds: Sequence[Round]) -> Tensor:
+    """Better guesses than the last answers, (entries, batch, n): Anderson acceleration.
+
+    The answers are extrapolated along the differences of rounds to where the residual is least,
+    for each sample. For an entry the residuals of earlier entries and its own count, since later
+    ones have no influence on it.
+
+    Source: Anderson, "Iterative Procedures for Nonlinear Integral Equations", 1965; Tang et al.,
+    "Accelerating Parallel Sampling of Diffusion Models", ICML 2024 (arXiv 2402.09970).
+    """
+    last = rounds[-1]
+    count = len(last.asked)
+    known = [made.aligned(last.first, count) for made in rounds]
+    steps, changes = [], []
+    for one, two in itertools.pairwise(known):
+        both = (one.asked & two.asked & last.asked)[..., None]
+        steps.append(torch.where(both, two.answers - one.answers, 0.0))
+        changes.append(torch.where(both, two.residuals - one.residuals, 0.0))
+    step, change = torch.stack(steps), torch.stack(changes)
+    residual = torch.where(last.asked[..., None], last.residuals, 0.0)
+    squares = torch.einsum("iwbn,jwbn->wbij", change, change).cumsum(0)
+    right = torch.einsum("iwbn,wbn->wbi", change, residual).cumsum(0)
+    size = squares.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    tiny = torch.finfo(size.dtype).tiny ** 0.5
+    identity = torch.eye(len(steps), dtype=size.dtype, device=size.device)
+    factors, _ = torch.linalg.solve_ex(squares + (DAMPING * size + tiny) * identity, right)
+    guess = last.answers - torch.einsum("wbi,iwbn->wbn", factors, step)
+    return torch.where(guess.isfinite(), guess, last.answers)
+
+
+class Remembered(NoiseSource):
+    """Another source's draws, each drawn once, in the order of the steps.
+
+    Draws are kept from the first sweep over a step until the step is final, so that a source that
+    draws one number after the other gives those of the sequential run.
+    """
+
+    def __init__(self, source: NoiseSource) -> None:
+        self.source, self.step = source, 0
+        self._kept: dict[tuple[int, Slot], Tensor] = {}
+
+    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
+        self.source.start(shape, dtype, device)
+
+    def prior(self, out: Tensor) -> None:
+        self.source.prior(out)
+
+    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
+        key = self.step, slot
+        if key not in self._kept:
+            self.source.draw(slot, clock, out)
+            self._kept[key] = out.clone()
+        else:
+            out.copy_(self._kept[key])
+
+    def forget(self, step: int) -> None:
+        """Step number `step` is final."""
+        self._kept = {key: value for key, value in self._kept.items() if key[0] > step}
+
+
+class ParallelRun:
+    """Takes the steps of a run, many at a time.
+
+    Arguments:
+        plans: the steps in order, in terms of the denoiser; the final denoising may be the last.
+        final: whether the last plan is the final denoising.
+        network: what is asked, with the counts and the watch of the run.
+        recorder: what is kept of the run.
+        noise: the started noise source.
+        options: window and tolerance.
+        densities: whether log-densities are kept.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[StepPlan],
+        final: bool,
+        network: Network,
+        recorder: Recorder,
+        noise: NoiseSource,
+        options: Picard,
+        densities: bool,
+    ) -> None:
+        self.network, self.recorder, self.options = network, recorder, options
+        self.final, self.densities = final, densities
+        self.noise = Remembered(noise)
+        self.executor = Executor(network, self.noise, reuse=False)
+        process = network.process
+        self.plans: list[StepPlan] = []
+        self.entries: list[Entry] = []
+        self.firsts = [0]
+        for plan in plans:
+            pairs = tuple((slope(stage, process), 1.0) for stage in plan.stages)
+            self.plans.append(folded_with(plan, pairs))
+            self.entries += [
+                Entry(stage, c, self._unit(stage), network.prediction.calls(stage.level.t))
+                for stage, (c, _) in zip(plan.stages, pairs, strict=True)
+            ]
+            self.firsts.append(len(self.entries))
+        self.batch = recorder.x.shape[0]
+        # For each sample: how many outputs are final, and how many it has been asked for.
+        self.front = [0] * self.batch
+        self.asked = [0] * self.batch
+        self.spent = [0] * self.batch
+        self.table: dict[int, Tensor] = {}
+        self.past: list[Round] = []
+        self.step, self.state = 0, recorder.x
+        self.memory: Sequence[Tensor] = ()
+        self.rounds = 0
+
+    def _unit(self, stage: Stage) -> float:
+        """The factor that turns a change of the result into one relative to the state's size.
+
+        A change d of the denoiser is a change alpha d of the state's mean, whose size is
+        sqrt(alpha^2 + sigma^2) for data of unit variance.
+        """
+        level, process = stage.level, self.network.process
+        if stage.kind == "denoiser":
+            return level.alpha / math.hypot(level.alpha, level.sigma)
+        g2 = process.diffusion(level.t) ** 2
+        half = 0.5 * (1.0 + self.network.eta**2) * g2
+        if half == 0.0:
+            return math.inf
+        if isinstance(process, LinearProcess):  # the drift is that of a score
+            return level.sigma**2 / math.hypot(level.alpha, level.sigma) / half
+        # About the variance that the noise has collected since t_min.
+        return max(level.t - process.t_min, 0.0) * g2 / half
+
+    def go(self) -> None:
+        """Take all steps."""
+        self.recorder.begin(self.plans[0].start)
+        total = len(self.entries)
+        while self.step < len(self.plans):
+            inputs = self._sweep()
+            if self.recorder.status != "done" or min(self.front) == total:
+                return
+            self._round(inputs)
+
+    def _end(self, sample: int) -> int:
+        """The first entry past the window of a sample."""
+        return min(self.front[sample] + self.options.window, len(self.entries))
+
+    def _sweep(self) -> dict[int, Tensor]:
+        """Run the steps from the last final state with the table; what they ask of the network."""
+        final, end = min(self.front), max(map(self._end, range(self.batch)))
+        self._guess(end)
+        inputs: dict[int, Tensor] = {}
+        state, memory = self.state, self.memory
+        for k in range(self.step, len(self.plans)):
+            plan, first = self.plans[k], self.firsts[k]
+            self.noise.step = k
+            walk = self.executor.walk(plan, state, memory)
+            result: Tensor | None = None
+            number = first
+            while True:
+                try:
+                    x, _ = walk.send(result)  # type: ignore[arg-type]  # None begins
+                except StopIteration as stop:
+                    outcome: Outcome = stop.value
+                    break
+                if number >= end:
+                    walk.close()
+                    return inputs
+                inputs[number] = x
+                result = self.table[number]
+                number += 1
+            if self.firsts[k + 1] <= final and k == self.step:
+                self._accept(k, inputs, state, memory, outcome)
+                if self.recorder.status != "done":
+                    return inputs
+            state, memory = outcome.state, outcome.keep
+        return inputs
+
+    def _guess(self, end: int) -> None:
+        """Give entries that were never asked for the last output of the window."""
+        for m in range(min(self.asked), end):
+            self.table.setdefault(m, torch.zeros_like(self.state))
+        late = [s for s in range(self.batch) if 0 < self.asked[s] < end]
+        for s in late:
+            last = self.table[self.asked[s] - 1][s]
+            for m in range(self.asked[s], end):
+                self.table[m][s] = last
+
+    def _accept(
+        self,
+        k: int,
+        inputs: dict[int, Tensor],
+        state: Tensor,
+        memory: Sequence[Tensor],
+        outcome: Outcome,
+    ) -> None:
+        """Step `k` is final: go on from its end."""
+        recorder, network, plan = self.recorder, self.network, self.plans[k]
+        first, after = self.firsts[k], self.firsts[k + 1]
+        network.watch.step = k
+        self.step, self.state, self.memory = k + 1, outcome.state, outcome.keep
+        self.noise.forget(k)
+        told = [self.table.pop(m) for m in range(first, after)]
+        self._count()
+        if self.final and k == len(self.plans) - 1:
+            recorder.finish(outcome.state)
+            return
+        if self.densities and plan.slots:
+            density = log_density(plan, state, memory, told, outcome.state)
+            recorder.density(plan.stop.t, density)
+        entry, denoised = self.entries[first], None
+        if recorder.wants_denoised and entry.stage.kind == "denoiser":
+            denoised = told[0].add(inputs[first], alpha=entry.slope)
+        before = version(outcome.state)
+        recorder.accept(
+            plan.stop, outcome.state, entry.stage.level.t, denoised, network.count.calls
+        )
+        if version(outcome.state) != before:
+            raise IncompatibleError(
+                "the callback wrote to the state, but with parallel= later steps have begun by "
+                "then; leave parallel= out"
+            )
+        network.watch.keep(outcome.state)
+
+    def _round(self, inputs: dict[int, Tensor]) -> None:
+        """Ask the network for all inputs in the windows of the samples, and look what changed."""
+        self.rounds += 1
+        wanted = [
+            (m, [s for s in range(self.batch) if self.front[s] <= m < self._end(s)])
+            for m in sorted(inputs)
+        ]
+        places = [(m, s) for m, samples in wanted for s in samples]
+        device = self.state.device
+        samples = torch.tensor([s for _, s in places], device=device)
+        x = torch.cat([self._rows(inputs[m], who) for m, who in wanted if who])
+        old = torch.cat([self._rows(self.table[m], who) for m, who in wanted if who])
+        new = self._ask(x, [self.entries[m] for m, _ in places], samples)
+        wide = torch.promote_types(new.dtype, torch.float32)
+        changes = (new - old).to(wide).reshape(len(places), -1).square().mean(1).sqrt().tolist()
+        first = [i for i, (m, s) in enumerate(places) if m == self.front[s]]
+        level = self.entries[min(self.front)].stage.level
+        self.network.watch.step = self.step
+        self.network.watch.result(x[first], new[first], level.t)
+        exact = list(self.front)
+        for (m, s), change in zip(places, changes, strict=True):
+            self.spent[s] += self.entries[m].calls
+            self.asked[s] = max(self.asked[s], m + 1)
+            # The input of the first was exact. The others, in the order of the entries, are final
+            # as long as all before them are.
+            small = change * self.entries[m].unit < self.options.tolerance
+            if m == exact[s] or (m == self.front[s] and small):
+                self.front[s] += 1
+        self._write(wanted, places, new, old)
+
+    def _write(
+        self,
+        wanted: Sequence[tuple[int, list[int]]],
+        places: Sequence[tuple[int, int]],
+        new: Tensor,
+        old: Tensor,
+    ) -> None:
+        """Put the answers `new` to the guesses `old` in the table: final, or as better guesses."""
+        first = places[0][0]
+        count = places[-1][0] - first + 1
+        shape, wide = self.state.shape, torch.promote_types(new.dtype, torch.float32)
+        at = torch.tensor([m - first for m, _ in places], device=new.device)
+        who = torch.tensor([s for _, s in places], device=new.device)
+        answers = new.new_zeros((count, self.batch, new[0].numel()), dtype=wide)
+        residuals = torch.zeros_like(answers)
+        asked = torch.zeros((count, self.batch), dtype=torch.bool, device=new.device)
+        answers[at, who] = new.flatten(1).to(wide)
+        units = row_numbers([min(self.entries[m].unit, 1e6) for m, _ in places], answers[0])
+        residuals[at, who] = (new - old).flatten(1).to(wide) * units
+        asked[at, who] = True
+        self.past = [*self.past[-DEPTH:], Round(first, answers, residuals, asked)]
+        guess = accelerated(self.past) if len(self.past) > 1 else answers
+        for m, samples in wanted:
+            if not samples:
+                continue
+            fresh = self.table[m].clone()
+            for s in samples:
+                source = answers if m < self.front[s] else guess
+                fresh[s] = source[m - first, s].reshape(shape[1:]).to(new.dtype)
+            self.table[m] = fresh
+
+    def _rows(self, tensor: Tensor, who: Sequence[int]) -> Tensor:
+        return tensor if len(who) == self.batch else tensor[list(who)]
+
+    def _count(self) -> None:
+        count = self.network.count
+        count.calls, count.work = max(self.spent), sum(self.spent) / self.batch
+
+    def _ask(self, x: Tensor, entries: Sequence[Entry], samples: Tensor) -> Tensor:
+        """What the table is to hold for the rows `x`."""
+        size = self.options.rows or len(entries)
+        began = time.perf_counter()
+        parts = []
+        for first in range(0, len(entries), size):
+            rows = slice(first, first + size)
+            parts += list(self._ask_some(x[rows], entries[rows], samples[rows]))
+        self.network.count.seconds += time.perf_counter() - began
+        return torch.cat(parts)
+
+    def _ask_some(self, x: Tensor, entries: Sequence[Entry], samples: Tensor) -> Iterator[Tensor]:
+        first = 0
+        for i in range(1, len(entries) + 1):
+            if i < len(entries) and entries[i].stage.kind == entries[first].stage.kind:
+                continue
+            part = entries[first:i]
+            rows = Rows(x[first:i], [e.stage.level for e in part], samples[first:i], self.batch)
+            result = checked(rows.x, self.network.ask_each(rows, part[0].stage.kind))
+            slopes = [entry.slope for entry in part]
+            yield result - rows.x * row_numbers(slopes, x) if any(slopes) else result.clone()
+            first = i
