@@ -152,8 +152,7 @@ class Network:
         return 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
 
     def ask_each(self, rows: Rows, kind: Kind) -> Tensor:
-        """The denoiser or the reverse drift at states of several levels, neither checked nor
-        counted."""
+        """The denoiser or reverse drift at states of several levels, not checked or counted."""
         if self.autocast is None:
             return self._ask_each(rows, kind)
         cached = torch.is_autocast_cache_enabled()
