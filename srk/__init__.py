@@ -32,7 +32,7 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_package
-from srk.sampling import Sampler, StepInfo, calibrate, solve
+from srk.sampling import Sampler, StepInfo, calibrate, invert, solve
 from srk.scores import (
     ClassifierGuided,
     Data,
@@ -129,6 +129,7 @@ __all__ = [
     "eta",
     "find",
     "integrators",
+    "invert",
     "log_likelihood",
     "noise",
     "posterior",
