@@ -171,6 +171,15 @@ def test_what_has_no_meaning_is_refused() -> None:
 
     with pytest.raises(IncompatibleError, match="needs a fixed grid"):
         run(grid="adaptive", solver="srk2")
+    with pytest.raises(IncompatibleError, match=r"parallel=.* is not for a product"):
+        srk.solve(
+            srk.Product(a=PROCESS, b=PROCESS),
+            srk.scores.Independent(a=SCORE, b=SCORE),
+            shape=2,
+            parallel=srk.Picard(),
+        )
+    with pytest.raises(IncompatibleError, match=r"parallel=.* is not for a run with grid=srk\.Lev"):
+        run(grid=srk.steps.Levels(torch.linspace(1.0, 0.001, 5)[:, None].expand(5, 2)))
     with pytest.raises(IncompatibleError, match="compile='step'"):
         run(compile="step")
     with pytest.raises(IncompatibleError, match="grad=True"):

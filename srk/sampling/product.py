@@ -25,6 +25,7 @@ NOT_YET = {
     "controller": "it is the old name of grid; use grid=...",
     "profile": "a profile is measured on one state; give the grid of each part by name",
     "compile": "compiled steps belong to one state; leave compile out",
+    "parallel": "its parts step together, one call after the other; leave it out",
     "microbatch": "the conditions of a joint network cannot be cut; call srk.solve once for each "
     "piece of the batch, with noise of its own",
     "callback": "a StepInfo holds one state; keep the states with save='x'",
