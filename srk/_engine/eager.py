@@ -330,7 +330,8 @@ def bind(plan: StepPlan, memory: int, reuse: bool, dtype: torch.dtype) -> Progra
             return Combine(target, "in place", one, factor, 0, 0.0, tuple(rest), freed)
         if scale == 1.0 and rest:
             (two, alpha), *rest = rest
-            return Combine(target, "add", one, None, two, float(alpha), tuple(rest), freed)  # type: ignore[arg-type]  # matrices are served above
+            added = float(alpha)  # type: ignore[arg-type]  # matrices are served above
+            return Combine(target, "add", one, None, two, added, tuple(rest), freed)
         exact = _scalar(scale, dtype) if reuse else scale
         return Combine(target, "scale", one, exact, 0, 0.0, tuple(rest), freed)
 
@@ -379,6 +380,8 @@ def check_range(rows: Iterable[Sequence[tuple[Column, Coefficient]]], dtype: tor
 
 
 def _scalar(value: Any, dtype: torch.dtype) -> Tensor:
-    """A factor as a tensor on the CPU, by which `mul` takes half the time that it takes by a float."""
+    """A factor as a tensor on the CPU, by which `mul` takes half the time that it takes by a
+    float.
+    """
     with torch.inference_mode(False):
         return torch.tensor(value, dtype=torch.promote_types(dtype, torch.float32), device="cpu")

@@ -44,7 +44,8 @@ def folded(plan: StepPlan, prediction: Prediction, remember: bool = True) -> Ste
     if pairs.count((0.0, 1.0)) == len(pairs):
         return plan
     if not remember:
-        return fold(plan, pairs)  # type: ignore[arg-type]  # a network's coefficients are never None
+        # A network's coefficients are never None.
+        return fold(plan, pairs)  # type: ignore[arg-type]
     return folded_with(plan, pairs)  # type: ignore[arg-type]  # likewise
 
 
@@ -129,7 +130,10 @@ class Network:
         if self.records and self.first is None and stage.kind == "denoiser":
             pair = self.prediction.coefficients(stage.level) if self.folds else None
             unchanged = pair in (None, (0.0, 1.0))
-            self.first = result.clone() if unchanged else combine(pair, x, result)  # type: ignore[arg-type]  # not None here
+            # The pair is not None where the result has to be combined.
+            self.first = (
+                result.clone() if unchanged else combine(pair, x, result)  # type: ignore[arg-type]
+            )
         return result
 
     def ask(self, x: Tensor, stage: Stage) -> Tensor:

@@ -192,7 +192,10 @@ def _ran(job: Job) -> float | tuple[float, ...]:
 
 
 def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solution, bool]:
-    """Run a job from the state `x` with the started `source`: the solution, and whether it failed."""
+    """Run a job from the state `x` with the started `source`.
+
+    The solution, and whether it failed.
+    """
     began = time.perf_counter()
     made = Run(job, route, x)
     bar = made.recorder.bar(job.method.name) if job.progress else nullcontext()

@@ -167,7 +167,10 @@ def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
 
 
 def without_noise(plan: StepPlan) -> StepPlan:
-    """The same step with all its draws 0: its mean where it is linear in one draw after its calls."""
+    """The same step with all its draws 0.
+
+    It is the mean of the step where that is linear in one draw after its calls.
+    """
 
     def still(row: Row) -> Row:
         return tuple(term for term in row if term[0].kind != "z")

@@ -38,8 +38,8 @@ class Step:
         steps: how many steps the run has; None where a controller decides as it goes.
         error: whether the run wants the plan's error estimate; `Draft.finish` leaves it out
             otherwise.
-        diffusion: the product of eta and g where a rule sets it for a step from alpha = 0, at which g
-            is infinite; else None.
+        diffusion: the product of eta and g where a rule sets it for a step from alpha = 0, at which
+            g is infinite; else None.
         resolution: relative rounding of the state and of what the network says, the coarser of the
             two (`torch.finfo(dtype).eps`; 2^-52 in float64).
     """

@@ -125,64 +125,83 @@ def solve(
     """Draw samples by reversing `process` with the network `score`.
 
     Arguments:
-        process: the forward process, e.g. `srk.VP()`; or several in an `srk.Product`, whose state is
-            a dict of tensors. Then `shape` and `x_init` are dicts, `solver`, `steps`, `grid`,
+        process: the forward process, e.g. `srk.VP()`; or several in an `srk.Product`, whose state
+            is a dict of tensors. Then `shape` and `x_init` are dicts, `solver`, `steps`, `grid`,
             `eta`, `noise`, `device`, `dtype` and `denoise_final` may be, and the score is
             `srk.scores.Joint` or `srk.scores.Independent`.
-        score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of the process's own time; or an adapter around a network of
-            another kind (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`, `srk.EDMDenoiser`); or the exact score of a target.
+        score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of
+            the process's own time; or an adapter around a network of another kind
+            (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`,
+            `srk.EDMDenoiser`); or the exact score of a target.
         solver: a registered name (`srk.solvers()`), an integrator object with options, or a
             tableau. The default, "auto", picks by process, eta and number of steps.
-        shape: (batch, *event) of the samples. Optional where the score knows its event shape: then an int is the batch, and the default is one sample.
-        x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not modified.
+        shape: (batch, *event) of the samples. Optional where the score knows its event shape: then
+            an int is the batch, and the default is one sample.
         steps: number of steps (default 50).
-        nfe: number of network calls to spend instead, the final denoising included; the solver takes the steps that it buys. A guided prediction may
-            make two or more calls for each evaluation, and pays for them here.
+        nfe: number of network calls to spend instead, the final denoising included; the solver
+            takes the steps that it buys. A guided prediction may make two or more calls for each
+            evaluation, and pays for them here.
         grid: name of a grid (`srk.controllers()`), a decreasing list of own times, a controller, or
-            `srk.Levels` for elements with times of their own. Default "log-snr" for linear processes, else "uniform".
-        controller: the old name of `grid`.
+            `srk.Levels` for elements with times of their own. Default "log-snr" for linear
+            processes, else "uniform".
         profile: what `srk.calibrate` measured of the network: it places the steps (where no grid is
             given, and eta > 0), and tells `auto` the variance of the data.
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the
             solver is defined for it, else 0. Or one value a step: a function of the noise level at
             its start (attributes t, alpha, sigma, lam), a list, or a rule of `srk.eta`.
-        noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function (slot, clock, out) that draws; default "generator".
+        noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function
+            (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
         device, dtype: of the samples; default those of `x_init`, else the CPU and float32.
-        denoise_final: end with the denoised prediction at t_min, one more network call. Default: yes
-            where the process has a denoiser. "mean" takes the last step without its noise instead.
-        autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state keeps its own (for a network whose weights are in that dtype
-            use the adapter's `network_dtype`).
-        compile: "step" compiles the arithmetic between two network calls into one kernel (TorchInductor; some seconds for each kernel at the first call of a shape, and
-            on the CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it uses it. "loop" captures the whole run as a CUDA graph;
-            it pays with a `srk.Sampler` that is kept and called again.
+
+    Other Arguments:
+        x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not
+            modified.
+        controller: the old name of `grid`.
+        denoise_final: end with the denoised prediction at t_min, one more network call. Default:
+            yes where the process has a denoiser. "mean" takes the last step without its noise
+            instead.
+        autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state
+            keeps its own (for a network whose weights are in that dtype use the adapter's
+            `network_dtype`).
+        compile: "step" compiles the arithmetic between two network calls into one kernel
+            (TorchInductor; some seconds for each kernel at the first call of a shape, and on the
+            CPU it needs a C++ compiler); with noise="keyed" the kernel draws the noise where it
+            uses it. "loop" captures the whole run as a CUDA graph; it pays with a `srk.Sampler`
+            that is kept and called again.
         calls: where the network is called. "free" lets the solver choose times inside its steps;
             "schedule" calls it at the times of the grid, all but the last, and nowhere else, as
             networks of discrete times and caches indexed by the step need. The solvers of this
             package then run in a form of their own (`srk.integrators.on_schedule`); other solvers
             can do it if they call once a step, at its start.
-        parallel: `srk.Picard(window=32, tolerance=1e-3)` takes many steps at once, for a device that
-            is idle with small batches: fewer batches one after the other (`Solution.rounds`), more
-            calls in all (`Solution.nfe`). For fixed grids; the noise is then "keyed" by default.
-        check_network: look at the first outputs of the network, and warn (`ConventionWarning`) where
-            they do not fit its adapter, e.g. where a network predicts the noise and is passed bare.
-            A look costs five sums of the state; no step waits for a device.
-        grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and to its conditions; "checkpoint" recomputes each
-            step in the backward pass instead of remembering what the network did.
-        microbatch: draw at most so many samples at a time. The noise is then "keyed" by default, and the result does not depend on this number
-            beyond the network's own rounding.
-        save: "x", "denoised", "log_prob" or several: keep the states after each step, the denoised predictions, or the log-densities of the steps
-            given what came before (for solvers whose step is Gaussian, such as "ddpm"; nats, differentiable with `grad`).
-        callback: called with a `StepInfo` after each accepted step; a true return value stops the run.
+        parallel: `srk.Picard(window=32, tolerance=1e-3)` takes many steps at once, for a device
+            that is idle with small batches: fewer batches one after the other (`Solution.rounds`),
+            more calls in all (`Solution.nfe`). For fixed grids; the noise is then "keyed" by
+            default.
+        check_network: look at the first outputs of the network, and warn (`ConventionWarning`)
+            where they do not fit its adapter, e.g. where a network predicts the noise and is passed
+            bare. A look costs five sums of the state; no step waits for a device.
+        grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and
+            to its conditions; "checkpoint" recomputes each step in the backward pass instead of
+            remembering what the network did.
+        microbatch: draw at most so many samples at a time. The noise is then "keyed" by default,
+            and the result does not depend on this number beyond the network's own rounding.
+        save: "x", "denoised", "log_prob" or several: keep the states after each step, the denoised
+            predictions, or the log-densities of the steps given what came before (for solvers whose
+            step is Gaussian, such as "ddpm"; nats, differentiable with `grad`).
+        callback: called with a `StepInfo` after each accepted step; a true return value stops the
+            run.
         progress: show a progress bar with step, NFE and time left.
-        on_failure: what to do when the network returns something that is not finite: "raise" a `SolveError`, or "return" the
-            solution, whose status says so. Both carry the last finite state.
+        on_failure: what to do when the network returns something that is not finite: "raise" a
+            `SolveError`, or "return" the solution, whose status says so. Both carry the last finite
+            state.
 
     Returns:
         A `Solution`; for a product a `ProductSolution`, which holds dicts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError, ScoreError, SolveError: see `srk.errors`; each message names the cure.
+        ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError,
+        ScoreError, SolveError: see `srk.errors`; each message names the cure.
 
     Examples:
         >>> import srk

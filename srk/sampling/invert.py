@@ -50,8 +50,8 @@ def invert(
             states up to the noise at t_min.
         solver: one of "ddim" (DDIM inversion), "heun", "dpm2", "dpm-solver-2" and "dpmpp-2m".
         steps, nfe: number of steps (default 50), or of network calls.
-        grid: a fixed grid's name, a grid, or a list of times that decreases, as for `srk.solve`; its
-            times are taken in the opposite order.
+        grid: a fixed grid's name, a grid, or a list of times that decreases, as for `srk.solve`;
+            its times are taken in the opposite order.
 
     Returns:
         A `Solution`; its `x` is at t_max, its `times` rise.

@@ -1,4 +1,7 @@
-"""The sampler: process, score, solver and grid made ready once, to draw from as often as one likes."""
+"""The sampler.
+
+Process, score, solver and grid made ready once, to draw from as often as one likes.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,11 @@ Calls = Literal["free", "schedule"]
 
 
 class Sampler:
-    """A run made ready: checked, planned, and called for samples as often as one likes. `srk.solve` makes one and calls it once.
+    """A run made ready: checked, planned, and called for samples as often as one likes. `srk.solve`
+    makes one and calls it once.
 
-    Its arguments are those of `srk.solve` that say how samples are made; those of the call say which: see there.
+    Its arguments are those of `srk.solve` that say how samples are made; those of the call say
+    which: see there.
 
     Arguments:
         process, score, solver: what is reversed, with which network, how.
@@ -71,8 +76,9 @@ class Sampler:
             the grid.
         parallel: a `srk.Picard` takes many steps at once.
         check_network: warn where the first outputs of the network do not fit its adapter.
-        compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole run as a CUDA graph at the first call of a shape, and
-            replays it afterwards: a sampler that is kept is where this pays.
+        compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole
+            run as a CUDA graph at the first call of a shape, and replays it afterwards: a sampler
+            that is kept is where this pays.
 
     Examples:
         >>> import srk
@@ -114,7 +120,8 @@ class Sampler:
         wanted = None if given is None else flag(given, "denoise_final")
         if wanted and not linear:
             raise IncompatibleError(
-                f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
+                f"denoise_final needs a denoiser, which {process!r} has not; leave "
+                "denoise_final out"
             )
         if profile is not None:
             where = controller if grid is None else grid
@@ -426,34 +433,44 @@ class Sampler:
         """This sampler, with a grid that is the same for all pieces of a batch."""
         if not isinstance(self.control, Grid):
             return self
-        known = isinstance(x_init, Tensor)
+        size: tuple[int, ...]
+        if isinstance(x_init, Tensor):
+            size, place, kind = tuple(x_init.shape), x_init.device, x_init.dtype
+        else:
+            size = batch_shape(shape, self.prediction.event_shape)
+            place, kind = torch.empty(0).device, torch.float32
         info = RunInfo(
             self.process,
             self.method,
             self.steps,
             self._eta,
-            shape=tuple(x_init.shape) if known else batch_shape(shape, self.prediction.event_shape),  # type: ignore[union-attr]
-            device=device or (x_init.device if known else torch.empty(0).device),  # type: ignore[union-attr]
-            dtype=dtype or (x_init.dtype if known else torch.float32),  # type: ignore[union-attr]
+            shape=size,
+            device=device or place,
+            dtype=dtype or kind,
         )
         whole = copy.copy(self)
         whole.control = self._measured(self.control, info)
         return whole
 
     def log_prob(self, trajectory: Saved | Solution) -> Saved:
-        """Log-densities of the steps of a saved trajectory under this sampler's network, differentiable in its parameters.
+        """Log-densities of the steps of a saved trajectory under this sampler's network,
+        differentiable in its parameters.
 
-        What policy gradients on samplers need: draw with `save="x"`, change the network, ask again. With the network that drew it, the
+        What policy gradients on samplers need: draw with `save="x"`, change the network, ask again.
+            With the network that drew it, the
         numbers are those of `save="log_prob"`.
 
         Arguments:
-            trajectory: states at the times of this sampler's grid, as `Solution.trajectory` holds them.
+            trajectory: states at the times of this sampler's grid, as `Solution.trajectory` holds
+                them.
 
         Returns:
-            Own times at the end of each step that draws noise, and log p(x_k+1 | x_k, ...) in nats, shape (steps, batch).
+            Own times at the end of each step that draws noise, and log p(x_k+1 | x_k, ...) in nats,
+            shape (steps, batch).
 
         Raises:
-            IncompatibleError: the solver's step is not Gaussian given the state, or the grid is not fixed.
+            IncompatibleError: the solver's step is not Gaussian given the state, or the grid is not
+                fixed.
             ArgumentError: the trajectory was not saved, or has other times.
         """
         saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
@@ -492,7 +509,9 @@ class Sampler:
         dtype: torch.dtype | None,
         grad: bool,
     ) -> tuple[Tensor, NoiseSource]:
-        """The initial state, ours to overwrite unless gradients flow, and the started noise source."""
+        """The initial state, ours to overwrite unless gradients flow, and the started noise
+        source.
+        """
         source = noise_source(noise, seed)
         event = self.prediction.event_shape
         if x_init is not None:
@@ -507,7 +526,8 @@ class Sampler:
             x = torch.empty(batch_shape(shape, event), device=device, dtype=dtype or torch.float32)
         if event is not None and tuple(x.shape[1:]) != tuple(event):
             raise ArgumentError(
-                f"the samples would have event shape {tuple(x.shape[1:])}, but the score is for {tuple(event)}; use shape=(batch, *{tuple(event)})"
+                f"the samples would have event shape {tuple(x.shape[1:])}, but the score is "
+                f"for {tuple(event)}; use shape=(batch, *{tuple(event)})"
             )
         source.start(x.shape, x.dtype, x.device)
         if x_init is None:
@@ -523,7 +543,10 @@ class Sampler:
         noise: str | NoiseSource | Callable[..., Any] | None,
         seed: int | None,
     ) -> list[tuple[Sampler, dict[str, Any]]]:
-        """The batch cut into pieces of at most `size` samples: samplers whose conditions are those of the piece, and the arguments of their calls."""
+        """The batch cut into pieces of at most `size` samples.
+
+        Samplers whose conditions are those of the piece, and the arguments of their calls.
+        """
         size = integer(size, "microbatch", least=1)
         event = self.prediction.event_shape
         if x_init is not None:

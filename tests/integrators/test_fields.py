@@ -148,7 +148,7 @@ def test_gencast() -> None:
 @pytest.mark.parametrize("kind", [EDMEuler, EDMHeun, EDMDPM2, EDMDPMpp2S])
 def test_general_churn(kind: type[Integrator]) -> None:
     """gamma above sqrt2 - 1, either range rule, eta and the step scale, for every method down."""
-    solver = kind(gamma=1.4, s_min=0.2, s_max=6.0, range_by="stop", s_noise=0.9, step_scale=1.2)  # type: ignore[call-arg]
+    solver = kind(gamma=1.4, s_min=0.2, s_max=6.0, range_by="stop", s_noise=0.9, step_scale=1.2)
     plain = kind(s_churn=0.0)  # type: ignore[call-arg]
     process = srk.EDM(sigma_min=0.0, sigma_max=80.0)
     score = TARGET.score(process)

@@ -17,7 +17,10 @@ SOLVERS = [
     for name, solver in srk.solvers().items()
     if solver.eta_range[0] == 0.0 and solver.eta_range[1] > 0.0 and name not in ("auto", "tcd")
 ]
-"""`auto` takes another method at eta = 0 itself; the variance of the noise of `tcd` goes with eta."""
+"""`auto` takes another method at eta = 0 itself.
+
+The variance of the noise of `tcd` goes with eta.
+"""
 PROCESSES = {
     "vp": srk.VP(),
     "edm": srk.EDM(),
