@@ -27,7 +27,7 @@ from torch import Tensor
 import srk
 from srk.ecosystem import comfyui, k_diffusion, names
 from srk.processes.base import LinearProcess
-from srk.steps import Problem, as_grid
+from srk.steps import RunInfo, as_grid
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -234,7 +234,7 @@ def grids(steps: int) -> dict[str, tuple[LinearProcess, list[float]]]:
     """Schedules of hosts: so many levels above 0, then 0."""
 
     def edm(name: str, low: float) -> list[float]:
-        return [*as_grid(name).times(Problem(srk.EDM(low, 14.6), None, steps - 1)), 0.0]
+        return [*as_grid(name).times(RunInfo(srk.EDM(low, 14.6), None, steps - 1)), 0.0]
 
     shifted = [3 * t / (1 + 2 * t) for t in np.linspace(1.0, 1e-3, steps).tolist()]
     return {

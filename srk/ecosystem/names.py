@@ -73,6 +73,9 @@ _DIFFUSERS: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = 
     "EDMEulerScheduler": ("ddim", "karras", ODE),
     "EDMDPMSolverMultistepScheduler": ("dpmpp-2m", "karras", {}),
     "CosineDPMSolverMultistepScheduler": ("dpmpp-2m-sde", "log-snr", {}),
+    "LCMScheduler": ("lcm", "uniform", {}),
+    "FlowMatchLCMScheduler": ("lcm", "uniform", {}),
+    "TCDScheduler": ("tcd", "uniform", {"eta": 0.3}),
     "FlowMatchEulerDiscreteScheduler": ("ddim", "uniform", ODE),
     "FlowMatchHeunDiscreteScheduler": ("heun", "uniform", {}),
 }
@@ -94,6 +97,7 @@ _A1111: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
     "DEIS": ("deis-3", "uniform", {}),
     "UniPC": ("unipc-3", "uniform", {}),
     "DDPM": ("ddpm", "uniform", {}),
+    "LCM": ("lcm", "uniform", {}),
 }
 _COMFYUI: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
     "euler": ("ddim", None, ODE),
@@ -116,6 +120,7 @@ _COMFYUI: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
     "seeds_3": ("seeds-3", None, {}),
     "sa_solver": ("sa-solver", None, {}),
     "uni_pc": ("unipc-3", None, {}),
+    "lcm": ("lcm", None, {}),
 }
 _TABLES = {"diffusers": _DIFFUSERS, "A1111, Forge": _A1111, "ComfyUI, k-diffusion": _COMFYUI}
 _ENTRIES = [
@@ -132,8 +137,8 @@ SCHEDULES: dict[str, str | None] = {
     "Normal": "uniform",
     "Simple": "uniform",
     "DDIM Uniform": "uniform",
-    "Beta": None,
-    "KL Optimal": None,
+    "Beta": "beta",
+    "KL Optimal": "kl-optimal",
     "Align Your Steps": None,
     "Linear Quadratic": None,
     "Turbo": None,
@@ -149,10 +154,6 @@ MISSING = {
     "IPNDM": "'deis-3'",
     "IPNDM_V": "'deis-3'",
     "PLMS": "'deis-3'",
-    "LCM": "none: it is for networks that were distilled for it",
-    "LCMScheduler": "none: it is for networks that were distilled for it",
-    "TCDScheduler": "none: it is for networks that were distilled for it",
-    "FlowMatchLCMScheduler": "none: it is for networks that were distilled for it",
     "res_multistep": "'dpmpp-2m'",
     "gradient_estimation": "'dpmpp-2m'",
     "exp_heun_2_x0": "'dpm-solver-2'",

@@ -74,10 +74,15 @@ def test_what_is_not_found_is_said() -> None:
         srk.find("DPM++ 2N")
     with pytest.raises(IncompatibleError, match="deis-3"):
         srk.find("PNDMScheduler")
-    with pytest.raises(IncompatibleError, match="distilled"):
-        srk.find("lcm")
-    beta = srk.find("Euler a Beta")
-    assert beta.grid is None and "Beta" in beta.note
+    turbo = srk.find("Euler a Turbo")
+    assert turbo.grid is None and "Turbo" in turbo.note
+
+
+def test_few_step_models_and_schedules_have_ours() -> None:
+    assert srk.find("LCMScheduler").solver == srk.find("lcm").solver == "lcm"
+    assert dict(srk.find("TCDScheduler"))["eta"] == 0.3
+    assert srk.find("Euler a Beta").grid == "beta"
+    assert srk.find("DPM++ 2M KL Optimal").grid == "kl-optimal"
 
 
 def test_the_page_has_the_map() -> None:
