@@ -481,10 +481,10 @@ def test_memory_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sizes_are_those_of_the_allocator() -> None:
     vp, solver = srk.VP(), srk.solvers()["srk2m"]
     times = srk.steps.LogSNR().times(srk.steps.RunInfo(vp, solver, 300))
-    planning._plan(vp, solver, times[:5], 1.0)
+    planning._plan(vp, solver, times[:5], [1.0] * 4)
     tracemalloc.start()
     try:
-        plans = planning._plan(vp, solver, times, 1.0)
+        plans = planning._plan(vp, solver, times, [1.0] * 300)
         taken = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -9,7 +9,6 @@ import pytest
 
 import srk
 from srk.ecosystem import names
-from srk.ecosystem.diffusers.solvers import PLAIN
 from srk.errors import IncompatibleError, UnknownNameError
 
 ALL = [entry for table in names._TABLES.values() for entry in table]
@@ -54,7 +53,10 @@ def test_the_map(name: str, solver: str, grid: str | None, eta: float | None) ->
     assert dict(found) == {key: value for key, value in keywords.items() if value is not None}
 
 
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers")
 def test_the_adapter_for_diffusers_says_the_same() -> None:
+    from srk.ecosystem.diffusers.solvers import PLAIN
+
     for host, (solver, eta) in PLAIN.items():
         found = srk.find(host)
         assert found.solver == solver
