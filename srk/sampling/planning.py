@@ -106,6 +106,8 @@ def _plan(
     diffusion: float | None = None,
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
+    if not etas:  # a grid of one time, as a run has that only denoises
+        return []
     if len(set(etas)) == 1:
         method = method.on_grid(process, times, etas[0])
     elif type(method).on_grid is not Integrator.on_grid:
