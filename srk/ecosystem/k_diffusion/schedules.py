@@ -1,0 +1,80 @@
+"""The sigmas of a host, as the times of a run."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import ClassVar
+
+import attrs
+from torch import Tensor
+
+from srk.ecosystem.k_diffusion.frames import Frame
+from srk.errors import ArgumentTypeError, TimeError
+from srk.steps import Grid, RunInfo
+
+#: Two sigmas closer than this, relative to the larger, are one: the same number rounded twice.
+SAME = 1e-6
+
+
+@attrs.frozen
+class Schedule:
+    """The sigmas of a run without those that repeat, and where each stands in the host's list."""
+
+    times: list[float]
+    places: list[int]
+    rising: bool
+
+
+class Rising(Grid):
+    """A grid from data to noise, for the probability-flow ODE."""
+
+    name: ClassVar[str] = "rising"
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = values
+
+    def times(self, problem: RunInfo) -> list[float]:
+        return self.values
+
+
+def schedule_of(sigmas: Tensor, frame: Frame) -> Schedule:
+    """The sigmas as floats, in one transfer from their device, repeats dropped."""
+    if not isinstance(sigmas, Tensor) or sigmas.ndim != 1:
+        raise ArgumentTypeError(f"sigmas must be a tensor of shape (steps + 1,), not {sigmas!r}")
+    # not double at once: some devices lack float64
+    values: list[float] = sigmas.detach().cpu().double().tolist()
+    for i, value in enumerate(values):
+        if not 0.0 <= value < math.inf:
+            raise TimeError(f"sigmas must be finite and not negative, but entry {i} is {value!r}")
+        if frame == "flow" and value > 1.0:
+            if value > 1.0 + SAME:
+                raise TimeError(
+                    f"in the frame 'flow' sigmas run from 1 to 0, but entry {i} is {value!r}; "
+                    "frame='edm' has no such bound"
+                )
+            values[i] = 1.0  # rounded up where the host formed it
+    places = [i for i in range(len(values)) if i == 0 or not same(values[i - 1], values[i])]
+    times = [values[i] for i in places]
+    if len(times) < len(values) and len(places) > 1:
+        # of sigmas that repeat the last is where the next step starts
+        places = [*(b - 1 for b in places[1:]), places[-1]]
+    rising = len(times) > 1 and times[1] > times[0]
+    for i, (a, b) in enumerate(pairwise(times)):
+        if (b > a) != rising:
+            raise TimeError(
+                "sigmas must decrease from noise to data (or all rise, for the ODE from data to "
+                f"noise), but entries {places[i]} and {places[i + 1]} are {a!r} and {b!r}"
+            )
+    if rising and times[0] == 0.0:
+        raise TimeError(
+            "sigmas that rise start above 0, where the model tells noise from data; "
+            f"use a small one, such as {0.01 * times[1]:.2g}, in place of the first"
+        )
+    if rising and frame == "flow" and times[-1] == 1.0:
+        times[-1] = 1.0 - SAME  # at 1 nothing is left of the data
+    return Schedule(times, places, rising)
+
+
+def same(a: float, b: float) -> bool:
+    return abs(a - b) <= SAME * max(a, b)
