@@ -21,7 +21,7 @@ from srk.integrators import (
     Step,
     UniPC2,
 )
-from srk.plans.exponential import denoising_step, exponential_step
+from srk.plans.exponential import denoising_step, exponential_step, final_step
 from srk.plans.plan import STATE, Notes, StepPlan
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.sampling.planning import plan_grid
@@ -291,10 +291,7 @@ class Route:
     def _last(self) -> list[StepPlan]:
         if not self.denoise:
             return []
-        level = self.process.level(self.times[-1])
-        return [
-            denoising_step(Step(self.process, level, Level(level.t, 1.0, 0.0, math.inf), self.eta))
-        ]
+        return [final_step(self.process, self.process.level(self.times[-1]), self.eta)]
 
 
 def sees_state(plan: StepPlan) -> bool:
