@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._engine.changes import StateChanges
 from srk._engine.density import log_density
 from srk._engine.eager import Executor, Outcome
 from srk._engine.memory import version
@@ -28,6 +29,7 @@ from srk.plans.plan import Slot, Stage, StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.scores.base import Rows
 from srk.scores.inputs import row_numbers
+from srk.scores.state_hooks import StateHook
 from srk.steps.picard import Picard
 
 DEPTH = 2
@@ -131,7 +133,7 @@ class Remembered(NoiseSource):
 
     def __init__(self, source: NoiseSource) -> None:
         self.source, self.step = source, 0
-        self._kept: dict[tuple[int, Slot], Tensor] = {}
+        self._kept: dict[tuple[int, str, Slot], Tensor] = {}
 
     def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
         self.source.start(shape, dtype, device)
@@ -140,7 +142,7 @@ class Remembered(NoiseSource):
         self.source.prior(out)
 
     def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        key = self.step, slot
+        key = self.step, clock, slot
         if key not in self._kept:
             self.source.draw(slot, clock, out)
             self._kept[key] = out.clone()
@@ -163,6 +165,7 @@ class ParallelRun:
         noise: the started noise source.
         options: window and tolerance.
         densities: whether log-densities are kept.
+        hooks: what changes the state before each step.
     """
 
     def __init__(
@@ -174,10 +177,12 @@ class ParallelRun:
         noise: NoiseSource,
         options: Picard,
         densities: bool,
+        hooks: Sequence[StateHook] = (),
     ) -> None:
         self.network, self.recorder, self.options = network, recorder, options
         self.final, self.densities = final, densities
         self.noise = Remembered(noise)
+        self.change = StateChanges(hooks, self.noise)
         self.executor = Executor(network, self.noise, reuse=False)
         process = network.process
         self.plans: list[StepPlan] = []
@@ -243,6 +248,7 @@ class ParallelRun:
         for k in range(self.step, len(self.plans)):
             plan, first = self.plans[k], self.firsts[k]
             self.noise.step = k
+            state = self.change(state, plan.start, k)
             walk = self.executor.walk(plan, state, memory)
             result: Tensor | None = None
             number = first

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.adaptive import AdaptiveRun
+from srk._engine.changes import StateChanges
 from srk._engine.density import Results
 from srk._engine.eager import Evaluate, Executor
 from srk._engine.finite import NotFinite, Watch
@@ -24,7 +25,7 @@ from srk.noise.base import NoiseSource
 from srk.plans.exponential import final_step
 from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess
-from srk.scores import Prediction
+from srk.scores import Prediction, StateHook
 from srk.solution import Solution
 from srk.steps import RunInfo, StepController
 from srk.steps.picard import Picard
@@ -58,6 +59,7 @@ class Job:
         callback: told of each accepted step.
         progress: whether to show a progress bar.
         parallel: how many steps are taken at once; None for one after the other.
+        hooks: what changes the state before each step of a fixed grid.
     """
 
     process: ForwardProcess
@@ -74,6 +76,7 @@ class Job:
     callback: Callback | None = None
     progress: bool = False
     parallel: Picard | None = None
+    hooks: tuple[StateHook, ...] = ()
 
 
 class Run:
@@ -120,7 +123,8 @@ class Run:
         if job.denoise and recorder.status == "done" and recorder.level.sigma > 0:
             plan = final_step(job.process, recorder.level, job.eta, recorder.accepted)
             executor = Executor(self.network, source, reuse=not job.grad, remember=False)
-            recorder.finish(executor.run(self.network.prepare(plan), recorder.x).state)
+            step = self._hooked(executor.run, source)
+            recorder.finish(step(self.network.prepare(plan), recorder.x, ()).state)
             self.watch.keep(recorder.x)
             self.watch.state(recorder.x, recorder.level.t)
 
@@ -131,7 +135,9 @@ class Run:
         if final:
             plans = [*plans, final_step(job.process, end, job.eta, len(plans))]
         densities = "log_prob" in job.saves
-        made = ParallelRun(plans, final, self.network, recorder, source, options, densities)
+        made = ParallelRun(
+            plans, final, self.network, recorder, source, options, densities, job.hooks
+        )
         try:
             made.go()
         finally:
@@ -151,14 +157,21 @@ class Run:
             from srk._engine.compiled import CompiledExecutor
 
             place = tuple(x.shape), x.dtype, x.device
-            # A callback may write to the state, so the next step's first stage must wait for it.
-            joined = prepared if job.callback is None else ()
+            # A callback or a hook may change the state, so the next step's first stage must wait.
+            joined = prepared if job.callback is None and not job.hooks else ()
             step = CompiledExecutor(evaluate, source, place, joined).run
         else:
             # A log-density needs the state before the step.
             reuse = not job.grad and results is None
             step = Executor(evaluate, source, reuse=reuse).run
+        step = self._hooked(step, source)
         run_fixed(prepared, step, network, self.watch, self.recorder, results)
+
+    def _hooked(self, step: TakeStep, source: NoiseSource) -> TakeStep:
+        """The step with what hooks do to the state before it."""
+        if not self.job.hooks:
+            return step
+        return StateChanges(self.job.hooks, source).around(step, lambda: self.recorder.accepted)
 
     def solution(self, status: str, seed: int | None, seconds: float) -> Solution:
         """What came out of it."""

@@ -20,6 +20,7 @@ from srk.eta import as_eta
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
+from srk.scores.hooks import Hook, check_hooks
 from srk.steps import Grid, Levels, StepController, as_grid
 
 DEFAULT_STEPS = 50
@@ -123,6 +124,15 @@ def callback_given(callback: Any) -> Callable[..., Any] | None:
         "callback is a function that takes a StepInfo and returns True to stop, not "
         f"{shown(callback)}"
     )
+
+
+def hooks_given(hooks: Any) -> tuple[Hook, ...]:
+    """The hooks of a run, if they are hooks."""
+    if callable(hooks) or not isinstance(hooks, Iterable):
+        raise ArgumentTypeError(
+            f"hooks is a list of hooks, not {shown(hooks)}; e.g. hooks=[srk.scores.Clip(-1.0, 1.0)]"
+        )
+    return check_hooks(tuple(hooks))
 
 
 def saves_given(save: Any) -> frozenset[str]:

@@ -20,6 +20,7 @@ from srk.sampling.levels import solve_levels
 from srk.sampling.product import solve_product
 from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction, ProductPrediction
+from srk.scores.hooks import Hook
 from srk.solution import ProductSolution, Solution
 from srk.steps import Levels, Profile, StepController
 from srk.steps.picard import Picard
@@ -54,6 +55,7 @@ def solve(
     calls: Calls = "free",
     parallel: Picard | None = None,
     check_network: bool = True,
+    hooks: Iterable[Hook] = (),
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
@@ -85,6 +87,7 @@ def solve(
     calls: Calls = "free",
     parallel: None = None,
     check_network: bool = True,
+    hooks: tuple[()] = (),
     grad: bool = False,
     microbatch: None = None,
     save: str | Iterable[str] | None = None,
@@ -115,6 +118,7 @@ def solve(
     calls: Calls = "free",
     parallel: Picard | None = None,
     check_network: bool = True,
+    hooks: Iterable[Hook] = (),
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
@@ -181,6 +185,9 @@ def solve(
         check_network: look at the first outputs of the network, and warn (`ConventionWarning`)
             where they do not fit its adapter, e.g. where a network predicts the noise and is passed
             bare. A look costs five sums of the state; no step waits for a device.
+        hooks: functions (denoised, level) -> denoised that change what the network predicts, as in
+            `srk.Hooked`, and objects of kind `srk.scores.StateHook`, which see the state and may
+            change it before each step, e.g. `[srk.scores.CenterRandomAugmentation()]`.
         grad: True lets gradients flow through the run, to `x_init`, to the network's parameters and
             to its conditions; "checkpoint" recomputes each step in the backward pass instead of
             remembering what the network did.
@@ -239,6 +246,7 @@ def solve(
             callback=callback,
             progress=progress,
             parallel=parallel,
+            hooks=hooks,
         )
     if isinstance(score, ProductPrediction):
         raise ArgumentTypeError(
@@ -273,6 +281,7 @@ def solve(
             callback=callback,
             progress=progress,
             parallel=parallel,
+            hooks=tuple(hooks),
         )
     sampler = Sampler(
         process,
@@ -290,6 +299,7 @@ def solve(
         calls=calls,
         parallel=parallel,
         check_network=check_network,
+        hooks=hooks,
     )
     return sampler(
         shape,

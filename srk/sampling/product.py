@@ -29,6 +29,7 @@ NOT_YET = {
     "microbatch": "the conditions of a joint network cannot be cut; call srk.solve once for each "
     "piece of the batch, with noise of its own",
     "callback": "a StepInfo holds one state; keep the states with save='x'",
+    "hooks": "they act on one state; wrap the prediction of a part in srk.Hooked",
     "progress": "the progress bar counts the steps of one state; leave progress out",
 }
 """Arguments of `srk.solve` that a product does not take, and what to do instead."""

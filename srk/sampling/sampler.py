@@ -26,7 +26,7 @@ from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
 from srk.plans.plan import StepPlan, without_noise
-from srk.processes.base import ForwardProcess
+from srk.processes.base import ForwardProcess, LinearProcess
 from srk.sampling.arguments import (
     autocast_given,
     batch_shape,
@@ -35,6 +35,7 @@ from srk.sampling.arguments import (
     device_given,
     dtype_given,
     eta_given,
+    hooks_given,
     process_given,
     saves_given,
     state_given,
@@ -44,6 +45,8 @@ from srk.sampling.pilot import calibrated, check_guidance, measured
 from srk.sampling.planning import grid_times, plan_grid, step_etas, validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.conventions import watching
+from srk.scores.hooks import Hook, selected, with_hooks
+from srk.scores.state_hooks import StateHook, changes_state
 from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Profile, RunInfo, StepController
 from srk.steps.grids import Times
@@ -76,6 +79,7 @@ class Sampler:
             the grid.
         parallel: a `srk.Picard` takes many steps at once.
         check_network: warn where the first outputs of the network do not fit its adapter.
+        hooks: what acts on the denoised prediction, or on the state before each step.
         compile: "step" compiles the arithmetic between two network calls; "loop" captures the whole
             run as a CUDA graph at the first call of a shape, and replays it afterwards: a sampler
             that is kept is where this pays.
@@ -106,6 +110,7 @@ class Sampler:
         calls: Calls = "free",
         parallel: Picard | None = None,
         check_network: bool = True,
+        hooks: Iterable[Hook] = (),
     ) -> None:
         process = process_given(process)
         validate(process)
@@ -131,7 +136,14 @@ class Sampler:
             method = OnSchedule(method)
         self.process = process
         self.compile: Compile = choice(compile, (False, "step", "loop"), "compile")
-        self.prediction = as_prediction(score).bind(process)
+        given_hooks = hooks_given(hooks)
+        self.hooks: tuple[StateHook, ...] = tuple(filter(changes_state, given_hooks))
+        if self.hooks and not isinstance(process, LinearProcess):
+            raise IncompatibleError(
+                f"the hook {self.hooks[0]!r} changes the state before each step, which needs a "
+                f"linear process, not {process!r}"
+            )
+        self.prediction = with_hooks(as_prediction(score), given_hooks).bind(process)
         if profile is not None:
             check_guidance(profile, self.prediction, process)
         self.denoise = linear if wanted is None else wanted
@@ -233,6 +245,7 @@ class Sampler:
             callback=callback,
             progress=progress,
             parallel=self.parallel,
+            hooks=self.hooks,
         )
         drawn = x_init is None
         if self.compile == "loop":
@@ -318,6 +331,7 @@ class Sampler:
                 ("log_prob" in saves, "save='log_prob'"),
                 (not isinstance(self.eta, float), "eta by level"),
                 (self.mean, "denoise_final='mean'"),
+                (self.hooks, "a hook that changes the state"),
             ):
                 if wanted:
                     raise IncompatibleError(
@@ -333,8 +347,25 @@ class Sampler:
                 "x_init, or let the grid start at process.t_max"
             )
         if "log_prob" in saves:
+            self._check_density()
             check_gaussian(plans, self.label)
+        if self.hooks and any(plan.keep for plan in plans):
+            raise IncompatibleError(
+                f"{self.label} keeps what the network said in earlier steps, but the hook "
+                f"{self.hooks[0]!r} changes the state between steps, so that both would not fit "
+                "together; use a solver of single steps, such as 'boltz2', 'edm-heun', 'srk2s' or "
+                "'ddpm'"
+            )
         return plans, etas
+
+    def _check_density(self) -> None:
+        """Raise if hooks change the state between the steps of a trajectory."""
+        if self.hooks:
+            raise IncompatibleError(
+                f"the hook {self.hooks[0]!r} changes the state before each step at random, so that "
+                "the states of a trajectory alone do not say what a step began from; log-densities "
+                "need a run without it"
+            )
 
     def _captured(
         self, job: Job, route: Route, x: Tensor, source: NoiseSource, drawn: bool
@@ -479,6 +510,7 @@ class Sampler:
         plans = self.plans(
             RunInfo(self.process, self.method, self.steps, self._eta, dtype=saved.values.dtype)
         )
+        self._check_density()
         check_gaussian(plans, self.label)
         watch = Watch(saved.values[0])
         network = Network(self.prediction, self.process, self._eta, watch, autocast=self.autocast)
@@ -558,7 +590,9 @@ class Sampler:
             count = min(size, whole[0] - first)
             piece = copy.copy(self)
             piece._graphs = {}  # a graph holds its own conditions
-            piece.prediction = self.prediction.select(slice(first, first + count), whole[0])
+            rows = slice(first, first + count)
+            piece.prediction = self.prediction.select(rows, whole[0])
+            piece.hooks = selected(self.hooks, rows, whole[0])
             where = (
                 {"shape": (count, *whole[1:])}
                 if x_init is None

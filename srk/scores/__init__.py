@@ -22,11 +22,13 @@ from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plu
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
 from srk.scores.joint import Independent, Joint, ProductPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
+from srk.scores.state_hooks import CenterRandomAugmentation, RigidAlign, StateHook
 from srk.scores.weights import limited
 
 __all__ = [
     "APG",
     "CFGZero",
+    "CenterRandomAugmentation",
     "ClassifierGuided",
     "Clip",
     "Data",
@@ -46,7 +48,9 @@ __all__ = [
     "Project",
     "Reduced",
     "Replace",
+    "RigidAlign",
     "Score",
+    "StateHook",
     "Velocity",
     "as_prediction",
     "autoguidance",

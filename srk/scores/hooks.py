@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -14,13 +14,13 @@ from srk.processes.base import Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
+from srk.scores.selection import Windows, cut
+from srk.scores.state_hooks import StateHook, changes_prediction, changes_state, prediction_part
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess
 
-Hook = Callable[[Tensor, Level], Tensor]
-Windows = tuple[tuple[slice | Tensor, int], ...]
-"""Selections of samples, one after the other: which samples, of how many."""
+Hook = Callable[[Tensor, Level], Tensor] | StateHook
 
 
 @attrs.frozen(eq=False, init=False)
@@ -34,9 +34,11 @@ class Hooked(Prediction):
         prediction: an adapter, a guided prediction, an exact score, or a callable (x, t) -> score.
         hooks: callables (denoised, level) -> denoised, applied in order; D has shape (batch,
             *event) and is not theirs to overwrite. A hook that belongs to samples may have a method
-            select(rows, batch), as `Prediction` has.
+            select(rows, batch), as `Prediction` has. A `srk.scores.StateHook` sees the state too;
+            one that changes the state itself belongs into `hooks=` of `srk.solve`.
 
     Raises:
+        ArgumentError: a hook changes the state.
         IncompatibleError: for a nonlinear process, which has no denoiser.
         ScoreError: on a call, a hook returns another shape, dtype or device.
 
@@ -55,11 +57,11 @@ class Hooked(Prediction):
     event_shape: tuple[int, ...] | None
 
     def __init__(self, prediction: Prediction | Callable[..., Tensor], *hooks: Hook) -> None:
-        for hook in hooks:
-            if isinstance(hook, type) or not callable(hook):
-                raise ArgumentTypeError(
-                    f"a hook is a callable (denoised, level) -> denoised, not {hook!r}; e.g. "
-                    "srk.scores.hooks.Clip(-1.0, 1.0)"
+        for hook in check_hooks(hooks):
+            if changes_state(hook):
+                raise ArgumentError(
+                    f"the hook {hook!r} changes the state before each step, which a prediction "
+                    "cannot; give it to the run: srk.solve(..., hooks=[hook])"
                 )
         inner = as_prediction(prediction)
         self.__attrs_init__(inner, hooks, inner.event_shape)
@@ -79,9 +81,7 @@ class Hooked(Prediction):
         return Hooked(self.prediction.bind(process), *self.hooks)
 
     def select(self, rows: slice | Tensor, batch: int) -> Hooked:
-        hooks = (
-            hook.select(rows, batch) if hasattr(hook, "select") else hook for hook in self.hooks
-        )
+        hooks = selected(self.hooks, rows, batch)
         return Hooked(self.prediction.select(rows, batch), *hooks)
 
     def calls(self, t: float | None = None) -> int:
@@ -102,7 +102,11 @@ class Hooked(Prediction):
         """The denoised prediction at `x` after all hooks."""
         for hook in self.hooks:
             before = _version(denoised)
-            out = hook(denoised, level)
+            out = (
+                hook.after_call(denoised, x, level)
+                if isinstance(hook, StateHook)
+                else hook(denoised, level)
+            )
             if _version(denoised) != before:
                 raise ScoreError(
                     f"the hook {hook!r} wrote into the denoised prediction, which may be memory of "
@@ -125,6 +129,28 @@ class Hooked(Prediction):
                 )
             denoised = out
         return denoised
+
+
+def check_hooks(hooks: tuple[Any, ...]) -> tuple[Hook, ...]:
+    """The hooks, if they are hooks."""
+    for hook in hooks:
+        if isinstance(hook, type) or not callable(hook):
+            raise ArgumentTypeError(
+                f"a hook is a callable (denoised, level) -> denoised, or a srk.scores.StateHook, "
+                f"not {hook!r}; e.g. srk.scores.hooks.Clip(-1.0, 1.0)"
+            )
+    return hooks
+
+
+def with_hooks(prediction: Prediction, hooks: Iterable[Hook]) -> Prediction:
+    """The prediction with those of the hooks of a run that act on it."""
+    acting = [prediction_part(hook) for hook in hooks if changes_prediction(hook)]
+    return Hooked(prediction, *acting) if acting else prediction
+
+
+def selected(hooks: Iterable[Any], rows: slice | Tensor, batch: int) -> tuple[Any, ...]:
+    """The hooks for some of the samples of a batch."""
+    return tuple(hook.select(rows, batch) if hasattr(hook, "select") else hook for hook in hooks)
 
 
 @attrs.frozen
@@ -225,14 +251,6 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _cut(value: Tensor, ndim: int, windows: Windows) -> Tensor:
-    """The selected samples where `value` has a batch axis."""
-    for rows, batch in windows:
-        if value.ndim == ndim and len(value) == batch:
-            value = value[rows if isinstance(rows, slice) else rows.to(value.device)]
-    return value
-
-
 @attrs.frozen(eq=False)
 class Replace:
     """Replacement: D is the known value where the mask says so; for inpainting.
@@ -280,7 +298,7 @@ class Replace:
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         known, mask = (
-            _cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask)
+            cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask)
         )
         known, mask = known.to(denoised), mask.to(denoised.device)
         if mask.dtype == torch.bool:
@@ -326,7 +344,7 @@ class Project:
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         predicted = self.forward(denoised)
         return denoised - self.inverse(
-            predicted - _cut(self.measured, predicted.ndim, self._windows).to(denoised)
+            predicted - cut(self.measured, predicted.ndim, self._windows).to(denoised)
         )
 
     def select(self, rows: slice | Tensor, batch: int) -> Project:
