@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -112,8 +113,8 @@ def main() -> None:
             assert torch.equal(made.load(), one)
         memory, stored = [], []
         for _ in range(5):
-            memory.append(timed(lambda: into_memory(n, event, batch)))
-            stored.append(timed(lambda: into_set(n, event, batch)))
+            memory.append(timed(partial(into_memory, n, event, batch)))
+            stored.append(timed(partial(into_set, n, event, batch)))
         (cpu, wall), (cpu_set, wall_set) = (
             [statistics.median(part) for part in zip(*times, strict=True)]
             for times in (memory, stored)
