@@ -39,6 +39,7 @@ HERE = {
 ELSEWHERE = {
     "inverse_problems": "posterior/test_example.py",
     "rolling_window": "sampling/test_examples_of_parts.py",
+    "spherical_noise": "noise/test_spherical.py",
     "train_fashion": "test_examples_networks.py",
     "two_parts": "sampling/test_examples_of_parts.py",
 }
