@@ -22,7 +22,9 @@ from srk.plans.matrix import Coefficient, Matrix
 from srk.plans.plan import STATE, Column, Row, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import Level
-from srk.processes.phase import Array, PhaseProcess, linear_flow
+from srk.processes.kernel import Array
+from srk.processes.linear_flow import linear_flow
+from srk.processes.phase import PhaseProcess
 
 
 def lift(step: Step, plan: StepPlan) -> StepPlan:

@@ -20,49 +20,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, overload
 
-import attrs
 import torch
 from scipy.optimize import brentq
 
-from srk._checks import is_real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
+from srk.processes.consistency import check_consistent
 from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number, per_sample
+from srk.processes.level import Level
+from srk.processes.parameters import as_number
+
+__all__ = ["ForwardProcess", "Level", "LinearProcess"]
 
 # Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a
 # sigma or alpha that was rounded elsewhere.
 _END_TOLERANCE = 1e-9
 # The rounding of float32, relative.
 _SINGLE = 2.0**-23
-
-
-@attrs.frozen(slots=True)
-class Level:
-    """A noise level.
-
-    One point of a linear process, in every coordinate that a coefficient may need.
-
-    Arguments:
-        t: the process's own time.
-        alpha: signal scale.
-        sigma: noise scale.
-        lam: half log-SNR, log(alpha/sigma); -inf where alpha = 0, +inf where sigma = 0.
-
-    Examples:
-        >>> from srk.processes import Level
-        >>> Level(t=0.5, alpha=0.8, sigma=0.6, lam=0.2876820724517809).r
-        0.7499999999999999
-    """
-
-    t: float
-    alpha: float
-    sigma: float
-    lam: float
-
-    @property
-    def r(self) -> float:
-        """Noise-to-signal ratio sigma/alpha (the EDM sigma); inf where alpha = 0."""
-        return self.sigma / self.alpha if self.alpha else math.inf
 
 
 class ForwardProcess(ABC):
@@ -410,109 +384,8 @@ class LinearProcess(ForwardProcess):
         prove their absence.
         """
         super().validate()
-        points = 64
-        times = [self.t_min + (self.t_max - self.t_min) * i / points for i in range(points)] + [
-            float(self.t_max)
-        ]
-        previous: Level | None = None
-        for t in times:
-            alpha, sigma = self._number("alpha", t), self._number("sigma", t)
-            self._check_scales(t, alpha, sigma)
-            level = Level(t, alpha, sigma, self._number("lam", t))
-            self._check_lam(level)
-            if previous is not None and not level.lam < previous.lam:
-                raise ArgumentError(
-                    f"the half log-SNR log(alpha/sigma) of {self!r} must decrease strictly in t, "
-                    "but it is "
-                    f"{previous.lam!r} at t = {previous.t!r} and {level.lam!r} at t = {t!r}; time "
-                    "runs from data (t_min) to noise (t_max): "
-                    "are alpha and sigma exchanged, or is t reversed?"
-                )
-            previous = level
-        for t in times[points // 4 : -1 : points // 4]:
-            back = float(self.time(self._number("lam", t)))
-            if not abs(back - t) <= 1e-6 * (self.t_max - self.t_min):
-                raise ArgumentError(
-                    f"time(lam({t!r})) of {self!r} is {back!r}: `time` must be the inverse of "
-                    "`lam`; correct it, or drop the override"
-                )
-
-    def _number(self, method: str, t: float) -> float:
-        try:
-            return float(getattr(self, method)(t))
-        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-            raise ArgumentTypeError(
-                f"{method}({t!r}) of {self!r} must return a number for a float, but it raised "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    def _check_scales(self, t: float, alpha: float, sigma: float) -> None:
-        for scale, value in (("alpha", alpha), ("sigma", sigma)):
-            if not 0.0 <= value < math.inf:
-                raise ArgumentError(
-                    f"{scale}({t!r}) of {self!r} is {value!r}; it must be finite and not negative "
-                    "on [t_min, t_max]"
-                )
-        if alpha == 0.0 == sigma:
-            raise ArgumentError(
-                f"alpha and sigma of {self!r} are both 0 at t = {t!r}; the state would carry "
-                "neither data nor noise"
-            )
-
-    def _check_lam(self, level: Level) -> None:
-        if level.alpha == 0.0 or level.sigma == 0.0:
-            expected = -math.inf if level.alpha == 0.0 else math.inf
-        else:
-            expected = math.log(level.alpha) - math.log(level.sigma)
-        # Loose: an override of lam is there because alpha or sigma is inexact. It shall catch a
-        # factor of two, not rounding.
-        if not (
-            level.lam == expected or abs(level.lam - expected) <= 1e-3 * max(1.0, abs(expected))
-        ):
-            raise ArgumentError(
-                f"lam({level.t!r}) of {self!r} is {level.lam!r}, but log(alpha/sigma) is "
-                f"{expected!r} there: "
-                "`lam` must be the HALF log-SNR; correct it, or drop the override"
-            )
+        check_consistent(self)
 
 
 def _same(lam: float, end: float) -> bool:
     return lam == end or abs(lam - end) <= _END_TOLERANCE * max(1.0, min(abs(lam), abs(end)))
-
-
-def as_number(value: Any, what: str) -> float:
-    """`value` as a float, nan and inf included.
-
-    Raises:
-        ArgumentTypeError: it is not a real number.
-    """
-    if type(value) is float:
-        return value
-    if not is_real(value):
-        raise ArgumentTypeError(f"{what} is a number, not {shown(value)}")
-    try:
-        return float(value)
-    except OverflowError:  # an int beyond the largest float
-        return math.copysign(math.inf, value)
-
-
-def check_range(t_min: float, t_max: float) -> None:
-    """Raise unless 0 <= t_min < t_max, both finite."""
-    if not (0 <= t_min < t_max < math.inf):
-        raise ArgumentError(
-            f"a process needs 0 <= t_min < t_max < inf, not t_min = {t_min!r}, t_max = {t_max!r}"
-        )
-
-
-def _float(value: Any) -> Any:
-    return float(value) if is_number(value) else value
-
-
-def _finite(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
-    if not is_number(value) or not math.isfinite(value):
-        raise ArgumentTypeError(f"{field.name} must be a finite number, not {value!r}")
-
-
-def parameter(default: float) -> Any:
-    """A field of a process that holds one finite float."""
-    return attrs.field(default=default, converter=_float, validator=_finite)

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.special import gammainc
 
 from srk.errors import ArgumentError
-from srk.processes.base import check_range, parameter
-from srk.processes.phase import Array, PhaseProcess
+from srk.processes.kernel import Array
+from srk.processes.parameters import check_range, parameter
+from srk.processes.phase import PhaseProcess
 
 
 @attrs.frozen

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import attrs
 
 from srk.errors import ArgumentError
-from srk.processes.base import check_range, parameter
 from srk.processes.elementwise import library, log
+from srk.processes.parameters import check_range, parameter
 from srk.processes.preserving import VariancePreserving, scales_at
 
 

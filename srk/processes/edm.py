@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import attrs
 
 from srk.errors import ArgumentError
-from srk.processes.base import parameter
 from srk.processes.elementwise import library, log
+from srk.processes.parameters import parameter
 from srk.processes.ve import VarianceExploding
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import attrs
 
 from srk.errors import ArgumentError
-from srk.processes.base import LinearProcess, check_range, parameter
+from srk.processes.base import LinearProcess
 from srk.processes.elementwise import elementwise, is_number, log
+from srk.processes.parameters import check_range, parameter
 
 
 @attrs.frozen

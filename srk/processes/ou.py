@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import attrs
 
-from srk.processes.base import check_range, parameter
 from srk.processes.elementwise import library, log
+from srk.processes.parameters import check_range, parameter
 from srk.processes.preserving import VariancePreserving, depth_at
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -18,38 +18,10 @@ import torch
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.elementwise import elementwise, is_number, ones_like, per_sample
+from srk.processes.kernel import Array, PhaseKernel, kernel_of, mix
+from srk.processes.linear_flow import linear_flow
 from srk.values import NotAValue, Remembered
 from srk.values import value as key_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@attrs.frozen(slots=True, eq=False)
-class PhaseKernel:
-    """The distribution of z_t given data x0, N(a x0, C), in the coordinates where it is simplest.
-
-    With D the complement of a in C, C = rho^2 a a^T + D D^T, every state is z = a m + D xi. The
-    statistic m = x0 + rho eps holds all that z knows of the data, and xi ~ N(0, I) is independent
-    of the data and of m.
-
-    Arguments:
-        mean: a, shape (k,).
-        covariance: C, shape (k, k).
-        rho: noise of the statistic, (a^T C^-1 a)^(-1/2).
-        complement: D, shape (k, k - 1).
-        reading: w = rho^2 C^-1 a, shape (k,): m = w . z.
-        rest: D^T C^-1, shape (k - 1, k): xi = rest z.
-        auxiliary: A, shape (k - 1, k): the auxiliary components at t = 0 are A (z - a x0) on
-            average, given z and x0.
-    """
-
-    mean: Array
-    covariance: Array
-    rho: float
-    complement: Array
-    reading: Array
-    rest: Array
-    auxiliary: Array
 
 
 class PhaseProcess(ForwardProcess):
@@ -318,16 +290,6 @@ def statistic(process: ForwardProcess) -> LinearProcess | None:
     return process.statistic
 
 
-def mix(matrix: Array, x: torch.Tensor) -> torch.Tensor:
-    """`matrix` times the components of `x`, shape (batch, k, *event)."""
-    out = torch.zeros_like(x)
-    for i, row in enumerate(np.asarray(matrix)):
-        for j, value in enumerate(row):
-            if value != 0.0:
-                out[:, i].add_(x[:, j], alpha=float(value))
-    return out
-
-
 _KERNELS = Remembered(16 * 2**20)
 """Kernels and anchors of processes whose numbers cannot change unseen."""
 
@@ -342,35 +304,8 @@ def _is_value(process: PhaseProcess) -> bool:
 
 def _kernel(process: PhaseProcess, t: float) -> PhaseKernel:
     a, c, psi = _moments(process, t)
-    variances = np.asarray(process.auxiliary_variance)
-    if t == 0.0:  # no noise on the data
-        eye, std = np.eye(len(a)), np.sqrt(variances)
-        rest = eye[1:] / np.where(std > 0.0, std, 1.0)[:, None]
-        return PhaseKernel(eye[0], c, 0.0, eye[:, 1:] * std, eye[0], rest, eye[1:])
-    try:
-        inverse = np.linalg.inv(c)
-        informed = inverse @ a
-        information = float(a @ informed)
-        with np.errstate(all="ignore"):  # what is not finite is refused below
-            rest = c - np.outer(a, a) / information
-            factor = np.linalg.cholesky(rest[1:, 1:])
-    except np.linalg.LinAlgError:
-        information = math.nan
-    if not (information > 0.0 and math.isfinite(information)):
-        raise ArgumentError(
-            f"the covariance of {process!r} at t = {t!r} is not positive definite: "
-            f"{c.tolist()!r}; noise must reach every component (or t_min is too small)"
-        )
-    complement = np.vstack([np.linalg.solve(factor, rest[1:, 0]), factor])
-    auxiliary = variances[:, None] * psi[:, 1:].T @ inverse
-    return PhaseKernel(
-        a,
-        c,
-        information**-0.5,
-        complement,
-        informed / information,
-        complement.T @ inverse,
-        auxiliary,
+    return kernel_of(
+        a, c, psi, np.asarray(process.auxiliary_variance), t == 0.0, f"{process!r} at t = {t!r}"
     )
 
 
@@ -410,82 +345,3 @@ def _transition(process: PhaseProcess, start: float, stop: float) -> tuple[Array
 
     psi, q, _ = linear_flow(blocks, k, start, stop)
     return psi, q
-
-
-_NODES = 8
-
-
-def _gauss() -> tuple[Array, Array, Array]:
-    """Nodes, weights and coefficients of Gauss-Legendre collocation on [0, 1], of order 16."""
-    x, b = np.polynomial.legendre.leggauss(_NODES)
-    c, b = 0.5 * (x + 1.0), 0.5 * b
-    powers = np.arange(1, _NODES + 1)
-    a = (c[:, None] ** powers / powers) @ np.linalg.inv(c[:, None] ** (powers - 1))
-    return c, b, a
-
-
-_C, _B, _A = _gauss()
-
-
-def linear_flow(
-    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
-) -> tuple[Array, Array, Array]:
-    """Flow, noise and response of dz = (M z + b) dt + noise of covariance S dt.
-
-    From `start` to `stop`, in either direction.
-
-    Arguments:
-        blocks: t -> (M, S, b), of shapes (k, k), (k, k), (k,).
-        k: dimension.
-        start, stop: times; where `stop` is below `start`, M and b act on a negative dt and S is
-            what is added per |dt|.
-
-    Returns:
-        (Phi, N, q): z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of
-        order 16.
-    """
-    phi, noise, response = np.eye(k), np.zeros((k, k)), np.zeros(k)
-    sign = 1.0 if stop >= start else -1.0
-    t = start
-    while t != stop:
-        m = blocks(t)[0]
-        # Steps short against the rates, and against the distance to 0, where the coefficients of a
-        # reversal are singular
-        size = min(abs(stop - t), 1.0 / max(1e-300, float(np.abs(m).max())))
-        if sign < 0.0:
-            size = min(size, 0.25 * t) if stop > 0.0 else size
-        end = stop if size >= 0.999 * abs(stop - t) else t + sign * size
-        phi1, noise1, response1 = _collocate(blocks, k, t, end)
-        phi, noise, response = (
-            phi1 @ phi,
-            phi1 @ noise @ phi1.T + noise1,
-            phi1 @ response + response1,
-        )
-        t = end
-    return phi, noise, response
-
-
-def _collocate(
-    blocks: Callable[[float], tuple[Array, Array, Array]], k: int, start: float, stop: float
-) -> tuple[Array, Array, Array]:
-    # One homogeneous system: [[M, S, b], [0, -M^T, 0], [0, 0, 0]] has the flow [[Phi, N Phi^-T, q],
-    # [0, Phi^-T, 0], [0, 0, 1]]
-    h, size = stop - start, 2 * k + 1
-    system = np.zeros((_NODES, size, size))
-    for i, c in enumerate(_C):
-        m, s, b = blocks(start + c * h)
-        system[i, :k, :k], system[i, :k, k : 2 * k], system[i, :k, -1] = (
-            m,
-            math.copysign(1.0, h) * s,
-            b,
-        )
-        system[i, k : 2 * k, k : 2 * k] = -m.T
-    matrix = np.eye(_NODES * size) - h * np.einsum("ij,iab->iajb", _A, system).reshape(
-        _NODES * size, -1
-    )
-    slopes = np.linalg.solve(matrix, system.reshape(_NODES * size, size)).reshape(
-        _NODES, size, size
-    )
-    flow = np.eye(size) + h * np.einsum("i,iab->ab", _B, slopes)
-    phi, noise = flow[:k, :k], flow[:k, k : 2 * k] @ flow[:k, :k].T
-    return phi, 0.5 * (noise + noise.T), flow[:k, -1]

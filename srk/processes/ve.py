@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import attrs
 
 from srk.errors import ArgumentError
-from srk.processes.base import LinearProcess, parameter
+from srk.processes.base import LinearProcess
 from srk.processes.elementwise import ones_like
+from srk.processes.parameters import parameter
 
 
 class VarianceExploding(LinearProcess):

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from srk.errors import IncompatibleError
-from srk.processes.phase import PhaseProcess, mix
+from srk.processes.kernel import mix
+from srk.processes.phase import PhaseProcess
 from srk.scores.base import Prediction, check_state
 
 if TYPE_CHECKING:

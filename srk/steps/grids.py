@@ -12,7 +12,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from srk.errors import ArgumentError, IncompatibleError, TimeError
-from srk.processes.base import LinearProcess, as_number
+from srk.processes.base import LinearProcess
+from srk.processes.parameters import as_number
 from srk.processes.phase import statistic
 from srk.steps.base import Grid, Range, RunInfo, steps_of
 

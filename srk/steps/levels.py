@@ -10,7 +10,7 @@ import attrs
 
 from srk._checks import integer, shown
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
-from srk.processes.base import as_number
+from srk.processes.parameters import as_number
 
 Matrix = tuple[tuple[float, ...], ...]
 

@@ -21,7 +21,8 @@ import srk
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.processes import CLD, PhaseProcess
 from srk.processes.differentiate import derivative
-from srk.processes.phase import linear_flow, mix
+from srk.processes.kernel import mix
+from srk.processes.linear_flow import linear_flow
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -1,0 +1,55 @@
+"""Numbers that users give to processes: times, parameters, ranges."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+from srk._checks import is_real, shown
+from srk.errors import ArgumentError, ArgumentTypeError
+from srk.processes.elementwise import is_number
+
+
+def as_number(value: Any, what: str) -> float:
+    """`value` as a float, nan and inf included.
+
+    Raises:
+        ArgumentTypeError: it is not a real number.
+    """
+    if type(value) is float:
+        return value
+    if not is_real(value):
+        raise ArgumentTypeError(f"{what} is a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond the largest float
+        return math.copysign(math.inf, value)
+
+
+def check_range(t_min: float, t_max: float) -> None:
+    """Raise unless 0 <= t_min < t_max, both finite.
+
+    Examples:
+        >>> from srk.processes.parameters import check_range
+        >>> check_range(0.0, 1.0)
+    """
+    if not (0 <= t_min < t_max < math.inf):
+        raise ArgumentError(
+            f"a process needs 0 <= t_min < t_max < inf, not t_min = {t_min!r}, t_max = {t_max!r}"
+        )
+
+
+def _float(value: Any) -> Any:
+    return float(value) if is_number(value) else value
+
+
+def _finite(_instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+    if not is_number(value) or not math.isfinite(value):
+        raise ArgumentTypeError(f"{field.name} must be a finite number, not {value!r}")
+
+
+def parameter(default: float) -> Any:
+    """A field of a process that holds one finite float."""
+    return attrs.field(default=default, converter=_float, validator=_finite)
