@@ -21,7 +21,7 @@ from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
 from srk.plans.exponential import final_step
 from srk.plans.plan import without_noise
-from srk.processes.base import Level, LinearProcess
+from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.arguments import eta_given
 from srk.sampling.planning import plan_grid, step_etas
@@ -119,9 +119,7 @@ def gaussian_law(
         last = plans[-1].stop
         plans.append(final_step(process, last, one, len(plans)))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
-    space = (
-        _PhaseSpace(process, m, v) if isinstance(process, PhaseProcess) else _Scalar(process, m, v)
-    )
+    space = _Scalar(process, m, v) if process.components == 1 else _PhaseSpace(process, m, v)
 
     def run(state: torch.Tensor, centred: bool, first_draw: int) -> torch.Tensor:
         noise = BasisNoise(first_draw, space.components)
@@ -152,7 +150,7 @@ class _Scalar:
 
     components = 1
 
-    def __init__(self, process: LinearProcess, mean: np.ndarray, variance: np.ndarray) -> None:
+    def __init__(self, process: ForwardProcess, mean: np.ndarray, variance: np.ndarray) -> None:
         self.process, self.m, self.v = process, torch.from_numpy(mean), torch.from_numpy(variance)
 
     def denoiser(self, x: torch.Tensor, level: Level, centred: bool) -> torch.Tensor:
@@ -169,7 +167,7 @@ class _Scalar:
         std = (
             torch.sqrt(level.alpha**2 * self.v + level.sigma**2)
             if exact
-            else torch.full_like(self.v, self.process.prior_std)
+            else torch.full_like(self.v, float(self.process.level(self.process.t_max).sigma))
         )
         return std[None]
 
@@ -188,7 +186,7 @@ class _Scalar:
 class _PhaseSpace(PhasePrediction):
     """The same under a phase-space process: states of shape (rows, k, d)."""
 
-    def __init__(self, process: PhaseProcess, mean: np.ndarray, variance: np.ndarray) -> None:
+    def __init__(self, process: ForwardProcess, mean: np.ndarray, variance: np.ndarray) -> None:
         self.process, self.components = process, process.components
         self.m, self.v = torch.from_numpy(mean), torch.from_numpy(variance)
         self.centre = self.m
@@ -197,17 +195,15 @@ class _PhaseSpace(PhasePrediction):
         self.centre = torch.zeros_like(self.m) if centred else self.m
         return self.denoise(x, level, self.process)
 
-    def predict(self, z: torch.Tensor, level: Level, process: PhaseProcess) -> torch.Tensor:
+    def predict(self, z: torch.Tensor, level: Level, process: ForwardProcess) -> torch.Tensor:
         statistic = read(process.kernel(level.t).reading, z)
         return self.centre + self.v / (self.v + level.sigma**2) * (statistic - self.centre)
 
     def factors(self, level: Level, exact: bool) -> torch.Tensor:
         if not exact:
-            return (
-                torch.from_numpy(self.process.prior_factor)
-                .T[:, :, None]
-                .expand(-1, -1, len(self.v))
-            )
+            start = self.process.kernel(self.process.t_max)
+            factor = torch.from_numpy(np.linalg.cholesky(start.covariance))
+            return factor.T[:, :, None].expand(-1, -1, len(self.v))
         kernel = self.process.kernel(level.t)
         basis = torch.from_numpy(
             np.column_stack([kernel.mean, kernel.complement])

@@ -7,15 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import attrs
-
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.plans.exponential import denoising_step, exponential_step
 from srk.plans.phase import lift
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
-from srk.processes.phase import PhaseProcess, statistic
 
 
 class Integrator(ABC):
@@ -67,10 +64,11 @@ class Integrator(ABC):
         step of its own there. A phase-space process is reversed through its statistic by methods
         that do not mix its components themselves.
         """
-        if isinstance(step.process, PhaseProcess) and (
+        reduced = step.reduced
+        if reduced is not None and (
             step.stop.sigma == 0.0 or (self.linear_only and not self.phase)
         ):
-            return lift(step, self.plan_step(attrs.evolve(step, process=step.process.statistic)))
+            return lift(step, self.plan_step(reduced))
         if step.linear:
             if step.stop.sigma == 0.0 and not (self.noise_free and step.start.alpha > 0.0):
                 return denoising_step(step)
@@ -145,7 +143,7 @@ class Integrator(ABC):
                 f"= {eta:g}; "
                 f"use eta={self.default_eta:g}, or solver={cure}"
             )
-        if self.linear_only and statistic(process) is None:
+        if self.linear_only and process.statistic is None:
             raise IncompatibleError(
                 f"{self.name or type(self).__name__} needs a linear process (x_t = alpha x_0 "
                 f"+ sigma eps), but {process!r} is not a LinearProcess; "

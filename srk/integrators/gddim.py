@@ -9,10 +9,9 @@ from srk.integrators.registry import register_solver
 from srk.plans.exponential import exponential_step
 from srk.plans.history import usable_for_denoiser
 from srk.plans.multistep import line, multistep_step
-from srk.plans.phase import conditional_flow, factor, of_data
+from srk.plans.phase import factor, of_data
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
-from srk.processes.phase import PhaseProcess
 
 
 @register_solver
@@ -47,12 +46,13 @@ class GDDIM(Integrator):
         return float(self.order)
 
     def plan(self, step: Step) -> StepPlan:
-        if not isinstance(step.process, PhaseProcess):
+        process, start, stop = step.process, step.start, step.stop
+        flow = process.flow_given_data(start, stop, step.eta)
+        if flow is None:
             if self.order == 1 or step.start.alpha == 0.0:
                 return exponential_step(step)
             return multistep_step(step, line("heun"), name=self.name)
-        process, start, stop = step.process, step.start, step.stop
-        phi, noise, slope = conditional_flow(process, start, stop, step.eta)
+        phi, noise, slope = flow
         a0, a1 = process.kernel(start.t).mean, process.kernel(stop.t).mean
         board = step.draft("phase")
         node = board.evaluate(board.state, start)

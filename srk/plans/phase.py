@@ -21,10 +21,8 @@ from srk.plans.form import LinearForm, row_of
 from srk.plans.matrix import Coefficient, Matrix
 from srk.plans.plan import STATE, Column, Row, StepPlan
 from srk.plans.step import Step
-from srk.processes.base import Level
+from srk.processes.base import ForwardProcess, Level
 from srk.processes.kernel import Array
-from srk.processes.linear_flow import linear_flow
-from srk.processes.phase import PhaseProcess
 
 
 def lift(step: Step, plan: StepPlan) -> StepPlan:
@@ -39,7 +37,7 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
         step: the step of the phase-space process.
         plan: the plan of the same step of its `statistic`.
     """
-    process: PhaseProcess = step.process
+    process: ForwardProcess = step.process
     k = process.components
     first = np.zeros((k, k))
     first[0, 0] = 1.0
@@ -78,29 +76,6 @@ def lift(step: Step, plan: StepPlan) -> StepPlan:
         if plan.error is None
         else row_of(onto(plan.error, process.kernel(plan.stop.t).mean)),
     )
-
-
-def conditional_flow(
-    process: PhaseProcess, start: Level, stop: Level, eta: float
-) -> tuple[Array, Array, Array]:
-    """(Phi, N, q) of the step from `start` down to `stop` > 0 with the data known.
-
-    z' = Phi z + (a' - Phi a) D + q D' + N(0, N).
-
-    D' is the slope of the denoiser in the half log-SNR, D + D' (lam - lam_start).
-    """
-
-    def blocks(t: float) -> tuple[Array, Array, Array]:
-        kernel, g = process.kernel(t), process.diffusion(t)
-        square = g @ g.T
-        pull = 0.5 * (1.0 + eta**2) * square @ np.linalg.inv(kernel.covariance)
-        return (
-            process.drift_matrix(t) + pull,
-            eta**2 * square,
-            -pull @ kernel.mean * (-np.log(kernel.rho) - start.lam),
-        )
-
-    return linear_flow(blocks, process.components, start.t, stop.t)
 
 
 def factor(covariance: Array) -> Array:

@@ -12,7 +12,6 @@ import numpy as np
 from srk.plans.form import ZERO, LinearForm, largest, row_of
 from srk.plans.plan import STATE, Column, Kind, Notes, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
-from srk.processes.phase import PhaseProcess
 
 SMALLEST_ETA = 1e-150
 """From here on down eta is 0: its square would be lost below the smallest number."""
@@ -65,6 +64,13 @@ class Step:
         """Whether the process is linear, so that the denoiser exists."""
         return isinstance(self.process, LinearProcess)
 
+    @property
+    def reduced(self) -> Step | None:
+        """The same step of the statistic, where the state holds more than that; else None."""
+        if self.process.components == 1:
+            return None
+        return attrs.evolve(self, process=self.process.statistic)
+
     def draft(self, clock: str = "") -> Draft:
         """A draft for this step; `clock` names the clock of the draws."""
         return Draft(self, clock)
@@ -110,26 +116,16 @@ class Draft:
 
         In that clock a step forward is a step down in own time.
 
-        b(x, t) = -f x + (1 + eta^2)/2 g^2 score; for a linear process through the denoiser,
-        otherwise evaluated whole.
+        b(x, t) = -f x + (1 + eta^2)/2 g^2 score, through the denoiser where there is one
+        (`ForwardProcess.reverse_drift`), otherwise evaluated whole.
         """
-        process, eta = self.step.process, self.step.eta
-        half = 0.5 * (1.0 + eta * eta)
-        if isinstance(process, PhaseProcess):  # the score is C^-1 (a D - z)
-            kernel, g = process.kernel(level.t), process.diffusion(level.t)
-            pull = half * g @ g.T @ np.linalg.inv(kernel.covariance)
-            lift = np.zeros_like(pull)
-            lift[:, 0] = pull @ kernel.mean
-            node = self.evaluate(x, level)
-            drift: LinearForm = node.x * (-process.drift_matrix(level.t) - pull) + node.value * lift
-            return drift
-        if not self.step.linear:
+        coefficients = self.step.process.reverse_drift(level, self.step.eta)
+        if coefficients is None:
             return self.evaluate(x, level, "drift").value
-        f, g2 = float(process.log_alpha_rate(level.t)), float(process.diffusion(level.t)) ** 2
+        of_state, of_data = coefficients
         node = self.evaluate(x, level)
-        return node.x * (-f - half * g2 / level.sigma**2) + node.value * (
-            half * g2 * level.alpha / level.sigma**2
-        )
+        drift: LinearForm = node.x * of_state + node.value * of_data
+        return drift
 
     def normal(self, start: float, stop: float, weights: tuple[float, ...] = (1.0,)) -> LinearForm:
         """A unit Gaussian draw on the interval [start, stop] of the clock (see `Slot`)."""

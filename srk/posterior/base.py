@@ -16,7 +16,6 @@ from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.posterior.measurement import Measurement
 from srk.posterior.operators import Linear, Spectrum
 from srk.processes.base import Level, LinearProcess
-from srk.processes.phase import PhaseProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, check_state
 
@@ -81,7 +80,7 @@ class Posterior(Prediction):
 
     def bind(self, process: ForwardProcess) -> Self:
         """The same with its prediction bound to `process`."""
-        if isinstance(process, PhaseProcess) or not isinstance(process, LinearProcess):
+        if not isinstance(process, LinearProcess):
             raise IncompatibleError(
                 f"{type(self).__name__} needs a process x_t = alpha x0 + sigma eps, not "
                 f"{process!r}; e.g. srk.VP(), or for phase-space states "

@@ -23,23 +23,21 @@ from typing import Any, ClassVar, overload
 import torch
 from scipy.optimize import brentq
 
-from srk.errors import ArgumentError, ArgumentTypeError, TimeError
-from srk.processes.consistency import check_consistent
+from srk.errors import IncompatibleError, TimeError
+from srk.processes.components import Components
+from srk.processes.consistency import check_consistent, check_ends
 from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number, per_sample
 from srk.processes.level import Level
-from srk.processes.parameters import as_number
+from srk.processes.parameters import as_number, same_lam
 
 __all__ = ["ForwardProcess", "Level", "LinearProcess"]
 
-# Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a
-# sigma or alpha that was rounded elsewhere.
-_END_TOLERANCE = 1e-9
 # The rounding of float32, relative.
 _SINGLE = 2.0**-23
 
 
-class ForwardProcess(ABC):
+class ForwardProcess(Components, ABC):
     """A diffusion `dx = drift(t, x) dt + diffusion(t) dW` that turns data into noise.
 
     Subclass this for a process whose transition kernel is not known in closed form; it is then
@@ -101,16 +99,33 @@ class ForwardProcess(ABC):
         """How large data of size 1 are in the state at own time `t`; 1 where that is not known."""
         return 1.0
 
-    def data_of(self, state: torch.Tensor) -> torch.Tensor:
-        """The data in states of shape (batch, *event), as they are at the end of a run."""
-        return state
-
     def level(self, t: float) -> Level:
         """The point of the process at own time `t`.
 
-        Where the process is not linear, only its time is known and the rest is nan.
+        It is that of the statistic. Where there is none, only the time is known and the rest is
+        nan.
         """
+        statistic = self.statistic
+        if statistic is not None:
+            return statistic.level(self.check_time(t))
         return Level(self.check_time(t), math.nan, math.nan, math.nan)
+
+    def level_at(self, lam: float) -> Level:
+        """The level at half log-SNR `lam` of the statistic."""
+        return self._seen().level_at(lam)
+
+    def lam(self, t: Any) -> Any:
+        """Half log-SNR of the statistic at own time `t` (float or array)."""
+        return self._seen().lam(t)
+
+    def time(self, lam: float) -> float:
+        """Own time at which the half log-SNR of the statistic is `lam`."""
+        return self._seen().time(lam)
+
+    def _seen(self) -> LinearProcess:
+        if self.statistic is None:
+            raise IncompatibleError(f"{self!r} has no log-SNR; use a linear process")
+        return self.statistic
 
     def check_time(self, t: float) -> float:
         """`t` as a float in [t_min, t_max].
@@ -150,20 +165,7 @@ class ForwardProcess(ABC):
 
         It is cheap: `solve` calls it before it starts.
         """
-        ends = []
-        for attribute in ("t_min", "t_max"):
-            value: Any = getattr(self, attribute, None)
-            if not is_number(value):
-                raise ArgumentTypeError(
-                    f"{self!r} must have a number {attribute} (own time), not {value!r}; set it "
-                    "on the class or instance"
-                )
-            ends.append(float(value))
-        if not (-math.inf < ends[0] < ends[1] < math.inf):
-            raise ArgumentError(
-                f"{self!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = "
-                f"{ends[1]!r}"
-            )
+        check_ends(self)
 
 
 class LinearProcess(ForwardProcess):
@@ -230,9 +232,9 @@ class LinearProcess(ForwardProcess):
         first, last = float(self.lam(self.t_min)), float(self.lam(self.t_max))
         if last < lam < first:
             return float(min(max(self._inverse(lam), self.t_min), self.t_max))
-        if lam >= first and _same(lam, first):
+        if lam >= first and same_lam(lam, first):
             return float(self.t_min)
-        if lam <= last and _same(lam, last):
+        if lam <= last and same_lam(lam, last):
             return float(self.t_max)
         raise TimeError(
             f"the half log-SNR {lam!r} is outside the range of {self!r}, which is [{last!r}, "
@@ -299,6 +301,15 @@ class LinearProcess(ForwardProcess):
         t = self.check_time(t)
         return Level(t, float(self.alpha(t)), float(self.sigma(t)), float(self.lam(t)))
 
+    def reverse_drift(self, level: Level, eta: float) -> tuple[float, float]:
+        """(A, B) = (-f - c/sigma^2, c alpha/sigma^2) with c = (1 + eta^2)/2 g^2."""
+        half = 0.5 * (1.0 + eta * eta)
+        f, g2 = float(self.log_alpha_rate(level.t)), float(self.diffusion(level.t)) ** 2
+        return (
+            -f - half * g2 / level.sigma**2,
+            half * g2 * level.alpha / level.sigma**2,
+        )
+
     def level_at(self, lam: float) -> Level:
         """The noise level at half log-SNR `lam`; its own `lam` differs from that by rounding only.
 
@@ -308,7 +319,7 @@ class LinearProcess(ForwardProcess):
         """
         lam = as_number(lam, "a half log-SNR")
         level = self.level(self.time(lam))
-        at_end = level.t in (self.t_min, self.t_max) and _same(lam, level.lam)
+        at_end = level.t in (self.t_min, self.t_max) and same_lam(lam, level.lam)
         if at_end or abs(level.lam - lam) <= 1e-14 * max(1.0, abs(lam)):
             return level
         if lam < 0.0:
@@ -385,7 +396,3 @@ class LinearProcess(ForwardProcess):
         """
         super().validate()
         check_consistent(self)
-
-
-def _same(lam: float, end: float) -> bool:
-    return lam == end or abs(lam - end) <= _END_TOLERANCE * max(1.0, min(abs(lam), abs(end)))

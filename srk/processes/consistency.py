@@ -1,4 +1,4 @@
-"""Whether the methods of a linear process describe one process."""
+"""Whether what a process says of itself belongs together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ import math
 from typing import Any
 
 from srk.errors import ArgumentError, ArgumentTypeError
+from srk.processes.elementwise import is_number
 from srk.processes.level import Level
+
+
+def check_ends(process: Any) -> None:
+    """Raise unless t_min and t_max are finite numbers, in this order."""
+    ends = []
+    for attribute in ("t_min", "t_max"):
+        value: Any = getattr(process, attribute, None)
+        if not is_number(value):
+            raise ArgumentTypeError(
+                f"{process!r} must have a number {attribute} (own time), not {value!r}; set it "
+                "on the class or instance"
+            )
+        ends.append(float(value))
+    if not (-math.inf < ends[0] < ends[1] < math.inf):
+        raise ArgumentError(
+            f"{process!r} must have finite t_min < t_max, not t_min = {ends[0]!r}, t_max = "
+            f"{ends[1]!r}"
+        )
 
 
 def check_consistent(process: Any) -> None:

@@ -28,6 +28,16 @@ def as_number(value: Any, what: str) -> float:
         return math.copysign(math.inf, value)
 
 
+# Half log-SNRs this close (relative to max(1, |lam|)) to an end are that end: they come from a
+# sigma or alpha that was rounded elsewhere.
+_END_TOLERANCE = 1e-9
+
+
+def same_lam(lam: float, end: float) -> bool:
+    """Whether a half log-SNR is that of an end of the range."""
+    return lam == end or abs(lam - end) <= _END_TOLERANCE * max(1.0, min(abs(lam), abs(end)))
+
+
 def check_range(t_min: float, t_max: float) -> None:
     """Raise unless 0 <= t_min < t_max, both finite.
 

@@ -100,22 +100,42 @@ class PhaseProcess(ForwardProcess):
         """F(t) z for states of shape (batch, k, *event)."""
         return mix(self.drift_matrix(t), x)
 
-    def level(self, t: float) -> Level:
-        """The level of the statistic at own time `t`: alpha = 1, sigma = rho."""
-        t = self.check_time(t)
-        return self.statistic.level(t)
+    def reverse_drift(self, level: Level, eta: float) -> tuple[Array, Array]:
+        """(A, B), shapes (k, k), from F, G and the score C^-1 (a D - z)."""
+        half = 0.5 * (1.0 + eta * eta)
+        kernel, g = self.kernel(level.t), self.diffusion(level.t)
+        pull = half * g @ g.T @ np.linalg.inv(kernel.covariance)
+        lift = np.zeros_like(pull)
+        lift[:, 0] = pull @ kernel.mean
+        return -self.drift_matrix(level.t) - pull, lift
 
-    def level_at(self, lam: float) -> Level:
-        """The level at half log-SNR `lam` = -log(rho)."""
-        return self.statistic.level_at(lam)
+    def flow_given_data(self, start: Level, stop: Level, eta: float) -> tuple[Array, Array, Array]:
+        """The exact flow of the reverse family given the data, by collocation: see `linear_flow`.
 
-    def lam(self, t: Any) -> Any:
-        """Half log-SNR -log(rho) of the statistic at own time `t` (float or array)."""
-        return self.statistic.lam(t)
+        dPhi/dt = (F + (1 + eta^2)/2 G G^T C^-1) Phi.
+        """
 
-    def time(self, lam: float) -> float:
-        """Own time at which the half log-SNR of the statistic is `lam`."""
-        return self.statistic.time(lam)
+        def blocks(t: float) -> tuple[Array, Array, Array]:
+            kernel, g = self.kernel(t), self.diffusion(t)
+            square = g @ g.T
+            pull = 0.5 * (1.0 + eta**2) * square @ np.linalg.inv(kernel.covariance)
+            return (
+                self.drift_matrix(t) + pull,
+                eta**2 * square,
+                -pull @ kernel.mean * (-np.log(kernel.rho) - start.lam),
+            )
+
+        return linear_flow(blocks, self.components, start.t, stop.t)
+
+    def read_score(self, t: float) -> tuple[Array, Array]:
+        """(w, w C^-1) with w = G u/(u . u), u = G^T C^-1 a: D follows from G^T s = G^T C^-1 (a D -
+        z).
+        """
+        kernel, g = self.kernel(t), self.diffusion(t)
+        inverse = np.linalg.inv(kernel.covariance)
+        u = g.T @ inverse @ kernel.mean
+        weights = g @ u / (u @ u)
+        return weights, weights @ inverse
 
     @property
     def prior_factor(self) -> Array:
@@ -133,10 +153,6 @@ class PhaseProcess(ForwardProcess):
     def data_scale(self, t: float) -> float:
         """The weight of the data in the first component at own time `t`."""
         return abs(float(self.kernel(self.check_time(t)).mean[0]))
-
-    def data_of(self, state: torch.Tensor) -> torch.Tensor:
-        """The first component, shape (batch, *event)."""
-        return state[:, 0]
 
     def sample_prior(
         self,
@@ -179,15 +195,6 @@ class PhaseProcess(ForwardProcess):
         for i, a in enumerate(kernel.mean):
             z[:, i].add_(x0, alpha=float(a))
         return z
-
-    def check_shape(self, shape: Sequence[int]) -> None:
-        """Raise `ArgumentError` unless `shape` is (batch, k, *event)."""
-        if len(shape) < 2 or shape[1] != self.components:
-            raise ArgumentError(
-                f"states of {self!r} have shape (batch, {self.components}, *event), the data in "
-                f"[:, 0], not {tuple(shape)}; "
-                f"for data of shape (3, 32, 32) use shape=(batch, {self.components}, 3, 32, 32)"
-            )
 
     def validate(self) -> None:
         """Raise unless the matrices fit and make a process that loses the data.

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from srk.errors import ArgumentError, ArgumentTypeError
-from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.base import ForwardProcess
 from srk.processes.cld import CLD
 from srk.processes.cosine import VPCosine
 from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.ou import OU
-from srk.processes.phase import PhaseProcess
 from srk.processes.subvp import SubVP
 from srk.processes.ve import VE
 from srk.processes.vp import VP
@@ -37,12 +36,14 @@ def _own_time(_name: str, entry: type[ForwardProcess]) -> str:
 
 
 def _half_log_snr(_name: str, entry: type[ForwardProcess]) -> str:
-    if not issubclass(entry, LinearProcess | PhaseProcess):
-        return "-"
     process = _default(entry)
-    if not isinstance(process, LinearProcess | PhaseProcess):
+    if process is None:
         return "by parameters"
-    return f"{float(process.lam(process.t_min)):.3g} to {float(process.lam(process.t_max)):.3g}"
+    statistic = process.statistic
+    if statistic is None:
+        return "-"
+    low, high = float(statistic.lam(process.t_min)), float(statistic.lam(process.t_max))
+    return f"{low:.3g} to {high:.3g}"
 
 
 def _what(_name: str, entry: type[ForwardProcess]) -> str:

@@ -17,7 +17,8 @@ from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator, integrator
 from srk.integrators.auto import Auto
 from srk.noise import KeyedNoise
-from srk.processes.phase import PhaseProcess, statistic
+from srk.processes.base import ForwardProcess
+from srk.processes.phase import statistic
 from srk.scores import Prediction
 from srk.steps import Budget, Profile
 from srk.steps.grids import need_linear
@@ -206,7 +207,6 @@ def measure(
             "conditions"
         )
     steps = min(steps, (CALLS // each - 1) // 2)
-    phase = isinstance(process, PhaseProcess)
     moved: Tensor | None = None
     crossed: Tensor | None = None
     pairs = calls = 0
@@ -215,7 +215,7 @@ def measure(
         rows = min(size, count - first)
         start = first if width == count else 0
         piece = prediction.select(slice(start, start + rows), width) if conditioned else prediction
-        meter = _Meter(phase)
+        meter = _Meter(process)
         draw = sampler(
             process, piece, integrator("srk2s"), steps=steps, grid="log-snr", autocast=autocast
         )
@@ -227,7 +227,7 @@ def measure(
             callback=meter,
             progress=progress,
         )
-        if not phase and linear.level(sol.times[-1]).sigma > 0:
+        if process.components == 1 and linear.level(sol.times[-1]).sigma > 0:
             meter.see(sol.x)  # the final denoising, at t_min
         times, calls = sol.times, calls + rows * sol.nfe
         squares, products = torch.stack(meter.moved), torch.stack(meter.crossed)
@@ -238,7 +238,7 @@ def measure(
     lam = np.array([linear.level(t).lam for t in times])[: len(moved) + 1]
     finite = np.isfinite(lam)
     kept = finite[1:] & finite[:-1]
-    coordinates = math.prod(event[1:] if phase else event)
+    coordinates = math.prod(process.data_shape(event))
     trace = moved.cpu().numpy()[kept] / count
     q = trace / (coordinates * np.diff(lam[finite]))
     directions: Any = ()
@@ -259,11 +259,11 @@ class _Meter:
     squared products of the samples' moves; of a phase-space process, of the data component.
 
     Arguments:
-        phase: whether the process has components of which the first is the data.
+        process: what is reversed.
     """
 
-    def __init__(self, phase: bool) -> None:
-        self.phase = phase
+    def __init__(self, process: ForwardProcess) -> None:
+        self.process = process
         self.moved: list[Tensor] = []
         self.crossed: list[Tensor] = []
         self.last: Tensor | None = None
@@ -272,7 +272,7 @@ class _Meter:
         self.see(info.denoised)
 
     def see(self, denoised: Tensor) -> None:
-        denoised = denoised[:, 0] if self.phase else denoised
+        denoised = self.process.data_of(denoised)
         if self.last is not None:
             move = (denoised - self.last).float().flatten(1)
             square = move.square().sum(1).double()

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from srk._checks import integer, real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
-from srk.processes.phase import PhaseProcess
 from srk.scores import conventions, convert
 from srk.scores.base import Prediction, Rows, check_state, one_by_one
 from srk.scores.inputs import (
@@ -149,11 +148,11 @@ class NetworkPrediction(Prediction):
         Returns itself, or for phase-space states what reads them.
         """
         check_process(self.time, process, self.num_timesteps)
-        if isinstance(process, PhaseProcess):
+        if process.components > 1:
             return self._in_phase_space(process)
         return self
 
-    def _in_phase_space(self, process: PhaseProcess) -> Prediction:
+    def _in_phase_space(self, process: ForwardProcess) -> Prediction:
         name = type(self).__name__
         raise IncompatibleError(
             f"srk.{name} is for a network of the data, but the states of {process!r} have "
@@ -370,7 +369,7 @@ class Score(NetworkPrediction):
         tensor([[2.0000]])
     """
 
-    def _in_phase_space(self, process: PhaseProcess) -> Prediction:
+    def _in_phase_space(self, process: ForwardProcess) -> Prediction:
         if self.input_scale != "x":
             raise IncompatibleError(
                 f"a network of the phase-space state of {process!r} gets it as it is; leave out "

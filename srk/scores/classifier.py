@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from srk.errors import IncompatibleError, ScoreError
-from srk.processes.phase import PhaseProcess
 from srk.scores.adapters import as_prediction, time_factor, training_steps
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
@@ -91,7 +90,7 @@ class ClassifierGuided(Prediction):
 
     def bind(self, process: ForwardProcess) -> ClassifierGuided:
         """The same with its prediction bound to `process`."""
-        if isinstance(process, PhaseProcess):
+        if process.components > 1:
             raise IncompatibleError(
                 f"a classifier of the data cannot guide the states of {process!r}; use "
                 "srk.Reduced(srk.ClassifierGuided(...))"

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
-from srk.processes.phase import PhaseProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
 from srk.scores.selection import Windows, cut
@@ -68,7 +67,7 @@ class Hooked(Prediction):
 
     def bind(self, process: ForwardProcess) -> Hooked:
         """The same with its prediction bound to `process`."""
-        if isinstance(process, PhaseProcess):
+        if process.components > 1:
             raise IncompatibleError(
                 f"hooks act on the denoised data, of which the states of {process!r} hold more; "
                 "hook what is read from them: srk.Reduced(srk.Hooked(...))"

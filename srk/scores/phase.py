@@ -14,11 +14,10 @@ from torch import Tensor
 
 from srk.errors import IncompatibleError
 from srk.processes.kernel import mix
-from srk.processes.phase import PhaseProcess
 from srk.scores.base import Prediction, check_state
 
 if TYPE_CHECKING:
-    from srk.processes.base import ForwardProcess, Level
+    from srk.processes.base import ForwardProcess, Level, LinearProcess
 
 
 class _AskedScore(Protocol):
@@ -32,13 +31,13 @@ class _AskedScore(Protocol):
 
 
 class PhasePrediction(Prediction):
-    """A prediction for states of shape (batch, k, *event) of a `PhaseProcess`.
+    """A prediction for states of shape (batch, k, *event), as those of a `PhaseProcess`.
 
     Implement `predict`, the rest follows.
     """
 
     @abstractmethod
-    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+    def predict(self, z: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """E[x0 | z_t = z], shape (batch, *event), for states of shape (batch, k, *event)."""
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
@@ -93,31 +92,25 @@ class Reduced(PhasePrediction):
     """
 
     prediction: Prediction
-    event_shape: tuple[int, ...] | None = attrs.field(default=None, init=False)
+    event_shape: tuple[int, ...] | None = attrs.field(default=None, alias="_event_shape")
 
     def bind(self, process: ForwardProcess) -> Reduced:
         process = need_phase(process)
-        inner = self.prediction.bind(process.statistic)
-        bound = type(self)(inner)
+        inner = self.prediction.bind(_statistic(process))
         event = inner.event_shape
-        object.__setattr__(
-            bound, "event_shape", None if event is None else (process.components, *event)
-        )
-        return bound
+        return type(self)(inner, None if event is None else process.state_shape(event))
 
-    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+    def predict(self, z: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         check_phase_state(z, process)
         return self.prediction.denoise(
-            read(process.kernel(level.t).reading, z), level, process.statistic
+            read(process.kernel(level.t).reading, z), level, _statistic(process)
         )
 
     def calls(self, t: float | None = None) -> int:
         return self.prediction.calls(t)
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
-        part = type(self)(self.prediction.select(rows, batch))
-        object.__setattr__(part, "event_shape", self.event_shape)
-        return part
+        return type(self)(self.prediction.select(rows, batch), self.event_shape)
 
 
 @attrs.frozen(eq=False)
@@ -143,18 +136,15 @@ class PhaseScore(PhasePrediction):
     def _event_shape(self) -> tuple[int, ...] | None:
         return self.network.event_shape
 
-    def predict(self, z: Tensor, level: Level, process: PhaseProcess) -> Tensor:
+    def predict(self, z: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         check_phase_state(z, process)
-        kernel, g = process.kernel(level.t), process.diffusion(level.t)
-        inverse = np.linalg.inv(kernel.covariance)
-        u = g.T @ inverse @ kernel.mean
-        weights = g @ u / (u @ u)  # D = weights . (s + C^-1 z)
-        noisy = np.flatnonzero(np.any(g != 0.0, axis=1))
+        weights, of_state = process.read_score(level.t)
+        noisy = np.flatnonzero(weights)
         out = self.network._call(z, level, process)
         one = len(noisy) == 1 and isinstance(out, Tensor) and out.ndim == z.ndim - 1
         out = self.network._checked(out, z[:, noisy[0]] if one else z)
         said = out * float(weights[noisy[0]]) if one else read(weights, out)
-        return said.add_(read(weights @ inverse, z))
+        return said.add_(read(of_state, z))
 
     def select(self, rows: slice | Tensor, batch: int) -> Prediction:
         part = self.network.select(rows, batch)
@@ -169,9 +159,19 @@ def read(weights: Any, z: Tensor) -> Tensor:
     return out
 
 
-def need_phase(process: object) -> PhaseProcess:
-    """`process`, if it is a phase-space process; `IncompatibleError` otherwise."""
-    if isinstance(process, PhaseProcess):
+def _statistic(process: ForwardProcess) -> LinearProcess:
+    statistic = process.statistic
+    if statistic is None:
+        raise IncompatibleError(
+            f"{process!r} has several components, so it must have a statistic: the linear process "
+            "through which they know the data"
+        )
+    return statistic
+
+
+def need_phase(process: ForwardProcess) -> ForwardProcess:
+    """`process`, if its state has several components; `IncompatibleError` otherwise."""
+    if process.components > 1:
         return process
     raise IncompatibleError(
         "this prediction is for states of a phase-space process such as srk.CLD(), not of "
@@ -179,7 +179,7 @@ def need_phase(process: object) -> PhaseProcess:
     )
 
 
-def check_phase_state(z: Tensor, process: PhaseProcess) -> None:
+def check_phase_state(z: Tensor, process: ForwardProcess) -> None:
     """Raise unless `z` is a floating-point tensor of shape (batch, k, *event)."""
     check_state(z)
     process.check_shape(z.shape)

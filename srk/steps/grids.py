@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from srk.errors import ArgumentError, IncompatibleError, TimeError
-from srk.processes.base import LinearProcess
+from srk.processes.base import ForwardProcess
 from srk.processes.parameters import as_number
 from srk.processes.phase import statistic
 from srk.steps.base import Grid, Range, RunInfo, steps_of
@@ -28,7 +28,7 @@ def need_linear(grid: Grid, process: Any) -> None:
 
 
 def from_log_snr(
-    process: LinearProcess,
+    process: ForwardProcess,
     points: Callable[[int, float, float], np.ndarray],
     n: int,
     noisy: float | None = None,

@@ -92,9 +92,10 @@ class Target(ABC):
             ArgumentTypeError: `process` is neither linear nor a phase-space process, so that the
                 distribution of x_t is not known.
         """
-        if isinstance(process, PhaseProcess):
-            return Reduced(ExactScore(self, process.statistic)).bind(process)
-        return ExactScore(self, process)
+        given: ForwardProcess = process
+        if given.components > 1:
+            return Reduced(ExactScore(self, need_linear(given.statistic))).bind(given)
+        return ExactScore(self, need_linear(process))
 
     def sample(
         self,

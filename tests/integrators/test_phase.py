@@ -20,7 +20,7 @@ from srk.analysis import gaussian_law
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
 from srk.noise.basis import BasisNoise
 from srk.plans.form import row_of
-from srk.plans.phase import conditional_flow, factor
+from srk.plans.phase import factor
 from srk.plans.plan import STATE, Column
 from srk.sampling.planning import plan_grid
 
@@ -115,7 +115,7 @@ def test_the_reverse_sde_with_known_data_is_the_gaussian_posterior(
     The gain C' Psi^T C^-1 and the covariance of z' given z and x0, by conditioning Gaussians.
     """
     start, stop = PROCESS.level(ends[0]), PROCESS.level(ends[1])
-    phi, noise, _ = conditional_flow(PROCESS, start, stop, 1.0)
+    phi, noise, _ = PROCESS.flow_given_data(start, stop, 1.0)
     c0, c1 = PROCESS.kernel(start.t).covariance, PROCESS.kernel(stop.t).covariance
     psi, q = PROCESS.transition(stop.t, start.t)
     gain = c1 @ psi.T @ np.linalg.inv(c0)
@@ -128,7 +128,7 @@ def test_the_reverse_sde_with_known_data_is_the_gaussian_posterior(
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
 def test_every_eta_keeps_the_law_given_the_data(ends: tuple[float, float], eta: float) -> None:
     start, stop = PROCESS.level(ends[0]), PROCESS.level(ends[1])
-    phi, noise, _ = conditional_flow(PROCESS, start, stop, eta)
+    phi, noise, _ = PROCESS.flow_given_data(start, stop, eta)
     c0, c1 = PROCESS.kernel(start.t).covariance, PROCESS.kernel(stop.t).covariance
     np.testing.assert_allclose(phi @ c0 @ phi.T + noise, c1, rtol=1e-9, atol=1e-12)
     if eta == 0.0:
