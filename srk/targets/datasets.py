@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import json
 import os
 import struct
 from pathlib import Path
@@ -93,6 +94,29 @@ def cifar10(n: int | None = None, *, split: str = "train") -> Tensor:
         raise ArgumentError(f"the {split} split of CIFAR-10 has {count} images, not n={n!r}")
     images = np.concatenate(parts)[:n].transpose(0, 3, 1, 2)
     return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
+
+
+def cifar10_labels(n: int | None = None, *, split: str = "train") -> Tensor:
+    """The classes of the images of `cifar10`, shape (n,), int64 from 0 to 9: airplane, automobile,
+    bird, cat, deer, dog, frog, horse, ship, truck.
+
+    Arguments:
+        n: of the first n images; default all.
+        split: "train" or "test".
+
+    Raises:
+        MissingDataError: the files are not here; the message gives the command that brings them.
+        ArgumentError: a file with other contents.
+    """
+    if split not in CIFAR_FILES:
+        raise ArgumentError(f"split must be 'train' or 'test', not {split!r}")
+    path = _find_cifar(f"{split}_lables.json")  # so spelled there
+    labels = np.array(json.loads(path.read_text(encoding="utf-8")))
+    if labels.ndim != 1 or labels.dtype.kind != "i" or not ((labels >= 0) & (labels < 10)).all():
+        raise ArgumentError(f"{path} is not a list of classes from 0 to 9")
+    if n is not None and not 0 < n <= len(labels):
+        raise ArgumentError(f"the {split} split of CIFAR-10 has {len(labels)} labels, not n={n!r}")
+    return torch.from_numpy(labels[:n].astype(np.int64))
 
 
 def galaxy_weights() -> tuple[Tensor, ...]:
