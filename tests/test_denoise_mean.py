@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import gaussian_law
+from srk.analysis import gaussian_distribution
 from srk.errors import IncompatibleError
 
 VP = srk.VP()
@@ -35,8 +35,8 @@ def test_the_last_step_of_euler_maruyama_written_out() -> None:
 def test_the_exact_distribution_lacks_the_noise_of_the_last_step() -> None:
     """For ddpm that noise has the standard deviation sigma' sqrt(1 - e^{-2h})."""
     times = [1.0, 0.6, 0.3, 0.1]
-    noisy = gaussian_law("ddpm", VP, 0.5, 0.3, grid=times)
-    mean = gaussian_law("ddpm", VP, 0.5, 0.3, grid=times, denoise_final="mean")
+    noisy = gaussian_distribution("ddpm", VP, 0.5, 0.3, grid=times)
+    mean = gaussian_distribution("ddpm", VP, 0.5, 0.3, grid=times, denoise_final="mean")
     h = VP.level(0.1).lam - VP.level(0.3).lam
     noise = VP.level(0.1).sigma ** 2 * -math.expm1(-2.0 * h)
     assert noisy.variance[0] - mean.variance[0] == pytest.approx(noise, rel=1e-10)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import srk
-from srk.analysis import gaussian_law
+from srk.analysis import gaussian_distribution
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import ReplayNoise
 from srk.processes import Level
@@ -142,7 +142,7 @@ def test_exact_distribution_with_eta_that_varies(solver: str) -> None:
     process = srk.VP(t_min=0.01)
     errors = []
     for steps in (40, 80):
-        law = gaussian_law(solver, process, 0.5, 0.3, steps=steps, eta=eta)
+        law = gaussian_distribution(solver, process, 0.5, 0.3, steps=steps, eta=eta)
         errors.append(abs(law.variance[0] / law.target_variance[0] - 1))
     assert errors[1] < 0.1
     assert errors[1] < 0.7 * errors[0] or errors[1] < 2e-3
@@ -153,7 +153,7 @@ def test_the_law_is_that_of_the_run() -> None:
     process, target = srk.VP(), srk.targets.Gaussian(0.5, 0.3)
     eta = [0.0, 1.0, 0.3, 0.0, 0.8, 1.0]
     for solver, noise in (("srk2m", "brownian"), ("dpmpp-2m-sde", "generator")):
-        law = gaussian_law(solver, process, 0.5, 0.3, steps=6, eta=eta, start="prior")
+        law = gaussian_distribution(solver, process, 0.5, 0.3, steps=6, eta=eta, start="prior")
         sol = srk.solve(
             process,
             target.score(process),

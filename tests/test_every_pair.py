@@ -32,11 +32,11 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
     low, high = method.eta_range
     if not low <= eta <= high:
         with pytest.raises(srk.errors.IncompatibleError, match="use "):
-            srk.analysis.gaussian_law(solver, forward, 0.5, 0.3, steps=4, eta=eta)
+            srk.analysis.gaussian_distribution(solver, forward, 0.5, 0.3, steps=4, eta=eta)
         return
     errors = []
     for steps in (100, 200):
-        law = srk.analysis.gaussian_law(solver, forward, 0.5, 0.3, steps=steps, eta=eta)
+        law = srk.analysis.gaussian_distribution(solver, forward, 0.5, 0.3, steps=steps, eta=eta)
         errors.append(
             (
                 abs(law.variance[0] / law.target_variance[0] - 1),
@@ -72,7 +72,7 @@ def test_solve_runs_and_counts(process: str, solver: str) -> None:
     }
     sol = srk.solve(forward, TARGET.score(forward), solver, **options)
     assert sol.success and sol.nfe <= 41
-    law = srk.analysis.gaussian_law(
+    law = srk.analysis.gaussian_distribution(
         method, forward, 0.5, 0.3, steps=sol.steps, eta=eta, start="prior"
     )
     assert sol.nfe == law.nfe

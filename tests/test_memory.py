@@ -380,8 +380,8 @@ WRAPPERS = [*HARMLESS.values()]
 def test_any_network_gives_the_exact_distribution_or_an_error(data: st.DataObject) -> None:
     """Networks that misbehave in several ways at once, on drawn states, dtypes, grids and threads.
 
-    The distribution of the samples is that of `analysis.gaussian_law`, within five standard errors
-    of 4096 numbers; a network that changes its input ends in an error of ours.
+    The distribution of the samples is that of `analysis.gaussian_distribution`, within five
+    standard errors of 4096 numbers; a network that changes its input ends in an error of ours.
     """
     draw = data.draw
     solver = draw(st.sampled_from(sorted(srk.solvers())))
@@ -415,7 +415,7 @@ def test_any_network_gives_the_exact_distribution_or_an_error(data: st.DataObjec
     with ThreadPoolExecutor(threads) as pool:
         samples = list(pool.map(one, range(threads)))
     try:
-        law = srk.analysis.gaussian_law(
+        law = srk.analysis.gaussian_distribution(
             solver, EDM, MEAN, VARIANCE, steps=steps, grid=grid, start="prior", denoise_final=True
         )
     except SRKError:

@@ -330,7 +330,7 @@ def test_remembered_plans_are_nobodys_to_change() -> None:
 
     The next run of that grid must not have it.
     """
-    first = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
-    again = srk.analysis.gaussian_law("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
+    first = srk.analysis.gaussian_distribution("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
+    again = srk.analysis.gaussian_distribution("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
     assert first.nfe == again.nfe == 8
     assert srk.solve(VP, TARGET.score(VP), "ddpm", shape=(2, 1), steps=7).nfe == 8

@@ -4,9 +4,11 @@ Exact distributions, log-densities, orders, distances between samples, compariso
 torchsde.
 """
 
-from srk.analysis.compare import compare
+import warnings
+from typing import Any
+
 from srk.analysis.comparison import Comparison
-from srk.analysis.laws import GaussianLaw, gaussian_kl, gaussian_law
+from srk.analysis.distributions import GaussianDistribution, gaussian_distribution, gaussian_kl
 from srk.analysis.likelihood import LogLikelihood, log_likelihood
 from srk.analysis.metrics import (
     chi_square_excess,
@@ -23,11 +25,12 @@ from srk.analysis.slopes import Slopes, torchsde_slopes
 from srk.analysis.streaming import Moments, frechet_distance, moments
 from srk.analysis.validation import Agreement, torchsde_agreement
 from srk.analysis.weak import weak_order
+from srk.analysis.work_precision import compare
 
 __all__ = [
     "Agreement",
     "Comparison",
-    "GaussianLaw",
+    "GaussianDistribution",
     "GridPath",
     "LogLikelihood",
     "Moments",
@@ -39,8 +42,8 @@ __all__ = [
     "energy_distance",
     "frechet",
     "frechet_distance",
+    "gaussian_distribution",
     "gaussian_kl",
-    "gaussian_law",
     "log_likelihood",
     "mmd",
     "moment_errors",
@@ -53,3 +56,20 @@ __all__ = [
     "torchsde_slopes",
     "weak_order",
 ]
+
+_RENAMED: dict[str, Any] = {
+    "GaussianLaw": GaussianDistribution,
+    "gaussian_law": gaussian_distribution,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"srk.analysis.{name} is now srk.analysis.{_RENAMED[name].__name__}; the old name goes "
+            "with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return _RENAMED[name]
+    raise AttributeError(f"module 'srk.analysis' has no attribute {name!r}")

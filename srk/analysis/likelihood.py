@@ -12,7 +12,14 @@ from scipy.integrate import RK23, RK45
 from torch import Tensor
 
 from srk._checks import is_integer
-from srk.analysis.probability_flow import Divergence, Flow, LinearFlow, OwnTimeFlow, integrate, wide
+from srk.analysis.probability_flow import (
+    Divergence,
+    LinearFlow,
+    OwnTimeFlow,
+    ProbabilityFlow,
+    integrate,
+    wide,
+)
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import GeneratorNoise
 from srk.processes.base import ForwardProcess, LinearProcess
@@ -205,7 +212,7 @@ def log_likelihood(
         source = GeneratorNoise(seed) if divergence == "hutchinson" else None
         vectors = None if source is None else _probes(source, x, probes, distribution)
         trace = Divergence(prediction, vectors, chunk, differentiable)
-        flow: Flow
+        flow: ProbabilityFlow
         if isinstance(process, LinearProcess):
             flow = LinearFlow(
                 process, process.level(start), float(data_variance), prediction, trace

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srk.analysis.compare import FLOORS, _bar, _labelled, _resumed, _write
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import sliced_w2
+from srk.analysis.work_precision import FLOORS, _bar, _labelled, _resumed, _write
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.posterior import methods as known_methods
 from srk.posterior.problems import PosteriorProblem, posterior_problem

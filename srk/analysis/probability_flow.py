@@ -121,7 +121,7 @@ class Divergence:
         )
 
 
-class Flow(ABC):
+class ProbabilityFlow(ABC):
     """The ODE in the coordinates and on the clock that it is integrated in.
 
     From `start` to `stop`, for states x/scale.
@@ -166,7 +166,7 @@ class Flow(ABC):
         return (velocity, divergence) if differentiable else (velocity.detach(), divergence)
 
 
-class LinearFlow(Flow):
+class LinearFlow(ProbabilityFlow):
     """That of a linear process: w over c, as in the module's docstring; `variance` is v."""
 
     first_step = FIRST_STEP
@@ -223,7 +223,7 @@ class LinearFlow(Flow):
         )
 
 
-class OwnTimeFlow(Flow):
+class OwnTimeFlow(ProbabilityFlow):
     """That of any other process: dx/dt = drift - g^2 score/2 in its own time."""
 
     def __init__(
@@ -255,7 +255,13 @@ class OwnTimeFlow(Flow):
 
 
 def integrate(
-    flow: Flow, x: Tensor, pair: Any, rtol: float, atol: float, steps: int | None, max_nfe: int
+    flow: ProbabilityFlow,
+    x: Tensor,
+    pair: Any,
+    rtol: float,
+    atol: float,
+    steps: int | None,
+    max_nfe: int,
 ) -> tuple[Tensor, Tensor, int, int]:
     """The state at the end of `flow` and the integral of its divergence (probes or 1, batch).
 
@@ -355,7 +361,7 @@ def _sum(coefficients: list[float], terms: list[Tensor]) -> Tensor:
     return total
 
 
-def _finite(flow: Flow, tensor: Tensor, clock: float) -> Tensor:
+def _finite(flow: ProbabilityFlow, tensor: Tensor, clock: float) -> Tensor:
     if not bool(torch.isfinite(tensor).all()):
         raise ScoreError(
             f"the probability-flow ODE is not finite at t = {flow.level(clock).t:.6g}: "

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srk.analysis.laws import gaussian_law
+from srk.analysis.distributions import gaussian_distribution
 from srk.analysis.orders import (
     Order,
     Runs,
@@ -159,7 +159,7 @@ def _exact(
 ) -> Order:
     control = the_fixed_grid(grid)
     laws = [
-        gaussian_law(method, process, mean, variance, steps=n, grid=control, eta=eta)
+        gaussian_distribution(method, process, mean, variance, steps=n, grid=control, eta=eta)
         for n in counts
     ]
     errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])

@@ -51,7 +51,7 @@ def compare(
 
     Writes the table (JSON, CSV, Markdown) and a plot.
     """
-    from srk.analysis.compare import compare as run
+    from srk.analysis.work_precision import compare as run
     from srk.targets.problems import named_problem
 
     if posterior:

@@ -16,9 +16,9 @@ from srk.plans.gauge import digits
 from srk.plans.history import usable_for_denoiser
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
+from srk.processes.quadrature import gauss_legendre
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-_POINTS, _MASSES = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
+_POINTS, _MASSES = gauss_legendre(64)
 
 
 def er_sde_5(r: float) -> float:

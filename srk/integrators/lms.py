@@ -11,6 +11,7 @@ from srk.plans.form import ZERO
 from srk.plans.history import usable
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
+from srk.processes.quadrature import gauss_legendre
 
 
 @register_solver
@@ -74,13 +75,13 @@ def _lagrange_integrals(nodes: list[float], end: float) -> list[float]:
 
     Gauss-Legendre, exact for these.
     """
-    x, w = np.polynomial.legendre.leggauss(len(nodes) // 2 + 1)
-    s = nodes[0] + 0.5 * (end - nodes[0]) * (x + 1.0)
+    x, w = gauss_legendre(len(nodes) // 2 + 1)
+    s = nodes[0] + (end - nodes[0]) * x
     result = []
     for j, own in enumerate(nodes):
         values = np.ones_like(s)
         for k, other in enumerate(nodes):
             if k != j:
                 values = values * (s - other) / (own - other)
-        result.append(0.5 * (end - nodes[0]) * float(w @ values))
+        result.append((end - nodes[0]) * float(w @ values))
     return result

@@ -76,7 +76,7 @@ class OnSchedule(Integrator):
     Examples:
         >>> import srk
         >>> solver = srk.integrators.OnSchedule(srk.solvers()["srk2m"])
-        >>> law = srk.analysis.gaussian_law(solver, srk.EDM(), steps=24)
+        >>> law = srk.analysis.gaussian_distribution(solver, srk.EDM(), steps=24)
         >>> law.nfe, law.kl < 1e-5
         (24, True)
     """

@@ -89,8 +89,9 @@ class GaugeStep:
     eta: float
     L: float = attrs.field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "L", log_ratio(self.start, self.stop, self.v))
+    @L.default
+    def _log_ratio(self) -> float:
+        return log_ratio(self.start, self.stop, self.v)
 
     @property
     def clock(self) -> str:

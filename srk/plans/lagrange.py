@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from srk.processes.quadrature import gauss_legendre
+
 _REACH = 45.0  # e^-45 is below rounding: beyond it the kernel contributes nothing
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
-_POINTS, _MASSES = 0.5 * (_NODES + 1.0), 0.5 * _WEIGHTS
+_POINTS, _MASSES = gauss_legendre(48)
 
 
 def exponential_weights(places: Sequence[float], length: float, rate: float = 1.0) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 from srk.plans.form import ZERO, LinearForm, largest, row_of
 from srk.plans.plan import STATE, Column, Kind, Notes, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
+from srk.processes.quadrature import gauss_legendre
 
 SMALLEST_ETA = 1e-150
 """From here on down eta is 0: its square would be lost below the smallest number."""
@@ -267,8 +268,7 @@ def _scaled(form: LinearForm) -> tuple[LinearForm, float]:
     return form * (1.0 / factor), factor
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
-_GAUSS_NODES = 0.5 * (_NODES + 1.0)
-_GAUSS_ROOTS = np.sqrt(0.5 * _WEIGHTS)
+_GAUSS_NODES, _WEIGHTS = gauss_legendre(64)
+_GAUSS_ROOTS = np.sqrt(_WEIGHTS)
 # The kernels of W and H, scaled to unit variance, at the quadrature nodes: orthonormal rows
 _PATH = np.array([_GAUSS_ROOTS, math.sqrt(12.0) * (0.5 - _GAUSS_NODES) * _GAUSS_ROOTS])

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
+from srk.processes.quadrature import Array, gauss_legendre
 
 _NODES = 8
 
 
 def _gauss() -> tuple[Array, Array, Array]:
     """Nodes, weights and coefficients of Gauss-Legendre collocation on [0, 1], of order 16."""
-    x, b = np.polynomial.legendre.leggauss(_NODES)
-    c, b = 0.5 * (x + 1.0), 0.5 * b
+    c, b = gauss_legendre(_NODES)
     powers = np.arange(1, _NODES + 1)
     a = (c[:, None] ** powers / powers) @ np.linalg.inv(c[:, None] ** (powers - 1))
     return c, b, a

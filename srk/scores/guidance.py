@@ -105,7 +105,9 @@ class Guided(Prediction):
     )
     batched: bool = attrs.field(default=False, kw_only=True)
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
-    _process: ForwardProcess | None = attrs.field(default=None, init=False, repr=False)
+    _process: ForwardProcess | None = attrs.field(
+        default=None, kw_only=True, alias="_process", repr=False
+    )
 
     @event_shape.default
     def _event_shape(self) -> tuple[int, ...] | None:
@@ -142,9 +144,7 @@ class Guided(Prediction):
         self, change: Callable[[Prediction], Prediction], process: ForwardProcess | None
     ) -> Guided:
         reference, *conditions = map(change, self._all)
-        made = attrs.evolve(self, condition=conditions, reference=reference)
-        object.__setattr__(made, "_process", process)
-        return made
+        return attrs.evolve(self, condition=conditions, reference=reference, _process=process)
 
     def bind(self, process: ForwardProcess) -> Guided:
         """The same with all its predictions bound to `process`."""

@@ -71,7 +71,7 @@ def test_a_stopped_comparison_continues(
     The next call makes the rest, and the result is that of one uninterrupted run.
     """
     place = tmp_path / "run" / "compare.json"
-    module = pytest.importorskip("srk.analysis.compare")
+    module = pytest.importorskip("srk.analysis.work_precision")
     made = []
     original = module.solve
 
@@ -182,3 +182,13 @@ def test_wrong_arguments_are_named() -> None:
 )
 def test_cells_show_the_digits_that_the_error_supports(values: list[float], shown: str) -> None:
     assert str(Cell.of(values)) == shown
+
+
+def test_old_names_of_the_exact_distributions_warn() -> None:
+    for old, new in (
+        ("gaussian_law", "gaussian_distribution"),
+        ("GaussianLaw", "GaussianDistribution"),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"is now srk.analysis.{new}"):
+            found = getattr(srk.analysis, old)
+        assert found is getattr(srk.analysis, new)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import GridPath, gaussian_law, weak_order
+from srk.analysis import GridPath, gaussian_distribution, weak_order
 from srk.errors import ArgumentError
 
 SHORT = srk.OU(t_min=0.1, horizon=1.0)
@@ -58,7 +58,7 @@ def test_means_agree_with_the_exact_law_of_a_gaussian_target() -> None:
     )
     moments = {}
     for n in (8, 16, 32):
-        law = gaussian_law("ddpm", SHORT, mean, variance, steps=n)
+        law = gaussian_distribution("ddpm", SHORT, mean, variance, steps=n)
         m, v = float(law.mean[0]), float(law.variance[0])
         moments[n] = np.array([m, v + m * m])
     scale = np.array([math.sqrt(v), math.sqrt(2 * v * v + 4 * m * m * v)])

@@ -136,7 +136,7 @@ def test_the_draws_are_independent_unit_normals(solver):
         method = srk.integrators.OnSchedule(method)
     drift = float(out[-1])  # no draw reaches the last row
     rest = float(((out - drift) ** 2).sum())
-    law = srk.analysis.gaussian_law(method, process, 0.0, 1.0, grid=SIGMAS[:-1].tolist())
+    law = srk.analysis.gaussian_distribution(method, process, 0.0, 1.0, grid=SIGMAS[:-1].tolist())
     start_variance = (drift / 14.6) ** 2 * (14.6**2 + 1)
     assert rest + start_variance == pytest.approx(law.variance[0], rel=1e-9)
 

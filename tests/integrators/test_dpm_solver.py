@@ -7,7 +7,7 @@ import math
 import pytest
 
 import srk
-from srk.analysis import gaussian_kl, gaussian_law
+from srk.analysis import gaussian_distribution, gaussian_kl
 from srk.errors import ArgumentError
 from srk.integrators import DPMSolver2, DPMSolver3, Integrator
 
@@ -27,7 +27,8 @@ def test_orders(process: srk.LinearProcess, solver: Integrator, slope: float) ->
 def test_equal_names() -> None:
     """dpm-solver-2 with its node in the middle is dpm2."""
     one, two = (
-        gaussian_law(name, srk.VP(), 0.3, [0.1, 1.0], steps=8) for name in ("dpm-solver-2", "dpm2")
+        gaussian_distribution(name, srk.VP(), 0.3, [0.1, 1.0], steps=8)
+        for name in ("dpm-solver-2", "dpm2")
     )
     assert one.variance == pytest.approx(two.variance, rel=1e-12)
     assert one.mean == pytest.approx(two.mean, rel=1e-12)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import gaussian_kl, gaussian_law
+from srk.analysis import gaussian_distribution, gaussian_kl
 from srk.errors import IncompatibleError
 from srk.integrators import EDMDPM2, Column, EDMEuler, EDMHeun, Integrator
 from srk.integrators.edm import LARGEST_GAMMA
@@ -47,11 +47,11 @@ def test_without_churn_they_are_the_ode_methods(churned: str, plain: str) -> Non
 
     So it is with S_churn = 0 at any eta.
     """
-    ode = gaussian_law(plain, VP, 0.3, 0.5, steps=10, eta=0.0)
+    ode = gaussian_distribution(plain, VP, 0.3, 0.5, steps=10, eta=0.0)
     still = {"edm-heun": EDMHeun, "edm-dpm2": EDMDPM2, "edm-euler": EDMEuler}[churned](s_churn=0.0)
     for law in (
-        gaussian_law(churned, VP, 0.3, 0.5, steps=10, eta=0.0),
-        gaussian_law(still, VP, 0.3, 0.5, steps=10),
+        gaussian_distribution(churned, VP, 0.3, 0.5, steps=10, eta=0.0),
+        gaussian_distribution(still, VP, 0.3, 0.5, steps=10),
     ):
         assert law.variance == pytest.approx(ode.variance, rel=1e-12)
         assert law.mean == pytest.approx(ode.mean, rel=1e-12)

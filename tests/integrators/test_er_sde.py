@@ -15,7 +15,7 @@ from scipy.integrate import quad
 from torch import Tensor
 
 import srk
-from srk.analysis import gaussian_law, weak_order
+from srk.analysis import gaussian_distribution, weak_order
 from srk.integrators import ERSDE1, ERSDE2, ERSDE3, Integrator
 from srk.noise import NoiseSource
 from srk.processes import Level
@@ -96,12 +96,12 @@ def test_with_phi_r_squared_it_is_ddpm(eta: float) -> None:
 
     The distribution of `ddpm` at every eta; and at eta = 0 any phi is DDIM.
     """
-    ours = gaussian_law(ERSDE1(growth=math.log), EDM, 0.3, [0.1, 1.0], steps=10, eta=eta)
+    ours = gaussian_distribution(ERSDE1(growth=math.log), EDM, 0.3, [0.1, 1.0], steps=10, eta=eta)
     assert ours.variance == pytest.approx(
-        gaussian_law("ddpm", EDM, 0.3, [0.1, 1.0], steps=10, eta=eta).variance, rel=1e-12
+        gaussian_distribution("ddpm", EDM, 0.3, [0.1, 1.0], steps=10, eta=eta).variance, rel=1e-12
     )
     if eta == 0.0:
-        assert gaussian_law(
+        assert gaussian_distribution(
             "er-sde-1", EDM, 0.3, [0.1, 1.0], steps=10, eta=0.0
         ).variance == pytest.approx(ours.variance, rel=1e-12)
 
@@ -121,7 +121,7 @@ def test_orders(solver: Integrator, order: int, eta: float) -> None:
 
 def test_a_growth_that_falls_is_refused() -> None:
     with pytest.raises(srk.errors.ArgumentError, match="must not decrease"):
-        gaussian_law(ERSDE1(growth=lambda r: -r), EDM, steps=5)
+        gaussian_distribution(ERSDE1(growth=lambda r: -r), EDM, steps=5)
 
 
 def test_far_out() -> None:

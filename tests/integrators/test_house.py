@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import gaussian_kl, gaussian_law
+from srk.analysis import gaussian_distribution, gaussian_kl
 from srk.integrators import SRK2M, Auto
 from srk.plans.gauge import GaugeStep
 from srk.plans.matching import FAMILY, GaussianStep, Moments
@@ -22,7 +22,7 @@ MATCHED = SRK2M(weights="matched")
 def test_the_moments_are_those_of_the_exact_law() -> None:
     """What the planner believes of Var(x) is what the plans do.
 
-    Moments against `gaussian_law`, which runs them on basis vectors.
+    Moments against `gaussian_distribution`, which runs them on basis vectors.
     """
     process, v = srk.VP(), 0.5
     times = srk.steps.Uniform().times(srk.steps.RunInfo(process, MATCHED, 9))
@@ -30,7 +30,7 @@ def test_the_moments_are_those_of_the_exact_law() -> None:
     moments = plans[-1].notes[0].moments
     assert moments.variances[0] == v * FAMILY[0]
     for family in (0, 12, -1):
-        law = gaussian_law(
+        law = gaussian_distribution(
             MATCHED, process, 0.0, float(moments.variances[family]), grid=times, start="exact"
         )
         assert moments.covariance[family, 0, 0] == pytest.approx(law.variance[0], rel=1e-9)

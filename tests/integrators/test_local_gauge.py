@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import gaussian_kl, gaussian_law, strong_orders
+from srk.analysis import gaussian_distribution, gaussian_kl, strong_orders
 from srk.integrators import SRK2M, SRK2S, Step
 from srk.noise import BrownianNoise
 from srk.sampling.planning import plan_grid
@@ -29,7 +29,7 @@ def test_a_step_is_exact_in_its_own_gauge(eta: float, strong: bool) -> None:
     s = start.r * stop.r
     w = 1.0 / (1.0 / 2.0 + 1.0 / (0.3 * s))
     solver = SRK2S(data_variance=2.0, local=0.3, strong=strong)
-    law = gaussian_law(
+    law = gaussian_distribution(
         solver, process, 0.0, w, grid=[start.t, stop.t], eta=eta, start="exact", denoise_final=False
     )
     assert law.variance[0] == pytest.approx(stop.alpha**2 * w + stop.sigma**2, rel=1e-11)
@@ -49,7 +49,7 @@ def test_the_planner_knows_its_own_law(strong: bool) -> None:
     plans = plan_grid(process, solver, times)
     moments = plans[-1].notes[0].moments
     for k in (0, 12, -1):
-        law = gaussian_law(
+        law = gaussian_distribution(
             solver, process, 0.0, float(moments.variances[k]), grid=times, start="exact"
         )
         assert moments.covariance[k, 0, 0] == pytest.approx(law.variance[0], rel=1e-9)

@@ -12,7 +12,7 @@ import pytest
 from scipy.integrate import quad
 
 import srk
-from srk.analysis import gaussian_kl, gaussian_law
+from srk.analysis import gaussian_distribution, gaussian_kl
 from srk.integrators import Column, DPMpp2M, DPMpp2MSDE, DPMpp3MSDE, DPMpp3MSDECorrected, Integrator
 from srk.sampling.planning import plan_grid
 
@@ -163,8 +163,8 @@ def test_a_step_from_no_signal_is_not_remembered() -> None:
 def test_ode_forms_are_the_sde_forms_at_eta_0() -> None:
     """dpmpp-2m and dpmpp-3m are their namesakes at eta = 0."""
     for ode, sde in (("dpmpp-2m", "dpmpp-2m-sde"), ("dpmpp-3m", "dpmpp-3m-sde")):
-        a = gaussian_law(ode, EDM, 0.3, 0.5, steps=12)
-        b = gaussian_law(sde, EDM, 0.3, 0.5, steps=12, eta=0.0)
+        a = gaussian_distribution(ode, EDM, 0.3, 0.5, steps=12)
+        b = gaussian_distribution(sde, EDM, 0.3, 0.5, steps=12, eta=0.0)
         assert (a.mean, a.variance) == (b.mean, b.variance)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import srk
-from srk.analysis import gaussian_law, weak_order
+from srk.analysis import gaussian_distribution, weak_order
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import SRK2M, SRK2S, OnSchedule
 from srk.integrators.on_schedule import ScheduledSRK2M
@@ -300,7 +300,7 @@ def test_weak_order_two_on_an_uneven_schedule() -> None:
         grid = np.cumsum([0.0] + [1.0, 2.0] * (n // 2))
         lams = process.lam(80.0) + (process.lam(0.01) - process.lam(80.0)) * grid / grid[-1]
         times = [80.0, *(process.time(float(lam)) for lam in lams[1:-1]), 0.01]
-        law = gaussian_law(OnSchedule(SRK2M()), process, 0.5, [0.05, 0.3, 1.5], grid=times)
+        law = gaussian_distribution(OnSchedule(SRK2M()), process, 0.5, [0.05, 0.3, 1.5], grid=times)
         errors.append(math.sqrt(law.kl))
     assert math.log2(errors[0] / errors[1]) > 1.8
     assert math.log2(errors[1] / errors[2]) > 1.8
@@ -322,8 +322,8 @@ def test_a_schedule_costs_no_accuracy(nfe: int) -> None:
     """Mean exact KL of `srk2m` over variances from 1e-3 to 10: within 10 % of free calls."""
     process, solver = srk.EDM(0.01, 80.0), SRK2M(data_variance=0.6)
     variances = np.logspace(-3, 1, 9)
-    free = gaussian_law(solver, process, 0.0, variances, steps=nfe)
-    scheduled = gaussian_law(OnSchedule(solver), process, 0.0, variances, steps=nfe)
+    free = gaussian_distribution(solver, process, 0.0, variances, steps=nfe)
+    scheduled = gaussian_distribution(OnSchedule(solver), process, 0.0, variances, steps=nfe)
     assert scheduled.nfe == free.nfe == nfe
     assert scheduled.kl < 1.1 * free.kl
 
@@ -335,7 +335,7 @@ def test_the_spread_on_the_shifted_grid_of_a_flow(variance: float) -> None:
     times = [3 * t / (1 + 2 * t) for t in np.linspace(1.0, 1e-3, 10).tolist()] + [0.0]
 
     def spread(solver: srk.Integrator) -> float:
-        law = gaussian_law(solver, process, 0.0, variance, grid=times)
+        law = gaussian_distribution(solver, process, 0.0, variance, grid=times)
         return abs(math.sqrt(law.variance[0] / variance) - 1.0)
 
     for name in HOUSE if variance == 1.0 else ["srk2", "srk2m", "auto"]:

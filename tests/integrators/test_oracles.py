@@ -206,14 +206,16 @@ def test_dimension_means_and_rotations() -> None:
     rng = np.random.default_rng(0)
     q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     eigenvalues = np.array([0.1, 0.5, 2.0])
-    whole = srk.analysis.gaussian_law(
+    whole = srk.analysis.gaussian_distribution(
         "ddpm", srk.VP(), 0.0, q @ np.diag(eigenvalues) @ q.T, steps=20
     )
     assert np.allclose(
         whole.variance,
-        srk.analysis.gaussian_law("ddpm", srk.VP(), 0.0, eigenvalues, steps=20).variance,
+        srk.analysis.gaussian_distribution("ddpm", srk.VP(), 0.0, eigenvalues, steps=20).variance,
     )
-    law = srk.analysis.gaussian_law(SRK1(data_variance=0.5), srk.VP(), [1.0, -2.0], 0.5, steps=10)
+    law = srk.analysis.gaussian_distribution(
+        SRK1(data_variance=0.5), srk.VP(), [1.0, -2.0], 0.5, steps=10
+    )
     assert np.allclose(law.mean, law.target_mean, atol=1e-12)
     assert np.allclose(law.variance, law.target_variance, rtol=1e-12)
 
@@ -233,7 +235,7 @@ def test_the_law_is_what_sampling_gives() -> None:
         seed=0,
         denoise_final=False,
     )
-    law = srk.analysis.gaussian_law("ddpm", process, 0.5, 0.3, steps=10, start="prior")
+    law = srk.analysis.gaussian_distribution("ddpm", process, 0.5, 0.3, steps=10, start="prior")
     n = sol.x.shape[0]
     assert abs(sol.x.var().item() / law.variance[0] - 1) < 4 * (2 / n) ** 0.5
     assert abs(sol.x.mean().item() - law.mean[0]) < 4 * (law.variance[0] / n) ** 0.5

@@ -16,7 +16,7 @@ from scipy.stats import kstest
 
 import srk
 from srk._engine.eager import Executor, add_mixed
-from srk.analysis import gaussian_law
+from srk.analysis import gaussian_distribution
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
 from srk.noise.basis import BasisNoise
 from srk.plans.form import row_of
@@ -212,7 +212,7 @@ def test_the_statistic_of_the_reverse_sde_is_a_scalar_reverse_sde() -> None:
 def slope(solver: object, eta: float, steps: int = 100) -> float:
     """Of the exact KL in the number of steps: -2 for order 1, -4 for order 2."""
     kl = [
-        gaussian_law(solver, PROCESS, 0.5, [0.3, 0.02], steps=n, eta=eta).kl
+        gaussian_distribution(solver, PROCESS, 0.5, [0.3, 0.02], steps=n, eta=eta).kl
         for n in (steps, 2 * steps)
     ]  # type: ignore[arg-type]
     return math.log2(kl[1] / kl[0])
@@ -244,7 +244,7 @@ def test_known_data_make_the_exponential_step_exact() -> None:
     """
     for eta in (0.0, 0.7, 1.0):
         for order in (1, 2):
-            law = gaussian_law(
+            law = gaussian_distribution(
                 GDDIM(order=order), PROCESS, 2.0, 1e-10, grid=[1.0, 0.4, 0.05], eta=eta
             )
             assert law.kl < 1e-12
@@ -258,8 +258,8 @@ def test_a_lifted_solver_has_the_law_of_the_scalar_one(solver: str, eta: float) 
     """The position is a m + d xi with m as the scalar solver makes it and xi ~ N(0, 1)
     independent of it.
     """
-    law = gaussian_law(solver, PROCESS, 0.5, [0.3, 0.02], steps=12, eta=eta)
-    scalar = gaussian_law(solver, PROCESS.statistic, 0.5, [0.3, 0.02], steps=12, eta=eta)
+    law = gaussian_distribution(solver, PROCESS, 0.5, [0.3, 0.02], steps=12, eta=eta)
+    scalar = gaussian_distribution(solver, PROCESS.statistic, 0.5, [0.3, 0.02], steps=12, eta=eta)
     end = PROCESS.kernel(PROCESS.t_min)
     np.testing.assert_allclose(law.mean, end.mean[0] * scalar.mean, rtol=1e-9)
     np.testing.assert_allclose(
@@ -301,7 +301,7 @@ def test_a_lifted_solver_calls_the_network_at_states_of_the_stage(solver: str) -
 
 def test_house_methods_are_exact_on_their_reference() -> None:
     """N(0, v) data: exact in one step, as for a scalar process."""
-    assert gaussian_law(SRK2S(data_variance=0.25), PROCESS, 0.0, 0.25, steps=1).kl < 1e-18
+    assert gaussian_distribution(SRK2S(data_variance=0.25), PROCESS, 0.0, 0.25, steps=1).kl < 1e-18
 
 
 def test_the_end_without_noise_is_the_denoiser() -> None:
@@ -318,7 +318,7 @@ def test_the_end_without_noise_is_the_denoiser() -> None:
 
 def test_the_prior_is_close_to_the_law_at_the_start() -> None:
     exact, prior = (
-        gaussian_law("srk2m", PROCESS, 1.0, 0.5, steps=40, start=start).kl
+        gaussian_distribution("srk2m", PROCESS, 1.0, 0.5, steps=40, start=start).kl
         for start in ("exact", "prior")
     )
     assert exact < prior < 1e-4  # the mean of the data is a(1) = 3e-3 away
@@ -394,9 +394,12 @@ def test_three_components() -> None:
             return math.sqrt(6.0 * (1.0 + t)) * np.diag([0.0, 0.0, 1.0])
 
     process = Chain()
-    assert gaussian_law("srk2m", process, 0.5, 0.3, steps=16).kl < 1e-3
+    assert gaussian_distribution("srk2m", process, 0.5, 0.3, steps=16).kl < 1e-3
     for solver in ("gddim", "sra1"):
-        kl = [gaussian_law(solver, process, 0.5, 0.3, steps=n, grid="uniform").kl for n in (40, 80)]
+        kl = [
+            gaussian_distribution(solver, process, 0.5, 0.3, steps=n, grid="uniform").kl
+            for n in (40, 80)
+        ]
         assert kl[1] < 1e-3 and math.log2(kl[1] / kl[0]) < -3.0
     sol = srk.solve(
         process, srk.targets.Gaussian(0.5, 0.3).score(process), "srk2m", shape=10, nfe=10, seed=0
@@ -420,6 +423,7 @@ def test_gddim_of_a_scalar_process_has_its_usual_name() -> None:
     for order, twin in ((1, "ddpm"), (2, srk.integrators.DPMpp2MSDE(variant="heun"))):
         for eta in (0.0, 1.0):
             a, b = (
-                gaussian_law(s, vp, 0.5, 0.3, steps=9, eta=eta) for s in (GDDIM(order=order), twin)
+                gaussian_distribution(s, vp, 0.5, 0.3, steps=9, eta=eta)
+                for s in (GDDIM(order=order), twin)
             )  # type: ignore[arg-type]
             assert a.variance == b.variance and a.mean == b.mean

@@ -26,7 +26,7 @@ def check(process: str, solver: str | Integrator, dtype: torch.dtype, steps: int
     distribution's.
     """
     forward, target = PROCESSES[process], srk.targets.Gaussian(MEAN, [VARIANCE])
-    law = srk.analysis.gaussian_law(
+    law = srk.analysis.gaussian_distribution(
         solver, forward, MEAN, VARIANCE, steps=steps, start="prior", denoise_final=True
     )
     shape = (N, 2, 1) if process == "cld" else (N, 1)

@@ -47,12 +47,12 @@ def test_slivers_cost_at_most_the_order_of_their_steps(
     grid = even(process, 36)
     more = sorted({*grid, *(grid[i] + 10.0**exponent for i, exponent in slivers)})
     kl = [
-        srk.analysis.gaussian_law(
+        srk.analysis.gaussian_distribution(
             method, process, 0.0, VARIANCES, grid=times(process, lams), eta=eta
         ).kl
         for lams in (grid, more)
     ]
-    euler = srk.analysis.gaussian_law(
+    euler = srk.analysis.gaussian_distribution(
         "ddpm", process, 0.0, VARIANCES, grid=times(process, grid), eta=min(eta, 1.0)
     ).kl
     assert kl[1] < 2.0 * kl[0] + 0.1 * euler
@@ -69,7 +69,7 @@ def test_slivers_in_float32(solver: str, gap: float) -> None:
     grid = times(process, lams)
     if len(set(grid)) < len(grid):
         pytest.skip("the two times are one in float64")
-    law = srk.analysis.gaussian_law(solver, process, 0.0, 0.25, grid=grid)
+    law = srk.analysis.gaussian_distribution(solver, process, 0.0, 0.25, grid=grid)
     sol = srk.solve(
         process,
         target.score(process),
@@ -95,8 +95,8 @@ def test_a_sudden_long_step_is_told(solver: str) -> None:
     growth = {} if solver != "er-sde-3" else {"growth": math.log}
     method = type(method)(**growth)
     with pytest.warns(srk.errors.GridWarning, match="times as long"):
-        srk.analysis.gaussian_law(method, process, grid=grid, eta=1.0)
+        srk.analysis.gaussian_distribution(method, process, grid=grid, eta=1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for steps in (8, 20, 50):
-            srk.analysis.gaussian_law(solver, process, grid="log-snr", steps=steps)
+            srk.analysis.gaussian_distribution(solver, process, grid="log-snr", steps=steps)

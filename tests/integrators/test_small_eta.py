@@ -41,8 +41,12 @@ def test_a_small_eta_is_close_to_zero(
     solver: str, process: str, exponent: float, steps: int
 ) -> None:
     eta = 10.0**exponent
-    law = srk.analysis.gaussian_law(solver, PROCESSES[process], 0.5, 0.3, steps=steps, eta=eta)
-    ode = srk.analysis.gaussian_law(solver, PROCESSES[process], 0.5, 0.3, steps=steps, eta=0.0)
+    law = srk.analysis.gaussian_distribution(
+        solver, PROCESSES[process], 0.5, 0.3, steps=steps, eta=eta
+    )
+    ode = srk.analysis.gaussian_distribution(
+        solver, PROCESSES[process], 0.5, 0.3, steps=steps, eta=0.0
+    )
     # raw frames diverge in a few steps of a long range, at the rate that eta^2 then multiplies
     tolerance = (1e3 * eta**2 + 1e-9) * (1.0 + float(ode.variance[0]))
     assert abs(law.variance[0] - ode.variance[0]) <= tolerance
@@ -56,5 +60,7 @@ def test_a_run_to_a_tiny_noise_level_is_right(solver: str) -> None:
     Lengths do not need it to.
     """
     for eta in (1.0, 0.5, 1e-3, 0.0):
-        law = srk.analysis.gaussian_law(solver, srk.EDM(1e-9, 80.0), 0.5, 0.3, steps=200, eta=eta)
+        law = srk.analysis.gaussian_distribution(
+            solver, srk.EDM(1e-9, 80.0), 0.5, 0.3, steps=200, eta=eta
+        )
         assert math.isclose(law.variance[0], law.target_variance[0], rel_tol=1e-2)

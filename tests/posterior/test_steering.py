@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import srk
-from srk.analysis import gaussian_law
+from srk.analysis import gaussian_distribution
 from srk.errors import ArgumentError, IncompatibleError, ScoreError, SolveError
 from srk.posterior import MMPS, Linear, Measurement, effective_size, steer, systematic
 
@@ -89,7 +89,9 @@ def test_the_normalizer_is_that_of_the_solver_itself(solver: str, twist: bool) -
     E exp(b x) = exp(b m + b^2 v/2) for the output N(m, v), which differs from that of the data.
     """
     b, steps = 1.5, 6
-    exact = gaussian_law(solver, PROCESS, 0.4, 0.5, steps=steps, start="prior", denoise_final=True)
+    exact = gaussian_distribution(
+        solver, PROCESS, 0.4, 0.5, steps=steps, start="prior", denoise_final=True
+    )
     m, v = float(exact.mean[0]), float(exact.variance[0])
     wanted = b * m + b * b * v / 2
     prior = srk.targets.Gaussian(0.4, 0.5)

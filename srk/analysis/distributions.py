@@ -31,7 +31,7 @@ from srk.tableaus import StochasticTableau
 
 
 @attrs.frozen(slots=True, eq=False)
-class GaussianLaw:
+class GaussianDistribution:
     """The exact distribution of a solver's output on a Gaussian target.
 
     It is given along the principal axes of the target.
@@ -56,7 +56,7 @@ class GaussianLaw:
         return float(np.sum(0.5 * (delta - np.log1p(delta) + shift)))
 
 
-def gaussian_law(
+def gaussian_distribution(
     solver: str | Integrator | StochasticTableau,
     process: LinearProcess | PhaseProcess,
     mean: float | Sequence[float] | np.ndarray = 0.0,
@@ -67,7 +67,7 @@ def gaussian_law(
     eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool | Literal["mean"] = False,
-) -> GaussianLaw:
+) -> GaussianDistribution:
     """The exact distribution of what `solver` makes of the target N(mean, covariance).
 
     Arguments:
@@ -87,11 +87,11 @@ def gaussian_law(
             `srk.solve` does; the target distribution is then still the one at the last time.
 
     Returns:
-        A `GaussianLaw`.
+        A `GaussianDistribution`.
 
     Examples:
         >>> import srk
-        >>> law = srk.analysis.gaussian_law("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
+        >>> law = srk.analysis.gaussian_distribution("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
         >>> law.variance.shape
         (2,)
     """
@@ -140,7 +140,7 @@ def gaussian_law(
         if np.any(m != 0)
         else np.zeros_like(m)
     )
-    return GaussianLaw(
+    return GaussianDistribution(
         out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans)
     )
 
@@ -247,8 +247,8 @@ def gaussian_kl(
 
     The target is N(mean, variance) at the last time of the run.
 
-    Arguments are those of `gaussian_law`; `variance` may be a number, a diagonal or a matrix, and
-    `nfe` may replace `steps`.
+    Arguments are those of `gaussian_distribution`; `variance` may be a number, a diagonal or a
+    matrix, and `nfe` may replace `steps`.
 
     Examples:
         >>> import srk
@@ -265,7 +265,7 @@ def gaussian_kl(
         if steps is not None:
             raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives; give one")
         steps = method.steps(nfe)
-    return gaussian_law(
+    return gaussian_distribution(
         method,
         process,
         mean,
