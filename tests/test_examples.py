@@ -38,6 +38,7 @@ HERE = {
 
 ELSEWHERE = {
     "inverse_problems": "posterior/test_example.py",
+    "poses": "sampling/test_examples_of_parts.py",
     "rolling_window": "sampling/test_examples_of_parts.py",
     "spherical_noise": "noise/test_spherical.py",
     "train_cifar": "test_example_cifar.py",

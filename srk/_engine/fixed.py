@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from srk._engine.density import Results, log_density
-from srk._engine.eager import Executor, Outcome, steps
+from srk._engine.eager import Outcome, steps
 from srk._engine.finite import Watch
 from srk._engine.network import Network
 from srk._engine.recorder import Recorder
+from srk._engine.retract import executor_for
 from srk.noise import NoiseSource, ReplayNoise
 from srk.plans.plan import Slot, StepPlan
 
@@ -65,7 +66,7 @@ class Checkpointed:
     ) -> None:
         self.evaluate, self.network = evaluate, network
         self.draws = _Draws(noise)
-        self.executor = Executor(evaluate, self.draws, reuse=False)
+        self.executor = executor_for(network.process, evaluate, self.draws, reuse=False)
 
     def __call__(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor]) -> Outcome:
         drawn: list[Tensor] | None = None
@@ -79,7 +80,8 @@ class Checkpointed:
             else:  # the backward pass: the same calls again, which count as no others
                 count = self.network.count
                 before = count.calls, count.work
-                replay = Executor(self.network, ReplayNoise(drawn), reuse=False)
+                process, again = self.network.process, ReplayNoise(drawn)
+                replay = executor_for(process, self.network, again, reuse=False)
                 outcome = replay.run(plan, x, kept)
                 count.calls, count.work = before
             return outcome.state, *outcome.keep

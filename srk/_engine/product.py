@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srk._engine.eager import Executor, Outcome, Walk
+from srk._engine.eager import Outcome, Walk
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, version
+from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
@@ -60,7 +61,8 @@ class PartRun:
         if plans and job.denoise and plans[-1].stop.sigma > 0:
             self.plans.append(final_step(job.process, plans[-1].stop, job.eta, self.steps))
             self.order.append(self.steps)
-        self.executor = Executor(self.run.network, source, reuse=not job.grad)
+        network = self.run.network
+        self.executor = executor_for(job.process, network, source, reuse=not job.grad)
         self._memory: Sequence[Tensor] = ()
 
     def begin(self) -> None:

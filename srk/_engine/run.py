@@ -20,6 +20,7 @@ from srk._engine.fixed import Checkpointed, TakeStep, run_fixed
 from srk._engine.network import Network
 from srk._engine.parallel import ParallelRun
 from srk._engine.recorder import Callback, Recorder
+from srk._engine.retract import executor_for
 from srk.integrators.base import Integrator
 from srk.noise.base import NoiseSource
 from srk.plans.exponential import final_step
@@ -163,7 +164,7 @@ class Run:
         else:
             # A log-density needs the state before the step.
             reuse = not job.grad and results is None
-            step = Executor(evaluate, source, reuse=reuse).run
+            step = executor_for(job.process, evaluate, source, reuse=reuse).run
         step = self._hooked(step, source)
         run_fixed(prepared, step, network, self.watch, self.recorder, results)
 

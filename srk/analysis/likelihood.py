@@ -23,6 +23,7 @@ from srk.analysis.probability_flow import (
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import GeneratorNoise
 from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.manifold import retraction
 from srk.scores import Prediction, as_prediction
 
 Prior = Callable[[Tensor], Tensor]
@@ -200,6 +201,11 @@ def log_likelihood(
     _check_options(
         divergence, probes, distribution, method, rtol, atol, steps, max_nfe, data_variance, chunk
     )
+    if retraction(process) is not None and not getattr(process, "flat", False):
+        raise IncompatibleError(
+            f"log_likelihood integrates in a flat space, but {process!r} lives on a curved one; "
+            "use a process such as srk.Torus() or srk.VP()"
+        )
     if start == process.t_max:
         raise ArgumentError(
             f"t = {start!r} is t_max, where the density is the prior itself; choose an earlier t"

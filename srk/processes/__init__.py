@@ -9,12 +9,15 @@ from srk.processes.cosine import VPCosine
 from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
+from srk.processes.manifold import ManifoldProcess
 from srk.processes.ou import OU
 from srk.processes.phase import PhaseProcess, statistic
 from srk.processes.preserving import VariancePreserving
 from srk.processes.product import Product
 from srk.processes.registry import PROCESSES, process, register_process
+from srk.processes.so3 import SO3
 from srk.processes.subvp import SubVP
+from srk.processes.torus import Torus
 from srk.processes.ve import VE, VarianceExploding
 from srk.processes.vp import VP
 
@@ -23,15 +26,18 @@ __all__ = [
     "EDM",
     "OU",
     "PROCESSES",
+    "SO3",
     "VE",
     "VP",
     "Flow",
     "ForwardProcess",
     "Level",
     "LinearProcess",
+    "ManifoldProcess",
     "PhaseProcess",
     "Product",
     "SubVP",
+    "Torus",
     "VPCosine",
     "VPDiscrete",
     "VarianceExploding",

@@ -25,8 +25,10 @@ from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import GeneratorNoise, NoiseSource, noise_source
+from srk.plans.increments import check_increments
 from srk.plans.plan import StepPlan, without_noise
 from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.manifold import retraction
 from srk.sampling.arguments import (
     autocast_given,
     batch_shape,
@@ -170,6 +172,8 @@ class Sampler:
                 "it goes; use grid='log-snr' or a list of times"
             )
         self.parallel = self._parallel_given(parallel)
+        if retraction(process) is not None:
+            self._check_moved()
         self._profiles: dict[Hashable, Budget] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
         self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
@@ -284,6 +288,20 @@ class Sampler:
             )
         return parallel
 
+    def _check_moved(self) -> None:
+        """Raise if something that was asked for adds up states, which a retraction forbids."""
+        asked = {
+            "compile": self.compile,
+            "parallel": self.parallel,
+            "an adaptive grid": not isinstance(self.control, Grid),
+        }
+        for what, given in asked.items():
+            if given:
+                raise IncompatibleError(
+                    f"{what} is not for {self.process!r}: it adds and subtracts states, but those "
+                    "of this process are moved by increments; leave it out and use a fixed grid"
+                )
+
     def _check_grad(self, grad: Gradient, x_init: Tensor | None) -> None:
         """Raise if gradients cannot flow as `grad` wants."""
         if grad and self.compile:
@@ -340,6 +358,9 @@ class Sampler:
                     )
             return Controlled(self.control, problem), (self._eta,)
         plans, etas = self._planned(problem)
+        if retraction(self.process) is not None:
+            for plan in plans:
+                check_increments(plan, self.process, getattr(self.process, "flat", False))
         if not given and plans[0].start.t != self.process.t_max:
             raise TimeError(
                 f"the grid starts at t = {plans[0].start.t!r}, below t_max = "
@@ -359,7 +380,13 @@ class Sampler:
         return plans, etas
 
     def _check_density(self) -> None:
-        """Raise if hooks change the state between the steps of a trajectory."""
+        """Raise if hooks change the state between the steps, or a step is not Gaussian."""
+        if retraction(self.process) is not None:
+            raise IncompatibleError(
+                f"a step of {self.process!r} moves the state by a Gaussian increment, but the "
+                "state after it is not Gaussian, and its density is not known here; leave out "
+                "log_prob"
+            )
         if self.hooks:
             raise IncompatibleError(
                 f"the hook {self.hooks[0]!r} changes the state before each step at random, so that "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from srk._checks import integer, real, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.processes.manifold import ManifoldProcess
 from srk.scores import conventions, convert
 from srk.scores.base import Prediction, Rows, check_state, one_by_one
 from srk.scores.inputs import (
@@ -150,6 +151,13 @@ class NetworkPrediction(Prediction):
         check_process(self.time, process, self.num_timesteps)
         if process.components > 1:
             return self._in_phase_space(process)
+        if isinstance(process, ManifoldProcess) and not isinstance(self, Score | Data):
+            name = type(self).__name__
+            raise IncompatibleError(
+                f"srk.{name} says what was added to the data, but {process!r} moves them along a "
+                "curved space; a network of its states returns the score, srk.Score(network), or "
+                "the data without noise, srk.Data(network)"
+            )
         return self
 
     def _in_phase_space(self, process: ForwardProcess) -> Prediction:
@@ -192,6 +200,14 @@ class NetworkPrediction(Prediction):
             level
         )  # first: it says in a clear message where no output can help
         return convert.combine(pair, x, self.output(x, level, process))
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        """The score that follows from the denoiser; on a torus, or of rotations, that of the noise
+        around the data that the network says.
+        """
+        if isinstance(process, ManifoldProcess):
+            return process.kernel_score(x, self.output(x, level, process), level.sigma**2)
+        return super().score(x, level, process)
 
     def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
         """The denoiser at states of several levels, in one call of the network."""
@@ -418,7 +434,8 @@ class NoisePrediction(NetworkPrediction):
 class Data(NetworkPrediction):
     """A network that returns the denoiser E[x0 | x_t] itself. Options: see `NetworkPrediction`.
 
-    Fine at every level.
+    Fine at every level. For `srk.Torus` and `srk.SO3` the network returns angles or rotations
+    without noise, and the score is that of the heat kernel around them.
 
     Examples:
         >>> Data(lambda x, t: 0 * x, time="half-log-snr", event_shape=[3, 32, 32]).event_shape

@@ -54,7 +54,7 @@ def _class() -> type[LinearProcess]:
     return Mine
 
 
-def test_the_house_has_nine() -> None:
+def test_what_is_registered() -> None:
     assert list(PROCESSES) == [
         "vp",
         "vp-cosine",
@@ -65,6 +65,8 @@ def test_the_house_has_nine() -> None:
         "ou",
         "flow",
         "cld",
+        "torus",
+        "so3",
     ]
     for name, cls in PROCESSES.items():
         assert cls.name == name

@@ -1,0 +1,86 @@
+"""Steps of processes whose states are moved by increments: angles, rotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from srk._engine.eager import Evaluate, Executor, Outcome, Walk, check_range
+from srk._engine.memory import copy_of
+from srk.noise.base import NoiseSource
+from srk.plans.increments import check_increments, increment
+from srk.plans.plan import Row, StepPlan
+from srk.processes.base import ForwardProcess
+from srk.processes.manifold import retraction
+
+
+def executor_for(
+    process: ForwardProcess,
+    evaluate: Evaluate,
+    noise: NoiseSource,
+    *,
+    reuse: bool = True,
+    remember: bool = True,
+) -> Executor:
+    """The executor for the steps of `process`; arguments as for `Executor`."""
+    retract = retraction(process)
+    if retract is None:
+        return Executor(evaluate, noise, reuse=reuse, remember=remember)
+    return Retracting(evaluate, noise, process, retract)
+
+
+class Retracting(Executor):
+    """Runs plans whose rows are increments: the process says where an increment leads.
+
+    A state is never written over, so that gradients may flow through every step.
+
+    Arguments:
+        evaluate: (state, stage) -> reverse drift, a tangent vector.
+        noise: a started noise source.
+        process: the process, for messages.
+        retract: moves a state by an increment.
+    """
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        noise: NoiseSource,
+        process: ForwardProcess,
+        retract: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        super().__init__(evaluate, noise, reuse=False)
+        self.process, self.retract = process, retract
+
+    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
+        check_increments(plan, self.process, getattr(self.process, "flat", False))
+        rows = [stage.row for stage in plan.stages]
+        check_range([*rows, plan.update], state.dtype)
+        return self._go(plan, state)
+
+    def _go(self, plan: StepPlan, state: Tensor) -> Walk:
+        draws = []
+        for slot in plan.slots:
+            draws.append(z := torch.empty_like(state))
+            self.noise.draw(slot, plan.clock, z)
+        results: list[Tensor] = []
+        for stage in plan.stages:
+            x = self._moved(stage.row, state, results, draws)
+            result = yield x, stage
+            # The memory of a result is the network's, which may write to it in the next call.
+            results.append(copy_of(result) if len(plan.stages) > 1 else result)
+            del x, result
+        return Outcome(self._moved(plan.update, state, results, draws), [], None)
+
+    def _moved(
+        self, row: Row, state: Tensor, results: Sequence[Tensor], draws: Sequence[Tensor]
+    ) -> Tensor:
+        terms = increment(row)
+        assert terms is not None  # `check_increments` has looked
+        total: Tensor | None = None
+        for column, value in terms:
+            vector = (results if column.kind == "E" else draws)[column.number]
+            assert isinstance(value, float)
+            total = vector * value if total is None else total.add(vector, alpha=value)
+        return state if total is None else self.retract(state, total)
