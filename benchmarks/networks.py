@@ -123,7 +123,7 @@ BRIGHTEST = 10.0 * math.log(2.0)
 
 
 def fashion_problem(samples: int) -> Problem:
-    model = train_fashion.load_denoiser(ROOT / "examples" / "weights" / "fashion.pt")
+    process, prediction = srk.targets.garments()
 
     def truth() -> tuple[Tensor, Tensor]:
         return datasets.fashion_mnist(samples)[:, None], datasets.fashion_mnist(5000, split="test")[
@@ -132,8 +132,8 @@ def fashion_problem(samples: int) -> Problem:
 
     return Problem(
         "fashion",
-        train_fashion.PROCESS,
-        train_fashion.prediction(model),
+        process,
+        prediction,
         samples,
         lambda x: x.clamp(-1, 1),
         truth,

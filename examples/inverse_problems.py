@@ -19,14 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from train_fashion import load_denoiser, prediction
 
 import srk
 from srk.errors import MissingDataError
 from srk.posterior import MMPS, Linear, Measurement, blur, downsample, gaussian_kernel, mask
 from srk.targets import datasets
 
-WEIGHTS = Path(__file__).parent / "weights" / "fashion.pt"
 PROCESS = srk.EDM(0.02, 80.0)
 SHAPE = (1, 28, 28)
 STD = 0.1
@@ -72,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
 
-    model = load_denoiser(WEIGHTS).to(args.device)
-    score = prediction(model)
+    _, score = srk.targets.garments()
+    score.network.to(args.device)
     rows, std_rows = [], []
     garment = truth(score, args.index, args.steps).to(args.device)
     for name, operator in problems().items():

@@ -29,10 +29,11 @@ import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from train_fashion import Attention, Block, sheet, train, write
+from train_fashion import sheet, train, write
 
 import srk
 from srk.targets import datasets
+from srk.targets.garments import Attention, Block
 
 SIGMA_DATA = 0.5
 """Standard deviation of a channel of CIFAR-10 in [-1, 1]."""

@@ -7,10 +7,10 @@ srk.
 The network is the preconditioned denoiser of EDM (Karras et al. 2022): it sees u = x0 + sigma eps
 and sigma, and says E[x0 | u]. Everything that a run needs to continue is in FOLDER/checkpoint.pt,
 written anew every minute; FOLDER/fashion.pt holds the averaged weights alone, in half precision,
-and FOLDER/fashion.png samples drawn with `srk2m`. The weights that the benchmarks use are those of
-examples/weights, which took the command
+and FOLDER/fashion.png samples drawn with `srk2m`. The U-Net itself is in srk/targets/garments.py,
+with the weights that `srk.targets.garments()` reads. They took the command
 
-    python examples/train_fashion.py --minutes 24 --folder examples/weights   # 2880 steps
+    python examples/train_fashion.py --minutes 24    # 2880 steps
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ from torch import Tensor, nn
 
 import srk
 from srk.targets import datasets
-
-SIGMA_DATA = 0.7
-"""Standard deviation of a pixel of Fashion-MNIST in [-1, 1]."""
+from srk.targets.garments import (
+    PROCESS,
+    Denoiser,
+    UNet,
+    load_denoiser,
+    prediction,
+)
 
 LOG_SIGMA = (-0.3, 1.4)
 """Mean and standard deviation of log sigma in training.
@@ -40,132 +44,15 @@ LOG_SIGMA = (-0.3, 1.4)
 Structure is decided at sigma up to the largest deviation along a direction, about 10 here.
 """
 
-PROCESS = srk.EDM(sigma_min=0.01, sigma_max=80.0)
 
-
-class Block(nn.Module):
-    """Residual block: two convolutions, the noise level as scale and shift between them."""
-
-    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(8, inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2, self.conv2 = (
-            nn.GroupNorm(8, outputs, affine=False),
-            nn.Conv2d(outputs, outputs, 3, padding=1),
-        )
-        self.modulation = nn.Linear(embedding, 2 * outputs)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
-        return self.skip(x) + h
-
-
-class Attention(nn.Module):
-    """Self-attention over the pixels, added to its input."""
-
-    def __init__(self, channels: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads, self.norm = heads, nn.GroupNorm(8, channels)
-        self.qkv, self.out = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.out.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        q, k, v = (
-            self.qkv(self.norm(x))
-            .reshape(b, 3, self.heads, c // self.heads, h * w)
-            .transpose(-1, -2)
-            .unbind(1)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
-        return x + self.out(attended)
-
-
-class UNet(nn.Module):
-    """Two resolutions, the image folded into blocks of 2 x 2 pixels first: 14 x 14 and 7 x 7 for
-    Fashion-MNIST.
-
-    Arguments:
-        channels: of the image.
-        size: of the image, a multiple of 4.
-        width: channels at the finer resolution, a multiple of 16; twice that at the coarser.
-    """
-
-    def __init__(self, channels: int = 1, size: int = 28, width: int = 48) -> None:
-        super().__init__()
-        self.options = {"channels": channels, "size": size, "width": width}
-        n, wide, embedding = width, 2 * width, width
-        self.register_buffer(
-            "frequencies",
-            torch.exp(torch.linspace(math.log(0.25), math.log(16.0), n)),
-            persistent=False,
-        )
-        self.embed = nn.Sequential(
-            nn.Linear(2 * n, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
-        )
-        self.enter = nn.Conv2d(4 * channels, n, 3, padding=1)
-        self.place = nn.Parameter(torch.zeros(n, size // 2, size // 2))
-        self.down = nn.ModuleList([Block(n, n, embedding), Block(n, n, embedding)])
-        self.coarsen = nn.Conv2d(n, wide, 3, stride=2, padding=1)
-        self.middle = nn.ModuleList(
-            [Block(wide, wide, embedding), Attention(wide), Block(wide, wide, embedding)]
-        )
-        self.refine = nn.Conv2d(wide, n, 3, padding=1)
-        self.up = nn.ModuleList([Block(2 * n, n, embedding), Block(2 * n, n, embedding)])
-        self.leave = nn.Sequential(
-            nn.GroupNorm(8, n), nn.SiLU(), nn.Conv2d(n, 4 * channels, 3, padding=1)
-        )
-        nn.init.zeros_(self.leave[-1].weight)
-
-    def forward(self, x: Tensor, log_sigma: Tensor) -> Tensor:
-        angles = log_sigma[:, None] * self.frequencies
-        embedding = self.embed(torch.cat([angles.cos(), angles.sin()], 1))
-        h = self.enter(F.pixel_unshuffle(x, 2)) + self.place
-        skips = []
-        for block in self.down:
-            h = block(h, embedding)
-            skips.append(h)
-        h = self.coarsen(h)
-        for block in self.middle:
-            h = block(h, embedding) if isinstance(block, Block) else block(h)
-        h = self.refine(F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        for block in self.up:
-            h = block(torch.cat([h, skips.pop()], 1), embedding)
-        return F.pixel_shuffle(self.leave(h), 2)
-
-
-class Denoiser(nn.Module):
-    """E[x0 | x0 + sigma eps = u], from a network that sees an input and has a target of unit
-    variance at every sigma.
-
-    Source: Karras et al. 2022, table 1 and appendix B.6.
-    """
-
-    def __init__(self, network: UNet, sigma_data: float = SIGMA_DATA) -> None:
-        super().__init__()
-        self.network, self.sigma_data = network, sigma_data
-
-    def forward(self, u: Tensor, sigma: Tensor) -> Tensor:
-        keep, out, scale = self.coefficients(sigma[:, None, None, None])
-        return keep * u + out * self.network(scale * u, sigma.log() / 2).to(u.dtype)
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in."""
-        total = sigma**2 + self.sigma_data**2
-        return self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt()
-
-    def loss(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Squared error of the network against its unit-variance target, mean over the batch."""
-        draw: Any = {"generator": generator, "device": images.device}
-        sigma = torch.exp(LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(images), **draw))
-        u = images + sigma[:, None, None, None] * torch.randn(images.shape, **draw)
-        keep, out, scale = self.coefficients(sigma[:, None, None, None])
-        answer = self.network(scale * u, sigma.log() / 2).float()
-        return F.mse_loss(answer, (images - keep * u) / out)
+def loss(model: Denoiser, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared error of the network against its unit-variance target, mean over the batch."""
+    draw: Any = {"generator": generator, "device": images.device}
+    sigma = torch.exp(LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(images), **draw))
+    u = images + sigma[:, None, None, None] * torch.randn(images.shape, **draw)
+    keep, out, scale = model.coefficients(sigma[:, None, None, None])
+    answer = model.network(scale * u, sigma.log() / 2).float()
+    return F.mse_loss(answer, (images - keep * u) / out)
 
 
 @attrs.define
@@ -216,16 +103,16 @@ class Training:
                 * max(0.02, math.cos(0.5 * math.pi * min(fraction, 1.0)))
             )
         with torch.autocast(device.type, torch.bfloat16):
-            loss = self.model.loss(batch, generator)
+            found = loss(self.model, batch, generator)
         self.optimizer.zero_grad()
-        loss.backward()
+        found.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.steps += 1
         decay = 0.5 ** (1.0 / min(self.half_life, 1 + self.steps / 10))
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value, 1.0 - decay)
-        return loss.item()
+        return found.item()
 
     def save(self, path: Path) -> None:
         """Everything that `load` needs."""
@@ -282,25 +169,6 @@ def save_weights(model: Denoiser, path: Path) -> None:
     halves = {name: value.half() for name, value in model.state_dict().items()}
     write(
         path, {"options": model.network.options, "sigma_data": model.sigma_data, "weights": halves}
-    )
-
-
-def load_denoiser(path: str | Path) -> Denoiser:
-    """The network that `save_weights` wrote, in float32, ready for `srk.EDMDenoiser`.
-
-    Only tensors and numbers are read from the file.
-    """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    model = Denoiser(UNet(**content["options"]), content["sigma_data"])
-    model.load_state_dict({name: value.float() for name, value in content["weights"].items()})
-    return model.eval().requires_grad_(False)
-
-
-def prediction(model: Denoiser) -> srk.EDMDenoiser:
-    """The network for `srk.solve`, with any linear process."""
-    options = model.network.options
-    return srk.EDMDenoiser(
-        model, event_shape=(options["channels"], options["size"], options["size"])
     )
 
 

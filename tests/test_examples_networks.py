@@ -286,10 +286,7 @@ def test_the_committed_weights_draw_garments() -> None:
     """Pixels stay within [-1, 1] but for an overshoot, and their mean and deviation are those of
     Fashion-MNIST (-0.428, 0.706).
     """
-    model = train_fashion.load_denoiser(EXAMPLES / "weights" / "fashion.pt")
-    x = srk.solve(
-        train_fashion.PROCESS, train_fashion.prediction(model), "srk2m", shape=64, nfe=20, seed=0
-    ).x
+    x = srk.solve(*srk.targets.garments(), "srk2m", shape=64, nfe=20, seed=0).x
     assert float((x.abs() > 1.1).float().mean()) < 0.01
     assert float(x.mean()) == pytest.approx(-0.428, abs=0.12)
     assert float(x.std()) == pytest.approx(0.706, abs=0.08)

@@ -1,7 +1,8 @@
-"""Targets: distributions whose score is exact."""
+"""Targets: distributions whose score is exact, and a small trained network."""
 
 from srk.targets.base import ExactScore, Target
 from srk.targets.empirical import Empirical
+from srk.targets.garments import garments
 from srk.targets.gaussian import Gaussian
 from srk.targets.manifold import RotationMixture, TorusMixture
 from srk.targets.mixture import GaussianMixture
@@ -14,4 +15,5 @@ __all__ = [
     "RotationMixture",
     "Target",
     "TorusMixture",
+    "garments",
 ]
