@@ -40,6 +40,7 @@ ELSEWHERE = {
     "inverse_problems": "posterior/test_example.py",
     "poses": "sampling/test_examples_of_parts.py",
     "rolling_window": "sampling/test_examples_of_parts.py",
+    "spectrogram": "sampling/test_complex_states.py",
     "spherical_noise": "noise/test_spherical.py",
     "train_cifar": "test_example_cifar.py",
     "train_fashion": "test_examples_networks.py",

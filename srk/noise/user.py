@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -65,6 +66,7 @@ class CallableNoise(NoiseSource):
         result = self.function(slot, clock, out)
         if result is None or result is out:
             return
+        result = _parts(result)
         if not isinstance(result, torch.Tensor) or result.shape != out.shape:
             got = (
                 f"a tensor of shape {tuple(result.shape)}"
@@ -129,7 +131,7 @@ class ReplayNoise(NoiseSource):
                 f"all {len(self.draws)} given draws are used, and the run asks for one more; give "
                 "one for every draw of every step"
             )
-        draw = self.draws[self._next]
+        draw = _parts(self.draws[self._next])
         if draw.shape != out.shape:
             raise ArgumentError(
                 f"draw number {self._next} has shape {tuple(draw.shape)}, but the state has shape "
@@ -137,6 +139,16 @@ class ReplayNoise(NoiseSource):
             )
         out.copy_(draw)
         self._next += 1
+
+
+def _parts(draw: Any) -> Any:
+    """A draw as real numbers: those of complex noise of variance 1 are unit normals times 1/2^0.5.
+
+    So a run of complex states, which are pairs of real numbers, takes complex draws.
+    """
+    if not isinstance(draw, torch.Tensor) or not draw.is_complex():
+        return draw
+    return torch.view_as_real(draw.resolve_conj()) * math.sqrt(2.0)
 
 
 class ZeroNoise(GeneratorNoise):

@@ -18,6 +18,7 @@ from srk.posterior.operators import Linear, Spectrum
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, check_state
+from srk.scores.pairs import paired, refuse
 
 if TYPE_CHECKING:
     from typing import Self
@@ -125,6 +126,9 @@ class Posterior(Prediction):
 
     def _spectrum(self, x: Tensor) -> Spectrum:
         return self._linear().spectrum(tuple(x.shape[1:]))
+
+
+paired.register(Posterior, refuse)
 
 
 def needs_signal(level: Level, method: object) -> None:

@@ -86,6 +86,7 @@ def dtype_given(dtype: Any) -> torch.dtype | None:
         raise ArgumentError(
             f"samples are of dtype {', '.join(map(str, DTYPES))}, not {dtype}; a network may use "
             "another (network_dtype of its adapter)"
+            + ("; complex states are for srk.solve of one state" if dtype.is_complex else "")
         )
     return dtype
 

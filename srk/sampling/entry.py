@@ -156,7 +156,9 @@ def solve(
         noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function
             (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.
-        device, dtype: of the samples; default those of `x_init`, else the CPU and float32.
+        device, dtype: of the samples; default those of `x_init`, else the CPU and float32. With
+            torch.complex64 or complex128 the network sees complex states, and the noise has
+            variance 1, half of it in each part.
 
     Other Arguments:
         x_init: state to start from, (batch, *event), instead of a draw from the prior; it is not

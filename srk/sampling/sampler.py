@@ -43,11 +43,13 @@ from srk.sampling.arguments import (
     state_given,
     steps_given,
 )
+from srk.sampling.complex_states import ComplexRun, complex_dtype, pairs_of
 from srk.sampling.pilot import calibrated, check_guidance, measured
 from srk.sampling.planning import grid_times, plan_grid, step_etas, validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.conventions import watching
 from srk.scores.hooks import Hook, selected, with_hooks
+from srk.scores.pairs import paired, paired_change
 from srk.scores.state_hooks import StateHook, changes_state
 from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Profile, RunInfo, StepController
@@ -176,6 +178,7 @@ class Sampler:
             self._check_moved()
         self._profiles: dict[Hashable, Budget] = {}
         self._graphs: dict[tuple[Any, ...], Any] = {}
+        self._pairs: tuple[Prediction, Sampler] | None = None
         self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
 
     def __call__(
@@ -195,6 +198,29 @@ class Sampler:
         microbatch: int | None = None,
     ) -> Solution:
         """Draw samples; arguments, result and errors are those of `srk.solve`."""
+        kind = complex_dtype(dtype, x_init)
+        if kind is not None:
+            given = ComplexRun(kind)
+            given.check(self.process)
+            run_pairs = partial(
+                self._on_pairs().__call__,
+                given.shape(shape),
+                x_init=given.state(x_init),
+                noise=noise,
+                seed=seed,
+                device=device,
+                dtype=given.real,
+                save=save,
+                callback=given.callback(callback_given(callback)),
+                progress=progress,
+                on_failure=on_failure,
+                grad=grad,
+                microbatch=microbatch,
+            )
+            try:
+                return given.solution(run_pairs())
+            except SolveError as error:
+                raise SolveError(str(error), given.solution(error.solution)) from None
         # Check what was asked for.
         if self.parallel is not None:
             if grad:
@@ -266,6 +292,17 @@ class Sampler:
                 solution,
             )
         return solution
+
+    def _on_pairs(self) -> Sampler:
+        """This sampler for the pairs of complex states, kept for the next call."""
+        known = self._pairs
+        if known is None or known[0] is not self.prediction:
+            made = copy.copy(self)
+            made._pairs, made._graphs, made._profiles = None, {}, {}
+            made.prediction = paired(self.prediction)
+            made.hooks = tuple(map(paired_change, self.hooks))
+            self._pairs = known = self.prediction, made
+        return known[1]
 
     def _parallel_given(self, parallel: object) -> Picard | None:
         """`parallel`, if it is a `Picard` that this sampler can follow."""
@@ -534,6 +571,10 @@ class Sampler:
         saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
         if saved is None:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
+        if saved.values.is_complex():
+            given = pairs_of(saved)
+            density = self._on_pairs().log_prob(given)
+            return ComplexRun(saved.values.dtype).density(density, given.values[0])
         plans = self.plans(
             RunInfo(self.process, self.method, self.steps, self._eta, dtype=saved.values.dtype)
         )

@@ -180,6 +180,7 @@ class Clip:
             )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        _check_ordered(self, denoised)
         return denoised.clamp(self.low, self.high)
 
 
@@ -230,6 +231,7 @@ class DynamicThreshold:
             )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
+        _check_ordered(self, denoised)
         values = denoised.reshape(len(denoised), -1).abs()
         # torch.quantile wants float32 or more and at most 2^24 numbers; sorting has neither limit
         ordered = values.to(torch.promote_types(values.dtype, torch.float32)).sort(1).values
@@ -243,6 +245,15 @@ class DynamicThreshold:
         )
         s = s.reshape(-1, *[1] * (denoised.ndim - 1))
         return torch.minimum(torch.maximum(denoised, -s), s) * (self.bound / s)
+
+
+def _check_ordered(hook: object, denoised: Tensor) -> None:
+    """Raise where numbers are complex, which have no range."""
+    if denoised.is_complex():
+        raise IncompatibleError(
+            f"{hook!r} keeps real numbers in a range, but the state is complex; limit its modulus "
+            "by a hook of your own"
+        )
 
 
 def _version(tensor: Tensor) -> int:

@@ -19,6 +19,7 @@ from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 from srk.scores.base import Prediction, check_state
 from srk.scores.convert import to_score
+from srk.scores.pairs import paired, refuse
 from srk.scores.phase import Reduced
 
 DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
@@ -251,6 +252,9 @@ class ExactScore(Prediction):
         lo, hi = self.process.t_min, self.process.t_max
         near = slack * max(abs(lo), abs(hi))
         return min(max(t, lo), hi) if lo - near <= t <= hi + near else t
+
+
+paired.register(ExactScore, refuse)
 
 
 def need_linear(process: object) -> LinearProcess:
