@@ -206,7 +206,7 @@ def group(
         places = tuple(
             STATE if target == UPDATE else spare.pop(0) if spare else None for target in outputs
         )
-        buffers = buffers.difference(dying) | {c for c in outputs if c.kind in ("X", "z")}
+        buffers = buffers.difference(dying) | {c for c in outputs if c.kind in "Xqz"}
         arithmetic = Arithmetic(
             tuple(draws) if words else (),
             tuple(reads),
@@ -385,6 +385,11 @@ def make_ready(
         raise IncompatibleError(
             "compile='step' serves steps whose coefficients are numbers, not those of phase space; "
             "leave compile out"
+        )
+    if plan.ratios:
+        raise IncompatibleError(
+            "compile='step' serves steps whose numbers are known before the run, not a corrector "
+            "whose step follows from norms; leave compile out, or use corrector='ald'"
         )
     columns = None if following is None else tuple(column for column, _ in ahead)
     groups = group(plan, memory, words, passed, entered, columns, later)

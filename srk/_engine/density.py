@@ -43,6 +43,7 @@ def check_gaussian(plans: Sequence[StepPlan], label: str) -> None:
         )
     for plan in plans:
         rows = [*(stage.row for stage in plan.stages), *plan.keep]
+        rows += [quantity.row for quantity in plan.quantities]
         if any(column.kind == "z" for row in rows for column, _ in row):
             raise IncompatibleError(
                 f"a step of {label} is not Gaussian given the state: its draws enter an input of "

@@ -51,11 +51,14 @@ class Combine(NamedTuple):
         out: the register of the result.
         how: what is done with the first term: "in place" (its buffer is dead and takes the result),
             "scale", "add" (the first two terms at once), "take" (the tensor itself) or "matrices"
-            (a row with coefficients that are matrices, or without terms).
+            (a row with coefficients that are matrices, or without terms); "norms" is the ratio of
+            the norms of `first` and `second`, over what `scale` says.
         first, scale: register and factor of the first term; None for a factor of 1 in place.
         second, factor: register and factor of the second term, for "add".
         rest: registers and factors of the other terms.
         frees: registers whose buffers are free afterwards.
+        ratio, power: register and power of the ratio that the result is multiplied by; no register
+            for none.
     """
 
     out: int
@@ -66,6 +69,8 @@ class Combine(NamedTuple):
     factor: float
     rest: tuple[tuple[int, Any], ...]
     frees: tuple[int, ...]
+    ratio: int | None = None
+    power: float = 1.0
 
 
 class Part(NamedTuple):
@@ -161,13 +166,15 @@ class Executor:
             for slot, register in draws:
                 values[register] = z = free.pop() if free else empty_like(state)
                 draw(slot, clock, z)
-            for target, how, first, scale, second, factor, rest, frees in rows:
+            for target, how, first, scale, second, factor, rest, frees, ratio, power in rows:
                 if how == "in place":
                     total = values[first]
                     if scale is not None:
                         total.mul_(scale)
                 elif how == "take":
                     total = values[first]
+                elif how == "norms":
+                    total = norm_ratio(values[first], values[second], scale)
                 else:
                     into = None
                     if not functional:
@@ -183,6 +190,9 @@ class Executor:
                         rest = ()
                 for source, value in rest:
                     total.add_(values[source], alpha=value)
+                if ratio is not None:
+                    factors = values[ratio] if power == 1.0 else values[ratio] ** power
+                    total = total * factors if functional else total.mul_(factors)
                 values[target] = total
                 for register in frees:
                     free.append(values[register])
@@ -257,6 +267,22 @@ def add_mixed(total: Tensor, source: Tensor, factor: Coefficient) -> None:
                 total[:, i].add_(source[:, j], alpha=value)
 
 
+def norm_ratio(numerator: Tensor, denominator: Tensor, over: str) -> Tensor:
+    """|numerator|/|denominator| for each sample or of the batch's means, with the axes of a state.
+
+    In float32 or more; 0 where the denominator is 0.
+    """
+    wide = torch.promote_types(numerator.dtype, torch.float32)
+    above, below = (
+        torch.linalg.vector_norm(tensor.reshape(len(tensor), -1), dim=1, dtype=wide)
+        for tensor in (numerator, denominator)
+    )
+    if over == "batch":
+        above, below = above.mean(), below.mean()
+    ratio = torch.where(below > 0.0, above / below, 0.0)
+    return ratio.reshape(-1, *[1] * (numerator.ndim - 1))
+
+
 def bind(plan: StepPlan, memory: int, reuse: bool, dtype: torch.dtype) -> Program:
     """The program of a plan for states of `dtype`, after a step that kept `memory` rows."""
     rows = rows_of(plan)
@@ -287,8 +313,27 @@ def bind(plan: StepPlan, memory: int, reuse: bool, dtype: torch.dtype) -> Progra
         return column.kind != "E" or column in copied
 
     def combine(form: Form) -> Combine:
-        terms = list(rows[form.row])
+        """How a row is formed, or a ratio taken."""
         target = register(form.target)
+        if form.target.kind == "ratio":
+            given = plan.ratios[form.row]
+            frees = [c for c in dict.fromkeys(form.reads) if c != STATE and dies(c)]
+            live.difference_update(frees)
+            above, below = map(register, form.reads)
+            freed = tuple(map(register, frees))
+            return Combine(target, "norms", above, given.over, below, 0.0, (), freed)
+        made = formed_row(form, target)
+        if form.ratio is None:
+            return made
+        power = plan.quantities[form.target.number].power
+        return made._replace(ratio=register(form.ratio), power=power)
+
+    def dies(column: Column) -> bool:
+        """Whether a buffer of ours is read here for the last time."""
+        return reuse and ours(column) and last[column] == time and column not in kept_as_is
+
+    def formed_row(form: Form, target: int) -> Combine:
+        terms = list(rows[form.row])
         if form.target.kind == "keep" and form.alone:
             source = form.reads[0]
             copy = not ours(source) or source in taken or source == STATE
@@ -299,11 +344,7 @@ def bind(plan: StepPlan, memory: int, reuse: bool, dtype: torch.dtype) -> Progra
                 )
             live.discard(source)
             return Combine(target, "take", register(source), None, 0, 0.0, (), ())
-        dying = [
-            column
-            for column in form.reads
-            if reuse and ours(column) and last[column] == time and column not in kept_as_is
-        ]
+        dying = [column for column in form.reads if dies(column)]
         # The state's buffer is the state's: only the update overwrites it.
         dying = [column for column in dying if column != STATE or form.target == UPDATE]
         # The result of a call is never written over: it may be our copy, or may not.
@@ -311,7 +352,7 @@ def bind(plan: StepPlan, memory: int, reuse: bool, dtype: torch.dtype) -> Progra
         first = STATE if STATE in heirs else heirs[0] if heirs else None
         frees = [column for column in dying if column not in (first, STATE)]
         live.difference_update(dying)
-        if form.target.kind == "X":
+        if form.target.kind in ("X", "q"):
             live.add(form.target)
         terms.sort(key=lambda term: term[0] != first)
         if not terms or any(isinstance(value, Matrix) for _, value in terms):

@@ -21,7 +21,6 @@ from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
-from srk.plans.exponential import final_step
 from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
@@ -59,7 +58,8 @@ class PartRun:
         moving = [True] * self.steps if moves is None else moves
         self.order = [next(number) if moved else None for moved in moving]
         if plans and job.denoise and plans[-1].stop.sigma > 0:
-            self.plans.append(final_step(job.process, plans[-1].stop, job.eta, self.steps))
+            last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
+            self.plans.append(last)
             self.order.append(self.steps)
         network = self.run.network
         self.executor = executor_for(job.process, network, source, reuse=not job.grad)

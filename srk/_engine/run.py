@@ -23,7 +23,6 @@ from srk._engine.recorder import Callback, Recorder
 from srk._engine.retract import executor_for
 from srk.integrators.base import Integrator
 from srk.noise.base import NoiseSource
-from srk.plans.exponential import final_step
 from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess
 from srk.scores import Prediction, StateHook
@@ -122,7 +121,9 @@ class Run:
             self._fixed(self.route, source)
         self.watch.state(recorder.x, recorder.level.t)
         if job.denoise and recorder.status == "done" and recorder.level.sigma > 0:
-            plan = final_step(job.process, recorder.level, job.eta, recorder.accepted)
+            plan = job.method.final_step(
+                job.process, recorder.level, job.eta, recorder.accepted
+            )
             executor = Executor(self.network, source, reuse=not job.grad, remember=False)
             step = self._hooked(executor.run, source)
             recorder.finish(step(self.network.prepare(plan), recorder.x, ()).state)
@@ -134,7 +135,7 @@ class Run:
         end = plans[-1].stop
         final = job.denoise and end.sigma > 0
         if final:
-            plans = [*plans, final_step(job.process, end, job.eta, len(plans))]
+            plans = [*plans, job.method.final_step(job.process, end, job.eta, len(plans))]
         densities = "log_prob" in job.saves
         made = ParallelRun(
             plans, final, self.network, recorder, source, options, densities, job.hooks

@@ -19,7 +19,6 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
-from srk.plans.exponential import final_step
 from srk.plans.plan import without_noise
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
@@ -113,11 +112,17 @@ def gaussian_distribution(
     times = control.times(RunInfo(process, method, steps, one))
     etas, first_diffusion = step_etas(wanted, process, method, times)
     plans = plan_grid(process, method, times, etas, diffusion=first_diffusion)
+    if not all(plan.linear for plan in plans):
+        raise IncompatibleError(
+            f"{method.name} is not linear: its steps depend on norms of the state and the draws, "
+            "so that its output is not Gaussian and has no exact distribution here; use "
+            "corrector='ald', or samples (srk.analysis.compare)"
+        )
     if denoise_final == "mean":
         plans[-1] = without_noise(plans[-1])
     elif denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
-        plans.append(final_step(process, last, one, len(plans)))
+        plans.append(method.final_step(process, last, one, len(plans)))
     first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
     space = _Scalar(process, m, v) if process.components == 1 else _PhaseSpace(process, m, v)
 

@@ -18,6 +18,7 @@ from srk.integrators.srk2s import SRK2S
 from srk.integrators.srk1 import SRK1
 from srk.integrators.ddpm import DDPM
 from srk.integrators.euler_maruyama import EulerMaruyama
+from srk.integrators.reverse_diffusion import ReverseDiffusion
 from srk.integrators.etd_sra1 import ETDSRA1
 from srk.integrators.wcw import WCW
 from srk.integrators.dpmpp_2m_sde import DPMpp2MSDE
@@ -49,6 +50,7 @@ from srk.integrators.lcm import LCM
 from srk.integrators.tcd import TCD
 from srk.integrators.consistency import Consistency
 from srk.integrators.tableau import TableauSolver, integrator, register_tableau
+from srk.integrators.predictor_corrector import PredictorCorrector
 from srk.integrators.on_schedule import OnSchedule
 # isort: on
 
@@ -111,6 +113,8 @@ __all__ = [
     "Matrix",
     "Node",
     "OnSchedule",
+    "PredictorCorrector",
+    "ReverseDiffusion",
     "SASolver",
     "SRK2MLocal",
     "Slot",

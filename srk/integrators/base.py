@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
-from srk.plans.exponential import denoising_step, exponential_step
+from srk.plans.exponential import denoising_step, exponential_step, final_step
 from srk.plans.phase import lift
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
-from srk.processes.base import ForwardProcess
+from srk.processes.base import ForwardProcess, Level
 
 
 class Integrator(ABC):
@@ -25,6 +25,9 @@ class Integrator(ABC):
         name: the registered name.
         evaluations_per_step: network calls per step.
         startup_evaluations: calls of the first step beyond that.
+        end_evaluations: calls of a step that is the same for every method: from alpha = 0, to
+            sigma = 0, the final denoising.
+        for_batch: True if a sample depends on the others of its batch.
         strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a
             method of the ODE alone, weak_order is its order.
         eta_range: the values of eta that the method is defined for, as (lowest, highest).
@@ -42,6 +45,8 @@ class Integrator(ABC):
     name: ClassVar[str] = ""
     evaluations_per_step: int = 1
     startup_evaluations: int = 0
+    end_evaluations: int = 1
+    for_batch: bool = False
     strong_order: float | None = None
     weak_order: float | None = None
     eta_range: tuple[float, float] = (0.0, math.inf)
@@ -82,6 +87,10 @@ class Integrator(ABC):
                 "end it with `return board.finish(new_state)`, where board = step.draft()"
             )
         return plan
+
+    def final_step(self, process: Any, start: Level, eta: float, index: int) -> StepPlan:
+        """The plan of the final denoising from the level `start`, after `index` steps."""
+        return final_step(process, start, eta, index)
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
         """The integrator that plans the steps of a grid known before the run.
@@ -149,3 +158,11 @@ class Integrator(ABC):
                 f"+ sigma eps), but {process!r} is not a LinearProcess; "
                 "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"
             )
+
+    def check_shape(self, shape: Sequence[int], *, cut: bool = False) -> None:
+        """Raise `IncompatibleError` if the method cannot take states of that shape.
+
+        Arguments:
+            shape: (batch, *event).
+            cut: whether the batch is a piece of another one.
+        """

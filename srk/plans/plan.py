@@ -9,11 +9,15 @@ that linear map for one step: rows of coefficients over columns
     X[i]   the input of this step's i-th evaluation
     E[i]   the result of this step's i-th evaluation (denoiser, or reverse drift)
     z[i]   unit Gaussian draws
+    q[i]   quantities that the step forms on the way (`Quantity`)
+
+A quantity may be multiplied by a number that is known on the device only, such as a ratio of norms
+(`Ratio`). That is where a step stops being linear: see `StepPlan.linear`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import attrs
@@ -25,7 +29,7 @@ Kind = Literal["denoiser", "drift"]
 
 
 class Column(NamedTuple):
-    """A quantity that rows refer to: `kind` is one of x, m, X, E, z."""
+    """A quantity that rows refer to: `kind` is one of x, m, X, E, z, q."""
 
     kind: str
     number: int = 0
@@ -67,6 +71,38 @@ class Stage:
     level: Level
     row: Row
     kind: Kind = "denoiser"
+
+
+@attrs.frozen(slots=True)
+class Ratio:
+    """The ratio of the norms of two columns, which is computed where the states are.
+
+    It is taken in float32 or more, and is 0 where the denominator is 0. Nothing waits for it.
+
+    Arguments:
+        numerator, denominator: what the Euclidean norms are of, over all but the batch axis.
+        over: "sample" gives each sample its own ratio; "batch" gives all of them the ratio of the
+            means of both norms over the batch.
+    """
+
+    numerator: Column
+    denominator: Column
+    over: Literal["sample", "batch"] = "sample"
+
+
+@attrs.frozen(slots=True)
+class Quantity:
+    """A row that is formed on the way, for other rows to refer to as q[i].
+
+    Arguments:
+        row: over any columns; of other quantities only over those before it.
+        ratio: number of the `StepPlan.ratios` that the row is multiplied by; None for none.
+        power: of that ratio.
+    """
+
+    row: Row
+    ratio: int | None = None
+    power: float = 1.0
 
 
 class Notes(tuple[Any, ...]):
@@ -113,6 +149,10 @@ class StepPlan:
         error: an estimate of the local error, or None.
         clock: the clock that the slots' intervals are measured on, by name; equal names mean the
             same path.
+        quantities: what is formed on the way, for the other rows to refer to as q[0], q[1], ...
+        ratios: numbers of the device that quantities are multiplied by.
+        inner_slots: how many of the slots, the first ones, belong to what comes before the step
+            proper, such as a corrector. The mean of the step (`without_noise`) keeps their draws.
     """
 
     start: Level
@@ -124,6 +164,32 @@ class StepPlan:
     slots: tuple[Slot, ...] = ()
     error: Row | None = None
     clock: str = ""
+    quantities: tuple[Quantity, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    inner_slots: int = 0
+
+    @property
+    def linear(self) -> bool:
+        """Whether the step is linear in the state, the network's results and the draws."""
+        return not self.ratios
+
+    def rows(self) -> list[Row]:
+        """All rows: inputs of the stages, update, kept rows, error if any, quantities."""
+        rows = [*(stage.row for stage in self.stages), self.update, *self.keep]
+        if self.error is not None:
+            rows.append(self.error)
+        return [*rows, *(quantity.row for quantity in self.quantities)]
+
+    def each_row(self, rewrite: Callable[[Row], Row]) -> StepPlan:
+        """The same step with every row replaced by what `rewrite` makes of it."""
+        return attrs.evolve(
+            self,
+            stages=tuple(attrs.evolve(stage, row=rewrite(stage.row)) for stage in self.stages),
+            update=rewrite(self.update),
+            keep=tuple(map(rewrite, self.keep)),
+            error=None if self.error is None else rewrite(self.error),
+            quantities=tuple(attrs.evolve(q, row=rewrite(q.row)) for q in self.quantities),
+        )
 
     @property
     def evaluations(self) -> int:
@@ -157,29 +223,72 @@ def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
         STATE if stage.row == ((STATE, 1.0),) else Column("X", i)
         for i, stage in enumerate(plan.stages)
     ]
-    return attrs.evolve(
-        plan,
-        stages=tuple(attrs.evolve(stage, row=rewrite(stage.row)) for stage in plan.stages),
-        update=rewrite(plan.update),
-        keep=tuple(map(rewrite, plan.keep)),
-        error=None if plan.error is None else rewrite(plan.error),
-    )
+    return plan.each_row(rewrite)
 
 
 def without_noise(plan: StepPlan) -> StepPlan:
-    """The same step with all its draws 0.
+    """The same step with its draws 0, but for those that belong to what comes before it.
 
     It is the mean of the step where that is linear in one draw after its calls.
     """
 
     def still(row: Row) -> Row:
-        return tuple(term for term in row if term[0].kind != "z")
+        return tuple(
+            term for term in row if term[0].kind != "z" or term[0].number < plan.inner_slots
+        )
 
+    return attrs.evolve(plan.each_row(still), slots=plan.slots[: plan.inner_slots])
+
+
+def join(first: StepPlan, second: StepPlan) -> StepPlan:
+    """One step that makes `first` and then `second`, which starts where `first` stops.
+
+    What earlier steps kept is remembered through `first` for `second`; what `first` would keep is
+    not. The draws of `first` are inner ones. Where both draw, they do it on one clock.
+
+    Arguments:
+        first, second: the two steps.
+    """
+    stages, slots, ratios = len(first.stages), len(first.slots), len(first.ratios)
+    quantities = first.quantities
+    asks = second.stages[0].row == ((STATE, 1.0),) if second.stages else False
+    if first.update == ((STATE, 1.0),):
+        between = STATE
+    elif asks:  # the state between the two is what the network is asked about
+        between = Column("X", stages)
+    else:
+        between = Column("q", len(quantities))
+        quantities = (*quantities, Quantity(first.update))
+    moved = {"X": stages, "E": stages, "z": slots, "q": len(quantities)}
+
+    def place(column: Column) -> Column:
+        if column == STATE:
+            return between
+        return Column(column.kind, column.number + moved.get(column.kind, 0))
+
+    def renamed(row: Row) -> Row:
+        return tuple((place(column), value) for column, value in row)
+
+    then = second.each_row(renamed)
+    if asks:
+        opening = attrs.evolve(then.stages[0], row=first.update)
+        then = attrs.evolve(then, stages=(opening, *then.stages[1:]))
     return attrs.evolve(
-        plan,
-        stages=tuple(attrs.evolve(stage, row=still(stage.row)) for stage in plan.stages),
-        update=still(plan.update),
-        keep=tuple(map(still, plan.keep)),
-        slots=(),
-        error=None if plan.error is None else still(plan.error),
+        then,
+        start=first.start,
+        stages=(*first.stages, *then.stages),
+        slots=(*first.slots, *second.slots),
+        clock=second.clock if second.slots else first.clock,
+        quantities=(
+            *quantities,
+            *(
+                q if q.ratio is None else attrs.evolve(q, ratio=q.ratio + ratios)
+                for q in then.quantities
+            ),
+        ),
+        ratios=(
+            *first.ratios,
+            *(Ratio(place(r.numerator), place(r.denominator), r.over) for r in second.ratios),
+        ),
+        inner_slots=slots + second.inner_slots,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
 
 from srk.plans.form import ZERO, LinearForm, largest, row_of
-from srk.plans.plan import STATE, Column, Kind, Notes, Slot, Stage, StepPlan
+from srk.plans.plan import STATE, Column, Kind, Notes, Quantity, Ratio, Row, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
 from srk.processes.quadrature import gauss_legendre
 
@@ -97,6 +97,8 @@ class Draft:
         self.state = LinearForm({STATE: 1.0})
         self._stages: list[Stage] = []
         self._slots: list[Slot] = []
+        self._quantities: list[Quantity] = []
+        self._ratios: list[Ratio] = []
 
     def memory(self, index: int) -> LinearForm:
         """What an earlier step kept as its `index`-th row."""
@@ -111,6 +113,42 @@ class Draft:
         self._stages.append(Stage(level, row, kind))
         at = self.state if row == ((STATE, 1.0),) else LinearForm({Column("X", index): 1.0})
         return Node(at, LinearForm({Column("E", index): 1.0}))
+
+    def formed(self, form: LinearForm, ratio: int | None = None, power: float = 1.0) -> LinearForm:
+        """The form computed once, for other forms to refer to.
+
+        Arguments:
+            form: what to compute.
+            ratio: what `norms` gave: the form is multiplied by that ratio; None for no factor.
+            power: of the ratio.
+        """
+        self._quantities.append(Quantity(row_of(form), ratio, power))
+        return LinearForm({Column("q", len(self._quantities) - 1): 1.0})
+
+    def norms(
+        self,
+        numerator: LinearForm,
+        denominator: LinearForm,
+        over: Literal["sample", "batch"] = "sample",
+    ) -> int:
+        """The ratio |numerator|/|denominator| of two forms, a number of the device.
+
+        Arguments:
+            numerator, denominator: what the norms are of.
+            over: whose norms; see `Ratio`.
+
+        Returns:
+            The number of the ratio, for `formed`.
+        """
+        self._ratios.append(Ratio(self._column(numerator), self._column(denominator), over))
+        return len(self._ratios) - 1
+
+    def _column(self, form: LinearForm) -> Column:
+        """A column that holds the form: a draw or a quantity as it is, or a new quantity."""
+        (column, value), *more = form.terms.items()
+        if more or value != 1.0 or column.kind not in ("z", "q"):
+            (column,) = self.formed(form).terms
+        return column
 
     def drift(self, x: LinearForm, level: Level) -> LinearForm:
         """The drift of the reverse process in the clock -t.
@@ -225,38 +263,39 @@ class Draft:
         fixed grid does not pay for it.
         """
         kept = [(*_scaled(form), note) for form, note in keep]
-        error = error if self.step.error else None
-        rows = [stage.row for stage in self._stages] + [
-            row_of(state),
-            *(row_of(form) for form, _, _ in kept),
-        ]
-        if error is not None:
-            rows.append(row_of(error))
-        used = sorted({column.number for row in rows for column, _ in row if column.kind == "z"})
-        if len(used) != len(self._slots):
-            number = {old: new for new, old in enumerate(used)}
-            rows = [
-                tuple(
-                    (Column("z", number[column.number]) if column.kind == "z" else column, value)
-                    for column, value in row
-                )
-                for row in rows
-            ]
-        n = len(self._stages)
-        return StepPlan(
+        plan = StepPlan(
             start=self.step.start,
             stop=self.step.stop,
-            stages=tuple(
-                attrs.evolve(stage, row=row)
-                for stage, row in zip(self._stages, rows[:n], strict=True)
-            ),
-            update=rows[n],
-            keep=tuple(rows[n + 1 : n + 1 + len(kept)]),
+            stages=tuple(self._stages),
+            update=row_of(state),
+            keep=tuple(row_of(form) for form, _, _ in kept),
             notes=Notes((note for _, _, note in kept), (factor for _, factor, _ in kept)),
-            slots=tuple(self._slots[i] for i in used),
-            error=rows[-1] if error is not None else None,
+            slots=tuple(self._slots),
+            error=row_of(error) if error is not None and self.step.error else None,
             clock=self.clock,
+            quantities=tuple(self._quantities),
+            ratios=tuple(self._ratios),
         )
+        return _without_unused(plan)
+
+
+def _without_unused(plan: StepPlan) -> StepPlan:
+    """The plan without the draws that no row refers to."""
+    used = {column.number for row in plan.rows() for column, _ in row if column.kind == "z"}
+    if len(used) == len(plan.slots):
+        return plan
+    kept = sorted(used)
+    number = {old: new for new, old in enumerate(kept)}
+
+    def place(column: Column) -> Column:
+        return Column("z", number[column.number]) if column.kind == "z" else column
+
+    renumbered = plan.each_row(lambda row: tuple((place(column), value) for column, value in row))
+    return attrs.evolve(
+        renumbered,
+        slots=tuple(plan.slots[i] for i in kept),
+        ratios=tuple(Ratio(place(r.numerator), place(r.denominator), r.over) for r in plan.ratios),
+    )
 
 
 def _scaled(form: LinearForm) -> tuple[LinearForm, float]:

@@ -307,15 +307,15 @@ def steps_given(
 
 def _bought(process: ForwardProcess, method: Integrator, calls: int, denoise: bool) -> int:
     """The steps that so many evaluations buy; 0 if they do not buy a run."""
-    left, extra = calls, 0
+    left, extra, end = calls, 0, method.end_evaluations
     if process.statistic is not None:
         start, stop = process.level(process.t_max), process.level(process.t_min)
-        if stop.sigma == 0.0:  # the last step is the denoiser: one call
-            left, extra = left - 1, extra + 1
+        if stop.sigma == 0.0:  # the last step is the denoiser
+            left, extra = left - end, extra + 1
         elif denoise:
-            left -= 1
+            left -= end
         if start.alpha == 0.0 and not method.infinite_noise:
-            # the first step is exponential Euler: one call
-            left, extra = left - 1, extra + 1
+            # the first step is exponential Euler
+            left, extra = left - end, extra + 1
     count = method.steps(left) + extra
     return 0 if left < 0 or count < 1 + (extra > 1) else count

@@ -238,6 +238,7 @@ class Sampler:
         device, dtype = device_given(device), dtype_given(dtype)
         self._check_grad(grad, x_init)
         if microbatch is not None:
+            self.method.check_shape((microbatch,), cut=True)
             whole = self._piloted(shape, x_init, device, dtype)
             parts = whole._parts(microbatch, shape, x_init, noise, seed)
             run_part = partial(
@@ -252,6 +253,7 @@ class Sampler:
             )
             return join([run_part(sampler, **arguments) for sampler, arguments in parts])
         x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
+        self.method.check_shape(x.shape)
 
         # Plan.
         problem = self._problem(x, source)

@@ -1,0 +1,267 @@
+r"""Predictor-corrector methods: any solver, with Langevin steps at each level.
+
+A corrector leaves the noise level alone. It is a step of Langevin dynamics, whose invariant
+distribution is that of the state at this level, with the score s = (alpha D - x)/sigma^2:
+
+    x' = x + e s + sqrt(2 e) z
+
+"langevin" takes e = 2 (snr |z|/|s|)^2 from the norms, which the device knows alone; "ald" (annealed
+Langevin dynamics) takes e = 2 (snr sigma)^2 from the level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from srk._checks import integer, shown
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.integrators.base import Integrator
+from srk.integrators.reverse_diffusion import ReverseDiffusion
+from srk.integrators.tableau import integrator
+from srk.plans.plan import StepPlan, join
+from srk.plans.step import Step
+from srk.processes.base import ForwardProcess, Level, LinearProcess
+
+Corrector = Literal["langevin", "ald"]
+SMALLEST = 5
+"""For Gaussian states of fewer numbers (|z|/|score|)^2 has no finite variance."""
+
+
+def _predictor(value: Any) -> Integrator:
+    made = integrator(value)
+    if isinstance(made, PredictorCorrector):
+        raise ArgumentTypeError(
+            f"the predictor of a predictor-corrector method is a solver of its own, not {made!r}; "
+            "steps=2 makes two corrector steps"
+        )
+    return made
+
+
+@attrs.frozen
+class PredictorCorrector(Integrator):
+    r"""A solver with corrector steps: `steps` Langevin steps at the level at which each of its
+    steps starts.
+
+    `steps` network calls more in each step, the final denoising included. With N = (x - alpha D)/
+    sigma, so that the score is -N/sigma, one corrector step is
+
+        x' = x - (e/sigma) N + sqrt(2 e) z
+        e = 2 a (snr sigma |z|/|N|)^2   ("langevin"),   e = 2 a (snr sigma)^2   ("ald")
+
+    The order is that of the predictor at most: at a fixed `snr` the corrector's own error stays. On
+    data N(m, v) it settles at the variance V/(1 - e/(2 V)) instead of V = alpha^2 v + sigma^2,
+    which matters little where sigma^2 is small against V, as it is at the end of a run.
+
+    "ald" is linear, so that its exact distribution on Gaussian data is known
+    (`srk.analysis.gaussian_law`); "langevin" is not, because its step size depends on the draws.
+    Draws of the corrector are independent of those of the predictor with every noise source: a
+    Brownian path drives the predictor alone.
+
+    Arguments:
+        predictor: the solver: a name, an integrator or a tableau.
+        corrector: "langevin" or "ald".
+        snr: what codes call the signal-to-noise ratio: it sets the length of the corrector steps.
+        steps: how many corrector steps.
+        norms: "sample" takes the norms of "langevin" for each sample, so that a sample does not
+            depend on its batch. "batch" takes their means over the batch, as score_sde and SGMSE
+            do; a state of fewer than 5 numbers needs it, since its own ratio has no finite
+            variance.
+        decay: whether a is (alpha/alpha')^2 with alpha' at the end of the step, as in score_sde on
+            discrete betas, where it is 1 - beta; else a = 1.
+
+    Raises:
+        IncompatibleError: in a run, for a process that is not linear; for states of too few numbers
+            and for pieces of a batch, as said at `norms`.
+
+    Source: Song et al. 2021, arXiv 2011.13456, algorithms 2 to 5 (appendix G).
+
+    Examples:
+        >>> import srk
+        >>> vp, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
+        >>> solver = srk.integrators.PredictorCorrector("ddpm", corrector="langevin", snr=0.1)
+        >>> sol = srk.solve(vp, target.score(vp), solver, shape=(4, 64), steps=10, seed=0)
+        >>> sol.nfe, sol.solver
+        (22, 'ddpm + langevin')
+    """
+
+    predictor: Integrator = attrs.field(default="euler-maruyama", converter=_predictor)
+    corrector: Corrector = attrs.field(
+        default="langevin",
+        kw_only=True,
+        validator=attrs.validators.in_(("langevin", "ald")),
+    )
+    snr: float = attrs.field(
+        default=0.16, kw_only=True, converter=float, validator=attrs.validators.gt(0.0)
+    )
+    corrector_steps: int = attrs.field(
+        default=1,
+        kw_only=True,
+        alias="steps",
+        converter=lambda value: integer(value, "the number of corrector steps", least=1),
+    )
+    norms: Literal["sample", "batch"] = attrs.field(
+        default="sample", kw_only=True, validator=attrs.validators.in_(("sample", "batch"))
+    )
+    decay: bool = attrs.field(default=False, kw_only=True)
+
+    @classmethod
+    def score_sde(cls, process: Literal["ve", "vp"]) -> PredictorCorrector:
+        """What score_sde runs by default: its `reverse_diffusion` with one step of "langevin".
+
+        Norms are over the batch, as in that code.
+
+        Arguments:
+            process: "ve" for snr = 0.16; "vp" for snr = 0.01 with the factor 1 - beta. For sub-VP
+                its configurations run no corrector: solver="euler-maruyama".
+
+        Examples:
+            >>> import srk
+            >>> srk.integrators.PredictorCorrector.score_sde("ve").snr
+            0.16
+        """
+        if process not in ("ve", "vp"):
+            raise ArgumentError(
+                f"score_sde runs correctors for 've' and 'vp', not for {shown(process)}; its "
+                "configurations for sub-VP are solver='euler-maruyama'"
+            )
+        variance_preserving = process == "vp"
+        return cls(
+            ReverseDiffusion(),
+            corrector="langevin",
+            snr=0.01 if variance_preserving else 0.16,
+            norms="batch",
+            decay=variance_preserving,
+        )
+
+    @classmethod
+    def sgmse(cls) -> PredictorCorrector:
+        """What SGMSE runs by default: one step of "ald" with snr = 0.5, then Euler-Maruyama.
+
+        With `srk.OUVE`, 30 uniform steps whose last one goes from t = 0.03 to 0, and
+        denoise_final=False, which leaves that step without noise.
+
+        Examples:
+            >>> import srk
+            >>> srk.integrators.PredictorCorrector.sgmse().evaluations_per_step
+            2
+        """
+        return cls(ReverseDiffusion(forward="euler"), corrector="ald", snr=0.5)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that of both parts
+        return f"{self.predictor.name} + {self.corrector}"
+
+    @property
+    def evaluations_per_step(self) -> int:  # type: ignore[override]
+        return self.predictor.evaluations_per_step + self.corrector_steps
+
+    @property
+    def startup_evaluations(self) -> int:  # type: ignore[override]
+        return self.predictor.startup_evaluations
+
+    @property
+    def end_evaluations(self) -> int:  # type: ignore[override]
+        return self.predictor.end_evaluations + self.corrector_steps
+
+    @property
+    def eta_range(self) -> tuple[float, float]:  # type: ignore[override]
+        return self.predictor.eta_range
+
+    @property
+    def infinite_noise(self) -> bool:  # type: ignore[override]
+        return self.predictor.infinite_noise
+
+    @property
+    def reference(self) -> str:  # type: ignore[override]
+        return f"{self.predictor.reference}; Song et al. 2021 (arXiv 2011.13456), algorithms 2 to 5"
+
+    @property
+    def for_batch(self) -> bool:  # type: ignore[override]
+        return self.norms == "batch"
+
+    def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
+        return attrs.evolve(self, predictor=self.predictor.choose(process, eta, steps))
+
+    def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
+        return attrs.evolve(self, predictor=self.predictor.on_grid(process, times, eta))
+
+    def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
+        return f"{self.predictor.label(process, eta, steps)} + {self.corrector}"
+
+    def check(self, process: ForwardProcess, eta: float) -> None:
+        self.predictor.check(process, eta)
+        if not isinstance(process, LinearProcess):
+            raise IncompatibleError(
+                f"a corrector needs the score of a linear process, not of {process!r}; use the "
+                f"predictor alone: solver={self.predictor.name!r}"
+            )
+
+    def check_shape(self, shape: Sequence[int], *, cut: bool = False) -> None:
+        self.predictor.check_shape(shape, cut=cut)
+        if self.corrector != "langevin":
+            return
+        size = math.prod(shape[1:])
+        if self.norms == "sample" and not cut and size < SMALLEST:
+            raise IncompatibleError(
+                f"corrector='langevin' takes its step from |z|/|score| of each sample, and states "
+                f"of {size} number{'s' * (size > 1)} make a ratio that is too wild (below "
+                f"{SMALLEST} the step has no finite variance); use norms='batch', or "
+                "corrector='ald'"
+            )
+        if self.norms == "batch" and cut:
+            raise IncompatibleError(
+                "norms='batch' takes the steps of the corrector from the batch as a whole, which "
+                "microbatch= would cut; use norms='sample', or leave microbatch out"
+            )
+
+    def plan_step(self, step: Step) -> StepPlan:
+        return self._corrected(step, self.predictor.plan_step(step))
+
+    def plan(self, step: Step) -> StepPlan:
+        return self._corrected(step, self.predictor.plan(step))
+
+    def final_step(self, process: Any, start: Level, eta: float, index: int) -> StepPlan:
+        plan = self.predictor.final_step(process, start, eta, index)
+        return self._corrected(Step(process, plan.start, plan.stop, eta, index), plan)
+
+    def _corrected(self, step: Step, predicted: StepPlan) -> StepPlan:
+        """The corrector steps at the start of the step, then the predictor's plan of it."""
+        start = step.start
+        factor = start.alpha / step.stop.alpha if self.decay else 1.0
+        length = factor * self.snr * math.sqrt(2.0)  # sqrt(e)/sigma where the norms are equal
+        if length == 0.0:  # at alpha = 0
+            return predicted
+        board = step.draft(predicted.clock)
+        x, draws = board.state, _beside(predicted, step)
+        for number in range(self.corrector_steps):
+            node = board.evaluate(x, start)
+            noise = (node.x - node.value * start.alpha) / start.sigma
+            z = board.normal(*draws(number))
+            if self.corrector == "langevin":
+                noise = board.formed(noise)
+                ratio = board.norms(z, noise, self.norms)
+                noise, z = board.formed(noise, ratio, 2.0), board.formed(z, ratio)
+            x = node.x - noise * (length**2 * start.sigma)
+            x = x + z * (math.sqrt(2.0) * length * start.sigma)
+        return join(board.finish(x), predicted)
+
+
+def _beside(plan: StepPlan, step: Step) -> Callable[[int], tuple[float, float, tuple[float, ...]]]:
+    """The corrector's draws: at the point of the plan's clock where the step starts.
+
+    An interval without length is on no path, so that the draws are independent of the predictor's;
+    and they stay what they are where a step is taken again with another end.
+    """
+    at = plan.slots[0].start if plan.slots else -step.start.t
+
+    def draw(number: int) -> tuple[float, float, tuple[float, ...]]:
+        return at, at, (*[0.0] * (2 + number), 1.0)
+
+    return draw
+
+
+__all__ = ["PredictorCorrector"]
