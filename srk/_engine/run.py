@@ -121,9 +121,7 @@ class Run:
             self._fixed(self.route, source)
         self.watch.state(recorder.x, recorder.level.t)
         if job.denoise and recorder.status == "done" and recorder.level.sigma > 0:
-            plan = job.method.final_step(
-                job.process, recorder.level, job.eta, recorder.accepted
-            )
+            plan = job.method.final_step(job.process, recorder.level, job.eta, recorder.accepted)
             executor = Executor(self.network, source, reuse=not job.grad, remember=False)
             step = self._hooked(executor.run, source)
             recorder.finish(step(self.network.prepare(plan), recorder.x, ()).state)

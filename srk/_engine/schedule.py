@@ -93,7 +93,9 @@ def segments(
     names = [Column("X", i) for i in range(stages)]
     names += [UPDATE, *(Column("keep", j) for j in range(kept)), *[ERROR][:error]]
     forms = [Form(names[i], i, *shape) for i, shape in enumerate(shapes[:count])]
-    inner = {Column("ratio", i): Form(Column("ratio", i), i, r, False) for i, r in enumerate(ratios)}
+    inner = {
+        Column("ratio", i): Form(Column("ratio", i), i, r, False) for i, r in enumerate(ratios)
+    }
     for i, factor in enumerate(factors):
         ratio = None if factor is None else Column("ratio", factor)
         reads, alone = shapes[count + i]

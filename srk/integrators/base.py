@@ -159,7 +159,9 @@ class Integrator(ABC):
                 "use a raw-frame solver: solver='euler-maruyama' or any tableau, such as 'sra1'"
             )
 
-    def check_shape(self, shape: Sequence[int], *, cut: bool = False) -> None:
+    def check_shape(  # noqa: B027  # most methods take any shape
+        self, shape: Sequence[int], *, cut: bool = False
+    ) -> None:
         """Raise `IncompatibleError` if the method cannot take states of that shape.
 
         Arguments:

@@ -31,6 +31,10 @@ SMALLEST = 5
 """For Gaussian states of fewer numbers (|z|/|score|)^2 has no finite variance."""
 
 
+def _count(value: Any) -> int:
+    return integer(value, "the number of corrector steps", least=1)
+
+
 def _predictor(value: Any) -> Integrator:
     made = integrator(value)
     if isinstance(made, PredictorCorrector):
@@ -52,9 +56,11 @@ class PredictorCorrector(Integrator):
         x' = x - (e/sigma) N + sqrt(2 e) z
         e = 2 a (snr sigma |z|/|N|)^2   ("langevin"),   e = 2 a (snr sigma)^2   ("ald")
 
-    The order is that of the predictor at most: at a fixed `snr` the corrector's own error stays. On
-    data N(m, v) it settles at the variance V/(1 - e/(2 V)) instead of V = alpha^2 v + sigma^2,
-    which matters little where sigma^2 is small against V, as it is at the end of a run.
+    At a fixed `snr` the corrector's own error stays, whatever the number of steps. On data N(m, v)
+    "ald" settles at the variance V/(1 - e/(2 V)) instead of V = alpha^2 v + sigma^2, which is next
+    to V where sigma^2 is small against it, as at the end of a run. "langevin" settles at a variance
+    that is too large by the fraction snr^2 with norms="batch", and by snr^2 + 4/d with
+    norms="sample", d the numbers of a state.
 
     "ald" is linear, so that its exact distribution on Gaussian data is known
     (`srk.analysis.gaussian_law`); "langevin" is not, because its step size depends on the draws.
@@ -68,7 +74,7 @@ class PredictorCorrector(Integrator):
         steps: how many corrector steps.
         norms: "sample" takes the norms of "langevin" for each sample, so that a sample does not
             depend on its batch. "batch" takes their means over the batch, as score_sde and SGMSE
-            do; a state of fewer than 5 numbers needs it, since its own ratio has no finite
+            do, and as states of few numbers need; below 5 the ratio of one sample has no finite
             variance.
         decay: whether a is (alpha/alpha')^2 with alpha' at the end of the step, as in score_sde on
             discrete betas, where it is 1 - beta; else a = 1.
@@ -88,7 +94,9 @@ class PredictorCorrector(Integrator):
         (22, 'ddpm + langevin')
     """
 
-    predictor: Integrator = attrs.field(default="euler-maruyama", converter=_predictor)
+    predictor: Integrator = attrs.field(  # type: ignore[assignment]  # mypy takes the default's type
+        default="euler-maruyama", converter=_predictor
+    )
     corrector: Corrector = attrs.field(
         default="langevin",
         kw_only=True,
@@ -97,12 +105,7 @@ class PredictorCorrector(Integrator):
     snr: float = attrs.field(
         default=0.16, kw_only=True, converter=float, validator=attrs.validators.gt(0.0)
     )
-    corrector_steps: int = attrs.field(
-        default=1,
-        kw_only=True,
-        alias="steps",
-        converter=lambda value: integer(value, "the number of corrector steps", least=1),
-    )
+    corrector_steps: int = attrs.field(default=1, kw_only=True, alias="steps", converter=_count)
     norms: Literal["sample", "batch"] = attrs.field(
         default="sample", kw_only=True, validator=attrs.validators.in_(("sample", "batch"))
     )

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from srk.plans.form import ZERO, LinearForm, largest, row_of
-from srk.plans.plan import STATE, Column, Kind, Notes, Quantity, Ratio, Row, Slot, Stage, StepPlan
+from srk.plans.plan import STATE, Column, Kind, Notes, Quantity, Ratio, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
 from srk.processes.quadrature import gauss_legendre
 

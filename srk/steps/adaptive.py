@@ -189,7 +189,7 @@ class _AdaptiveRun(StepController):
                 f"norm='sample' retries some samples alone, but {solver.name} keeps its last "
                 f"steps for all alike; use a one-step solver such as {_SOLVERS}"
             )
-        if info.eta == 0:
+        if info.eta == 0 and not plan.slots:
             return
         if info.noise is not None and not info.noise.refines:
             source = info.noise.name or type(info.noise).__name__
@@ -198,7 +198,8 @@ class _AdaptiveRun(StepController):
                 f"{source!r} draws afresh, which would prefer the paths that look easy and bias "
                 "the samples; use noise='brownian' (or eta=0)"
             )
-        if any(len(slot.weights) > 2 for slot in plan.slots):
+        # what is drawn at a point of the clock, as by a corrector, stays when a step is retried
+        if any(len(slot.weights) > 2 and slot.start < slot.stop for slot in plan.slots):
             raise IncompatibleError(
                 f"{solver.name} draws noise beyond the increment and the Levy area, which no path "
                 f"keeps when a step is retried; use solver={_SOLVERS}"
