@@ -23,8 +23,8 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
     with a cure.
 
     200 steps (the Euler methods in the raw frame of `ve`, whose clock is exponential, still miss
-    the variance by 20% there, and those for the ODE in the raw frame of `cld`, where position and
-    velocity cancel, by 85%); the error must also fall when the steps are doubled, unless it is
+    the variance by 20% there, those for the ODE in the raw frame of `cld`, where position and
+    velocity cancel, by 85%, and the ODE form of `reverse-diffusion` by up to 50%); the error must also fall when the steps are doubled, unless it is
     small already: the rates of `vp-discrete` jump at the training times, and the stages of `ddram`
     are random, so that theirs fluctuates at some 1e-4.
     """
@@ -46,7 +46,8 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
             )
         )
     (v0, m0), (v1, m1) = errors
-    assert v1 < (1.0 if process == "cld" and eta == 0.0 else 0.2) and m1 < 0.05
+    slow = eta == 0.0 and (process == "cld" or solver == "reverse-diffusion")
+    assert v1 < (1.0 if slow else 0.2) and m1 < 0.05
     assert v1 < 0.8 * v0 or v1 < 2e-3
     assert m1 < 0.8 * m0 or m1 < 1e-3
 
