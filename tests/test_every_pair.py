@@ -24,9 +24,10 @@ def test_mean_and_variance_are_those_of_the_target(process: str, solver: str, et
 
     200 steps (the Euler methods in the raw frame of `ve`, whose clock is exponential, still miss
     the variance by 20% there, those for the ODE in the raw frame of `cld`, where position and
-    velocity cancel, by 85%, and the ODE form of `reverse-diffusion` by up to 50%); the error must also fall when the steps are doubled, unless it is
-    small already: the rates of `vp-discrete` jump at the training times, and the stages of `ddram`
-    are random, so that theirs fluctuates at some 1e-4.
+    velocity cancel, by 85%, and the ODE form of `reverse-diffusion` by up to 50%); the error must
+    also fall when the steps are doubled, unless it is small already: the rates of `vp-discrete`
+    jump at the training times, and the stages of `ddram` are random, so that theirs fluctuates at
+    some 1e-4.
     """
     forward, method = srk.process(process), srk.solvers()[solver]
     if solver in NO_ORDER:
