@@ -100,6 +100,11 @@ class Integrator(ABC):
         return self
 
     @property
+    def one_eta(self) -> bool:
+        """Whether the steps that `on_grid` makes are for one eta of the whole run."""
+        return type(self).on_grid is not Integrator.on_grid
+
+    @property
     def default_eta(self) -> float:
         """The eta of a run that names none.
 

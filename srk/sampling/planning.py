@@ -110,7 +110,7 @@ def _plan(
         return []
     if len(set(etas)) == 1:
         method = method.on_grid(process, times, etas[0])
-    elif type(method).on_grid is not Integrator.on_grid:
+    elif method.one_eta:
         raise IncompatibleError(
             f"{method.name or type(method).__name__} places its steps for one eta of the whole "
             "run, but eta changes from step to step; give one number, or leave out "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from srk.ecosystem.diffusers.conventions import Convention, convention
+from srk.ecosystem.diffusers.etas import eta_of
 from srk.ecosystem.diffusers.interface import ConfigMixin, SchedulerMixin
 from srk.ecosystem.diffusers.route import LastOrders, StateFirst
 from srk.ecosystem.diffusers.running import Entry
@@ -61,13 +62,15 @@ class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         """Whether the solver needs a form of its own to call the network at the host's levels."""
         calls, own = self.config.calls, isinstance(method, (SRK2M, Auto))
         if calls is None:
-            return own and self.config.host is not None and self.config.grid is None
+            one = self.config.eta is None or isinstance(self.config.eta, (int, float))
+            return own and one and self.config.host is not None and self.config.grid is None
         return calls == "schedule" and (own or method.evaluations_per_step > 1)
 
     @property
-    def _eta(self) -> float:
+    def _eta(self) -> Any:
+        """The stochasticity that the config asks for, in a form of `srk.eta.as_eta`."""
         if self.config.eta is not None:
-            return float(self.config.eta)
+            return eta_of(self.config.eta)
         eta = solver_of(self.config)[1] if self.config.solver == "host" else None
         return self._method().default_eta if eta is None else eta
 

@@ -148,6 +148,10 @@ class StateFirst(Integrator):
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
         return StateFirst(self.inner.on_grid(process, times, eta), self.last)
 
+    @property
+    def one_eta(self) -> bool:
+        return self.inner.one_eta
+
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         return self.inner.label(process, eta, steps)
 
@@ -170,18 +174,20 @@ class Route:
     Arguments:
         process: the process that is reversed.
         solver: the integrator that was asked for.
-        eta: stochasticity.
+        eta: stochasticity; a number, or one for each step that has a length.
         times: own times of the ends of the steps, not increasing.
         denoise: whether a denoising step follows.
         resolution: relative rounding of the state and of the network (`Step.resolution`).
+        diffusion: eta g of the first step, where a rule says so (`Step.diffusion`).
     """
 
     process: LinearProcess
     solver: StateFirst
-    eta: float
+    eta: float | tuple[float, ...]
     times: tuple[float, ...]
     denoise: bool
     resolution: float = 2.0**-23
+    diffusion: float | None = None
 
     @property
     def grid(self) -> list[float]:
@@ -191,7 +197,14 @@ class Route:
     def plans(self) -> list[StepPlan]:
         """The plans of all steps; a step of no length makes its call and stays where it is."""
         grid = self.grid
-        made = plan_grid(self.process, self._method(len(grid) - 1), grid, self.eta, self.resolution)
+        made = plan_grid(
+            self.process,
+            self._method(len(grid) - 1),
+            grid,
+            self.eta,
+            self.resolution,
+            self.diffusion,
+        )
         return self._with_stops(made if len(grid) > 1 else [])
 
     def _with_stops(self, made: list[StepPlan]) -> list[StepPlan]:
@@ -212,7 +225,7 @@ class Route:
         """
         level = self.process.level(t)
         notes = before.notes if before is not None else ()
-        step = Step(self.process, level, level, self.eta, memory=notes)
+        step = Step(self.process, level, level, self._eta(0), memory=notes)
         method: Any = self._method(1)
         inner = method.inner
         if last and isinstance(inner, (SASolver, UniPC2)) and inner.orders[1] and notes:
@@ -233,14 +246,15 @@ class Route:
         Solvers that choose their nodes by the number of the step (`ddram`) then make the same
         calls.
         """
-        rest = attrs.evolve(self, times=self.times[step:])
+        rest = self.rest(step)
         levels = [self.process.level(t) for t in rest.grid]
         first, total = len(self.grid) - len(levels), len(self.grid) - 1
         method = self._method(total)
         notes: tuple[Any, ...] = ()
         made: list[StepPlan] = []
         for index, (start, stop) in enumerate(pairwise(levels), start=first):
-            made.append(method.plan_step(self._step(start, stop, index, notes, total)))
+            eta = self._eta(index)
+            made.append(method.plan_step(self._step(start, stop, index, notes, total, eta)))
             notes = made[-1].notes
         return rest._with_stops(made)
 
@@ -253,32 +267,54 @@ class Route:
         """
         plan = self.plans()[step]
         if stage == 0 and sees_state(plan):
-            return attrs.evolve(self, times=self.times[step:]).plans()
+            return self.rest(step).plans()
         first, *unused = [entry.level for entry in plan.stages[stage:]]
-        across = Step(self.process, first, plan.stop, self.eta)
+        moved = len(self.grid) - len(self.rest(step).grid)
+        across = Step(self.process, first, plan.stop, self._eta(moved))
         if not plan.stop.lam > first.lam:
             plans = [_idle(across)]
         else:
             plans = [denoising_step(across) if plan.stop.sigma == 0.0 else exponential_step(across)]
-        plans += [_idle(Step(self.process, level, plan.stop, self.eta)) for level in unused]
-        rest = attrs.evolve(self, times=self.times[step + 1 :])
+        plans += [_idle(Step(self.process, level, plan.stop)) for level in unused]
+        rest = self.rest(step + 1)
         levels = [self.process.level(t) for t in rest.grid]
         method = self._method(len(levels))
         if len(levels) > 1:
-            method = method.on_grid(self.process, rest.grid, self.eta)
+            method = method.on_grid(self.process, rest.grid, self._eta(0))
         notes: tuple[Any, ...] = ()
         made: list[StepPlan] = []
         for index, (start, stop) in enumerate(pairwise(levels), start=1):
-            made.append(method.plan_step(self._step(start, stop, index, notes, len(levels))))
+            at = index - 1
+            made.append(
+                method.plan_step(rest._step(start, stop, index, notes, len(levels), rest._eta(at)))
+            )
             notes = made[-1].notes
         return plans + rest._with_stops(made)
 
-    def _step(self, start: Level, stop: Level, index: int, notes: Any, steps: int) -> Step:
+    def rest(self, step: int) -> Route:
+        """The route from the start of step number `step` on."""
+        if step == 0:
+            return self
+        times = self.times[step:]
+        eta = self.eta
+        if isinstance(eta, tuple):
+            eta = eta[len(eta) + 1 - len(dict.fromkeys(times)) :]
+        return attrs.evolve(self, times=times, eta=eta, diffusion=None)
+
+    def _eta(self, index: int) -> float:
+        """The eta of the step of that number among those that have a length."""
+        if isinstance(self.eta, float):
+            return self.eta
+        return self.eta[min(index, len(self.eta) - 1)] if self.eta else 0.0
+
+    def _step(
+        self, start: Level, stop: Level, index: int, notes: Any, steps: int, eta: float
+    ) -> Step:
         return Step(
             self.process,
             start,
             stop,
-            self.eta,
+            eta,
             index,
             notes,
             steps,
@@ -286,12 +322,14 @@ class Route:
         )
 
     def _method(self, steps: int) -> Integrator:
+        if isinstance(self.eta, tuple):  # a solver that chooses does so step by step
+            return self.solver
         return self.solver.choose(self.process, self.eta, steps)
 
     def _last(self) -> list[StepPlan]:
         if not self.denoise:
             return []
-        return [final_step(self.process, self.process.level(self.times[-1]), self.eta)]
+        return [final_step(self.process, self.process.level(self.times[-1]), self._eta(0))]
 
 
 def sees_state(plan: StepPlan) -> bool:

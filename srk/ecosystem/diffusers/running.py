@@ -12,6 +12,9 @@ from srk.ecosystem.diffusers.walk import Walk
 from srk.integrators import Integrator
 from srk.processes.base import Level
 
+Stochasticity = float | tuple[float, ...]
+"""One eta, or one for each step."""
+
 
 @attrs.frozen
 class Entry:
@@ -29,7 +32,7 @@ class Running:
 
     walk: Walk
     begin: int
-    eta: float
+    eta: Stochasticity
     index: int
     resolution: float
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from srk._engine.network import folded
 from srk.ecosystem.diffusers.noise import PipelineNoise, seeds_of
-from srk.ecosystem.diffusers.running import Left, Running, lock, under_way
+from srk.ecosystem.diffusers.running import Left, Running, Stochasticity, lock, under_way
 from srk.ecosystem.diffusers.scheduled import Scheduled
 from srk.ecosystem.diffusers.walk import Walk
 from srk.errors import (
@@ -39,9 +39,10 @@ class Runs(Scheduled):
         if run is None or self._step_index is None or self._step_index == len(self._entries):
             taken = self._handed_over(index, x)
             if taken is None:
-                eta = self._eta if eta is None else eta
-                walk = self._begin(index, x, generator, eta, rounding)
-                self._run = Running(walk, index, eta, index, rounding)
+                assert self._route is not None
+                ran = self._route.eta if eta is None else eta
+                walk = self._begin(index, x, generator, ran, rounding)
+                self._run = Running(walk, index, ran, index, rounding)
                 early = False
             else:
                 self._run, early = taken, taken.index == index + 1
@@ -92,7 +93,7 @@ class Runs(Scheduled):
         index: int,
         x: Tensor,
         generator: torch.Generator | list[torch.Generator] | None,
-        eta: float,
+        eta: Stochasticity,
         rounding: float,
     ) -> Walk:
         if not torch.equal(self.sigmas, self._sigmas_then):
@@ -107,12 +108,13 @@ class Runs(Scheduled):
             every_step_draws=self._every_step_draws(eta),
         )
 
-    def _plans_from(self, index: int, eta: float, rounding: float) -> list[StepPlan]:
+    def _plans_from(self, index: int, eta: Stochasticity, rounding: float) -> list[StepPlan]:
         """The plans of a run that starts at entry `index`, as the walk takes them."""
         assert self._route is not None
         entry = self._entries[index]
         route = attrs.evolve(self._route, eta=eta, resolution=rounding)
-        if eta != self._route.eta:
+        if isinstance(eta, float) and eta != self._route.eta:
+            route = attrs.evolve(route, diffusion=None)
             route.solver.check(route.process, eta)
         plans = route.after(entry.step, entry.stage)
         expected = [other.level for other in self._entries[index:]]
@@ -120,7 +122,7 @@ class Runs(Scheduled):
             plans = route.counted(entry.step)
         if _calls(plans) != expected:
             raise IncompatibleError(
-                f"{self.config.solver} started here with eta={eta:g} makes other network calls "
+                f"{self.config.solver} started here with eta={eta!r} makes other network calls "
                 "than the timesteps say; start at the first of them, and give eta to from_config"
             )
         prediction = self._prediction
@@ -128,11 +130,12 @@ class Runs(Scheduled):
             return plans
         return [folded(plan, prediction) for plan in plans]
 
-    def _every_step_draws(self, eta: float) -> bool:
+    def _every_step_draws(self, eta: Stochasticity) -> bool:
         """Whether the scheduler of diffusers that is replaced draws in steps without noise too."""
         config = self.config
         own = config.get("host") == "SASolverScheduler" and config.noise == "generator"
-        return bool(own and isinstance(self._method(), type(integrator("sa-solver"))) and eta > 0.0)
+        noisy = eta > 0.0 if isinstance(eta, float) else any(one > 0.0 for one in eta)
+        return bool(own and noisy and isinstance(self._method(), type(integrator("sa-solver"))))
 
     def _noise(
         self, x: Tensor, generator: torch.Generator | list[torch.Generator] | None

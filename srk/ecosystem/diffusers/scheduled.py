@@ -18,6 +18,7 @@ from srk.errors import (
     ArgumentError,
     ArgumentTypeError,
 )
+from srk.sampling.planning import step_etas
 from srk.scores.inputs import time_value
 from srk.steps import RunInfo, Times
 
@@ -84,9 +85,11 @@ class Scheduled(Configured):
 
     def _prepare(self, request: dict[str, Any], device: torch.device | str | None = None) -> None:
         """Make the entries of a run."""
-        made, eta = self._convention, self._eta
+        made, asked = self._convention, self._eta
         self._last, self._told = None, ()
         method = self.integrator
+        # grids and the form of a solver go by one number
+        eta = asked if isinstance(asked, float) else method.default_eta
         method.check(made.process, eta)
         more = {
             key: request[key]
@@ -119,6 +122,11 @@ class Scheduled(Configured):
         self._told = tuple((process.level(t).r, said) for t, said in zip(times, told, strict=False))
         self._last = self._last_orders(times, denoise)
         self._route = Route(process, self.integrator, eta, tuple(times), denoise)
+        etas, first = step_etas(asked, process, self.integrator, self._route.grid)
+        if not isinstance(asked, float):
+            # a run of steps that all have one eta is that of a number
+            one = etas[0] if len(set(etas)) == 1 else etas
+            self._route = attrs.evolve(self._route, eta=one, diffusion=first)
         plans, prediction = self._route.plans(), self._prediction
         said_at = dict(reversed(list(zip(times, told, strict=False))))
         self._entries = []

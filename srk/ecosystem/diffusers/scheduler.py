@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from srk.ecosystem.diffusers.configs import FAMILIES, OURS, settle, translate
+from srk.ecosystem.diffusers.etas import check_plain, plain_eta
 from srk.ecosystem.diffusers.interface import SchedulerMixin, register_to_config
 from srk.ecosystem.diffusers.noising import Noising
 from srk.ecosystem.diffusers.running import Running
@@ -32,8 +33,9 @@ class SRKScheduler(Stepping, Noising):
             the scheduler does that the config came from.
         solver_options: options of the solver, e.g. {"data_variance": 0.25}. None: those in the
             config that mean the same (`solver_type`, `predictor_order`), else its defaults.
-        eta: stochasticity; 1 the reverse SDE, 0 the ODE. None: the solver's default. Pipelines'
-            own `eta` argument is not used.
+        eta: stochasticity; 1 the reverse SDE, 0 the ODE. A number, a list with one value a step, a
+            function of the level or a rule such as `srk.eta.flow_grpo(0.7)`; a named rule is kept
+            in the config as {"rule": "flow_grpo", "a": 0.7}. None: the solver's default.
         grid: name of a grid of srk, e.g. "log-snr", instead of `timestep_spacing` and the sigma
             schedules.
         noise: "generator": draws from the `generator` of `step`, as diffusers does, and where the
@@ -81,7 +83,7 @@ class SRKScheduler(Stepping, Noising):
         self,
         solver: str = "srk2m",
         solver_options: dict[str, Any] | None = None,
-        eta: float | None = None,
+        eta: Any = None,
         grid: str | None = None,
         noise: str = "generator",
         seed: int | None = None,
@@ -132,6 +134,8 @@ class SRKScheduler(Stepping, Noising):
             raise ArgumentError(
                 f"frame='sigma' is for networks of process='vp', not {process!r}; leave it out"
             )
+        if isinstance(eta, bool) or not isinstance(eta, (int, float, type(None))):
+            self.register_to_config(eta=plain_eta(eta))
         # Pipelines correct the config of the scheduler that they are given; what depends on it is
         # made when it is needed.
         self._made = None
@@ -149,6 +153,10 @@ class SRKScheduler(Stepping, Noising):
         self._noised = False
         self.timesteps = torch.arange(num_train_timesteps - 1, -1, -1)
         self.integrator  # noqa: B018  # refuse unknown solvers and options now
+
+    def save_config(self, *args: Any, **kwargs: Any) -> None:
+        check_plain(self.config)
+        super().save_config(*args, **kwargs)
 
     @classmethod
     def from_config(
