@@ -507,3 +507,53 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             compile("\n" * text.count("\n", 0, block.start(1)) + block[1], str(page), "exec"),
             namespace,
         )
+
+
+class Inplace(torch.nn.Module):
+    """A network that writes to its input in its first layer."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net, self.config, self.dtype = net, net.config, torch.float32
+
+    def forward(self, x, *args, **kwargs):
+        return self.net(x.mul_(0.5), *args, **kwargs)
+
+
+def test_states_changed_in_place_are_refused() -> None:
+    """An edit between scale_model_input and step leaves the output without its state."""
+    for config in (diffusers.EulerDiscreteScheduler().config, diffusers.EDMEulerScheduler().config):
+        made = SRKScheduler.from_config(config, solver="ddpm")
+        made.set_timesteps(3)
+        x = torch.ones(1, 1, 4, 4) * made.init_noise_sigma
+        for t in made.timesteps:
+            seen = made.scale_model_input(x, t)
+            x = made.step(0.1 * seen, t, x).prev_sample
+            x.mul_(1.01)  # between step and scale_model_input everybody may edit
+        made.set_timesteps(3)
+        x = torch.ones(1, 1, 4, 4) * made.init_noise_sigma
+        t = made.timesteps[0]
+        seen = made.scale_model_input(x, t)
+        said = 0.1 * seen
+        x[:, :, :2] = 0.0
+        with pytest.raises(IncompatibleError, match="changed in place between"):
+            made.step(said, t, x)
+        with torch.inference_mode():  # such tensors have no version, and are not watched
+            x = torch.ones(1, 1, 4, 4)
+            made.step(made.scale_model_input(x, t), t, x)
+
+
+def test_a_pipeline_whose_network_writes_to_its_input() -> None:
+    """DDIM-like pipelines that scale the state itself get an error in place of a wrong picture."""
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4,
+        layers_per_block=1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    made = SRKScheduler.from_config(diffusers.DDPMScheduler().config, solver="ddpm")
+    made.set_timesteps(2)
+    network, x = Inplace(unet), torch.randn(1, 1, 8, 8)
+    t = made.timesteps[0]
+    with torch.no_grad():
+        said = network(made.scale_model_input(x, t), t).sample
+    with pytest.raises(IncompatibleError, match="writes to its input"):
+        made.step(said, t, x)

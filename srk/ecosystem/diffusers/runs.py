@@ -183,7 +183,10 @@ class Runs(Scheduled):
 
 
 #: What a copy of a scheduler makes again.
-MADE_AGAIN = ("_made", "_entries", "_values", "_route", "_left", "_last", "_told", "_sigmas_then")
+MADE_AGAIN = (
+    *("_made", "_entries", "_values", "_route", "_left", "_last", "_told", "_sigmas_then"),
+    *("_follows", "_replay", "_given"),
+)
 
 
 def _calls(plans: Sequence[StepPlan]) -> list[Level]:

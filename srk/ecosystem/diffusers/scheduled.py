@@ -122,6 +122,9 @@ class Scheduled(Configured):
         self._told = tuple((process.level(t).r, said) for t, said in zip(times, told, strict=False))
         self._last = self._last_orders(times, denoise)
         self._route = Route(process, self.integrator, eta, tuple(times), denoise)
+        moves = len(self._route.grid) - 1
+        if denoise and isinstance(asked, tuple) and len(asked) == moves + 1:
+            asked = asked[:moves]  # the denoising step draws nothing
         etas, first = step_etas(asked, process, self.integrator, self._route.grid)
         if not isinstance(asked, float):
             # a run of steps that all have one eta is that of a number

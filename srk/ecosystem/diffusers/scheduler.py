@@ -11,8 +11,9 @@ from srk.ecosystem.diffusers.configs import FAMILIES, OURS, settle, translate
 from srk.ecosystem.diffusers.etas import check_plain, plain_eta
 from srk.ecosystem.diffusers.interface import SchedulerMixin, register_to_config
 from srk.ecosystem.diffusers.noising import Noising
+from srk.ecosystem.diffusers.output import SRKSchedulerOutput
 from srk.ecosystem.diffusers.running import Running
-from srk.ecosystem.diffusers.stepping import SRKSchedulerOutput, Stepping
+from srk.ecosystem.diffusers.stepping import Stepping
 from srk.errors import (
     ArgumentError,
 )

@@ -56,6 +56,11 @@ class Walk:
         self._input: Tensor | None = None
 
     @property
+    def plans(self) -> Sequence[StepPlan]:
+        """The steps."""
+        return self._plans
+
+    @property
     def done(self) -> bool:
         """Whether the last plan was run to its end."""
         return self._next == len(self._plans) and self._walk is None
