@@ -44,6 +44,8 @@ class Solution:
         log_prob: log-densities in nats, (steps, batch), of the states after each step that draws
             noise given what came before, at the own times of their ends, if `save` asked for
             "log_prob".
+        inputs: what the network was asked at, (calls, batch, *event), if `save` asked for "inputs":
+            with `trajectory` what `Sampler.log_prob` needs for any solver.
         log_weights: logarithms of the weights of the samples, (batch,), whose exponentials add up
             to 1; from `srk.posterior.steer`.
         log_normalizer: estimate of log E exp(reward) over the model's samples; from `steer`.
@@ -68,6 +70,7 @@ class Solution:
     trajectory: Saved | None = None
     denoised: Saved | None = None
     log_prob: Saved | None = None
+    inputs: Saved | None = None
     log_weights: Tensor | None = None
     log_normalizer: float | None = None
     ess: Tensor | None = None
@@ -97,7 +100,7 @@ class Solution:
         ]
         if self.seed is not None:
             lines.append(f"  seed    {self.seed}")
-        for name in ("trajectory", "denoised", "log_prob"):
+        for name in ("trajectory", "denoised", "log_prob", "inputs"):
             saved = getattr(self, name)
             if saved is not None:
                 lines.append(f"  {name:<11}{len(saved.times)} states")
@@ -230,5 +233,6 @@ def join(parts: Sequence[Solution]) -> Solution:
         trajectory=stacked("trajectory"),
         denoised=stacked("denoised"),
         log_prob=stacked("log_prob"),
+        inputs=stacked("inputs"),
         rounds=None if first.rounds is None else max(part.rounds or 0 for part in parts),
     )

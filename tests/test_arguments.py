@@ -127,7 +127,10 @@ def test_messages_of_numbers_name_the_argument_and_the_value() -> None:
         ({"steps": None, "nfe": 1, "solver": "srk1"}, r"needs 1 call for the first and one for"),
         ({"shape": "21"}, r"shape must be \(batch, \*event\).* not '21'"),
         ({"shape": (2.9, 1)}, r"all of them ints, not \(2\.9, 1\)"),
-        ({"save": True}, "save must be 'x', 'denoised', 'log_prob' or several of them, not True"),
+        (
+            {"save": True},
+            "save must be 'x', 'denoised', 'log_prob', 'inputs' or several of them, not True",
+        ),
     ):
         with pytest.raises(SRKError, match=message):
             run(**arguments)  # type: ignore[arg-type]

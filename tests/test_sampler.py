@@ -241,6 +241,65 @@ def test_log_prob_has_the_policy_gradient() -> None:
     assert second.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["srk2m", "srk2", "srk2m-local", "auto", "sra1", "ddpm"])
+def test_log_prob_of_what_the_network_saw(solver: str) -> None:
+    """The densities of the inputs multiply to the joint one.
+
+    On Gaussian data everything is jointly Gaussian, with a covariance that runs on unit vectors for
+    draws tell.
+    """
+    target = srk.targets.Gaussian(0.5, 0.25)
+    sampler = srk.Sampler(VP, target.score(VP), solver, steps=4, denoise_final=False)
+    draws = sum(len(plan.slots) for plan in sampler.plans())
+    x = torch.zeros(1, 1, dtype=torch.float64)
+
+    def states(values: list[float]) -> tuple[Tensor, srk.Solution]:
+        noise = srk.noise.ReplayNoise([torch.full_like(x, value) for value in values])
+        sol = sampler(x_init=x, noise=noise, save=("x", "inputs"))
+        assert sol.inputs is not None
+        return torch.cat([sol.inputs.values.flatten(), sol.x.flatten()]), sol
+
+    mean, _ = states([0.0] * draws)
+    rows = torch.eye(draws, dtype=torch.float64)
+    effects = torch.stack([states(row.tolist())[0] - mean for row in rows])
+    covariance = effects.T @ effects
+    seen, sol = states(torch.linspace(-1.0, 1.5, draws).tolist())
+    joint, known = 0.0, []
+    for k in range(len(mean)):
+        variance, expected = covariance[k, k], mean[k]
+        if known:
+            weight = torch.linalg.solve(covariance[known][:, known], covariance[known, k])
+            variance = variance - weight @ covariance[known, k]
+            expected = expected + weight @ (seen[known] - mean[known])
+        if variance > 1e-9:
+            joint += float(torch.distributions.Normal(expected, variance.sqrt()).log_prob(seen[k]))
+            known.append(k)
+    values = sampler.log_prob(sol).values
+    assert float(values.sum()) == pytest.approx(joint, rel=1e-7)
+    assert len(values) == len(known)
+
+
+def test_log_prob_of_inputs_has_the_policy_gradient() -> None:
+    """d log p of what `srk2m` saw, in parts of the batch, against central differences."""
+    network = Affine()
+    sampler = srk.Sampler(VP, srk.Data(network), "srk2m", steps=5, denoise_final=False)
+    sol = sampler((6, 2), seed=0, dtype=torch.float64, save=("x", "inputs"))
+    whole = sampler.log_prob(sol).values
+    for rows in torch.arange(6).split(4):
+        part = sampler.log_prob(sol, samples=rows).values
+        assert torch.allclose(part, whole[:, rows], rtol=1e-12)
+        part.sum().backward()
+    assert network.a.grad is not None
+    h = 1e-6
+    with torch.no_grad():
+        network.a += h
+        up = sampler.log_prob(sol).values.sum()
+        network.a -= 2 * h
+        down = sampler.log_prob(sol).values.sum()
+        network.a += h
+    assert network.a.grad.item() == pytest.approx(((up - down) / (2 * h)).item(), rel=1e-5)
+
+
 def test_log_prob_refusals() -> None:
     score = TARGET.score(VP)
     with pytest.raises(srk.errors.IncompatibleError, match=r"not Gaussian given the state.*'ddpm'"):

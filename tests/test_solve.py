@@ -282,7 +282,7 @@ CASES: list[tuple[str, type[Exception], dict[str, object]]] = [
         {"solver": "srk2m", "eta": 1.5},
     ),
     (
-        "save must be 'x', 'denoised', 'log_prob' or several of them, not ['y']",
+        "save must be 'x', 'denoised', 'log_prob', 'inputs' or several of them, not ['y']",
         ValueError,
         {"save": "y"},
     ),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from srk._engine.conditional import Conditional
 from srk._engine.eager import Evaluate, Executor
 from srk._engine.network import Network
 from srk.errors import ArgumentError, IncompatibleError
@@ -48,19 +49,27 @@ def check_gaussian(plans: Sequence[StepPlan], label: str) -> None:
             raise IncompatibleError(
                 f"a step of {label} is not Gaussian given the state: its draws enter an input of "
                 "the network; log-densities exist for solver='ddpm', 'srk1', 'euler-maruyama', "
-                "'ddim', 'dpmpp-2m-sde' and others that draw at the end of the step"
+                "'ddim', 'dpmpp-2m-sde' and others that draw at the end of the step; for this one "
+                "draw with save=('x', 'inputs') and ask Sampler.log_prob(solution)"
             )
         _deviation(plan)
 
 
 class Results:
-    """Passes on what `evaluate` returns, and remembers what it was in the step at hand."""
+    """Passes on what `evaluate` returns, and remembers what it was in the step at hand.
 
-    def __init__(self, evaluate: Evaluate) -> None:
+    With `inputs` it also keeps what was asked in the whole run, with the times.
+    """
+
+    def __init__(self, evaluate: Evaluate, inputs: bool = False) -> None:
         self.evaluate = evaluate
+        self.inputs: list[tuple[float, Tensor]] = []
+        self._keeps_inputs = inputs
         self._values: list[Tensor] = []
 
     def __call__(self, x: Tensor, stage: Stage) -> Tensor:
+        if self._keeps_inputs:
+            self.inputs.append((stage.level.t, x.clone()))
         result = self.evaluate(x, stage)
         self._values.append(result.clone())  # the network may write to its own again
         return result
@@ -118,6 +127,51 @@ def transition_log_prob(network: Network, plans: Sequence[StepPlan], saved: Save
             values.append(log_density(plan, state, memory, told, after))
             ends.append(plan.stop.t)
         memory = outcome.keep
+    return Saved(tuple(ends), torch.stack(values))
+
+
+def input_log_prob(
+    network: Network, plans: Sequence[StepPlan], states: Saved, inputs: Saved
+) -> Saved:
+    """Log-densities of the network's inputs, each given those before it, and of the result.
+
+    Arguments:
+        network: the network that is asked at the inputs again.
+        plans: the steps.
+        states: the states at their ends, of which the first and the last are needed.
+        inputs: what the network saw, (calls, batch, *event), at these times.
+
+    Returns:
+        The log-densities of those that bring new noise, (values, batch), and the times of the
+        inputs (for the result: the end of the run).
+    """
+    calls = [stage.level.t for plan in plans for stage in plan.stages]
+    if tuple(calls) != inputs.times[: len(calls)] or len(inputs.times) - len(calls) not in (0, 1):
+        raise ArgumentError(
+            f"the inputs were saved at {len(inputs.times)} calls, which are not the {len(calls)} "
+            "calls of this sampler; use the same process, solver, grid and number of steps"
+        )
+    prepared = [network.prepare(plan) for plan in plans]
+    known = Conditional(prepared, states.values[0])
+    stages = [stage for plan in prepared for stage in plan.stages]
+    ends: list[float] = []
+    values: list[Tensor] = []
+
+    def keep(t: float, seen: Tensor) -> None:
+        ahead = known.next
+        if ahead.std > 0.0:
+            ends.append(t)
+            values.append(ahead.log_density(seen))
+
+    for t, stage, seen in zip(calls, stages, inputs.values, strict=False):
+        keep(t, seen)
+        known.tell(seen, network.ask(seen.clone(), stage).clone())
+    keep(plans[-1].stop.t, states.values[-1])
+    if not values:
+        raise IncompatibleError(
+            "the run draws no noise, so its inputs have no density; use eta=1, or "
+            "srk.log_likelihood for the flow's"
+        )
     return Saved(tuple(ends), torch.stack(values))
 
 

@@ -142,10 +142,11 @@ class Recorder:
     def saved(self) -> tuple[Saved | None, Saved | None, Saved | None]:
         """What was kept: the trajectory, denoised predictions, log-densities."""
         trajectory = list(zip(self.times, self._states, strict=False))
-        return _stacked(trajectory), _stacked(self._denoised), _stacked(self._log_prob)
+        return stacked(trajectory), stacked(self._denoised), stacked(self._log_prob)
 
 
-def _stacked(kept: list[tuple[float, Tensor]]) -> Saved | None:
+def stacked(kept: list[tuple[float, Tensor]]) -> Saved | None:
+    """Tensors and their times as one; None where there are none."""
     if not kept:
         return None
     with torch.inference_mode(False):  # ordinary tensors, which gradients may go through

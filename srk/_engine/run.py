@@ -19,7 +19,7 @@ from srk._engine.finite import NotFinite, Watch
 from srk._engine.fixed import Checkpointed, TakeStep, run_fixed
 from srk._engine.network import Network
 from srk._engine.parallel import ParallelRun
-from srk._engine.recorder import Callback, Recorder
+from srk._engine.recorder import Callback, Recorder, stacked
 from srk._engine.retract import executor_for
 from srk.integrators.base import Integrator
 from srk.noise.base import NoiseSource
@@ -55,7 +55,7 @@ class Job:
         autocast: dtype for `torch.autocast` around the network.
         compiled: whether the arithmetic between two network calls is compiled.
         grad: whether gradients flow through the run, or are recomputed ("checkpoint").
-        saves: what to keep along the way: "x", "denoised", "log_prob" or several.
+        saves: what to keep along the way: "x", "denoised", "log_prob", "inputs" or several.
         callback: told of each accepted step.
         progress: whether to show a progress bar.
         parallel: how many steps are taken at once; None for one after the other.
@@ -91,6 +91,7 @@ class Run:
     def __init__(self, job: Job, route: Route, x: Tensor) -> None:
         self.job, self.route = job, route
         self.rounds: int | None = None
+        self.results: Results | None = None
         total = None if isinstance(route, Controlled) else len(route)
         self.recorder = Recorder(x, job.saves, job.callback, total)
         self.watch = Watch(x)
@@ -148,7 +149,9 @@ class Run:
     def _fixed(self, plans: Sequence[StepPlan], source: NoiseSource) -> None:
         job, network, x = self.job, self.network, self.recorder.x
         prepared = [network.prepare(plan) for plan in plans]
-        results = Results(network) if "log_prob" in job.saves else None
+        results = None
+        if job.saves & {"log_prob", "inputs"}:
+            results = self.results = Results(network, inputs="inputs" in job.saves)
         evaluate: Evaluate = network if results is None else results
         step: TakeStep
         if job.grad == "checkpoint":
@@ -165,7 +168,8 @@ class Run:
             reuse = not job.grad and results is None
             step = executor_for(job.process, evaluate, source, reuse=reuse).run
         step = self._hooked(step, source)
-        run_fixed(prepared, step, network, self.watch, self.recorder, results)
+        densities = results if "log_prob" in job.saves else None
+        run_fixed(prepared, step, network, self.watch, self.recorder, densities)
 
     def _hooked(self, step: TakeStep, source: NoiseSource) -> TakeStep:
         """The step with what hooks do to the state before it."""
@@ -193,6 +197,7 @@ class Run:
             trajectory=trajectory,
             denoised=denoised,
             log_prob=log_prob,
+            inputs=None if self.results is None else stacked(self.results.inputs),
             rounds=self.rounds,
         )
 

@@ -24,7 +24,7 @@ from srk.scores.hooks import Hook, check_hooks
 from srk.steps import Grid, Levels, StepController, as_grid
 
 DEFAULT_STEPS = 50
-SAVES = {"x", "denoised", "log_prob"}
+SAVES = {"x", "denoised", "log_prob", "inputs"}
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """The dtypes of a state."""
 
@@ -140,7 +140,7 @@ def saves_given(save: Any) -> frozenset[str]:
     """What the solution shall hold besides the samples."""
     if save is None or save is False:
         return frozenset()
-    known = "save must be 'x', 'denoised', 'log_prob' or several of them"
+    known = "save must be 'x', 'denoised', 'log_prob', 'inputs' or several of them"
     if isinstance(save, str):
         names = [save]
     elif isinstance(save, Iterable) and not isinstance(save, Tensor | bytes):

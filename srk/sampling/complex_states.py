@@ -99,6 +99,7 @@ class ComplexRun:
             made,
             x=to_complex(made.x),
             trajectory=_saved(made.trajectory),
+            inputs=_saved(made.inputs),
             denoised=_saved(made.denoised),
             log_prob=log_prob,
         )

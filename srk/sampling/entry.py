@@ -195,9 +195,10 @@ def solve(
             remembering what the network did.
         microbatch: draw at most so many samples at a time. The noise is then "keyed" by default,
             and the result does not depend on this number beyond the network's own rounding.
-        save: "x", "denoised", "log_prob" or several: keep the states after each step, the denoised
-            predictions, or the log-densities of the steps given what came before (for solvers whose
-            step is Gaussian, such as "ddpm"; nats, differentiable with `grad`).
+        save: "x", "denoised", "log_prob", "inputs" or several: keep the states after each step, the
+            denoised predictions, the log-densities of the steps given what came before (for solvers
+            whose step is Gaussian, such as "ddpm"; nats, differentiable with `grad`), or what the
+            network was asked at.
         callback: called with a `StepInfo` after each accepted step; a true return value stops the
             run.
         progress: show a progress bar with step, NFE and time left.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import choice, flag, integer
-from srk._engine.density import check_gaussian, transition_log_prob
+from srk._engine.density import check_gaussian, input_log_prob, transition_log_prob
 from srk._engine.finite import Watch
 from srk._engine.network import Network
 from srk._engine.recorder import StepInfo
@@ -386,6 +386,7 @@ class Sampler:
                 (self.compile, "compile"),
                 (grad, "grad"),
                 ("log_prob" in saves, "save='log_prob'"),
+                ("inputs" in saves, "save='inputs'"),
                 (not isinstance(self.eta, float), "eta by level"),
                 (self.mean, "denoise_final='mean'"),
                 (self.hooks, "a hook that changes the state"),
@@ -405,6 +406,11 @@ class Sampler:
                 f"the grid starts at t = {plans[0].start.t!r}, below t_max = "
                 f"{self.process.t_max!r}, where the prior is not known; give the state there as "
                 "x_init, or let the grid start at process.t_max"
+            )
+        if "inputs" in saves and (self.parallel is not None or grad == "checkpoint"):
+            raise IncompatibleError(
+                "save='inputs' keeps the network's inputs in the order of the calls; leave out "
+                "parallel= and grad='checkpoint'"
             )
         if "log_prob" in saves:
             self._check_density()
@@ -549,41 +555,76 @@ class Sampler:
         whole.control = self._measured(self.control, info)
         return whole
 
-    def log_prob(self, trajectory: Saved | Solution) -> Saved:
-        """Log-densities of the steps of a saved trajectory under this sampler's network,
-        differentiable in its parameters.
+    def log_prob(
+        self, trajectory: Saved | Solution, *, samples: slice | Sequence[int] | Tensor | None = None
+    ) -> Saved:
+        """Log-densities of a saved run under this sampler's network, differentiable in its
+        parameters.
 
         What policy gradients on samplers need: draw with `save="x"`, change the network, ask again.
-            With the network that drew it, the
-        numbers are those of `save="log_prob"`.
+        With the network that drew it, the numbers are those of `save="log_prob"`.
+
+        Solvers whose draws enter an input of the network (`srk2`, `srk2m`, most Runge-Kutta
+        methods) have no density of a state given the one before. Draw with
+        `save=("x", "inputs")` for these: what the network saw has one, input by input, and its sum
+        is the log-density of all inputs and of the result.
+
+        The graph of all steps is kept until it is differentiated. Where it does not fit, take some
+        `samples` at a time and add up the gradients:
+
+            for rows in torch.arange(64).split(8):
+                loss(sampler.log_prob(sol, samples=rows), rows).backward()
+            optimizer.step()
 
         Arguments:
-            trajectory: states at the times of this sampler's grid, as `Solution.trajectory` holds
-                them.
+            trajectory: a solution, or the states at the times of this sampler's grid, as
+                `Solution.trajectory` holds them.
+            samples: which samples of the batch; conditions of the network are cut alike.
 
         Returns:
             Own times at the end of each step that draws noise, and log p(x_k+1 | x_k, ...) in nats,
-            shape (steps, batch).
+            shape (steps, batch); or with inputs their times, and the log-density of each that
+            brings new noise given all before it.
 
         Raises:
-            IncompatibleError: the solver's step is not Gaussian given the state, or the grid is not
-                fixed.
+            IncompatibleError: the solver's step is not Gaussian given the state and no inputs were
+                saved, or the grid is not fixed.
             ArgumentError: the trajectory was not saved, or has other times.
         """
+        whole = isinstance(trajectory, Solution)
         saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
+        inputs = trajectory.inputs if isinstance(trajectory, Solution) else None
         if saved is None:
-            raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
+            with_inputs = " or save=('x', 'inputs')" if whole else ""
+            raise ArgumentError(
+                f"the solution holds no trajectory; draw it with save='x'{with_inputs}"
+            )
+        if samples is not None:
+            rows = torch.arange(saved.values.shape[1], device=saved.values.device)[samples]
+            part = copy.copy(self)
+            part.prediction = self.prediction.select(rows, saved.values.shape[1])
+            given = Saved(saved.times, saved.values[:, rows])
+            if inputs is not None:
+                inputs = Saved(inputs.times, inputs.values[:, rows])
+            return part._density(given, inputs)
+        return self._density(saved, inputs)
+
+    def _density(self, saved: Saved, inputs: Saved | None) -> Saved:
+        """The log-densities of states, or where they are given of the network's inputs."""
         if saved.values.is_complex():
             given = pairs_of(saved)
-            density = self._on_pairs().log_prob(given)
+            density = self._on_pairs()._density(given, None if inputs is None else pairs_of(inputs))
             return ComplexRun(saved.values.dtype).density(density, given.values[0])
         plans = self.plans(
             RunInfo(self.process, self.method, self.steps, self._eta, dtype=saved.values.dtype)
         )
         self._check_density()
-        check_gaussian(plans, self.label)
+        if inputs is None:
+            check_gaussian(plans, self.label)
         watch = Watch(saved.values[0])
         network = Network(self.prediction, self.process, self._eta, watch, autocast=self.autocast)
+        if inputs is not None:
+            return input_log_prob(network, plans, saved, inputs)
         return transition_log_prob(network, plans, saved)
 
     def one_eta(self, what: str) -> float:
