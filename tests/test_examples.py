@@ -38,6 +38,7 @@ HERE = {
 
 ELSEWHERE = {
     "inverse_problems": "posterior/test_example.py",
+    "policy_gradient": "ecosystem/test_diffusers_densities.py",
     "poses": "sampling/test_examples_of_parts.py",
     "rolling_window": "sampling/test_examples_of_parts.py",
     "spectrogram": "sampling/test_complex_states.py",

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from repository import script
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -292,3 +293,13 @@ def test_eta_by_level_is_that_of_solve() -> None:
                 eta=eta, noise=srk.noise.KeyedNoise(4), check_network=False,
             )  # fmt: skip
         assert torch.allclose(state, sol.x, rtol=1e-6, atol=1e-7)
+
+
+def test_example_of_a_reward(capsys) -> None:
+    """examples/policy_gradient.py with small numbers: the reward rises, the KL is reported."""
+    with torch.random.fork_rng():
+        module = script("examples/policy_gradient.py")
+        found = module.main(["--pretrain", "300", "--iterations", "20", "-n", "256"])
+    assert found["after"] > found["before"] + 0.2
+    assert 0.1 < found["kl"] < 20.0
+    assert "20 rollouts: reward" in capsys.readouterr().out
