@@ -34,7 +34,7 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_package
-from srk.sampling import Sampler, StepInfo, calibrate, invert, solve
+from srk.sampling import Roll, Sampler, StepInfo, calibrate, invert, roll, solve
 from srk.scores import (
     ClassifierGuided,
     Data,
@@ -112,6 +112,7 @@ __all__ = [
     "ProductSolution",
     "Profile",
     "Reduced",
+    "Roll",
     "SampleSet",
     "Sampler",
     "Score",
@@ -144,6 +145,7 @@ __all__ = [
     "register_process",
     "register_solver",
     "register_tableau",
+    "roll",
     "sample_to",
     "scores",
     "solve",

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
-from srk._engine.eager import Outcome, Walk
+from srk._engine.changes import StateChanges
+from srk._engine.density import log_density
+from srk._engine.eager import Executor, Outcome, Walk
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, version
+from srk._engine.network import folded
 from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
 from srk.errors import IncompatibleError
@@ -25,6 +29,30 @@ from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
 from srk.solution import ProductSolution
+
+
+@attrs.frozen(slots=True)
+class ProductStepInfo:
+    """What a callback of a product sees after each step; dicts with the names of the parts.
+
+    Arguments:
+        index: number of the step, from 0.
+        steps: how many there will be; None if that is not known.
+        t: own time of each part.
+        nfe: network calls so far.
+        x: the states, (batch, *event). They are overwritten by the next step: clone what is kept.
+        denoised: the denoised predictions at the start of the step; None for a part that has none.
+    """
+
+    index: int
+    steps: int | None
+    t: Mapping[str, float]
+    nfe: int
+    x: Mapping[str, Tensor]
+    denoised: Mapping[str, Tensor | None]
+
+
+ProductCallback = Callable[[ProductStepInfo], bool | None]
 
 
 class PartRun:
@@ -61,9 +89,16 @@ class PartRun:
             last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
             self.plans.append(last)
             self.order.append(self.steps)
-        network = self.run.network
-        self.executor = executor_for(job.process, network, source, reuse=not job.grad)
+        network, self.grad = self.run.network, bool(job.grad)
+        # A log-density needs the state before the step.
+        self.records = "log_prob" in job.saves
+        reuse = not job.grad and not self.records
+        self.executor = executor_for(job.process, network, source, reuse=reuse)
+        self.changes = StateChanges(job.hooks, source) if job.hooks else None
+        self.denoised: Tensor | None = None
         self._memory: Sequence[Tensor] = ()
+        self._before: tuple[StepPlan, Tensor, Sequence[Tensor]] | None = None
+        self._told: list[Tensor] = []
 
     def begin(self) -> None:
         """Look at the state at the start, before the first step."""
@@ -77,8 +112,25 @@ class PartRun:
         if index == self.steps:
             self._look()
             self._memory = ()
+        x = self.run.recorder.x
+        if index == self.steps:  # this plan belongs to the run alone, so that nothing remembers it
+            last = self.executor
+            executor = Executor(last.evaluate, last.noise, reuse=last.reuse, remember=False)
+            plan = folded(self.plans[index], self.run.network.prediction, remember=False)
+            return executor.walk(plan, x)
         plan = self.run.network.prepare(self.plans[index])
-        return self.executor.walk(plan, self.run.recorder.x, self._memory)
+        if self.changes is not None:
+            x = self.changes(x, plan.start, index)
+        if self.records:
+            self._before, self._told = (plan, x, self._memory), []
+        return self.executor.walk(plan, x, self._memory)
+
+    def ask(self, x: Tensor, stage: Stage) -> Tensor:
+        """What the network says of the part, once all parts were asked together."""
+        result = self.run.network(x, stage)
+        if self.records:
+            self._told.append(result.clone())  # the network may write to its own again
+        return result
 
     def accept(self, index: int, outcome: Outcome) -> None:
         """The step of that number counts."""
@@ -90,7 +142,10 @@ class PartRun:
         else:
             if not watch.immediate:
                 watch.keep(outcome.state)
-            asked = plan.stages[0].level.t
+            asked, self.denoised = plan.stages[0].level.t, network.first
+            if self._before is not None and plan.slots:
+                density = log_density(*self._before, self._told, outcome.state)
+                recorder.density(plan.stop.t, density)
             recorder.accept(plan.stop, outcome.state, asked, network.first, network.count.calls)
             network.begin(recorder.accepted)
             self._memory = outcome.keep
@@ -140,6 +195,7 @@ class Lockstep:
         prediction: what is known of all parts.
         autocast: dtype for `torch.autocast` around the network.
         visit: told the number of steps that are taken, at the start and after each step.
+        callback: told of each step; a true return value ends the run.
     """
 
     def __init__(
@@ -148,12 +204,17 @@ class Lockstep:
         prediction: BoundPrediction,
         autocast: torch.dtype | None = None,
         visit: Callable[[int], None] | None = None,
+        callback: ProductCallback | None = None,
     ) -> None:
-        self.visit = visit
+        self.visit, self.callback = visit, callback
+        if callback is not None:
+            for part in parts.values():
+                part.run.network.records = True
         self.parts, self.prediction, self.autocast = parts, prediction, autocast
         self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
         self.calls = 0
         self.seconds = 0.0
+        self.status = "done"
 
     def go(self) -> None:
         """Take all steps. `NotFinite` says which part cannot go on."""
@@ -167,17 +228,41 @@ class Lockstep:
                 for name, part in self.parts.items()
                 if (number := part.order[index]) is not None
             }
-            walks = {
-                name: self._of(name, self.parts[name].walk, number)
-                for name, number in moving.items()
-            }
-            outcomes = self._step(walks)
-            for name, number in moving.items():
-                self._of(name, self.parts[name].accept, number, outcomes.pop(name))
+            self.take(moving)
             if self.visit is not None:
                 self.visit(index + 1)
+            if self.callback is not None and self._stops(index, moving):
+                break
         for name, part in self.parts.items():
             self._of(name, part.run.watch.settle, part.run.recorder.x)
+
+    def take(self, moving: Mapping[str, int]) -> None:
+        """Take a step of some parts: those of the given numbers."""
+        walks = {
+            name: self._of(name, self.parts[name].walk, number) for name, number in moving.items()
+        }
+        outcomes = self._step(walks)
+        for name, number in moving.items():
+            self._of(name, self.parts[name].accept, number, outcomes.pop(name))
+
+    def _stops(self, index: int, moving: Mapping[str, int]) -> bool:
+        """Whether the callback ends the run after the step of that number."""
+        if all(number >= self.parts[name].steps for name, number in moving.items()):
+            return False  # that was the final denoising
+        assert self.callback is not None
+        recorders = {name: part.run.recorder for name, part in self.parts.items()}
+        info = ProductStepInfo(
+            index,
+            max(part.steps for part in self.parts.values()),
+            {name: recorder.level.t for name, recorder in recorders.items()},
+            self.calls,
+            {name: recorder.x for name, recorder in recorders.items()},
+            {name: part.denoised for name, part in self.parts.items()},
+        )
+        if not self.callback(info):
+            return False
+        self.status = "stopped"
+        return True
 
     def _step(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
         """The outcome of one step of all parts."""
@@ -211,10 +296,11 @@ class Lockstep:
                     levels[name] = part.run.recorder.level
             self.prediction.ask(states, levels)
             del states
-        results = {
-            name: self._of(name, self.parts[name].run.network, *request)
-            for name, request in requests.items()
-        }
+            results = {
+                name: self._of(name, self.parts[name].ask, *request)
+                for name, request in requests.items()
+            }
+            self.prediction.forget()
         if any(version(x) != before[name] for name, (x, _) in requests.items()):
             raise changed_in_place()
         self.calls += max(
@@ -242,6 +328,8 @@ def run_product(
     grad: bool = False,
     autocast: torch.dtype | None = None,
     visit: Callable[[int], None] | None = None,
+    callback: ProductCallback | None = None,
+    progress: bool = False,
 ) -> tuple[ProductSolution, bool]:
     """Take the parts to their ends: the solution, and whether the run failed.
 
@@ -252,15 +340,20 @@ def run_product(
         grad: whether gradients flow through the run.
         autocast: dtype for `torch.autocast` around the network.
         visit: told the number of steps that are taken, at the start and after each step.
+        callback: told of each step; a true return value ends the run.
+        progress: whether to show a progress bar.
     """
     began = time.perf_counter()
-    lockstep = Lockstep(parts, prediction, autocast, visit)
-    status = "done"
-    with torch.set_grad_enabled(grad):
+    lockstep = Lockstep(parts, prediction, autocast, visit, callback)
+    longest = max(parts.values(), key=lambda part: part.steps)
+    bar = longest.run.recorder.bar(" + ".join(parts)) if progress else nullcontext()
+    failed = False
+    with torch.set_grad_enabled(grad), bar:
         try:
             lockstep.go()
+            status = lockstep.status
         except NotFinite as failure:
-            status = failure.status
+            failed, status = True, failure.status
             for part in parts.values():
                 last = part.run.watch.last
                 if last is not None:
@@ -278,4 +371,4 @@ def run_product(
         seconds=seconds,
         score_seconds=lockstep.seconds,
     )
-    return made, status != "done"
+    return made, failed

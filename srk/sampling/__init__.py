@@ -4,6 +4,7 @@ from srk._engine.recorder import StepInfo
 from srk.sampling.calibration import calibrate
 from srk.sampling.entry import solve
 from srk.sampling.invert import invert
+from srk.sampling.roll import Roll, roll
 from srk.sampling.sampler import Sampler
 
-__all__ = ["Sampler", "StepInfo", "calibrate", "invert", "solve"]
+__all__ = ["Roll", "Sampler", "StepInfo", "calibrate", "invert", "roll", "solve"]

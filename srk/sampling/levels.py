@@ -6,7 +6,7 @@ The network is called once for all groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,9 +32,11 @@ from srk.sampling.arguments import (
     state_given,
 )
 from srk.sampling.sampler import Sampler
-from srk.scores import NetworkPrediction, as_prediction
+from srk.scores import NetworkPrediction, Prediction, as_prediction
 from srk.scores.inputs import scale_value
 from srk.scores.joint import BoundPrediction
+from srk.scores.rewire import rewired
+from srk.scores.shared import Answer, Shared
 from srk.solution import Saved, Solution
 from srk.steps.levels import Levels
 
@@ -86,17 +88,16 @@ def solve_levels(
             "an element are not those of the run; use save='x'"
         )
     process = process_given(process)
-    adapter = as_prediction(score)
-    if not isinstance(process, LinearProcess) or not isinstance(adapter, NetworkPrediction):
+    if not isinstance(process, LinearProcess):
         raise IncompatibleError(
-            "grid=srk.Levels(...) needs a linear process and a network in one of the adapters, "
-            "which gets times of shape (batch, elements), e.g. srk.solve(srk.VP(), "
-            f"srk.Data(network), ...), not {shown(process)} and {shown(adapter)}"
+            "grid=srk.Levels(...) needs a linear process, whose elements are noisy each for "
+            f"itself, e.g. srk.VP(), not {shown(process)}"
         )
-    adapter.bind(process)
-    start = _State(adapter, levels, shape, x_init, device_given(device), dtype_given(dtype))
+    prediction = as_prediction(score).bind(process)
+    start = _State(prediction, levels, shape, x_init, device_given(device), dtype_given(dtype))
     groups = _groups(levels)
-    bound = _Bound(adapter, process, start.axis, groups, levels.elements, start.place)
+    indices = {name: torch.tensor(of, device=start.place["device"]) for name, of in groups.items()}
+    bound = bind_elements(prediction, process, start.axis, indices)
     if not isinstance(noise, NoiseSource) and not callable(noise):
         seed = check_seed(seed)
     source = noise_source(noise, seed)
@@ -120,9 +121,9 @@ def solve_levels(
         draws.start(x.shape, x.dtype, x.device)
         if start.drawn:
             draws.prior(torch.empty_like(x))
-        state = x.index_select(start.axis, bound.indices[name])
+        state = x.index_select(start.axis, indices[name])
         if len(groups) > 1:
-            draws = _Slice(draws, x, start.axis, bound.indices[name])
+            draws = _Slice(draws, x, start.axis, indices[name])
         plans: list[StepPlan] = []
         etas: tuple[float, ...] = ()
         if len(own) > 1:
@@ -149,7 +150,7 @@ def solve_levels(
     def keep(step: int) -> None:
         if "x" in saves and step < len(levels.schedule):  # not after the final denoising
             states = {name: part.run.recorder.x for name, part in parts.items()}
-            kept.append(start.whole(states, bound.indices).clone())
+            kept.append(start.whole(states, indices).clone())
 
     made, failed = run_product(
         parts, bound, seed=source.seed, grad=grad, autocast=autocast, visit=keep
@@ -157,7 +158,7 @@ def solve_levels(
     moving = next(made.parts[name] for name, part in parts.items() if part.plans)
     times_visited = tuple(max(row) for row in levels.schedule)
     solution = Solution(
-        x=start.whole(made.x, bound.indices),
+        x=start.whole(made.x, indices),
         status=made.status,
         nfe=made.nfe,
         mean_nfe=float(made.nfe),
@@ -198,14 +199,14 @@ class _State:
 
     def __init__(
         self,
-        adapter: NetworkPrediction,
+        prediction: Prediction,
         levels: Levels,
         shape: Any,
         x_init: Any,
         device: torch.device | None,
         dtype: torch.dtype | None,
     ) -> None:
-        event = adapter.event_shape
+        event = prediction.event_shape
         given = None if x_init is None else state_given(x_init, None, None)
         if given is not None and shape is None and event is None:
             whole: tuple[int, ...] = tuple(given.shape)
@@ -257,12 +258,11 @@ class _State:
 
     def whole(self, states: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
         """The states of all groups as one."""
-        return _assemble(states, indices, self.axis, self.shape[self.axis])
+        return assemble(states, indices, self.axis)
 
 
-def _assemble(
-    states: Mapping[str, Tensor], indices: Mapping[str, Tensor], axis: int, elements: int
-) -> Tensor:
+def assemble(states: Mapping[str, Tensor], indices: Mapping[str, Tensor], axis: int) -> Tensor:
+    """The elements of all groups in their order."""
     if len(states) == 1:
         return next(iter(states.values()))
     order = torch.argsort(torch.cat([indices[name] for name in states]))
@@ -301,57 +301,73 @@ class _Slice(NoiseSource):
         out.copy_(self._whole.index_select(self.axis, self.index))
 
 
-class _Said:
-    """The network of one group: it gives what the network has said of its elements."""
+class ElementsCall:
+    """A network of all elements at their own times; its results by group.
 
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-        self.value: Any = None
-
-    def __call__(self, x: Tensor, t: Tensor, **kwargs: Any) -> Any:
-        value, self.value = self.value, None
-        return value
-
-
-class _Bound(BoundPrediction):
-    """A network in one run: called once with all elements, and each group reads its part."""
+    Arguments:
+        adapter: the network.
+        process: of all elements.
+        axis: along which the elements lie.
+        indices: the numbers of the elements of each group.
+    """
 
     def __init__(
         self,
         adapter: NetworkPrediction,
         process: LinearProcess,
         axis: int,
-        groups: Mapping[str, Sequence[int]],
-        elements: int,
-        place: Mapping[str, Any],
+        indices: Mapping[str, Tensor],
     ) -> None:
-        self.adapter, self.process, self.axis, self.elements = adapter, process, axis, elements
-        self.said = {name: _Said(name) for name in groups}
-        self.indices = {
-            name: torch.tensor(of, device=place["device"]) for name, of in groups.items()
-        }
-        super().__init__(
-            {
-                name: attrs.evolve(
-                    adapter, network=said, model_kwargs={}, channels="all", event_shape=None
-                )
-                for name, said in self.said.items()
-            }
-        )
+        self.adapter, self.process, self.axis, self.indices = adapter, process, axis, indices
 
-    def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
-        adapter, inputs, times = self.adapter, {}, {}
-        states = {name: states[name] for name in self.said}
+    def __call__(
+        self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
+    ) -> Mapping[str, Any]:
+        adapter, axis, inputs, times = self.adapter, self.axis, {}, {}
+        states = {name: states[name] for name in self.indices}
         for name, x in states.items():
             scale = scale_value(adapter.input_scale, levels[name])
             inputs[name] = x if scale == 1.0 else x * scale
             t = adapter.time_of(x, levels[name], self.process)
-            times[name] = t[:, None].expand(-1, len(self.indices[name]))
-        x = _assemble(inputs, self.indices, self.axis, self.elements)
+            times[name] = t[:, None].expand(-1, x.shape[axis])
+        x = assemble(inputs, self.indices, axis)
         x = x.to(adapter.network_dtype or x.dtype)
-        t = _assemble(times, self.indices, 1, self.elements)
-        said = adapter.network(x, t, **adapter.model_kwargs)
-        whole = _assemble(states, self.indices, self.axis, self.elements)
-        checked = adapter._checked(said, whole)
-        for name, one in self.said.items():
-            one.value = checked.index_select(self.axis, self.indices[name])
+        said = adapter.network(x, assemble(times, self.indices, 1), **adapter.model_kwargs)
+        checked = adapter._checked(said, assemble(states, self.indices, axis))
+        return {name: checked.index_select(axis, index) for name, index in self.indices.items()}
+
+
+def bind_elements(
+    prediction: Prediction,
+    process: LinearProcess,
+    axis: int,
+    indices: Mapping[str, Tensor],
+    names: Iterable[str] | None = None,
+) -> BoundPrediction:
+    """A prediction of all elements for each group of them: a network is called once for all.
+
+    Arguments:
+        prediction: an adapter, or guidance of some.
+        process: of all elements.
+        axis: along which the elements lie.
+        indices: the numbers of the elements of each group, which may change between calls.
+        names: the groups; those of `indices` by default.
+    """
+    what = "a run whose elements have times of their own"
+    shared: dict[int, Shared] = {}
+
+    def of(name: str) -> Prediction:
+        def change(adapter: NetworkPrediction) -> Prediction:
+            call = ElementsCall(adapter, process, axis, indices)
+            asked = shared.setdefault(id(adapter), Shared(call))
+            return attrs.evolve(
+                adapter,
+                network=Answer(asked, name, name),
+                model_kwargs={},
+                channels="all",
+                event_shape=None,
+            )
+
+        return rewired(prediction, change, what)
+
+    return BoundPrediction({name: of(name) for name in names or indices}, shared.values())

@@ -20,7 +20,7 @@ from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
 from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plus
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
-from srk.scores.joint import Independent, Joint, ProductPrediction
+from srk.scores.joint import Independent, Joint, JointGuided, ProductPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 from srk.scores.state_hooks import CenterRandomAugmentation, RigidAlign, StateHook
 from srk.scores.weights import limited
@@ -39,6 +39,7 @@ __all__ = [
     "Hooked",
     "Independent",
     "Joint",
+    "JointGuided",
     "NetworkPrediction",
     "NoisePrediction",
     "PhasePrediction",

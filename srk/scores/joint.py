@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from srk._checks import shown
 from srk.errors import ArgumentError, ArgumentTypeError, ScoreError
-from srk.processes.product import Product, check_names
+from srk.processes.product import Product, check_names, for_each
 from srk.scores.adapters import (
     Data,
     EDMDenoiser,
@@ -22,7 +23,10 @@ from srk.scores.adapters import (
     as_prediction,
 )
 from srk.scores.base import Prediction
+from srk.scores.guidance import Guided
 from srk.scores.inputs import scale_value
+from srk.scores.shared import Answer, Shared
+from srk.scores.weights import Scale
 
 if TYPE_CHECKING:
     from srk.processes.base import Level
@@ -38,13 +42,13 @@ KINDS: dict[str, type[NetworkPrediction]] = {
 """The adapter of a part by what the network says of it."""
 
 Adapter = Callable[[Callable[..., Tensor]], NetworkPrediction]
-JointNetwork = Callable[[dict[str, Tensor], dict[str, Tensor]], Mapping[str, Tensor]]
+JointNetwork = Callable[..., Mapping[str, Tensor]]
 
 
 class ProductPrediction(ABC):
     """What is known of the data behind the parts of a noisy state.
 
-    Base of `Joint` and `Independent`.
+    Base of `Joint`, `JointGuided` and `Independent`.
     """
 
     @abstractmethod
@@ -55,16 +59,26 @@ class ProductPrediction(ABC):
             ArgumentError: the parts of the product have other names.
         """
 
+    def select(self, rows: slice | Tensor, batch: int) -> ProductPrediction:
+        """The prediction for some samples of a batch; the default is itself.
+
+        Arguments:
+            rows: which samples, a slice or their numbers.
+            batch: size of the whole batch.
+        """
+        return self
+
 
 class BoundPrediction:
     """The predictions of all parts in one run.
 
     Arguments:
         parts: the prediction of each part by its name.
+        shared: networks that are called once for all parts.
     """
 
-    def __init__(self, parts: Mapping[str, Prediction]) -> None:
-        self.parts = dict(parts)
+    def __init__(self, parts: Mapping[str, Prediction], shared: Iterable[Shared] = ()) -> None:
+        self.parts, self.shared = dict(parts), tuple(shared)
 
     def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
         """What is to be known of all parts at once, before each part is asked for its own.
@@ -73,6 +87,13 @@ class BoundPrediction:
             states: the state of each part, (batch, *event).
             levels: the noise level of each part.
         """
+        for shared in self.shared:
+            shared.ask(states, levels)
+
+    def forget(self) -> None:
+        """All parts have been asked: let go of their states."""
+        for shared in self.shared:
+            shared.forget()
 
 
 class Joint(ProductPrediction):
@@ -121,13 +142,132 @@ class Joint(ProductPrediction):
             )
         self.network = network
         self.parts = {name: _adapter(name, part) for name, part in parts.items()}
+        self.conditions: dict[str, Any] = {}
+
+    def given(self, **conditions: Any) -> Joint:
+        """The same network with these conditions, which it gets as keyword arguments.
+
+        Tensors whose first axis is the batch are cut where the batch is (`microbatch`).
+
+        Examples:
+            >>> import srk, torch
+            >>> def network(x, t, label):
+            ...     return {"a": 0 * x["a"] + label[:, None]}
+            >>> score = srk.scores.Joint(network, a="data").given(label=torch.tensor([1.0, 2.0]))
+            >>> product = srk.Product(a=srk.Flow(t_min=0.0))
+            >>> srk.solve(product, score, shape={"a": (2, 1)}, steps=3, seed=0).x["a"].tolist()
+            [[1.0], [2.0]]
+        """
+        made = copy.copy(self)
+        made.conditions = {**self.conditions, **conditions}
+        return made
 
     def bind(self, product: Product) -> BoundPrediction:
         check_names(self.parts, product.names, "srk.scores.Joint")
-        return _BoundJoint(self.network, product, self.parts)
+        call = _JointCall(self.network, product, self.conditions)
+        shared = Shared(call)
+        for name in product.names:
+            answer = Answer(shared, name, f"part {name!r} of {_name(self.network)}")
+            made: Any = self.parts[name](answer)
+            if not isinstance(made, NetworkPrediction) or made.network is not answer:
+                raise ArgumentTypeError(
+                    f"the function of the part {name!r} returned {shown(made)}; it puts an adapter "
+                    f"around the network that it is given, e.g. {name}=lambda network: "
+                    "srk.NoisePrediction(network, time='log-snr')"
+                )
+            if made.model_kwargs:
+                raise ArgumentError(
+                    f"the adapter of the part {name!r} has model_kwargs, but the network is that "
+                    "of all parts; give it the conditions, e.g. "
+                    "srk.scores.Joint(network, ...).given(y=labels)"
+                )
+            call.adapters[name] = made
+        return BoundPrediction(call.adapters, [shared])
+
+    def select(self, rows: slice | Tensor, batch: int) -> Joint:
+        """The same network with the conditions of these samples."""
+        return self.given(
+            **{
+                name: value[rows]
+                if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+                else value
+                for name, value in self.conditions.items()
+            }
+        )
 
     def __repr__(self) -> str:
         return f"Joint({_name(self.network)}, {', '.join(self.parts)})"
+
+
+class JointGuided(ProductPrediction):
+    """Guidance of a joint network: D = D_ref + w (D_cond - D_ref) in each part (see `srk.Guided`).
+
+    An evaluation asks both networks once for all parts, and only those that have a weight in some
+    part: with w = 1 the reference is not called.
+
+    Arguments:
+        condition: the joint network with its condition, a `Joint` or `Independent`.
+        reference: that without it, or with the condition to keep away from.
+        scale: w: a number or a function of the level, or a dict with one for each part.
+        rescale: as in `srk.Guided`, for all parts.
+
+    Raises:
+        ArgumentTypeError: the two are not predictions of a product.
+
+    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
+
+    Examples:
+        >>> import srk
+        >>> def network(x, t, label):
+        ...     return {name: 0 * part + label for name, part in x.items()}
+        >>> product = srk.Product(a=srk.Flow(t_min=0.0), b=srk.Flow(t_min=0.0))
+        >>> joint = srk.scores.Joint(network, a="data", b="data")
+        >>> score = srk.scores.JointGuided(
+        ...     joint.given(label=1.0), joint.given(label=0.0), {"a": 2.0, "b": 1.0}
+        ... )
+        >>> sol = srk.solve(product, score, shape={"a": (1, 1), "b": (1, 1)}, steps=3, seed=0)
+        >>> sol.x["a"].item(), sol.x["b"].item(), sol.nfe
+        (2.0, 1.0, 6)
+    """
+
+    def __init__(
+        self,
+        condition: ProductPrediction,
+        reference: ProductPrediction,
+        scale: Scale | Mapping[str, Scale] = 2.0,
+        *,
+        rescale: float = 0.0,
+    ) -> None:
+        for given in (condition, reference):
+            if not isinstance(given, ProductPrediction):
+                raise ArgumentTypeError(
+                    "guidance of a product takes two predictions of all its parts, e.g. "
+                    "srk.scores.JointGuided(joint.given(y=labels), joint.given(y=None), 2.0), not "
+                    f"{shown(given)}"
+                )
+        self.condition, self.reference = condition, reference
+        self.scale, self.rescale = scale, rescale
+
+    def bind(self, product: Product) -> BoundPrediction:
+        condition, reference = self.condition.bind(product), self.reference.bind(product)
+        scales = for_each(self.scale, product.names, "the scale of guidance")
+        parts = {
+            name: Guided(
+                condition.parts[name], reference.parts[name], scales[name], rescale=self.rescale
+            )
+            for name in product.names
+        }
+        return BoundPrediction(parts, [*condition.shared, *reference.shared])
+
+    def select(self, rows: slice | Tensor, batch: int) -> JointGuided:
+        """The same for some samples of a batch."""
+        made = copy.copy(self)
+        made.condition = self.condition.select(rows, batch)
+        made.reference = self.reference.select(rows, batch)
+        return made
+
+    def __repr__(self) -> str:
+        return f"JointGuided({self.condition!r}, {self.reference!r}, {self.scale!r})"
 
 
 class Independent(ProductPrediction):
@@ -166,52 +306,27 @@ class Independent(ProductPrediction):
         check_names(self.parts, product.names, "srk.scores.Independent")
         return BoundPrediction({name: self.parts[name] for name in product.names})
 
+    def select(self, rows: slice | Tensor, batch: int) -> Independent:
+        """The same for some samples of a batch."""
+        return Independent(**{name: part.select(rows, batch) for name, part in self.parts.items()})
+
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={part!r}" for name, part in self.parts.items())
         return f"Independent({given})"
 
 
-class _Answer:
-    """The network of one part: it gives what the joint network has said of that part."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-        self.value: Any = None
-
-    def __call__(self, x: Tensor, t: Tensor, **kwargs: Any) -> Any:
-        value, self.value = self.value, None
-        return value
-
-
-class _BoundJoint(BoundPrediction):
-    """A joint network in one run: it is called once, and each part then reads its answer."""
+class _JointCall:
+    """A joint network with the inputs and times that its adapters want."""
 
     def __init__(
-        self, network: JointNetwork, product: Product, adapters: Mapping[str, Adapter]
+        self, network: JointNetwork, product: Product, conditions: Mapping[str, Any]
     ) -> None:
-        self.network, self.product = network, product
-        self.answers = {
-            name: _Answer(f"part {name!r} of {_name(network)}") for name in product.names
-        }
+        self.network, self.product, self.conditions = network, product, conditions
         self.adapters: dict[str, NetworkPrediction] = {}
-        for name, answer in self.answers.items():
-            made: Any = adapters[name](answer)
-            if not isinstance(made, NetworkPrediction) or made.network is not answer:
-                raise ArgumentTypeError(
-                    f"the function of the part {name!r} returned {shown(made)}; it puts an adapter "
-                    f"around the network that it is given, e.g. {name}=lambda network: "
-                    "srk.NoisePrediction(network, time='log-snr')"
-                )
-            if made.model_kwargs:
-                raise ArgumentError(
-                    f"the adapter of the part {name!r} has model_kwargs, but the network is that "
-                    "of all parts; give it the conditions yourself, e.g. "
-                    "srk.scores.Joint(lambda x, t: network(x, t, y=labels), ...)"
-                )
-            self.adapters[name] = made
-        super().__init__(self.adapters)
 
-    def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
+    def __call__(
+        self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
+    ) -> Mapping[str, Any]:
         inputs: dict[str, Tensor] = {}
         times: dict[str, Tensor] = {}
         for name, adapter in self.adapters.items():
@@ -220,7 +335,7 @@ class _BoundJoint(BoundPrediction):
             scaled = x if scale == 1.0 else x * scale
             inputs[name] = scaled.to(adapter.network_dtype or x.dtype)
             times[name] = adapter.time_of(x, level, self.product.parts[name])
-        said: Any = self.network(inputs, times)
+        said: Any = self.network(inputs, times, **self.conditions)
         if not isinstance(said, Mapping):
             raise ScoreError(
                 f"the joint network {_name(self.network)} returned {type(said).__name__}; it must "
@@ -233,8 +348,7 @@ class _BoundJoint(BoundPrediction):
                 f"{', '.join(map(repr, said)) or 'of an empty dict'}; it must return exactly "
                 f"{', '.join(map(repr, self.product.names))}"
             )
-        for name, answer in self.answers.items():
-            answer.value = said[name]
+        return said
 
 
 def _adapter(name: str, part: Any) -> Adapter:

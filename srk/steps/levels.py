@@ -142,6 +142,35 @@ class Levels:
         )
 
     @classmethod
+    def blocks(cls, times: Sequence[float], elements: int, size: int, *, axis: int = 1) -> Levels:
+        """One block of elements after the other, each from noise to data, given those before it.
+
+        Arguments:
+            times: own times, decreasing, (steps + 1,).
+            elements: number of elements.
+            size: how many of them a block has; the last block has those that are left.
+            axis: as in `Levels`.
+
+        Source: Arriola et al., "Block Diffusion", 2025; with size 1 it is an autoregressive model.
+
+        Examples:
+            >>> import srk
+            >>> srk.Levels.blocks([1.0, 0.001], 3, size=2).schedule
+            ((1.0, 1.0, 1.0), (0.001, 0.001, 1.0), (0.001, 0.001, 0.001))
+        """
+        size = integer(size, "size", least=1)
+        elements = integer(elements, "elements", least=1)
+        last = len(times) - 1
+        rows = range(last * -(-elements // size) + 1)
+        return cls(
+            [
+                [times[min(max(k - (i // size) * last, 0), last)] for i in range(elements)]
+                for k in rows
+            ],
+            axis,
+        )
+
+    @classmethod
     def rolling(
         cls, times: Sequence[float], elements: int, window: int, *, axis: int = 1
     ) -> Levels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor
@@ -133,14 +134,15 @@ def columns(levels: srk.Levels, solver: str, x_init: Tensor | None = None) -> Te
     return srk.solve(VP, srk.Data(sequence), solver, shape=(size, 4), x_init=x_init, **options).x
 
 
-@pytest.mark.parametrize("make", ["pyramid", "rolling", "blocks"])
+@pytest.mark.parametrize("make", ["pyramid", "rolling", "blocks", "one by one"])
 def test_a_gaussian_sequence_has_its_autocovariance(make: str) -> None:
     errors = []
     for steps in (16, 32):
         levels = {
             "pyramid": lambda times: srk.Levels.pyramid(times, 4, 1),
             "rolling": lambda times: srk.Levels.rolling(times, 4, window=2),
-            "blocks": lambda times: srk.Levels.pyramid(times, 4, len(times) - 1),
+            "blocks": lambda times: srk.Levels.blocks(times, 4, size=3),
+            "one by one": lambda times: srk.Levels.blocks(times, 4, size=1),
         }[make](grid(steps))
         found = columns(levels, "srk2m")
         errors.append(float((found.T @ found - COVARIANCE).abs().max()))
@@ -175,6 +177,52 @@ def test_a_whole_state_at_the_start_and_gradients() -> None:
     (slope,) = torch.autograd.grad(sol.x.sum(), start)
     assert slope.isfinite().all()
     assert (slope != 0).all()
+
+
+def test_guidance_of_elements() -> None:
+    """Two networks, each called once for all elements, and only where it has a weight."""
+    calls = [0, 0]
+
+    def pair(which: int, y: float) -> srk.Data:
+        def conditioned(x: Tensor, t: Tensor) -> Tensor:
+            assert x.shape == SHAPE
+            assert t.shape == SHAPE[:2]
+            calls[which] += 1
+            return network(x, t) + y
+
+        return srk.Data(conditioned)
+
+    pyramid = srk.Levels.pyramid(grid(6), 5, 2)
+    guided = srk.Guided(pair(0, 0.3), pair(1, 0.1), 2.0)
+    one = srk.solve(VP, guided, "srk2m", shape=SHAPE, grid=pyramid, seed=1)
+    two = srk.solve(VP, pair(0, 0.5), "srk2m", shape=SHAPE, grid=pyramid, seed=1)
+    assert torch.allclose(one.x, two.x, atol=1e-5)
+    assert one.nfe == 2 * two.nfe
+    calls[:] = [0, 0]
+    some = srk.scores.limited(2.0, 0.3, 5.0)  # elements outside need the condition alone
+    limited = srk.Guided(pair(0, 0.3), pair(1, 0.1), some)
+    sol = srk.solve(VP, limited, "srk2m", shape=SHAPE, grid=pyramid, seed=1)
+    assert calls[1] < calls[0] == two.nfe
+    assert sol.nfe == sum(calls)
+    equal = srk.Levels([[t] * 5 for t in grid(6)])
+    for score in (guided, limited):
+        sol = srk.solve(VP, score, "srk2m", shape=SHAPE, grid=equal, seed=1)
+
+        def ordinary(y: float) -> srk.Data:
+            return srk.Data(lambda x, t: network(x, t) + y)
+
+        plain = attrs.evolve(score, condition=ordinary(0.3), reference=ordinary(0.1))
+        own = srk.solve(VP, plain, "srk2m", shape=SHAPE, grid=grid(6), seed=1)
+        assert torch.equal(sol.x, own.x)
+    for other, message in (
+        (attrs.evolve(guided, rescale=0.7), "cannot be rescaled"),
+        (srk.Hooked(pair(0, 0.1), srk.scores.hooks.Clip()), "whole samples"),
+        (srk.scores.APG(pair(0, 0.1), pair(1, 0.1)), "whole samples"),
+    ):
+        with pytest.raises(IncompatibleError, match=message):
+            srk.solve(VP, other, shape=SHAPE, grid=pyramid, seed=1)
+    with pytest.raises(IncompatibleError, match="hooks"):
+        srk.solve(VP, guided, shape=SHAPE, grid=pyramid, hooks=[srk.scores.hooks.Clip()], seed=1)
 
 
 @pytest.mark.parametrize(

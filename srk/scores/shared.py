@@ -1,0 +1,57 @@
+"""One call of a network for several parts of a run, made when the first of them needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from srk.processes.level import Level
+
+Call = Callable[[Mapping[str, Tensor], Mapping[str, "Level"]], Mapping[str, Any]]
+
+
+class Shared:
+    """A network that is called once for all parts, if any of them asks.
+
+    Arguments:
+        call: the network with the states and levels of all parts; its results by part.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._asked: tuple[Mapping[str, Tensor], Mapping[str, Level]] | None = None
+        self._said: Mapping[str, Any] | None = None
+
+    def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
+        """Remember what the next call is about."""
+        self._asked, self._said = (dict(states), dict(levels)), None
+
+    def forget(self) -> None:
+        """Let go of states and results."""
+        self._asked = self._said = None
+
+    def answer(self, name: str) -> Any:
+        """What the network says of a part."""
+        assert self._asked is not None
+        if self._said is None:
+            self._said = self.call(*self._asked)
+        return self._said[name]
+
+
+class Answer:
+    """The network of one part: it gives what the shared one has said of that part.
+
+    Arguments:
+        shared: the network of all parts.
+        name: the part.
+        title: what messages call it.
+    """
+
+    def __init__(self, shared: Shared, name: str, title: str) -> None:
+        self.shared, self.name, self.__name__ = shared, name, title
+
+    def __call__(self, x: Tensor, t: Tensor, **kwargs: Any) -> Any:
+        return self.shared.answer(self.name)
