@@ -27,6 +27,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
         OU as OU,
     )
     from srk.processes import (
+        SO3 as SO3,
+    )
+    from srk.processes import (
         VE as VE,
     )
     from srk.processes import (
@@ -45,6 +48,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
         LinearProcess as LinearProcess,
     )
     from srk.processes import (
+        ManifoldProcess as ManifoldProcess,
+    )
+    from srk.processes import (
         PhaseProcess as PhaseProcess,
     )
     from srk.processes import (
@@ -52,6 +58,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
     )
     from srk.processes import (
         SubVP as SubVP,
+    )
+    from srk.processes import (
+        Torus as Torus,
     )
     from srk.processes import (
         VarianceExploding as VarianceExploding,
