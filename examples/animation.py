@@ -22,7 +22,7 @@ import torch
 
 import srk
 from srk.analysis.plotting import house_style
-from srk.storage.pictures import pillow
+from srk._pictures import pillow
 
 PROCESS = srk.VP()
 INK = "#888888"  # legible on white and on black: the background is transparent

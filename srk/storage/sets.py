@@ -190,7 +190,7 @@ class SampleSet:
                 np.lib.format.write_array(member, np.array(json.dumps(dict(self.settings))))
 
     def _images_into(self, target: Path, low: float, high: float) -> None:
-        from srk.storage.pictures import check_images, image_of
+        from srk._pictures import check_images, image_of
 
         check_images(self.shape[1:])
         target.mkdir(parents=True)

@@ -20,7 +20,7 @@ from srk.errors import (
     ArgumentError,
     MissingExtraError,
 )
-from srk.storage.pictures import image_grid
+from srk._pictures import image_grid
 from srk.targets.problems import named_problem
 
 PROCESS = srk.VP()
