@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,12 +38,17 @@ def image_grid(
         ArgumentError: another shape, or an empty range.
         MissingExtraError: Pillow is not installed.
     """
+    sheet = image_sheet(images, low=low, high=high)
+    pillow("a picture of samples").fromarray(sheet).save(Path(path), format="PNG")
+
+
+def image_sheet(images: Tensor, *, low: float = -1.0, high: float = 1.0) -> np.ndarray[Any, Any]:
+    """The pixels of the picture that `image_grid` writes, uint8, (height, width) or (..., 3)."""
     check_images(tuple(images.shape[1:]))
     if not low < high:
         raise ArgumentError(
             f"the range of values must increase, not {low!r} to {high!r}; e.g. -1 to 1"
         )
-    image = pillow("a picture of samples")
     x = images[:LARGEST].detach().float().cpu()
     x = x[:, None] if x.ndim == 3 else x
     factor = max(1, 32 // max(x.shape[-2:]))
@@ -58,10 +64,10 @@ def image_grid(
     for i, pixel in enumerate(pixels):
         top, left = i // columns * (height + 1) + 1, i % columns * (width + 1) + 1
         sheet[:, top : top + height, left : left + width] = pixel
-    picture = image.fromarray(
+    found: np.ndarray[Any, Any] = (
         (sheet[0] if channels == 1 else sheet.permute(1, 2, 0)).contiguous().numpy()
     )
-    picture.save(Path(path), format="PNG")
+    return found
 
 
 def image_of(sample: Tensor, *, low: float = -1.0, high: float = 1.0) -> Any:
@@ -96,4 +102,4 @@ def pillow(what: str) -> Any:
     return Image
 
 
-__all__ = ["check_images", "image_grid", "image_of", "is_image", "pillow"]
+__all__ = ["check_images", "image_grid", "image_of", "image_sheet", "is_image", "pillow"]

@@ -73,6 +73,14 @@ class Registry(Mapping[str, T], Generic[T]):
             for name, entry in self.items()
         ]
 
+    def _repr_html_(self) -> str:
+        from srk._views import table_html
+
+        return table_html(["name", *self.columns], self.rows(), self._title())
+
+    def _title(self) -> str:
+        return f"{len(self)} {self.kind}{'es' if self.kind.endswith('s') else 's'}"
+
     def __repr__(self) -> str:
         rows = [["name", *self.columns], *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -80,8 +88,7 @@ class Registry(Mapping[str, T], Generic[T]):
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        plural = self.kind + ("es" if self.kind.endswith("s") else "s")
-        return f"{len(self)} {plural}\n" + "\n".join(lines)
+        return f"{self._title()}\n" + "\n".join(lines)
 
 
 def callable_package(package: ModuleType, registry: Registry[Any]) -> None:

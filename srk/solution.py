@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -85,6 +88,57 @@ class Solution:
     def solver_seconds(self) -> float:
         """Wall-clock time spent outside the network."""
         return self.seconds - self.score_seconds
+
+    def plot(self) -> Any:
+        """A `matplotlib.figure.Figure` of the samples.
+
+        Images are drawn in rows (the first 64), vectors as a scatter plot of their first two
+        coordinates, numbers as a histogram, or along the time if the run kept its states.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+
+        Examples:
+            >>> import srk
+            >>> process, target = srk.VP(), srk.targets.Gaussian([0.0, 1.0], [1.0, 0.1])
+            >>> sol = srk.solve(process, target.score(process), shape=100, nfe=10, seed=0)
+            >>> sol.plot().savefig("samples.png")
+        """
+        from srk._views import plot_solution
+
+        return plot_solution(self)
+
+    def animate(self, path: str | os.PathLike[str], *, seconds: float = 4.0) -> Path:
+        """Write a moving picture of the run, from the noise to the samples in `x`.
+
+        Arguments:
+            path: a file `.webp`, `.gif` or `.png`; it is replaced if it is there.
+            seconds: how long it takes; the samples stay for a second more.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ArgumentError: the run did not keep its states (`save=["x"]`), or the file has another
+                ending.
+            MissingExtraError: matplotlib or Pillow is not installed.
+
+        Examples:
+            >>> import srk
+            >>> process, target = srk.VP(), srk.targets.Gaussian([0.0, 1.0], [1.0, 0.1])
+            >>> score = target.score(process)
+            >>> sol = srk.solve(process, score, shape=100, nfe=10, seed=0, save=["x"])
+            >>> sol.animate("samples.webp").name
+            'samples.webp'
+        """
+        from srk._views import animate_solution
+
+        return animate_solution(self, Path(path), seconds)
+
+    def _repr_html_(self) -> str:
+        from srk._views import solution_html
+
+        return solution_html(self)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.x.shape))

@@ -93,6 +93,11 @@ class Profile:
     directions: tuple[float, ...] = attrs.field(default=(), converter=numbers, repr=False)
     guidance: tuple[float, ...] = attrs.field(default=(), converter=numbers)
 
+    def _repr_html_(self) -> str:
+        from srk._views import profile_html
+
+        return profile_html(self.lam, self.q, f"Profile of {self.process or 'a process'}")
+
     def __attrs_post_init__(self) -> None:
         lam, q, directions = (np.array(v) for v in (self.lam, self.q, self.directions))
         if len(lam) != len(q) + 1 or len(q) < 2:
