@@ -1,17 +1,18 @@
-"""`srk demo`: handwritten digits sampled with the exact score of the data set.
+"""`srk demo`: digits sampled with an exact score, and garments with a trained network.
 
-Several solvers spend equal numbers of network calls. The target is uniform on scikit-learn's 1797
-digits of 8 x 8 pixels, whose score is known exactly (`srk.targets.Empirical`), so that every error
-in the table is the solver's.
+Several solvers spend equal numbers of network calls. The first target is uniform on scikit-learn's
+1797 digits of 8 x 8 pixels, whose score is known exactly (`srk.targets.Empirical`), so that every
+error in the table is the solver's. The garments are drawn by a network that comes with the package
+(`srk.targets.garments`): the same network and the same number of calls in every row.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import torch
@@ -25,10 +26,21 @@ from srk.analysis.metrics import chi_square_excess, sliced_w2
 from srk.analysis.plotting import MARKERS, PALETTE, draw_floor, house_style, work_axes
 from srk.processes import VP
 from srk.sampling import solve
-from srk.targets import Empirical, datasets
+from srk.targets import Empirical, datasets, garments
 
 SOLVERS = ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")
 SAMPLES = 8000
+FAST_SAMPLES = 3000
+
+GARMENT_CALLS = 10
+GARMENT_ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("ddim", "DDIM", {"eta": 0.0, "grid": "karras"}),
+    ("euler-ancestral", "Euler a", {"grid": "karras"}),
+    ("dpmpp-2m-sde", "DPM++ 2M SDE", {"grid": "karras"}),
+    ("auto", "srk", {}),
+)
+"""Solver, label and options of each row of garments: samplers that people use, and ours."""
+FINE_CALLS = 100
 
 
 def demo(
@@ -40,12 +52,21 @@ def demo(
         list[int] | None,
         typer.Option(help="Network evaluations, repeatable. Else 10, 20, 50.", min=1),
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Fewer samples with 10 evaluations: 20 seconds.")
+    ] = False,
 ) -> None:
-    """Sample handwritten digits with several solvers, in under two minutes.
+    """Sample digits and garments with several solvers, in under two minutes.
 
-    Prints a table and writes a picture; nothing is downloaded.
+    Prints a table of errors on handwritten digits, whose score is known exactly, and writes a
+    picture of them and of garments that a small trained network draws. Nothing is downloaded.
     """
-    main(out=out, seed=seed, nfe=nfe or [10, 20, 50])
+    main(
+        out=out,
+        seed=seed,
+        nfe=nfe or ([10] if fast else [10, 20, 50]),
+        samples=FAST_SAMPLES if fast else SAMPLES,
+    )
 
 
 @attrs.frozen
@@ -66,7 +87,9 @@ def digits() -> Tensor:
     return datasets.digits().flatten(1)
 
 
-def measure(target: Empirical, process: VP, solver: str, nfe: int, seed: int) -> Result:
+def measure(
+    target: Empirical, process: VP, solver: str, nfe: int, seed: int, samples: int = SAMPLES
+) -> Result:
     """Draw samples and measure them.
 
     distance: sliced 2-Wasserstein distance of the samples to the data. counts: chi-square of how
@@ -74,7 +97,7 @@ def measure(target: Empirical, process: VP, solver: str, nfe: int, seed: int) ->
     error of the total variance over the pixels.
     """
     began = time.perf_counter()
-    sol = solve(process, target.score(process), solver, shape=SAMPLES, nfe=nfe, seed=seed)
+    sol = solve(process, target.score(process), solver, shape=samples, nfe=nfe, seed=seed)
     seconds = time.perf_counter() - began
     counts = torch.bincount(target.nearest(sol.x), minlength=len(target))
     return Result(
@@ -102,10 +125,10 @@ class Floor:
     spread: float
 
 
-def floor_of(data: Tensor, seed: int) -> Floor:
+def floor_of(data: Tensor, seed: int, samples: int = SAMPLES) -> Floor:
     """The floor, from ten sets of exact samples."""
     generator = torch.Generator().manual_seed(seed)
-    draws = [data[torch.randint(len(data), (SAMPLES,), generator=generator)] for _ in range(10)]
+    draws = [data[torch.randint(len(data), (samples,), generator=generator)] for _ in range(10)]
     return Floor(
         sum(sliced_w2(draw, data) for draw in draws) / len(draws),
         math.sqrt(2 / (len(data) - 1)),
@@ -113,13 +136,16 @@ def floor_of(data: Tensor, seed: int) -> Floor:
     )
 
 
-def main(*, out: Path, seed: int = 0, nfe: Sequence[int] = (10, 20, 50)) -> list[Result]:
+def main(
+    *, out: Path, seed: int = 0, nfe: Sequence[int] = (10, 20, 50), samples: int = SAMPLES
+) -> list[Result]:
     """Run the demo: print the table, write `demo.png` and `demo.md` into the folder `out`.
 
     Arguments:
         out: folder for the picture and the table; made if it is not there.
         seed: of all runs.
         nfe: numbers of network calls to spend.
+        samples: of digits in each run.
 
     Returns:
         One `Result` per solver and number of calls.
@@ -127,20 +153,38 @@ def main(*, out: Path, seed: int = 0, nfe: Sequence[int] = (10, 20, 50)) -> list
     console = Console()
     data = digits()
     process, target = VP(), Empirical(data)
-    floor = floor_of(data, seed)
+    floor = floor_of(data, seed, samples)
     results = []
-    with progress_bar("sampling", len(nfe) * len(SOLVERS), console=console) as advance:
+    with progress_bar("sampling", len(nfe) * len(SOLVERS) + 1, console=console) as advance:
         for budget in nfe:
             for solver in SOLVERS:
-                advance(0, description=f"{solver}, NFE {budget}")
-                results.append(measure(target, process, solver, budget, seed))
+                advance(0, description=f"digits: {solver}, NFE {budget}")
+                results.append(measure(target, process, solver, budget, seed, samples))
                 advance()
-    console.print(_table(results, floor))
+        advance(0, description="garments")
+        drawn = draw_garments(seed)
+        advance()
+    console.print(_table(results, floor, samples))
     out.mkdir(parents=True, exist_ok=True)
     (out / "demo.md").write_text(_markdown(results, floor), encoding="utf-8")
-    _picture(results, data, floor, out / "demo.png")
+    _picture(results, data, floor, drawn, out / "demo.png")
     console.print(f"wrote {out / 'demo.png'} and {out / 'demo.md'}")
     return results
+
+
+def draw_garments(seed: int, columns: int = 16) -> dict[str, Tensor]:
+    """Garments of the trained network by label of the row, (columns, 28, 28) each.
+
+    The last row is drawn with ten times the calls, to show what the network itself can do.
+    """
+    process, score = garments()
+    rows = {}
+    for solver, label, options in GARMENT_ROWS:
+        sol = solve(process, score, solver, shape=columns, nfe=GARMENT_CALLS, seed=seed, **options)
+        rows[label] = sol.x[:, 0]
+    sol = solve(process, score, shape=columns, nfe=FINE_CALLS, seed=seed)
+    rows[f"srk, {FINE_CALLS} calls"] = sol.x[:, 0]
+    return rows
 
 
 HEADER = ("solver", "NFE", "seconds", "sliced W2", "chi-square", "spread")
@@ -171,9 +215,9 @@ def _floor(floor: Floor) -> tuple[str, ...]:
     )
 
 
-def _table(results: Sequence[Result], floor: Floor) -> Table:
+def _table(results: Sequence[Result], floor: Floor, samples: int) -> Table:
     table = Table(
-        title=f"{SAMPLES} samples of the digits, VP process, exact score", title_justify="left"
+        title=f"{samples} samples of the digits, VP process, exact score", title_justify="left"
     )
     for i, name in enumerate(HEADER):
         table.add_column(name, justify="right" if i else "left", no_wrap=True)
@@ -188,26 +232,24 @@ def _markdown(results: Sequence[Result], floor: Floor) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) -> None:
+def _picture(
+    results: Sequence[Result],
+    data: Tensor,
+    floor: Floor,
+    drawn: Mapping[str, Tensor],
+    path: Path,
+) -> None:
     # A two-call solver leaves one call of an even budget unspent; it is drawn at the budget
     budgets = sorted({r.nfe for r in results if r.solver == SOLVERS[0]})
     least = min(budgets)
     shown = {r.solver: r for r in results if r.nfe <= least}
     with house_style("the demo's picture") as plt:
-        figure = plt.figure(figsize=(11, 4.2))
-        left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
-        axes = left.subplots(len(SOLVERS) + 1, 1)
-        rows: list[tuple[str, Tensor]] = [("data", data)] + [
-            (name, shown[name].x) for name in SOLVERS if name in shown
-        ]
-        for axis, (name, x) in zip(axes, rows, strict=False):
-            # a frame of one pixel around every digit
-            strip = torch.nn.functional.pad(x[:18].reshape(-1, 8, 8), (1, 1, 1, 1), value=-1.0)
-            axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1)
-            axis.set_ylabel(name, rotation=0, ha="right", va="center")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        left.suptitle(f"digits sampled with {least} network calls")
+        figure = plt.figure(figsize=(11, 8.2))
+        above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+        left, right = above.subfigures(1, 2, width_ratios=(1.15, 1))
+        rows = [("data", data)] + [(name, shown[name].x) for name in SOLVERS if name in shown]
+        _strips(left, [(name, x[:18].reshape(-1, 8, 8)) for name, x in rows])
+        left.suptitle(f"digits, exact score, {least} network calls")
         panels = (
             ("sliced W2 to the data", "distance"),
             ("|error of the total variance|", "spread"),
@@ -220,5 +262,18 @@ def _picture(results: Sequence[Result], data: Tensor, floor: Floor, path: Path) 
             work_axes(axis, budgets)
             axis.set_title(title)
         right.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        _strips(below, list(drawn.items()))
+        below.suptitle(f"garments, one trained network, {GARMENT_CALLS} network calls")
         figure.savefig(path)
         plt.close(figure)
+
+
+def _strips(figure: Any, rows: Sequence[tuple[str, Tensor]]) -> None:
+    """Rows of images in [-1, 1], each with its label."""
+    for axis, (name, images) in zip(figure.subplots(len(rows), 1), rows, strict=True):
+        # a frame of one pixel around every image
+        strip = torch.nn.functional.pad(images, (1, 1, 1, 1), value=-1.0)
+        axis.imshow(torch.cat(list(strip), dim=1), cmap="gray_r", vmin=-1, vmax=1)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)

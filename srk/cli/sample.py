@@ -201,9 +201,9 @@ def sample(
     import torch
     from rich.console import Console
 
+    from srk._pictures import LARGEST, check_images, image_grid, is_image, pillow
     from srk.processes import process as make_process
     from srk.storage import SampleSet, process_device, sample_to
-    from srk._pictures import LARGEST, check_images, image_grid, is_image, pillow
 
     console = Console(soft_wrap=True)
     if status is not None:

@@ -71,9 +71,13 @@ def test_demo_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     seen: dict[str, object] = {}
     monkeypatch.setattr(cli.demo, "main", lambda **options: seen.update(options))
     run("demo", "--out", str(tmp_path), "--seed", "7", "--nfe", "8", "--nfe", "16")
-    assert seen == {"out": tmp_path, "seed": 7, "nfe": [8, 16]}
+    samples = cli.demo.SAMPLES
+    assert seen == {"out": tmp_path, "seed": 7, "nfe": [8, 16], "samples": samples}
     run("demo", "--out", str(tmp_path))
-    assert seen == {"out": tmp_path, "seed": 0, "nfe": [10, 20, 50]}
+    assert seen == {"out": tmp_path, "seed": 0, "nfe": [10, 20, 50], "samples": samples}
+    run("demo", "--out", str(tmp_path), "--fast")
+    few = cli.demo.FAST_SAMPLES
+    assert seen == {"out": tmp_path, "seed": 0, "nfe": [10], "samples": few}
 
 
 MINE = """

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 import srk
 from srk import cli
+from srk._pictures import image_grid
 from srk.errors import (
     ArgumentError,
     MissingExtraError,
 )
-from srk._pictures import image_grid
 from srk.targets.problems import named_problem
 
 PROCESS = srk.VP()
