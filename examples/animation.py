@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 import srk
-from srk.analysis.plotting import house_style
 from srk._pictures import pillow
+from srk.analysis.plotting import house_style
 
 PROCESS = srk.VP()
 INK = "#888888"  # legible on white and on black: the background is transparent
