@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from srk._engine.cache import PlanCache
-from srk._engine.eager import Evaluate, Executor, Outcome, Walk, check_range
+from srk._engine.eager import Evaluate, Executor, Outcome, Walk
 from srk._engine.memory import copy_of, empty_like, owners
+from srk._engine.program import check_range
 from srk._engine.schedule import ERROR, UPDATE, Columns, last_reads, rows_of, schedule
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
