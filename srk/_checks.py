@@ -42,6 +42,8 @@ def is_integer(value: object) -> bool:
         >>> [is_integer(v) for v in (3, np.int64(3), torch.tensor(3), True, 3.0, "3")]
         [True, True, True, False, False, False]
     """
+    if type(value) is int:
+        return True
     if isinstance(value, bool | np.bool_):
         return False
     if isinstance(value, torch.Tensor | np.ndarray):
@@ -101,6 +103,8 @@ def integer(
         >>> integer(np.int64(4), "steps", least=1)
         4
     """
+    if type(value) is int and (least is None or value >= least) and (most is None or value <= most):
+        return value
     wanted = _wanted(kind, least, most)
     advice = f"; {cure}" if cure else ""
     if not is_integer(value):

@@ -22,6 +22,7 @@ import os
 import threading
 import types
 import typing
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from fractions import Fraction
@@ -109,7 +110,41 @@ def value(thing: Any) -> Hashable:
     Raises:
         NotAValue: `thing` holds, or its methods read, something that can change in place.
     """
-    return _Walk().value(thing)
+    kind = type(thing)
+    if kind in _ATOMS:
+        return kind, thing
+    kept = _KEPT.get(id(thing))
+    if kept is not None and kept[0]() is thing:
+        return kept[1]
+    key = _Walk().value(thing)
+    if _unchanging(thing):
+        number = id(thing)
+        _KEPT[number] = weakref.ref(thing, lambda _: _KEPT.pop(number, None)), key
+    return key
+
+
+_KEPT: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
+"""The keys of objects that cannot change, by the numbers of the objects, as long as these live."""
+
+_refuses_changes: Any = attrs.frozen(type("_Frozen", (), {})).__setattr__
+
+
+def _unchanging(thing: Any) -> bool:
+    """Whether a thing is a frozen object of this package that holds atoms and its like only."""
+    cls: Any = type(thing)
+    fields = _all_fields(cls) if _ours(cls) else None
+    if fields is None or cls.__setattr__ is not _refuses_changes:
+        return False
+    return all(_fixed(getattr(thing, name, None)) for name in fields)
+
+
+def _fixed(thing: Any) -> bool:
+    kind = type(thing)
+    if kind is float or kind in _ATOMS:
+        return True
+    if kind is tuple:
+        return all(map(_fixed, thing))
+    return _unchanging(thing)
 
 
 class _Walk:
@@ -246,6 +281,15 @@ def _fields(cls: Hashable) -> tuple[str, ...] | None:
     if not attrs.has(cls):
         return None
     return tuple(field.name for field in attrs.fields(cls) if field.eq is not False)
+
+
+@functools.cache
+def _all_fields(cls: Hashable) -> tuple[str, ...] | None:
+    """All attributes of an attrs class whose objects can be referred to weakly and hold no more."""
+    assert isinstance(cls, type)
+    if not attrs.has(cls) or not cls.__weakrefoffset__:
+        return None
+    return tuple(field.name for field in attrs.fields(cls))
 
 
 def _slots(cls: type) -> set[str]:

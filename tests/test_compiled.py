@@ -12,7 +12,7 @@ from torch import Tensor
 
 import srk
 from srk._engine import compiled
-from srk._engine.eager import Executor
+from srk._engine.eager import Executor, Stepper
 from srk.integrators import Stage, StepPlan
 from srk.noise import NoiseSource
 from srk.noise.counter import SampleNormals, normals
@@ -92,7 +92,7 @@ def test_a_kernel_reads_and_writes_once(interpreted: None, monkeypatch: pytest.M
     )  # numbers, bits, state, result, and the state again as the place of the outcome
 
 
-def walk(executor: Executor, plans: list[StepPlan], x: Tensor) -> list[Tensor]:
+def walk(executor: Stepper, plans: list[StepPlan], x: Tensor) -> list[Tensor]:
     """The states after each step, from a copy of `x`."""
     state, memory, states = x.clone(), [], []
     for plan in plans:

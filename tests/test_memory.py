@@ -370,6 +370,43 @@ def test_a_coefficient_beyond_the_dtype_is_named() -> None:
         executor.run(huge, torch.ones(2, 2, dtype=torch.float16))
 
 
+# -- times ---------------------------------------------------------------------------------------
+
+ADAPTERS: dict[str, Callable[[Network], Any]] = {
+    "own time": srk.Data,
+    "scaled time": lambda network: srk.NoisePrediction(network, time_scale=1000.0),
+    "index": lambda network: srk.NoisePrediction(network, time="index-rounded", num_timesteps=1000),
+    "another input": lambda network: srk.EDMDenoiser(network),
+    "a function": lambda network: srk.Data(network, time=lambda level: level.sigma),
+    "half": lambda network: srk.Data(lambda x, t: network(x, t), network_dtype=torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+@pytest.mark.parametrize("batch", [1, 5, 64, 3000])
+def test_times_are_what_the_adapter_says_and_stay_so(name: str, batch: int) -> None:
+    """Networks that keep their times and write to them: no other time changes by that."""
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        assert t.shape == (len(x),) and t.is_contiguous() and t.data_ptr() % 16 == 0
+        kept.append((t, t.clone()))
+        if len(kept) % 3 == 0:
+            t.fill_(7)
+        return 0.5 * x
+
+    process = srk.VP()
+    score = ADAPTERS[name](network)
+    sampler = srk.Sampler(process, score, "srk2m", steps=80, denoise_final=False)
+    sampler((batch, 2), seed=0)
+    levels = [stage.level for plan in sampler.plans() for stage in plan.stages]
+    state = torch.zeros(batch, 2)
+    for number, ((t, was), level) in enumerate(zip(kept, levels, strict=True)):
+        told = score.time_of(state, level, process)
+        assert was.dtype == told.dtype and torch.equal(was, told)
+        assert torch.equal(t, torch.full_like(told, 7) if number % 3 == 2 else told)
+
+
 # -- all of it together --------------------------------------------------------------------------
 
 WRAPPERS = [*HARMLESS.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -17,12 +17,14 @@ class PlanCache:
     Looking up takes no lock: it is one step of a dictionary.
 
     Arguments:
-        size: how many to remember; one takes a few kilobytes, its plan included.
+        size: of how many plans to remember what was made; one takes a few kilobytes, the plan
+            included.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._made: dict[Hashable, tuple[StepPlan, Any]] = {}
+        self._plans = 0
+        self._made: dict[Hashable, tuple[Sequence[StepPlan], Any]] = {}
         self._lock = Lock()
 
     def get(self, plan: StepPlan, how: Hashable, make: Callable[..., Made], *given: Any) -> Made:
@@ -33,8 +35,27 @@ class PlanCache:
             made: Made = found[1]
             return made
         made = make(*given)
-        with self._lock:
-            self._made[key] = plan, made
-            while len(self._made) > self._size:
-                del self._made[next(iter(self._made))]  # the oldest
+        self._keep(key, (plan,), made)
         return made
+
+    def get_all(
+        self, plans: Sequence[StepPlan], how: Hashable, make: Callable[..., Made], *given: Any
+    ) -> Made:
+        """What `make(*given)` gives for all steps of a run together, which is one look-up."""
+        key = tuple(map(id, plans)), how
+        found = self._made.get(key)
+        if found is not None:
+            made: Made = found[1]
+            return made
+        made = make(*given)
+        self._keep(key, tuple(plans), made)
+        return made
+
+    def _keep(self, key: Hashable, plans: Sequence[StepPlan], made: Any) -> None:
+        with self._lock:
+            if key in self._made:  # another thread was faster
+                return
+            self._made[key] = plans, made
+            self._plans += len(plans)
+            while self._plans > self._size and len(self._made) > 1:
+                self._plans -= len(self._made.pop(next(iter(self._made)))[0])  # the oldest

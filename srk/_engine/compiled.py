@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from srk._engine.cache import PlanCache
-from srk._engine.eager import Evaluate, Executor, Outcome, Walk
+from srk._engine.eager import Evaluate, Outcome, Stepper, Walk
 from srk._engine.memory import copy_of, empty_like, owners
 from srk._engine.program import check_range
 from srk._engine.schedule import ERROR, UPDATE, Columns, last_reads, rows_of, schedule
@@ -270,7 +270,7 @@ class Ready(NamedTuple):
 _ready = PlanCache(4096)
 
 
-class CompiledExecutor(Executor):
+class CompiledExecutor(Stepper):
     """Runs plans with one compiled kernel between two network calls.
 
     Arguments:
@@ -289,6 +289,7 @@ class CompiledExecutor(Executor):
         plans: Sequence[StepPlan] = (),
     ) -> None:
         super().__init__(evaluate, noise)
+        self._free: list[Tensor] = []
         self._place = place
         self._following = {
             id(plan): following

@@ -6,6 +6,7 @@ every buffer is used again as soon as its content is dead. Nothing here waits fo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,9 +21,8 @@ from srk._engine.memory import (
     owners,
     version,
 )
-from srk._engine.program import Program, bind
+from srk._engine.program import Layout, Program, bind, bind_all
 from srk.noise.base import NoiseSource
-from srk.plans.matrix import Coefficient, Matrix
 from srk.plans.plan import Stage, StepPlan
 
 Evaluate = Callable[[Tensor, Stage], Tensor]
@@ -45,7 +45,45 @@ Walk = Generator[Request, Tensor, Outcome]
 _programs = PlanCache(4096)
 
 
-class Executor:
+class Stepper(ABC):
+    """Takes steps; subclasses say how.
+
+    Arguments:
+        evaluate: (state, stage) -> denoiser or reverse drift.
+        noise: a started noise source.
+
+    Attributes:
+        reuse: whether it writes over the state that a step begins from.
+    """
+
+    reuse: bool = False
+
+    def __init__(self, evaluate: Evaluate, noise: NoiseSource) -> None:
+        self.evaluate = evaluate
+        self.noise = noise
+
+    def prepare(self, plans: Sequence[StepPlan], dtype: torch.dtype) -> None:  # noqa: B027
+        """Make the steps of a run ready together, in order, for states of `dtype`."""
+
+    def run(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Outcome:
+        """One step from `state` with what the last one kept."""
+        return drive(self.walk(plan, state, memory), self.evaluate)
+
+    def follow(self, plans: Iterable[StepPlan], state: Tensor) -> Iterator[Outcome]:
+        """The outcome of each plan in turn, the first from `state`."""
+        for _, _, _, outcome in steps(plans, self.run, state):
+            yield outcome
+
+    @abstractmethod
+    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
+        """The same step with the control turned around: see `Walk`.
+
+        Whoever drives it looks whether the network writes to its input, and drops the input before
+        it sends the result, so that the walk can tell whether the network keeps it.
+        """
+
+
+class Executor(Stepper):
     """Runs plans: forms the input of a stage, asks the network, draws noise, forms the new state.
 
     Arguments:
@@ -64,89 +102,84 @@ class Executor:
         reuse: bool = True,
         remember: bool = True,
     ) -> None:
-        self.evaluate = evaluate
-        self.noise = noise
+        super().__init__(evaluate, noise)
         self.reuse = reuse
         self.remember = remember
         self._free: list[Tensor] = []
+        self._ready: dict[int, tuple[StepPlan, Program]] = {}
+
+    def prepare(self, plans: Sequence[StepPlan], dtype: torch.dtype) -> None:
+        how = self.reuse, dtype
+        self._ready = _programs.get_all(plans, how, bind_all, plans, *how)
 
     def run(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Outcome:
         """One step from `state` with what the last one kept. With `reuse`, both are consumed."""
-        return drive(self.walk(plan, state, memory), self.evaluate)
-
-    def follow(self, plans: Iterable[StepPlan], state: Tensor) -> Iterator[Outcome]:
-        """The outcome of each plan in turn, the first from `state`."""
-        for _, _, _, outcome in steps(plans, self.run, state):
-            yield outcome
-
-    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
-        """The same step with the control turned around: see `Walk`.
-
-        Whoever drives it drops the input it was given before it sends the result, so that the walk
-        can tell whether the network keeps it.
-        """
-
-        given = plan, len(memory), self.reuse, state.dtype
-        if not self.remember:
-            return self._walk(bind(*given), state, memory)
-        return self._walk(_programs.get(plan, given[1:], bind, *given), state, memory)
-
-    def _walk(self, program: Program, state: Tensor, memory: Sequence[Tensor]) -> Walk:
-        parts, registers, before, update, keep, error, left, clock = program
-        free, draw, reuse = self._free, self.noise.draw, self.reuse
-        functional = not reuse and torch.is_grad_enabled()
-        values: list[Any] = [None] * registers
-        values[0] = state
-        for register, tensor in zip(before, memory, strict=True):
-            values[register] = tensor
-        for draws, rows, stage, at, out, outlives in parts:
+        layout, numbers = self._program(plan, state, memory)
+        free, draw, evaluate, reuse = self._free, self.noise.draw, self.evaluate, self.reuse
+        values: list[Any] = [state, *memory, *layout.blank]
+        for draws, rows, call, at, out, outlives in layout.parts:
             for slot, register in draws:
                 values[register] = z = free.pop() if free else empty_like(state)
-                draw(slot, clock, z)
-            for target, how, first, scale, second, factor, rest, frees, ratio, power in rows:
-                if how == "in place":
-                    total = values[first]
-                    if scale is not None:
-                        total.mul_(scale)
-                elif how == "take":
-                    total = values[first]
-                elif how == "norms":
-                    total = norm_ratio(values[first], values[second], scale)
-                else:
-                    into = None
-                    if not functional:
-                        into = free.pop() if free else empty_like(state)
-                    if how == "add":
-                        total = torch.add(values[first], values[second], alpha=factor, out=into)
-                    elif how == "scale":
-                        total = torch.mul(values[first], scale, out=into)
-                    else:
-                        total = torch.zeros_like(state) if into is None else into.zero_()
-                        for source, value in rest:
-                            add_mixed(total, values[source], value)
-                        rest = ()
-                for source, value in rest:
-                    total.add_(values[source], alpha=value)
-                if ratio is not None:
-                    factors = values[ratio] if power == 1.0 else values[ratio] ** power
-                    total = total * factors if functional else total.mul_(factors)
-                values[target] = total
-                for register in frees:
-                    free.append(values[register])
-            if stage is not None:
-                x = values[at]
-                held = owners(x) if reuse else 0
-                result = yield x, stage
-                # The memory of a result is the network's, and its layout may be any.
-                values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
-                if reuse and owners(x) > held:  # somebody keeps it, and may look at it later
-                    values[at] = copy_of(x)
-                del x, result
-        for register in left:
-            free.append(values[register])
+                draw(plan.slots[slot], plan.clock, z)
+            for row in rows:
+                row(values, free, numbers)
+            if call is None:
+                break
+            x = values[at]
+            held, written = owners(x) if reuse else 0, version(x)
+            result = evaluate(x, plan.stages[call])
+            if version(x) != written:
+                raise changed_in_place()
+            # The memory of a result is the network's, and its layout may be any.
+            values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
+            if reuse and owners(x) > held:  # somebody keeps it, and may look at it later
+                values[at] = copy_of(x)
+            x = result = None  # type: ignore[assignment]  # only the registers are to hold them
+        return self._end(layout, values)
+
+    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
+        program = self._program(plan, state, memory)
+        return self._walk(plan, program, state, memory)
+
+    def _walk(
+        self, plan: StepPlan, program: Program, state: Tensor, memory: Sequence[Tensor]
+    ) -> Walk:
+        layout, numbers = program
+        free, draw, reuse = self._free, self.noise.draw, self.reuse
+        values: list[Any] = [state, *memory, *layout.blank]
+        for draws, rows, call, at, out, outlives in layout.parts:
+            for slot, register in draws:
+                values[register] = z = free.pop() if free else empty_like(state)
+                draw(plan.slots[slot], plan.clock, z)
+            for row in rows:
+                row(values, free, numbers)
+            if call is None:
+                break
+            x = values[at]
+            held = owners(x) if reuse else 0
+            result = yield x, plan.stages[call]
+            values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
+            if reuse and owners(x) > held:
+                values[at] = copy_of(x)
+            del x, result
+        return self._end(layout, values)
+
+    def _program(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor]) -> Program:
+        known = self._ready.get(id(plan))
+        if known is not None and known[1].layout.memory == len(memory):
+            return known[1]
+        given = plan, len(memory), self.reuse, state.dtype
+        if not self.remember:
+            return bind(*given)
+        return _programs.get(plan, given[1:], bind, *given)
+
+    def _end(self, layout: Layout, values: list[Any]) -> Outcome:
+        for register in layout.free:
+            self._free.append(values[register])
+        error = layout.error
         return Outcome(
-            values[update],
-            [values[register] for register in keep],
+            values[layout.update],
+            [values[register] for register in layout.keep],
             None if error is None else values[error],
         )
 
@@ -191,30 +224,3 @@ def drive(walk: Walk, evaluate: Evaluate) -> Outcome:
         if version(x) != before:
             raise changed_in_place()
         del request, x
-
-
-def add_mixed(total: Tensor, source: Tensor, factor: Coefficient) -> None:
-    """total += factor * source, where a `Matrix` acts on the component axis (1)."""
-    if not isinstance(factor, Matrix):
-        total.add_(source, alpha=factor)
-        return
-    for i, row in enumerate(factor.rows):
-        for j, value in enumerate(row):
-            if value != 0.0:
-                total[:, i].add_(source[:, j], alpha=value)
-
-
-def norm_ratio(numerator: Tensor, denominator: Tensor, over: str) -> Tensor:
-    """|numerator|/|denominator| for each sample or of the batch's means, with the axes of a state.
-
-    In float32 or more; 0 where the denominator is 0.
-    """
-    wide = torch.promote_types(numerator.dtype, torch.float32)
-    above, below = (
-        torch.linalg.vector_norm(tensor.reshape(len(tensor), -1), dim=1, dtype=wide)
-        for tensor in (numerator, denominator)
-    )
-    if over == "batch":
-        above, below = above.mean(), below.mean()
-    ratio = torch.where(below > 0.0, above / below, 0.0)
-    return ratio.reshape(-1, *[1] * (numerator.ndim - 1))

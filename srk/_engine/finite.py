@@ -47,7 +47,10 @@ class Watch:
         if not self.immediate:
             self._note("state", x, t)
             self._note("score", result, t)
-        elif not math.isfinite(self._sum(result)) and (bad := _not_finite(result)):
+            return
+        # In float32 or more, for a sum overflows early in half precision.
+        total = result.sum(dtype=torch.float32) if self._half else result.sum()
+        if not math.isfinite(total.item()) and (bad := _not_finite(result)):
             # The sum of finite numbers may overflow, so that it was looked at again.
             blamed = _not_finite(x)
             raise self._failure("state" if blamed else "score", self.step, t, blamed or bad, x)
@@ -56,7 +59,9 @@ class Watch:
         """Look at the state, which the network may have been too polite to complain about."""
         if not self.immediate:
             self._note("state", x, t)
-        elif not math.isfinite(self._sum(x)) and (bad := _not_finite(x)):
+            return
+        total = x.sum(dtype=torch.float32) if self._half else x.sum()
+        if not math.isfinite(total.item()) and (bad := _not_finite(x)):
             raise self._failure("state", self.step, t, bad, x)
 
     def keep(self, x: Tensor) -> None:
@@ -89,11 +94,6 @@ class Watch:
         made.__dict__.update(self.__dict__)
         made._last = None if self._last is None else self._last.clone()
         return made
-
-    def _sum(self, tensor: Tensor) -> float:
-        # in float32 or more, for a sum overflows early in half precision
-        total = tensor.sum(dtype=torch.float32) if self._half else tensor.sum()
-        return total.item()
 
     def _note(self, culprit: Culprit, tensor: Tensor, t: float) -> None:
         # 0 * x is 0 for a finite number and NaN otherwise, so that no sum can overflow

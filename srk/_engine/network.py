@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from srk.scores.base import Rows
 from srk.scores.convert import combine
 
 _folded = PlanCache(4096)
+_folded_runs = PlanCache(4096)
+_stages = PlanCache(4096)
 
 
 def folds(prediction: Prediction) -> bool:
@@ -52,6 +55,27 @@ def folded(plan: StepPlan, prediction: Prediction, remember: bool = True) -> Ste
 def folded_with(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
     """`fold(plan, pairs)`, remembered."""
     return _folded.get(plan, pairs, fold, plan, pairs)
+
+
+def folded_all(plans: Sequence[StepPlan], prediction: NetworkPrediction) -> Sequence[StepPlan]:
+    """The steps of a run in terms of what the network says."""
+
+    def make() -> Sequence[StepPlan]:
+        made = [folded(plan, prediction) for plan in plans]
+        same = all(new is old for new, old in zip(made, plans, strict=True))
+        return plans if same else made
+
+    how = prediction.reading
+    return make() if how is None else _folded_runs.get_all(plans, how, make)
+
+
+class Stages:
+    """The levels at which a run asks for the denoiser, and the number of each stage among them."""
+
+    def __init__(self, plans: Sequence[StepPlan]) -> None:
+        stages = [stage for plan in plans for stage in plan.stages if stage.kind == "denoiser"]
+        self.levels = [stage.level for stage in stages]
+        self.numbers = {id(stage): number for number, stage in enumerate(stages)}
 
 
 class Count:
@@ -95,6 +119,20 @@ class Network:
         self.share = share
         self.folds = folds(prediction)
         self.first: Tensor | None = None
+        self._plans: Sequence[StepPlan] = ()
+        self._numbers: dict[int, int] = {}
+        self._outputs: Callable[[Tensor, int], Tensor]
+
+    def prepare_all(self, plans: Sequence[StepPlan], x: Tensor) -> Sequence[StepPlan]:
+        """The steps of a run in terms of what this network says, made ready for states like `x`."""
+        if not self.folds:
+            return plans
+        assert isinstance(self.prediction, NetworkPrediction)
+        self._plans = made = folded_all(plans, self.prediction)
+        stages = _stages.get_all(made, None, Stages, made)
+        self._numbers = stages.numbers
+        self._outputs = self.prediction.outputs(stages.levels, x, self.process)
+        return made
 
     def prepare(self, plan: StepPlan) -> StepPlan:
         """The plan in terms of what this network says."""
@@ -118,9 +156,10 @@ class Network:
 
     def __call__(self, x: Tensor, stage: Stage) -> Tensor:
         count, t = self.count, stage.level.t
-        began = time.perf_counter()
-        result = self.ask(x, stage)
-        count.seconds += time.perf_counter() - began
+        number = self._numbers.get(id(stage)) if self.autocast is None else None
+        began = perf_counter()
+        result = self.ask(x, stage) if number is None else self._outputs(x, number)
+        count.seconds += perf_counter() - began
         if not self.folds:  # the output of a network is checked by its adapter, with more advice
             checked(x, result)
         calls = self.prediction.calls(t)
@@ -145,6 +184,9 @@ class Network:
             return self._ask(x, stage)
 
     def _ask(self, x: Tensor, stage: Stage) -> Tensor:
+        number = self._numbers.get(id(stage))
+        if number is not None:
+            return self._outputs(x, number)
         prediction, level, process = self.prediction, stage.level, self.process
         if stage.kind == "denoiser":
             if self.folds:

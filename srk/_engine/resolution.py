@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from srk.scores import Prediction
@@ -20,4 +22,9 @@ def resolution(dtype: torch.dtype, autocast: torch.dtype | None, prediction: Pre
         planner.
     """
     network = getattr(prediction, "network_dtype", None)
-    return max(torch.finfo(kind).eps for kind in (dtype, autocast, network) if kind is not None)
+    return _coarsest(dtype, autocast, network)
+
+
+@cache
+def _coarsest(*kinds: torch.dtype | None) -> float:
+    return max(torch.finfo(kind).eps for kind in kinds if kind is not None)

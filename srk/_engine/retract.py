@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from srk._engine.eager import Evaluate, Executor, Outcome, Walk, check_range
+from srk._engine.eager import Evaluate, Executor, Outcome, Stepper, Walk
 from srk._engine.memory import copy_of
+from srk._engine.program import check_range
 from srk.noise.base import NoiseSource
 from srk.plans.increments import check_increments, increment
 from srk.plans.plan import Row, StepPlan
@@ -23,7 +24,7 @@ def executor_for(
     *,
     reuse: bool = True,
     remember: bool = True,
-) -> Executor:
+) -> Stepper:
     """The executor for the steps of `process`; arguments as for `Executor`."""
     retract = retraction(process)
     if retract is None:
@@ -31,7 +32,7 @@ def executor_for(
     return Retracting(evaluate, noise, process, retract)
 
 
-class Retracting(Executor):
+class Retracting(Stepper):
     """Runs plans whose rows are increments: the process says where an increment leads.
 
     A state is never written over, so that gradients may flow through every step.
@@ -50,7 +51,7 @@ class Retracting(Executor):
         process: ForwardProcess,
         retract: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
-        super().__init__(evaluate, noise, reuse=False)
+        super().__init__(evaluate, noise)
         self.process, self.retract = process, retract
 
     def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:

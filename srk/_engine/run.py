@@ -148,7 +148,7 @@ class Run:
 
     def _fixed(self, plans: Sequence[StepPlan], source: NoiseSource) -> None:
         job, network, x = self.job, self.network, self.recorder.x
-        prepared = [network.prepare(plan) for plan in plans]
+        prepared = network.prepare_all(plans, x)
         results = None
         if job.saves & {"log_prob", "inputs"}:
             results = self.results = Results(network, inputs="inputs" in job.saves)
@@ -166,7 +166,9 @@ class Run:
         else:
             # A log-density needs the state before the step.
             reuse = not job.grad and results is None
-            step = executor_for(job.process, evaluate, source, reuse=reuse).run
+            executor = executor_for(job.process, evaluate, source, reuse=reuse)
+            executor.prepare(prepared, x.dtype)
+            step = executor.run
         step = self._hooked(step, source)
         densities = results if "log_prob" in job.saves else None
         run_fixed(prepared, step, network, self.watch, self.recorder, densities)

@@ -204,7 +204,7 @@ def batch_shape(
 
 
 def _shape(shape: Any, event: tuple[int, ...] | None) -> tuple[int, ...]:
-    if is_integer(shape):
+    if type(shape) is not tuple and is_integer(shape):
         if event is None:
             raise ArgumentError(
                 f"shape={int(shape)} is only a batch size, and the score does not know its event "

@@ -44,6 +44,34 @@ def grid_times(grid: Grid, info: RunInfo) -> list[float]:
     return list(_remembered.get(lambda: tuple(grid.times(info)), "times", *what))
 
 
+def plan_run(
+    grid: Grid, info: RunInfo, eta: Any, resolution: float
+) -> tuple[list[StepPlan], tuple[float, ...]]:
+    """The plans of all steps that a grid gives, in order, and the stochasticity of each.
+
+    Arguments:
+        grid: where the steps go.
+        info: what the grid may know of the run.
+        eta: the stochasticity, as `srk.eta.as_eta` gives it.
+        resolution: as in `plan_grid`.
+    """
+    process, method = info.process, info.solver
+
+    if grid.remembered and isinstance(eta, float):  # found by what the times are made from
+
+        def make() -> tuple[tuple[StepPlan, ...], tuple[float, ...]]:
+            times = grid.times(info)
+            etas = (eta,) * (len(times) - 1)
+            return tuple(_plan(process, method, times, etas, resolution)), etas
+
+        what = (grid, process, method, info.steps, info.eta, eta, resolution)
+        plans, etas = _remembered.get(make, "run", *what)
+        return list(plans), etas
+    times = grid_times(grid, info)
+    etas, diffusion = step_etas(eta, process, method, times)
+    return plan_grid(process, method, times, etas, resolution, diffusion), etas
+
+
 def plan_grid(
     process: ForwardProcess,
     method: Integrator,

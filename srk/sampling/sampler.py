@@ -45,7 +45,7 @@ from srk.sampling.arguments import (
 )
 from srk.sampling.complex_states import ComplexRun, complex_dtype, pairs_of
 from srk.sampling.pilot import calibrated, check_guidance, measured
-from srk.sampling.planning import grid_times, plan_grid, step_etas, validate
+from srk.sampling.planning import plan_run, validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.conventions import watching
 from srk.scores.hooks import Hook, selected, with_hooks
@@ -490,9 +490,7 @@ class Sampler:
             )
         given = problem or RunInfo(self.process, self.method, self.steps, self._eta)
         eps = resolution(given.dtype or torch.float64, self.autocast, self.prediction)
-        times = grid_times(self._measured(self.control, given), given)
-        etas, first = step_etas(self.eta, self.process, self.method, times)
-        plans = plan_grid(self.process, self.method, times, etas, eps, first)
+        plans, etas = plan_run(self._measured(self.control, given), given, self.eta, eps)
         if self.mean:
             last = self._last
             if last is None or last[0] is not plans[-1]:

@@ -7,7 +7,8 @@ back, and says with which coefficients the denoiser follows from it: D = a x + b
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -27,6 +28,7 @@ from srk.scores.inputs import (
     row_numbers,
     scale_value,
     time_dtype,
+    time_rows,
     time_tensor,
     time_value,
 )
@@ -181,6 +183,81 @@ class NetworkPrediction(Prediction):
             watch.see(self, self.network, kind, x, out, level, scale_value(self.input_scale, level))
         return out
 
+    def outputs(
+        self, levels: Sequence[Level], like: Tensor, process: ForwardProcess
+    ) -> Callable[[Tensor, int], Tensor]:
+        """`output` at the levels of a run, as a function of the state and of the level's number.
+
+        What does not depend on the state is made once for all of them, the times above all.
+
+        Arguments:
+            levels: the levels, in the order of the run.
+            like: a state of the shape, dtype and device of those to come.
+            process: the process that is reversed.
+        """
+        made = None
+        # Times for another device would have to be sent there; functions are asked in their turn.
+        asks_functions = callable(self.time) or callable(self.input_scale)
+        if like.is_cpu and not asks_functions and not self._asks_in_its_own_way("output"):
+            with suppress(IncompatibleError):  # of one level; `output` says so if a run gets there
+                made = self._ready(levels, like, process)
+        return made or (lambda x, number: self.output(x, levels[number], process))
+
+    def _ready(
+        self, levels: Sequence[Level], like: Tensor, process: ForwardProcess
+    ) -> Callable[[Tensor, int], Tensor] | None:
+        """The function that `outputs` gives; None where its times would take much memory."""
+        times = self._times(levels, like, process)
+        if times is None:
+            return None
+        unit, known = self.input_scale, self.input_scale == "x"
+        scales = [1.0] * len(levels) if known else [scale_value(unit, level) for level in levels]
+        network, kwargs, cast = self.network, self.model_kwargs, self.network_dtype
+        shape, dtype, device = like.shape, like.dtype, like.device
+        whole, kind = self.channels == "all", _KINDS.get(type(self))
+        watch = None if kind is None else conventions.current()
+
+        def ask(x: Tensor, number: int) -> Tensor:
+            nonlocal watch
+            scale = scales[number]
+            given = x if scale == 1.0 else x * scale
+            if cast is not None:
+                given = given.to(cast)
+            out = network(given, times[number], **kwargs)
+            if not (
+                whole
+                and out.__class__ is Tensor
+                and out.shape == shape
+                and out.dtype is dtype
+                and out.device == device
+            ):
+                out = self._checked(out, x)
+            if watch is not None and kind is not None:
+                more = watch.see(self, network, kind, x, out, levels[number], scale)
+                watch = watch if more else None
+            return out
+
+        return ask
+
+    def _times(
+        self, levels: Sequence[Level], like: Tensor, process: ForwardProcess
+    ) -> list[Tensor] | None:
+        """`time_of` at each of the levels."""
+        unit, steps, factor = self.time, self.num_timesteps, self.time_scale
+        if unit == "t":
+            values = [level.t * factor for level in levels]
+        else:
+            values = [time_value(unit, level, process, steps) * factor for level in levels]
+        if unit == "index-rounded":
+            return time_rows(list(map(round, values)), like, torch.long)
+        return time_rows(values, like, time_dtype(like.dtype, self.network_dtype))
+
+    @property
+    def reading(self) -> Hashable | None:
+        """What `coefficients` depend on besides the level; None where that is not known."""
+        known = type(self) in _KINDS and not callable(self.input_scale)
+        return (type(self), self.input_scale) if known else None
+
     def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)
         network_input = x if scale == 1.0 else x * scale
@@ -229,9 +306,12 @@ class NetworkPrediction(Prediction):
 
     def _asks_in_its_own_way(self, what: str) -> bool:
         """Whether a subclass has changed how its network is asked for one level."""
-        return any(
-            getattr(type(self), name) is not getattr(NetworkPrediction, name)
-            for name in (what, "output", "_call", "time_of")
+        cls, base = type(self), NetworkPrediction
+        return not (
+            cls.output is base.output
+            and cls._call is base._call
+            and cls.time_of is base.time_of
+            and getattr(cls, what) is getattr(base, what)
         )
 
     def _combine_each(

@@ -278,8 +278,8 @@ class Looks:
         self._wanted = set() if kind in ("noise", "score") else {"middle", "low"}
         self._seen: dict[str, tuple[Tensor, Level, float, int]] = {}
 
-    def see(self, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
-        """Take a look, if this evaluation is one of the three."""
+    def see(self, x: Tensor, y: Tensor, level: Level, scale: float) -> bool:
+        """Take a look, if this evaluation is one of the three; whether there is one to come."""
         r = level.r
         self._evaluations += 1
         if self._evaluations == 1:
@@ -301,6 +301,7 @@ class Looks:
             self._wanted.clear()
             if self._evaluations >= AFTER:
                 self._look("low", x, y, level, scale)
+        return bool(self._wanted)
 
     def _look(self, name: str, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
         if level.sigma > 0.0:
@@ -352,12 +353,12 @@ class Watch:
         y: Tensor,
         level: Level,
         scale: float,
-    ) -> None:
-        """Called after each network call."""
+    ) -> bool:
+        """Called after each network call; whether this network is to be seen again."""
         looks = self._looks.get(id(network))
         if looks is None:
             looks = self._looks[id(network)] = Looks(adapter, network, kind, self.flow)
-        looks.see(x, y, level, scale)
+        return looks.see(x, y, level, scale)
 
     def finish(self) -> None:
         """Read what was seen, once, and warn."""

@@ -156,6 +156,23 @@ def time_tensor(value: float, x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.full((x.shape[0],), value, dtype=dtype, device=x.device)
 
 
+def time_rows(values: Sequence[float], x: Tensor, dtype: torch.dtype) -> list[Tensor] | None:
+    """`time_tensor` of each value, as rows of one tensor; None where that would be a large one."""
+    batch = x.shape[0]
+    wide = -(-batch // _ALIGNED) * _ALIGNED
+    if wide * len(values) > _MANY:
+        return None
+    rows = torch.tensor(values, dtype=dtype, device=x.device)[:, None].expand(-1, wide).contiguous()
+    return list(rows[:, :batch].unbind())
+
+
+_ALIGNED = 16
+"""Each row of `time_rows` begins at a multiple of so many numbers, as a tensor of its own does."""
+
+_MANY = 1 << 18
+"""A tensor of more numbers than these is not made for the times of a run."""
+
+
 def row_numbers(values: Sequence[float], x: Tensor) -> Tensor:
     """A number for each row of `x`, in a shape that multiplies it."""
     made = torch.tensor(values, dtype=torch.promote_types(x.dtype, torch.float32))

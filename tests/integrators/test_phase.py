@@ -15,7 +15,8 @@ from scipy.integrate import solve_ivp
 from scipy.stats import kstest
 
 import srk
-from srk._engine.eager import Executor, add_mixed
+from srk._engine.eager import Executor
+from srk._engine.rows import add_mixed
 from srk.analysis import gaussian_distribution
 from srk.integrators import GDDIM, SRK2S, SSCS, LinearForm, Matrix, Step
 from srk.noise.basis import BasisNoise
