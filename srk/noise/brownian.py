@@ -157,7 +157,7 @@ class BrownianNoise(NoiseSource):
                 "backwards; a draw needs start < stop"
             )
         if not _on_path(slot):  # an interval without length or without an end is not on the path
-            self.normals.fill(out, "draw", clock, slot.start, slot.stop, *slot.weights)
+            self.normals.fill(out, "draw", clock, *slot.name)
             return
         weights = (*slot.weights, 0.0)
         w, n = self.path(clock).unit(slot.start, slot.stop, weights[1] != 0.0)

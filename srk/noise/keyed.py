@@ -21,10 +21,10 @@ class KeyedNoise(NoiseSource):
     """`keyed`: each sample has noise of its own, so that any batch gives the same samples.
 
     A draw is a function of (seed, index of the sample, interval) alone. The interval is named by
-    its clock, its two ends and the functional of the Brownian path that is drawn; it does not
-    matter to which step it belongs. The initial state is a stream of its own. Draws on different
-    intervals are independent, even where the intervals overlap; `BrownianNoise` is for noise that
-    stays the same path when the number of steps changes.
+    its clock and its two ends, and where a step draws several numbers on it by which of them this
+    is; it does not matter to which step it belongs. The initial state is a stream of its own. Draws
+    on different intervals are independent, even where the intervals overlap; `BrownianNoise` is for
+    noise that stays the same path when the number of steps changes.
 
     The bits are the same on every machine and device. The numbers are made in float32, which the
     dtype of the state only rounds; another device differs by a few units in the last place.
@@ -94,5 +94,5 @@ class KeyedNoise(NoiseSource):
 
 
 def _name(slot: Slot, clock: str) -> tuple[str | float, ...]:
-    """What a draw is called: its clock, its interval and the functional of the path."""
-    return "draw", clock, slot.start, slot.stop, *slot.weights
+    """What a draw is called: its clock, its interval, and which draw there it is."""
+    return "draw", clock, *slot.name

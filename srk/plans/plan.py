@@ -54,11 +54,22 @@ class Slot:
     Arguments:
         start, stop: ends of the interval on the integrator's clock (increasing).
         weights: coordinates over (W, H, Z_1, ...), of norm 1.
+        number: which of the step's draws on the interval this is, where the weights follow from an
+            integration; None where they are whole numbers. A source that names draws takes it in
+            place of the weights, whose last bits depend on the machine.
     """
 
     start: float
     stop: float
     weights: tuple[float, ...] = (1.0,)
+    number: int | None = None
+
+    @property
+    def name(self) -> tuple[str | float, ...]:
+        """What the draw is called on its clock: the interval, and what is drawn there."""
+        if self.number is None:
+            return self.start, self.stop, *self.weights
+        return self.start, self.stop, "computed", float(self.number)
 
 
 @attrs.frozen(slots=True)

@@ -166,9 +166,15 @@ class Draft:
         drift: LinearForm = node.x * of_state + node.value * of_data
         return drift
 
-    def normal(self, start: float, stop: float, weights: tuple[float, ...] = (1.0,)) -> LinearForm:
+    def normal(
+        self,
+        start: float,
+        stop: float,
+        weights: tuple[float, ...] = (1.0,),
+        number: int | None = None,
+    ) -> LinearForm:
         """A unit Gaussian draw on the interval [start, stop] of the clock (see `Slot`)."""
-        self._slots.append(Slot(start, stop, weights))
+        self._slots.append(Slot(start, stop, weights, number))
         return LinearForm({Column("z", len(self._slots) - 1): 1.0})
 
     def increment(self, start: float, stop: float) -> LinearForm:
@@ -243,9 +249,14 @@ class Draft:
         coefficients = signs[:, None] * coefficients
         coefficients[np.abs(coefficients) <= 1e-12 * scales] = 0.0
         draws = []
-        for direction, sign in zip(directions.T, signs, strict=True):
+        before = sum(
+            slot.number is not None and (slot.start, slot.stop) == (start, stop)
+            for slot in self._slots
+        )
+        for number, (direction, sign) in enumerate(zip(directions.T, signs, strict=True)):
             weights = np.where(np.abs(direction) > 1e-14, sign * direction, 0.0)
-            draws.append(self.normal(start, stop, tuple(np.trim_zeros(weights, "b").tolist())))
+            trimmed = tuple(np.trim_zeros(weights, "b").tolist())
+            draws.append(self.normal(start, stop, trimmed, before + number))
         return draws, coefficients
 
     def finish(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import pytest
 import torch
 
 import srk
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.noise import BrownianNoise, CallableNoise, KeyedNoise
+from srk.plans.plan import Slot
 
 PROCESS = srk.VP()
 SCORE = srk.targets.Gaussian([0.5] * 3, 0.04).score(PROCESS)
@@ -94,3 +98,46 @@ def test_what_is_not_a_source_is_refused() -> None:
         run(noise=KeyedNoise(0), seed=1)
     with pytest.raises(ArgumentError, match="levels"):
         BrownianNoise(0, levels=-1)
+
+
+@pytest.mark.parametrize("solver", sorted(srk.solvers()))
+def test_a_draw_is_named_by_what_it_is(solver: str) -> None:
+    """Not by weights that an integration gives, whose last bits depend on the machine's BLAS.
+
+    With every computed weight a few units in the last place off, the keyed normals are the same,
+    and no two draws of a run have one name.
+    """
+    process = srk.VP()
+    plans = srk.Sampler(process, SCORE, solver, steps=6).plans()
+    draws = [(slot, plan.clock) for plan in plans for slot in plan.slots]
+    source = KeyedNoise(0)
+    source.start((3, 4), torch.float32, torch.device("cpu"))
+
+    def drawn(slot: Slot, clock: str) -> torch.Tensor:
+        out = torch.empty(3, 4)
+        source.draw(slot, clock, out)
+        return out
+
+    assert len({(clock, slot.name) for slot, clock in draws}) == len(draws)
+    for slot, clock in draws:
+        if slot.number is None:
+            assert all(weight == round(weight) for weight in slot.weights)
+            continue
+        near = tuple(math.nextafter(weight, 2.0) for weight in slot.weights)
+        other = attrs.evolve(slot, weights=(*near, 1e-16))
+        assert torch.equal(drawn(slot, clock), drawn(other, clock))
+
+
+def test_a_draw_keeps_its_number_where_an_earlier_one_is_not_used() -> None:
+    """Whether rounding drops a draw says nothing about the names of the others."""
+    from srk.plans.step import Draft, Step
+
+    step = Step(PROCESS, PROCESS.level(0.5), PROCESS.level(0.4), 1.0, 0, (), 1)
+    board = Draft(step, "clock")
+    two = board.orthonormal(0.0, 1.0, [lambda u: u, lambda u: u * u])
+    one = board.functionals(0.0, 1.0, [lambda u: u**3])
+    node = board.evaluate(board.state, step.start)
+    plan = board.finish(node.value + two[1] + one[0])
+    assert [slot.number for slot in plan.slots] == [1, 2]
+    assert plan.slots[0].name == (0.0, 1.0, "computed", 1.0)
+    assert Slot(0.0, 1.0, (0.0, 1.0)).name == (0.0, 1.0, 0.0, 1.0)
