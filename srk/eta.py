@@ -234,10 +234,11 @@ def eta_values(eta: Any, levels: Sequence[Level]) -> tuple[float, ...]:
             f"the list eta has {len(eta)} values, but the run has {steps} steps; give one value a "
             "step, or a function of the level"
         )
-    return tuple(
-        _value(eta, start, stop, index, steps)
-        for index, (start, stop) in enumerate(pairwise(levels))
-    )
+    values: list[float] = []
+    for index, (start, stop) in enumerate(pairwise(levels)):
+        up = stop.lam < start.lam and values  # a step of the forward process, which has no eta
+        values.append(values[-1] if up else _value(eta, start, stop, index, steps))
+    return tuple(values)
 
 
 def first_diffusion(eta: Any, levels: Sequence[Level]) -> float | None:

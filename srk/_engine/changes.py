@@ -66,7 +66,7 @@ class StateChanges:
         if hook.normals == 0:
             return x.new_empty((len(x), 0))
         size = math.prod(x.shape[1:])
-        if size < hook.normals:
+        if hook.normals is not None and size < hook.normals:
             raise ArgumentError(
                 f"the hook {hook!r} takes {hook.normals} normals a step of each sample's noise, "
                 f"but a sample of shape {tuple(x.shape[1:])} has {size} numbers only"

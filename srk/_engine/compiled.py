@@ -294,7 +294,7 @@ class CompiledExecutor(Stepper):
         self._following = {
             id(plan): following
             for plan, following in pairwise(plans)
-            if following.stages[0].row != ((STATE, 1.0),)
+            if following.stages and following.stages[0].row != ((STATE, 1.0),)
         }
         self._ahead: tuple[StepPlan, list[Tensor]] | None = None
 

@@ -46,8 +46,9 @@ def run_fixed(
             if plan.slots:
                 density = log_density(plan, before, memory, told, outcome.state)
                 recorder.density(plan.stop.t, density)
-        asked = plan.stages[0].level.t
-        if recorder.accept(plan.stop, outcome.state, asked, network.first, network.count.calls):
+        if recorder.accept(
+            plan.stop, outcome.state, plan.asked, network.first, network.count.calls
+        ):
             return
         network.begin(recorder.accepted)
 

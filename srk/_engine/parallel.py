@@ -303,13 +303,11 @@ class ParallelRun:
         if self.densities and plan.slots:
             density = log_density(plan, state, memory, told, outcome.state)
             recorder.density(plan.stop.t, density)
-        entry, denoised = self.entries[first], None
-        if recorder.wants_denoised and entry.stage.kind == "denoiser":
-            denoised = told[0].add(inputs[first], alpha=entry.slope)
+        denoised = None
+        if recorder.wants_denoised and told and self.entries[first].stage.kind == "denoiser":
+            denoised = told[0].add(inputs[first], alpha=self.entries[first].slope)
         before = version(outcome.state)
-        recorder.accept(
-            plan.stop, outcome.state, entry.stage.level.t, denoised, network.count.calls
-        )
+        recorder.accept(plan.stop, outcome.state, plan.asked, denoised, network.count.calls)
         if version(outcome.state) != before:
             raise IncompatibleError(
                 "the callback wrote to the state, but with parallel= later steps have begun by "

@@ -142,7 +142,7 @@ class PartRun:
         else:
             if not watch.immediate:
                 watch.keep(outcome.state)
-            asked, self.denoised = plan.stages[0].level.t, network.first
+            asked, self.denoised = plan.asked, network.first
             if self._before is not None and plan.slots:
                 density = log_density(*self._before, self._told, outcome.state)
                 recorder.density(plan.stop.t, density)

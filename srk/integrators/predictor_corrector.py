@@ -63,7 +63,8 @@ class PredictorCorrector(Integrator):
     norms="sample", d the numbers of a state.
 
     "ald" is linear, so that its exact distribution on Gaussian data is known
-    (`srk.analysis.gaussian_law`); "langevin" is not, because its step size depends on the draws.
+    (`srk.analysis.gaussian_distribution`); "langevin" is not, because its step size depends on the
+    draws.
     Draws of the corrector are independent of those of the predictor with every noise source: a
     Brownian path drives the predictor alone.
 
@@ -87,9 +88,9 @@ class PredictorCorrector(Integrator):
 
     Examples:
         >>> import srk
-        >>> vp, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04)
+        >>> vp, target = srk.VP(), srk.targets.Gaussian(0.5, 0.04, event_shape=(64,))
         >>> solver = srk.integrators.PredictorCorrector("ddpm", corrector="langevin", snr=0.1)
-        >>> sol = srk.solve(vp, target.score(vp), solver, shape=(4, 64), steps=10, seed=0)
+        >>> sol = srk.solve(vp, target.score(vp), solver, shape=4, steps=10, seed=0)
         >>> sol.nfe, sol.solver
         (22, 'ddpm + langevin')
     """
@@ -181,6 +182,10 @@ class PredictorCorrector(Integrator):
     @property
     def reference(self) -> str:  # type: ignore[override]
         return f"{self.predictor.reference}; Song et al. 2021 (arXiv 2011.13456), algorithms 2 to 5"
+
+    @property
+    def one_eta(self) -> bool:
+        return self.predictor.one_eta
 
     @property
     def for_batch(self) -> bool:  # type: ignore[override]

@@ -203,6 +203,11 @@ class StepPlan:
         )
 
     @property
+    def asked(self) -> float:
+        """Own time of the first evaluation; that of the start where there is none."""
+        return self.stages[0].level.t if self.stages else self.start.t
+
+    @property
     def evaluations(self) -> int:
         """Network evaluations that this step makes."""
         return len(self.stages)

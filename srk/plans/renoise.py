@@ -18,7 +18,8 @@ def forward_coefficients(clean: Level, noisy: Level) -> tuple[float, float]:
         >>> import srk
         >>> from srk.plans.renoise import forward_coefficients
         >>> ve = srk.EDM()
-        >>> forward_coefficients(ve.level(3.0), ve.level(5.0))
+        >>> a, c = forward_coefficients(ve.level(3.0), ve.level(5.0))
+        >>> a, round(c, 12)
         (1.0, 4.0)
     """
     share = -math.expm1(2.0 * (noisy.lam - clean.lam))  # 1 - (r'/r)^2

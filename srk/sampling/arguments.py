@@ -20,8 +20,9 @@ from srk.eta import as_eta
 from srk.integrators import Integrator
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
+from srk.sampling.planning import plan_grid
 from srk.scores.hooks import Hook, check_hooks
-from srk.steps import Grid, Levels, StepController, as_grid
+from srk.steps import Grid, Levels, RunInfo, StepController, as_grid
 
 DEFAULT_STEPS = 50
 SAVES = {"x", "denoised", "log_prob", "inputs"}
@@ -281,10 +282,11 @@ def steps_given(
     if steps is not None:
         steps = integer(steps, "steps", least=1)
     if nfe is None:
-        explicit = isinstance(control, Grid) and control.name == "times"
-        free = explicit or not isinstance(control, Grid)
+        free = not isinstance(control, Grid) or control.own_steps is not None
         return steps if steps is not None or free else DEFAULT_STEPS
     nfe = integer(nfe, "nfe", least=1)
+    if isinstance(control, Grid) and control.rises:
+        return _bought_with_detours(process, method, control, nfe // calls, denoise)
     count = _bought(process, method, nfe // calls, denoise)
     if count < 1:
         most = nfe // calls + 64
@@ -319,3 +321,36 @@ def _bought(process: ForwardProcess, method: Integrator, calls: int, denoise: bo
             left, extra = left - end, extra + 1
     count = method.steps(left) + extra
     return 0 if left < 0 or count < 1 + (extra > 1) else count
+
+
+def _bought_with_detours(
+    process: ForwardProcess, method: Integrator, grid: Grid, calls: int, denoise: bool
+) -> int | None:
+    """The most steps of a grid that rises which so many evaluations pay for, detours included."""
+
+    def cost(steps: int | None) -> int:
+        times = grid.times(RunInfo(process, method, steps, method.default_eta))
+        plans = plan_grid(process, method, times, method.default_eta)
+        final = method.end_evaluations if denoise and plans[-1].stop.sigma > 0.0 else 0
+        return sum(plan.evaluations for plan in plans) + final
+
+    if grid.own_steps is not None:
+        raise ArgumentError(
+            f"{shown(grid)} knows its steps, which cost {cost(None)} evaluations here; leave nfe "
+            "out"
+        )
+    good, bad = 0, calls + 1
+    least: Exception | None = None
+    while bad - good > 1:
+        steps = (good + bad) // 2
+        try:
+            fits = cost(steps) <= calls
+        except ArgumentError as error:  # e.g. too few steps for the intervals of Restart
+            fits, least = True, error
+        good, bad = (steps, bad) if fits else (good, steps)
+    if good == 0 or cost(good) > calls:
+        raise ArgumentError(
+            f"{calls} evaluations do not pay for {shown(grid)} with {method.name}; give more, or "
+            "fewer repetitions"
+        ) from least
+    return good

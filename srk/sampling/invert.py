@@ -94,9 +94,9 @@ def invert(
         )
     method.check(process, 0.0)
     control = controller_given(grid, None, True)
-    if not isinstance(control, Grid):
+    if not isinstance(control, Grid) or control.rises:
         raise IncompatibleError(
-            f"an inversion needs a fixed grid, not {control!r}; use grid='log-snr'"
+            f"an inversion needs a fixed grid that falls, not {control!r}; use grid='log-snr'"
         )
     prediction = as_prediction(score).bind(process)
     count = steps_given(process, method, control, steps, nfe, False, prediction.calls())

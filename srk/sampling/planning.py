@@ -17,9 +17,11 @@ from srk.errors import IncompatibleError
 from srk.eta import eta_values, first_diffusion
 from srk.integrators.base import Integrator
 from srk.plans.plan import StepPlan
+from srk.plans.renoise import renoising_step
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
 from srk.steps import Grid, RunInfo
+from srk.steps.rising import lowest
 from srk.values import Remembered
 
 LIMIT = 64 * 2**20
@@ -69,7 +71,8 @@ def plan_run(
         return list(plans), etas
     times = grid_times(grid, info)
     etas, diffusion = step_etas(eta, process, method, times)
-    return plan_grid(process, method, times, etas, resolution, diffusion), etas
+    scale = grid.noise_scale
+    return plan_grid(process, method, times, etas, resolution, diffusion, scale), etas
 
 
 def plan_grid(
@@ -79,20 +82,26 @@ def plan_grid(
     eta: float | Sequence[float] = 1.0,
     resolution: float = 2.0**-52,
     diffusion: float | None = None,
+    noise_scale: float = 1.0,
 ) -> list[StepPlan]:
     """The plans of all steps of a fixed grid, in order.
+
+    A step up is one of the forward process. What a method kept is forgotten there, and the draws of
+    the way down after it are on a path of its own.
 
     Arguments:
         process: what is reversed.
         method: the integrator that plans.
-        times: own times of the process, decreasing, shape (steps + 1,).
-        eta: the stochasticity; a number, or one number a step.
+        times: own times of the process, shape (steps + 1,).
+        eta: the stochasticity; a number, or one number a step, of which those of steps up have no
+            meaning.
         resolution: the relative rounding of the state, or of what the network says.
         diffusion: eta g of the first step, where that starts at alpha = 0 and a rule says so.
+        noise_scale: factor of the noise of steps up.
     """
     given: Any = eta
     etas = (float(given),) * (len(times) - 1) if is_real(given) else tuple(map(float, given))
-    what = (process, method, tuple(times), etas, resolution, diffusion)
+    what = (process, method, tuple(times), etas, resolution, diffusion, noise_scale)
     return list(_remembered.get(lambda: tuple(_plan(*what)), "plans", *what))
 
 
@@ -132,10 +141,17 @@ def _plan(
     etas: Sequence[float],
     resolution: float = 2.0**-52,
     diffusion: float | None = None,
+    noise_scale: float = 1.0,
 ) -> list[StepPlan]:
     levels = [process.level(t) for t in times]
     if not etas:  # a grid of one time, as a run has that only denoises
         return []
+    steps = lowest(times)
+    if method.one_eta and steps < len(times) - 1:
+        raise IncompatibleError(
+            "calls='schedule' places the steps of a grid that goes down, but this one rises; leave "
+            "out calls='schedule'"
+        )
     if len(set(etas)) == 1:
         method = method.on_grid(process, times, etas[0])
     elif method.one_eta:
@@ -146,12 +162,18 @@ def _plan(
         )
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()
-    steps = len(levels) - 1
+    ascents = 0
     for index, (start, stop) in enumerate(pairwise(levels)):
         step = Step(process, start, stop, etas[index], index, notes, steps, resolution=resolution)
         if index == 0 and diffusion is not None:
             step = attrs.evolve(step, diffusion=diffusion)
-        plan = method.plan_step(step)
+        if stop.lam < start.lam:
+            ascents += 1
+            plan = renoising_step(step, noise_scale, f"ascent {ascents}")
+        else:
+            plan = method.plan_step(step)
+            if ascents:
+                plan = attrs.evolve(plan, clock=f"{plan.clock} after ascent {ascents}")
         notes = plan.notes
         plans.append(plan)
     return plans

@@ -53,7 +53,6 @@ from srk.scores.pairs import paired, paired_change
 from srk.scores.state_hooks import StateHook, changes_state
 from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Profile, RunInfo, StepController
-from srk.steps.grids import Times
 from srk.steps.picard import Picard
 from srk.tableaus import StochasticTableau
 
@@ -158,7 +157,8 @@ class Sampler:
         self.steps = steps_given(
             process, method, self.control, steps, nfe, self.denoise, self.prediction.calls()
         )
-        known = len(self.control.values) - 1 if isinstance(self.control, Times) else self.steps
+        own = self.control.own_steps if isinstance(self.control, Grid) else None
+        known = self.steps if own is None else own
         self.label, self.method = method.name, method
         if constant:
             self.label = method.label(process, self.eta, known)

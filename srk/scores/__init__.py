@@ -22,6 +22,7 @@ from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plu
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
 from srk.scores.joint import Independent, Joint, JointGuided, ProductPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
+from srk.scores.repaint import RePaint
 from srk.scores.state_hooks import CenterRandomAugmentation, RigidAlign, StateHook
 from srk.scores.weights import limited
 
@@ -47,6 +48,7 @@ __all__ = [
     "Prediction",
     "ProductPrediction",
     "Project",
+    "RePaint",
     "Reduced",
     "Replace",
     "RigidAlign",

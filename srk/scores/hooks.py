@@ -267,10 +267,9 @@ class Replace:
 
     The known part of the samples ends exactly at `known`. The rest is drawn given the noisy known
     part of the state, not given the known data itself, so the result is not the exact posterior
-    (docs/guidance.md has numbers). RePaint differs: it overwrites the known part of the STATE with
-    freshly noised data at each step, and goes back and forth in time to let both parts agree, at
-    many more network calls; here the state is the solver's own, so that every solver and grid works
-    as it is.
+    (docs/guidance.md has numbers). `srk.scores.RePaint` differs: it overwrites the known part of
+    the STATE with freshly noised data at each step; here the state is the solver's own, so that
+    every solver and grid works as it is.
 
     Arguments:
         known: the data, of a shape that broadcasts to (batch, *event); its values outside the mask
@@ -307,13 +306,19 @@ class Replace:
             )
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
-        known, mask = (
-            cut(value, denoised.ndim, self._windows) for value in (self.known, self.mask)
-        )
-        known, mask = known.to(denoised), mask.to(denoised.device)
+        return self.put(denoised)
+
+    def put(self, into: Tensor, scale: float = 1.0, noise: Tensor | None = None) -> Tensor:
+        """The tensor with scale known + noise where the mask says so, (batch, *event)."""
+        known, mask = (cut(value, into.ndim, self._windows) for value in (self.known, self.mask))
+        known, mask = known.to(into), mask.to(into.device)
+        if scale != 1.0:
+            known = known * scale
+        if noise is not None:
+            known = known + noise
         if mask.dtype == torch.bool:
-            return torch.where(mask, known, denoised)
-        return torch.lerp(denoised, known, mask.to(denoised.dtype))
+            return torch.where(mask, known, into)
+        return torch.lerp(into, known, mask.to(into.dtype))
 
     def select(self, rows: slice | Tensor, batch: int) -> Replace:
         """The hook for some of the samples of a batch.

@@ -236,7 +236,7 @@ class _PairedBefore(StateHook):
     hook: StateHook
 
     @property
-    def normals(self) -> int:  # type: ignore[override]
+    def normals(self) -> int | None:  # type: ignore[override]
         return self.hook.normals
 
     def before_step(self, x: Tensor, level: Level, normals: Tensor) -> Tensor:

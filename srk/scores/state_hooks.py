@@ -25,7 +25,8 @@ class StateHook:
     (denoised, level) -> denoised. One that has `after_call` alone may be given to `srk.Hooked` too.
 
     Attributes:
-        normals: how many unit normals a sample needs for each `before_step`. They are the first
+        normals: how many unit normals a sample needs for each `before_step`; None for as many as it
+            has numbers. They are the first
             numbers of a draw of the run's noise source, so that with noise="keyed" they belong to
             the sample and the step, whatever the batch.
 
@@ -39,7 +40,7 @@ class StateHook:
         >>> sol = srk.solve(process, target.score(process), "ddpm", hooks=[Center()], **options)
     """
 
-    normals: int = 0
+    normals: int | None = 0
 
     def before_step(self, x: Tensor, level: Level, normals: Tensor) -> Tensor:
         """The state to begin a step from. The default is the state as it is.

@@ -8,6 +8,7 @@ from srk.steps.levels import Levels
 from srk.steps.picard import Picard
 from srk.steps.profile import Profile
 from srk.steps.registry import CONTROLLERS, as_grid, register_controller
+from srk.steps.rising import RePaint, Restart, Rising, RisingGrid
 from srk.steps.schedules import (
     AlignYourSteps,
     Beta,
@@ -43,7 +44,11 @@ __all__ = [
     "PolyExponential",
     "Profile",
     "Quadratic",
+    "RePaint",
     "Report",
+    "Restart",
+    "Rising",
+    "RisingGrid",
     "RunInfo",
     "SGMUniform",
     "StepController",

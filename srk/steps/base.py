@@ -129,9 +129,18 @@ class Grid(StepController):
     Attributes:
         remembered: True if the times depend on nothing but process, solver, steps, eta and the
             grid's own attributes; they are then computed once for many runs.
+        rises: True if times may rise; a step up is then one of the forward process.
+        noise_scale: factor of the noise of the steps up.
     """
 
     remembered: ClassVar[bool] = False
+    rises: ClassVar[bool] = False
+    noise_scale: float = 1.0
+
+    @property
+    def own_steps(self) -> int | None:
+        """The number of steps where the grid knows it itself; None where the run says it."""
+        return None
 
     @abstractmethod
     def times(self, info: RunInfo) -> list[float]:

@@ -181,6 +181,10 @@ class Times(Grid):
     name = "times"
     values: tuple[float, ...] = attrs.field(converter=_floats)
 
+    @property
+    def own_steps(self) -> int:
+        return len(self.values) - 1
+
     def times(self, info: RunInfo) -> list[float]:
         values = list(self.values)
         if len(values) < 2:
@@ -203,7 +207,11 @@ class Times(Grid):
                     "must have a length"
                 )
             if b > a:
-                reversed_ = "; reverse the list" if values == sorted(values) else ""
+                reversed_ = (
+                    "; reverse the list"
+                    if values == sorted(values)
+                    else "; srk.steps.Rising(times) goes up by forward noise"
+                )
                 raise TimeError(
                     "the list of times must decrease from noise to data, but entry "
                     f"{i + 1} ({b!r}) is above entry {i} ({a!r}){reversed_}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import srk
 from srk._engine import compiled
-from srk.analysis import gaussian_law
+from srk.analysis import gaussian_distribution
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import PredictorCorrector, ReverseDiffusion
 from srk.plans.plan import Column, Ratio, join
@@ -268,7 +268,7 @@ def test_ald_settles_where_it_is_said_to() -> None:
     total, e = v + 1.0, 2 * snr**2
     solver = PredictorCorrector("ddpm", corrector="ald", snr=snr, steps=60)
     times = [1.0, 1.0 - 1e-9]
-    law = gaussian_law(solver, process, 0.0, v, grid=times)
+    law = gaussian_distribution(solver, process, 0.0, v, grid=times)
     assert level.alpha == 1.0
     assert law.variance == pytest.approx(total / (1 - e / (2 * total)), rel=1e-6)
 
@@ -279,7 +279,7 @@ def test_ald_reaches_the_exact_distribution() -> None:
     kls, v = [], np.array([0.05, 1.0])
     for steps in (100, 200, 400):
         solver = PredictorCorrector("euler-maruyama", corrector="ald", snr=0.05)
-        kls.append(gaussian_law(solver, process, 0.3, v, steps=steps).kl)
+        kls.append(gaussian_distribution(solver, process, 0.3, v, steps=steps).kl)
     assert math.log2(kls[1] / kls[2]) > 1.7
     assert kls[2] < 1e-3
 
@@ -330,8 +330,10 @@ def test_the_mean_keeps_the_correctors_noise() -> None:
         ).x  # fmt: skip
 
     assert torch.equal(end(torch.zeros(SHAPE), False), end(noise[3], "mean"))
-    law = gaussian_law(solver, VP, 0.0, 0.25, grid=[1.0, 0.5, 0.2], denoise_final="mean")
-    assert law.variance < gaussian_law(solver, VP, 0.0, 0.25, grid=[1.0, 0.5, 0.2]).variance
+    law = gaussian_distribution(solver, VP, 0.0, 0.25, grid=[1.0, 0.5, 0.2], denoise_final="mean")
+    assert (
+        law.variance < gaussian_distribution(solver, VP, 0.0, 0.25, grid=[1.0, 0.5, 0.2]).variance
+    )
 
 
 @pytest.mark.parametrize("corrector", ["ald", "langevin"])
@@ -408,7 +410,7 @@ def test_log_densities_are_refused() -> None:
 def test_refusals() -> None:
     score = TARGET.score(VP)
     with pytest.raises(IncompatibleError, match="corrector='ald'"):
-        gaussian_law(PredictorCorrector("ddpm"), VP, steps=5)
+        gaussian_distribution(PredictorCorrector("ddpm"), VP, steps=5)
     few = srk.targets.Gaussian(0.0, 1.0).score(VP)
     with pytest.raises(IncompatibleError, match="norms='batch'"):
         srk.solve(VP, few, PredictorCorrector("ddpm"), shape=(4, 1))
