@@ -95,6 +95,11 @@ class Conditional:
     def __init__(
         self, plans: Sequence[StepPlan], state: Tensor, memory: Sequence[Tensor] = ()
     ) -> None:
+        if not all(plan.linear for plan in plans):
+            raise IncompatibleError(
+                "a corrector whose step follows from norms (corrector='langevin') is not Gaussian, "
+                "and has no log-density; use corrector='ald'"
+            )
         self._dtype = torch.promote_types(state.dtype, torch.float32)
         none = np.zeros(0)
         self._state = _Known(state.to(self._dtype), none)
@@ -141,7 +146,14 @@ class Conditional:
         self._new = [_Known(None, unit) for unit in np.eye(count + new)[count:]]
         self._inputs: list[_Known] = []
         self._results: list[Tensor] = []
-        self._ahead = self._state if self._plan is None else self._form(self._plan.stages[0].row)
+        if self._plan is None:
+            self._ahead = self._state
+        elif self._plan.stages:
+            self._ahead = self._form(self._plan.stages[0].row)
+        else:  # nothing is asked in a step up
+            self._state = self._form(self._plan.update)
+            self._memory = []
+            self._enter()
 
     def _form(self, row: Row) -> _Known:
         """A row of the step at hand."""
@@ -165,6 +177,9 @@ class Conditional:
     def _known(self, column: Column) -> _Known:
         if column.kind == "x":
             return self._state
+        if column.kind == "q":
+            assert self._plan is not None
+            return self._form(self._plan.quantities[column.number].row)
         if column.kind == "E":
             return _Known(self._results[column.number], np.zeros(len(self._covariance)))
         lists = {"m": self._memory, "X": self._inputs, "z": self._new}

@@ -401,10 +401,44 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (eager - fused).abs().max() < 1e-12
 
 
-def test_log_densities_are_refused() -> None:
-    """The corrector's draws enter the network, so that no step is Gaussian given the state."""
-    with pytest.raises(IncompatibleError, match="not Gaussian"):
-        srk.solve(VP, TARGET.score(VP), PredictorCorrector("ddpm"), shape=SHAPE, save="log_prob")
+def test_log_densities() -> None:
+    """The corrector's draws enter the network, so that no step is Gaussian given the state; with
+    the inputs kept, "ald" has the densities of its parts.
+    """
+    score = TARGET.score(VP)
+    for corrector in ("ald", "langevin"):
+        solver = PredictorCorrector("ddpm", corrector=corrector, snr=0.3)
+        with pytest.raises(IncompatibleError, match="not Gaussian"):
+            srk.solve(VP, score, solver, shape=SHAPE, save="log_prob")
+    sampler = srk.Sampler(
+        VP,
+        score,
+        PredictorCorrector("ddpm", corrector="ald", snr=0.3),
+        grid=[1.0, 0.5],
+        denoise_final=False,
+    )
+    sol = sampler(SHAPE, seed=0, dtype=torch.float64, save=("x", "inputs"))
+    ours = sampler.log_prob(sol).values.sum(0)
+    assert sol.trajectory is not None
+    start, stop, level = sol.trajectory.values[0], sol.x, VP.level(1.0)
+    assert sol.inputs is not None
+    corrected = sol.inputs.values[1]
+    e = 2 * (0.3 * level.sigma) ** 2
+    first = torch.distributions.Normal(
+        start + e * score_at(VP, start, 1.0), math.sqrt(2 * e)
+    ).log_prob(corrected)
+    plain = srk.Sampler(VP, score, "ddpm", grid=[1.0, 0.5], denoise_final=False)
+    saved = srk.solution.Saved((1.0, 0.5), torch.stack([corrected, stop]))
+    second = plain.log_prob(saved).values[0]
+    assert (ours - first.sum(1) - second).abs().max() < 1e-10
+    for solver in (PredictorCorrector("srk2m", corrector="ald"), PredictorCorrector("ddpm")):
+        other = srk.Sampler(VP, score, solver, steps=4, denoise_final=False)
+        made = other(SHAPE, seed=0, dtype=torch.float64, save=("x", "inputs"))
+        if solver.corrector == "langevin":
+            with pytest.raises(IncompatibleError, match="corrector='ald'"):
+                other.log_prob(made)
+        else:
+            assert bool(other.log_prob(made).values.isfinite().all())
 
 
 def test_refusals() -> None:

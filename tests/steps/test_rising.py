@@ -302,6 +302,9 @@ def test_densities_gradients_callbacks_and_steps_at_once() -> None:
     again = srk.Sampler(VP, score, "ddpm", grid=GRID, denoise_final=False).log_prob(plain)
     assert torch.equal(again.values, plain.log_prob.values)
     assert plain.denoised is not None and len(plain.denoised.times) == 6
+    sampler = srk.Sampler(VP, score, "srk2s", grid=GRID, denoise_final=False)
+    made = sampler(SHAPE, seed=0, dtype=torch.float64, save=("x", "inputs"))
+    assert bool(sampler.log_prob(made).values.isfinite().all())
     start = draws(1)[0].requires_grad_()
     results = [
         torch.autograd.grad(
