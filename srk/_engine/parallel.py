@@ -23,9 +23,10 @@ from srk._engine.eager import Executor, Outcome
 from srk._engine.memory import version
 from srk._engine.network import Network, checked, folded_with
 from srk._engine.recorder import Recorder
+from srk._engine.remembered import Remembered
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
-from srk.plans.plan import Slot, Stage, StepPlan
+from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.scores.base import Rows
 from srk.scores.inputs import row_numbers
@@ -122,36 +123,6 @@ def accelerated(rounds: Sequence[Round]) -> Tensor:
     factors, _ = torch.linalg.solve_ex(squares + (DAMPING * size + tiny) * identity, right)
     guess = last.answers - torch.einsum("wbi,iwbn->wbn", factors, step)
     return torch.where(guess.isfinite(), guess, last.answers)
-
-
-class Remembered(NoiseSource):
-    """Another source's draws, each drawn once, in the order of the steps.
-
-    Draws are kept from the first sweep over a step until the step is final, so that a source that
-    draws one number after the other gives those of the sequential run.
-    """
-
-    def __init__(self, source: NoiseSource) -> None:
-        self.source, self.step = source, 0
-        self._kept: dict[tuple[int, str, Slot], Tensor] = {}
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        self.source.start(shape, dtype, device)
-
-    def prior(self, out: Tensor) -> None:
-        self.source.prior(out)
-
-    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        key = self.step, clock, slot
-        if key not in self._kept:
-            self.source.draw(slot, clock, out)
-            self._kept[key] = out.clone()
-        else:
-            out.copy_(self._kept[key])
-
-    def forget(self, step: int) -> None:
-        """Step number `step` is final."""
-        self._kept = {key: value for key, value in self._kept.items() if key[0] > step}
 
 
 class ParallelRun:
