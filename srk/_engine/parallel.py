@@ -8,7 +8,6 @@ each round makes at least one more output final.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,8 @@ from srk._engine.memory import version
 from srk._engine.network import Network, checked, folded_with
 from srk._engine.recorder import Recorder
 from srk._engine.remembered import Remembered
+from srk._engine.resolution import resolution
+from srk._engine.secants import Secants
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Stage, StepPlan
@@ -33,22 +34,21 @@ from srk.scores.inputs import row_numbers
 from srk.scores.state_hooks import StateHook
 from srk.steps.picard import Picard
 
-DEPTH = 2
-"""How many differences of rounds the acceleration uses."""
-DAMPING = 1e-3
-"""Regularization of its least squares, relative to the squares of the differences."""
+SHARE = 0.7
+"""How much of the derivative of unit Gaussian data is taken for that of the denoiser."""
 
 
 def slope(stage: Stage, process: ForwardProcess) -> float:
     """The number c in D = c x + F, where the table holds F.
 
-    It is the derivative of the denoiser of unit Gaussian data. What is left to the iteration then
-    changes less with the state than D does near the data, and than the noise does far from it.
+    It is a share of the derivative of the denoiser of unit Gaussian data. What is left to the
+    iteration then changes less with the state than D does near the data, and than the noise does
+    far from it.
     """
     level = stage.level
     if stage.kind != "denoiser" or not isinstance(process, LinearProcess):
         return 0.0
-    return level.alpha / (level.alpha**2 + level.sigma**2)
+    return SHARE * level.alpha / (level.alpha**2 + level.sigma**2)
 
 
 @attrs.frozen
@@ -66,63 +66,6 @@ class Entry:
     slope: float
     unit: float
     calls: int
-
-
-@attrs.frozen
-class Round:
-    """What a round was asked and answered, for entries first, first + 1, ...
-
-    Arguments:
-        first: the first entry.
-        answers: the network's outputs, (entries, batch, n).
-        residuals: answers minus the guesses, times the units; the same shape.
-        asked: which samples were asked, (entries, batch).
-    """
-
-    first: int
-    answers: Tensor
-    residuals: Tensor
-    asked: Tensor
-
-    def aligned(self, first: int, count: int) -> Round:
-        """The same for entries first, ..., first + count - 1; nobody was asked for others."""
-        skip = first - self.first
-
-        def fit(tensor: Tensor) -> Tensor:
-            kept = tensor[skip : skip + count]
-            return torch.cat([kept, kept.new_zeros((count - len(kept), *kept.shape[1:]))])
-
-        return Round(first, fit(self.answers), fit(self.residuals), fit(self.asked))
-
-
-def accelerated(rounds: Sequence[Round]) -> Tensor:
-    """Better guesses than the last answers, (entries, batch, n): Anderson acceleration.
-
-    The answers are extrapolated along the differences of rounds to where the residual is least,
-    for each sample. For an entry the residuals of earlier entries and its own count, since later
-    ones have no influence on it.
-
-    Source: Anderson, "Iterative Procedures for Nonlinear Integral Equations", 1965; Tang et al.,
-    "Accelerating Parallel Sampling of Diffusion Models", ICML 2024 (arXiv 2402.09970).
-    """
-    last = rounds[-1]
-    count = len(last.asked)
-    known = [made.aligned(last.first, count) for made in rounds]
-    steps, changes = [], []
-    for one, two in itertools.pairwise(known):
-        both = (one.asked & two.asked & last.asked)[..., None]
-        steps.append(torch.where(both, two.answers - one.answers, 0.0))
-        changes.append(torch.where(both, two.residuals - one.residuals, 0.0))
-    step, change = torch.stack(steps), torch.stack(changes)
-    residual = torch.where(last.asked[..., None], last.residuals, 0.0)
-    squares = torch.einsum("iwbn,jwbn->wbij", change, change).cumsum(0)
-    right = torch.einsum("iwbn,wbn->wbi", change, residual).cumsum(0)
-    size = squares.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    tiny = torch.finfo(size.dtype).tiny ** 0.5
-    identity = torch.eye(len(steps), dtype=size.dtype, device=size.device)
-    factors, _ = torch.linalg.solve_ex(squares + (DAMPING * size + tiny) * identity, right)
-    guess = last.answers - torch.einsum("wbi,iwbn->wbn", factors, step)
-    return torch.where(guess.isfinite(), guess, last.answers)
 
 
 class ParallelRun:
@@ -168,12 +111,16 @@ class ParallelRun:
             ]
             self.firsts.append(len(self.entries))
         self.batch = recorder.x.shape[0]
-        # For each sample: how many outputs are final, and how many it has been asked for.
+        # For each sample: how many inputs are final, and how many outputs. A final input has its
+        # output in the next sweep, which may still follow what the inputs before it have become.
         self.front = [0] * self.batch
-        self.asked = [0] * self.batch
+        self.settled = [0] * self.batch
         self.spent = [0] * self.batch
         self.table: dict[int, Tensor] = {}
-        self.past: list[Round] = []
+        dtype = recorder.x.dtype
+        self.wide = torch.promote_types(dtype, torch.float32)
+        rounding = resolution(dtype, network.autocast, network.prediction)
+        self.secants = Secants(recorder.x.flatten(1).to(self.wide), rounding)
         self.step, self.state = 0, recorder.x
         self.memory: Sequence[Tensor] = ()
         self.rounds = 0
@@ -202,6 +149,7 @@ class ParallelRun:
         total = len(self.entries)
         while self.step < len(self.plans):
             inputs = self._sweep()
+            self.settled = list(self.front)
             if self.recorder.status != "done" or min(self.front) == total:
                 return
             self._round(inputs)
@@ -213,7 +161,7 @@ class ParallelRun:
     def _sweep(self) -> dict[int, Tensor]:
         """Run the steps from the last final state with the table; what they ask of the network."""
         final, end = min(self.front), max(map(self._end, range(self.batch)))
-        self._guess(end)
+        self.secants.forget(self.firsts[self.step])
         inputs: dict[int, Tensor] = {}
         state, memory = self.state, self.memory
         for k in range(self.step, len(self.plans)):
@@ -233,7 +181,7 @@ class ParallelRun:
                     walk.close()
                     return inputs
                 inputs[number] = x
-                result = self.table[number]
+                self.table[number] = result = self._output(number, x)
                 number += 1
             if self.firsts[k + 1] <= final and k == self.step:
                 self._accept(k, inputs, state, memory, outcome)
@@ -242,15 +190,16 @@ class ParallelRun:
             state, memory = outcome.state, outcome.keep
         return inputs
 
-    def _guess(self, end: int) -> None:
-        """Give entries that were never asked for the last output of the window."""
-        for m in range(min(self.asked), end):
-            self.table.setdefault(m, torch.zeros_like(self.state))
-        late = [s for s in range(self.batch) if 0 < self.asked[s] < end]
-        for s in late:
-            last = self.table[self.asked[s] - 1][s]
-            for m in range(self.asked[s], end):
-                self.table[m][s] = last
+    def _output(self, number: int, x: Tensor) -> Tensor:
+        """What the table holds for an evaluation at the states `x`: final, or a guess."""
+        done = [number < settled for settled in self.settled]
+        if all(done):
+            return self.table[number]
+        guess = self.secants.guess(number, x.flatten(1).to(self.wide)).view_as(x).to(x.dtype)
+        if any(done):
+            final = torch.tensor(done, device="cpu").to(x.device, non_blocking=True)
+            return torch.where(final.view(-1, *[1] * (x.ndim - 1)), self.table[number], guess)
+        return guess
 
     def _accept(
         self,
@@ -299,8 +248,9 @@ class ParallelRun:
         x = torch.cat([self._rows(inputs[m], who) for m, who in wanted if who])
         old = torch.cat([self._rows(self.table[m], who) for m, who in wanted if who])
         new = self._ask(x, [self.entries[m] for m, _ in places], samples)
-        wide = torch.promote_types(new.dtype, torch.float32)
-        changes = (new - old).to(wide).reshape(len(places), -1).square().mean(1).sqrt().tolist()
+        changes = (
+            (new - old).to(self.wide).reshape(len(places), -1).square().mean(1).sqrt().tolist()
+        )
         first = [i for i, (m, s) in enumerate(places) if m == self.front[s]]
         level = self.entries[min(self.front)].stage.level
         self.network.watch.step = self.step
@@ -308,44 +258,27 @@ class ParallelRun:
         exact = list(self.front)
         for (m, s), change in zip(places, changes, strict=True):
             self.spent[s] += self.entries[m].calls
-            self.asked[s] = max(self.asked[s], m + 1)
             # The input of the first was exact. The others, in the order of the entries, are final
             # as long as all before them are.
             small = change * self.entries[m].unit < self.options.tolerance
             if m == exact[s] or (m == self.front[s] and small):
                 self.front[s] += 1
-        self._write(wanted, places, new, old)
+        self._learn(places, samples, x, new)
 
-    def _write(
-        self,
-        wanted: Sequence[tuple[int, list[int]]],
-        places: Sequence[tuple[int, int]],
-        new: Tensor,
-        old: Tensor,
+    def _learn(
+        self, places: Sequence[tuple[int, int]], samples: Tensor, x: Tensor, new: Tensor
     ) -> None:
-        """Put the answers `new` to the guesses `old` in the table: final, or as better guesses."""
-        first = places[0][0]
-        count = places[-1][0] - first + 1
-        shape, wide = self.state.shape, torch.promote_types(new.dtype, torch.float32)
-        at = torch.tensor([m - first for m, _ in places], device=new.device)
-        who = torch.tensor([s for _, s in places], device=new.device)
-        answers = new.new_zeros((count, self.batch, new[0].numel()), dtype=wide)
-        residuals = torch.zeros_like(answers)
-        asked = torch.zeros((count, self.batch), dtype=torch.bool, device=new.device)
-        answers[at, who] = new.flatten(1).to(wide)
-        units = row_numbers([min(self.entries[m].unit, 1e6) for m, _ in places], answers[0])
-        residuals[at, who] = (new - old).flatten(1).to(wide) * units
-        asked[at, who] = True
-        self.past = [*self.past[-DEPTH:], Round(first, answers, residuals, asked)]
-        guess = accelerated(self.past) if len(self.past) > 1 else answers
-        for m, samples in wanted:
-            if not samples:
-                continue
-            fresh = self.table[m].clone()
-            for s in samples:
-                source = answers if m < self.front[s] else guess
-                fresh[s] = source[m - first, s].reshape(shape[1:]).to(new.dtype)
-            self.table[m] = fresh
+        """Take up what the network said at the rows `x`, one for each pair (entry, sample)."""
+        first, count = places[0][0], places[-1][0] - places[0][0] + 1
+        numbers = [m - first for m, _ in places]
+        at = torch.tensor(numbers, device="cpu").to(x.device, non_blocking=True)
+        inputs = x.new_zeros((count, self.batch, x[0].numel()), dtype=self.wide)
+        outputs = torch.zeros_like(inputs)
+        asked = torch.zeros((count, self.batch), dtype=torch.bool, device=x.device)
+        inputs[at, samples] = x.flatten(1).to(self.wide)
+        outputs[at, samples] = new.flatten(1).to(self.wide)
+        asked[at, samples] = True
+        self.secants.learn(first, inputs, outputs, asked)
 
     def _rows(self, tensor: Tensor, who: Sequence[int]) -> Tensor:
         return tensor if len(who) == self.batch else tensor[list(who)]
