@@ -1,5 +1,7 @@
 """Guesses of a run that is parallel in time are Broyden's, and rest on what is known."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ def broyden(made: list[tuple[Tensor, Tensor]], number: int, sample: int, x: Tens
         at = number + offset
         if not 0 <= at < COUNT:
             continue
-        for one, two in list(zip(made, made[1:], strict=False))[-KEPT:]:
+        for one, two in list(itertools.pairwise(made))[-KEPT:]:
             s, y = (two[i][at, sample] - one[i][at, sample] for i in range(2))
             error = (y - derivative @ s) / (1 + DAMPING)
             derivative += torch.outer(error, s) / s.dot(s)

@@ -27,14 +27,13 @@ DAMPING = 1e-3
 def neighbours(count: int, device: torch.device) -> Tensor:
     """For each of `count` evaluations the moves that it looks at, in the order of learning.
 
-    Move number a of evaluation e has the number a count + e; KEPT count stands for none. Those of
-    distant evaluations come first and its own last, older ones before newer ones.
+    Move number a of evaluation e has the number a (count + 1) + e; number `count` stands for none.
+    Those of distant evaluations come first and its own last, older ones before newer ones.
     """
     offsets = sorted(range(-BEFORE, AFTER + 1), key=lambda offset: -abs(offset))
-    none = KEPT * count
     numbers = [
         [
-            a * count + e + offset if 0 <= e + offset < count else none
+            a * (count + 1) + e + offset if 0 <= e + offset < count else count
             for offset in offsets
             for a in range(KEPT)
         ]
@@ -70,10 +69,12 @@ class Secants:
         self.shortest = rounding**0.5
         empty = like.new_zeros((0, *like.shape))
         self.inputs, self.outputs = empty, empty
-        self.moves, self.effects = (like.new_zeros((KEPT, 0, *like.shape)) for _ in range(2))
+        batch, size = like.shape
+        # (batch, KEPT, evaluations + 1, n); the last is zero
+        self.moves, self.effects = (like.new_zeros((batch, KEPT, 1, size)) for _ in range(2))
         self.known = torch.zeros((0, like.shape[0]), dtype=torch.bool, device=like.device)
         self.latest = torch.zeros_like(like)
-        self._solved: tuple[Tensor, Tensor, Tensor] | None = None
+        self._solved: Tensor | None = None
 
     def learn(self, first: int, inputs: Tensor, outputs: Tensor, asked: Tensor) -> None:
         """Take up a round: what evaluations first, first + 1, ... were asked, and answered.
@@ -90,8 +91,10 @@ class Secants:
         least = self.shortest * torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
         told = ((asked & self.known[rows])[..., None]) & (length > least)
         for table, new in ((self.moves, move), (self.effects, effect)):
-            shifted = torch.cat([table[1:, rows], (new / length)[None]])
-            table[:, rows] = torch.where(told, shifted, table[:, rows])
+            latest = (new / length).transpose(0, 1)[:, None]
+            shifted = torch.cat([table[:, 1:, rows], latest], 1)
+            which = told.transpose(0, 1)[:, None]
+            table[:, :, rows] = torch.where(which, shifted, table[:, :, rows])
         self.inputs[rows] = torch.where(asked[..., None], inputs, self.inputs[rows])
         self.outputs[rows] = torch.where(asked[..., None], outputs, self.outputs[rows])
         self.known[rows] |= asked
@@ -108,7 +111,8 @@ class Secants:
             self.first += drop
             self.inputs, self.outputs = self.inputs[drop:], self.outputs[drop:]
             self.known = self.known[drop:]
-            self.moves, self.effects = self.moves[:, drop:], self.effects[:, drop:]
+            self.moves = self.moves[:, :, drop:].contiguous()
+            self.effects = self.effects[:, :, drop:].contiguous()
             self._solved = None
 
     def guess(self, number: int, x: Tensor) -> Tensor:
@@ -116,7 +120,8 @@ class Secants:
         at = number - self.first
         if at >= len(self.known):
             return self.latest.clone()
-        moves, effects, inverse = self._ready()
+        inverse = self._inverse()
+        moves, effects = self.moves.flatten(1, 2), self.effects.flatten(1, 2)
         order = neighbours(len(self.known), x.device)[at]
         along = torch.einsum("bpn,bn->bp", moves[:, order], x - self.inputs[at])
         weights = torch.einsum("bpq,bq->bp", inverse[:, at], along)
@@ -131,26 +136,22 @@ class Secants:
         more = stop - self.first - len(self.known)
         if more > 0:
             tables = self.moves, self.effects
-            self.moves, self.effects = (F.pad(t, (0, 0, 0, 0, 0, more)) for t in tables)
+            self.moves, self.effects = (F.pad(t, (0, 0, 0, more)) for t in tables)
             self.inputs, self.outputs = (
                 F.pad(t, (0, 0, 0, 0, 0, more)) for t in (self.inputs, self.outputs)
             )
             self.known = F.pad(self.known, (0, 0, 0, more))
 
-    def _ready(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Moves and effects by sample, with a row of zeros at the end, and the inverses of N."""
+    def _inverse(self) -> Tensor:
+        """The inverses of N, of each sample for each evaluation."""
         if self._solved is None:
-            moves, effects = (
-                F.pad(table.permute(2, 0, 1, 3).flatten(1, 2), (0, 0, 0, 1))
-                for table in (self.moves, self.effects)
-            )
+            moves = self.moves.flatten(1, 2)
             products = moves @ moves.mT
             order = neighbours(len(self.known), moves.device)
             near = products[:, order[:, :, None], order[:, None, :]].triu(1)
             identity = torch.eye(near.shape[-1], dtype=near.dtype, device=near.device)
             triangle = near + (1.0 + DAMPING) * identity
-            inverse = torch.linalg.solve_triangular(
+            self._solved = torch.linalg.solve_triangular(
                 triangle, identity.expand_as(triangle), upper=True
             )
-            self._solved = moves, effects, inverse
         return self._solved

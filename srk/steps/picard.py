@@ -40,7 +40,7 @@ class Picard:
 
     Arguments:
         window: how many evaluations of a sample are in flight at a time. Memory grows with it: some
-            ten copies of a state for each.
+            dozen copies of a state for each.
         tolerance: an output is final when its change is below this. The change is the root mean
             square over the sample of alpha times that of the denoiser, relative to
             sqrt(alpha^2 + sigma^2), the size of a state of data of unit variance. With 0 only
