@@ -210,7 +210,7 @@ def test_refusals() -> None:
         srk.solve(VP, TARGET.score(VP), "srk2s", shape=(5, 2), grid="adaptive", compile="step")
 
 
-def test_the_loop_needs_a_gpu_and_a_generator() -> None:
+def test_the_loop_needs_a_gpu() -> None:
     with pytest.raises(
         srk.errors.IncompatibleError, match="captures a CUDA graph, but the state is on cpu"
     ):
@@ -241,8 +241,10 @@ def test_a_captured_loop_draws_the_same_numbers(solver: str) -> None:
     assert torch.allclose(
         eager(x_init=x_init, seed=3).x, loop(x_init=x_init, seed=3).x, rtol=1e-5, atol=1e-6
     )
-    with pytest.raises(srk.errors.IncompatibleError, match="noise='generator'"):
-        loop((64, 2), seed=0, device="cuda", noise="keyed")
+    for noise in ("keyed", "brownian"):
+        for seed in (0, 1):
+            a, b = (run((64, 2), seed=seed, device="cuda", noise=noise) for run in (eager, loop))
+            assert torch.allclose(a.x, b.x, rtol=1e-5, atol=1e-6)
     with pytest.raises(srk.errors.IncompatibleError, match="without the host"):
         loop((64, 2), seed=0, device="cuda", save="x")
 

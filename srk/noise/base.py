@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from srk.errors import IncompatibleError
 if TYPE_CHECKING:
     from typing import Self
 
+    from srk.noise.counter import SampleNormals
     from srk.plans.plan import Slot, StepPlan
 
 
@@ -80,6 +81,17 @@ class NoiseSource(ABC):
             f"the noise source {self.name or type(self).__name__!r} draws for a batch as a whole, "
             "so a batch cut in pieces would get other numbers; use noise='keyed'"
         )
+
+    def kind(self) -> Hashable:
+        """What two sources have in common that differ in seed and samples alone."""
+        return type(self)
+
+    def sample_normals(self) -> SampleNormals | None:
+        """Where all of its draws come from, if each is a function of sample and name alone.
+
+        With such a source `compile="loop"` repeats a recorded run with other seeds and samples.
+        """
+        return None
 
     @property
     def seed(self) -> int | None:

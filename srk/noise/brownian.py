@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -102,6 +102,12 @@ class BrownianNoise(NoiseSource):
     @property
     def seed(self) -> int | None:
         return self.normals.seed
+
+    def kind(self) -> Hashable:
+        return type(self), self.levels
+
+    def sample_normals(self) -> SampleNormals:
+        return self.normals
 
     def fresh(self) -> Self:
         made = copy.copy(self)

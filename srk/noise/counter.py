@@ -31,9 +31,12 @@ from typing import Any
 import torch
 
 from srk._checks import integer, shown
-from srk.errors import ArgumentError, ArgumentTypeError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import philox
 from srk.noise.seeds import check_seed
+
+Name = tuple[str | float, ...]
+"""What a draw is called."""
 
 
 def draw_key(seed: int, *name: str | float) -> bytes:
@@ -97,7 +100,9 @@ class SampleNormals:
         self._shape: tuple[int, ...] = ()
         self._scratch: torch.Tensor | None = None
         self._counters: torch.Tensor | None = None
-        self._keys: dict[tuple[str | float, ...], torch.Tensor] = {}
+        self._keys: dict[Name, torch.Tensor] = {}
+        self._bound = False
+        self._names: dict[Name, None] | None = None
 
     def fresh(self) -> SampleNormals:
         """The same normals for another run, with buffers of its own."""
@@ -132,7 +137,7 @@ class SampleNormals:
                 "give one entry per sample"
             )
         self._shape = tuple(shape)
-        self._counters, self._keys = None, {}
+        self._counters, self._keys, self._bound = None, {}, False
         self._runs = []
         for index in self.indices or ():
             if self._runs and index == sum(self._runs[-1]):
@@ -150,14 +155,39 @@ class SampleNormals:
             return {"seed": self.seed, "indices": self.indices[first : first + count]}
         return {"seed": self.seed, "first_index": self.first_index + first}
 
-    def prepare(self, names: Iterable[tuple[str | float, ...]], device: torch.device) -> None:
+    def prepare(self, names: Iterable[Name], device: torch.device) -> None:
         """Send the keys of all draws called `names` to `device` at once; the CPU needs no keys."""
-        if device.type == "cpu":
+        if device.type == "cpu" or self._bound:
             return
         wanted = list(dict.fromkeys(names))
         if wanted:
-            table = _to(_table([self._key_words(name) for name in wanted]), device)
+            table = self.key_table(wanted, device)
             self._keys |= dict(zip(wanted, table.unbind(), strict=True))
+
+    def key_table(self, names: Sequence[Name], device: torch.device) -> torch.Tensor:
+        """The keys of draws on `device`: int64 of shape (names, 1 or batch, 2)."""
+        return _to(_table([self._key_words(name) for name in names]), device)
+
+    def counter_table(self, device: torch.device) -> torch.Tensor:
+        """The counter of each sample's first block on `device`: int64 of shape (batch, 2)."""
+        return _to(self._first_counters(), device)
+
+    def listen(self) -> dict[Name, None]:
+        """From now on the names of all draws are entered here, in their order."""
+        self._names = {}
+        return self._names
+
+    def bind(self, names: Sequence[Name], keys: torch.Tensor, counters: torch.Tensor) -> None:
+        """Draw with the keys and counters that stand in these tensors, and with no others.
+
+        What is recorded of the draws can then be repeated with other numbers in the same memory.
+
+        Arguments:
+            names: the draws that are asked for.
+            keys, counters: as `key_table` and `counter_table` give them.
+        """
+        self._keys = dict(zip(names, keys.unbind(), strict=True))
+        self._counters, self._bound = counters, True
 
     def words(self, like: torch.Tensor, *name: str | float) -> torch.Tensor:
         """The random bits behind the draw called `name`: int32 of shape (batch, words).
@@ -166,7 +196,9 @@ class SampleNormals:
         they come from a compiled loop where there is a compiler, which this asks for at its first
         call.
         """
-        if like.device.type != "cpu":
+        if self._names is not None:
+            self._names.setdefault(name)
+        if like.device.type != "cpu" or self._bound:
             keys, counters = self._on_device(like.device, name)
             return philox.on_device(keys, counters, self._blocks)
         return self._words(name, philox.compiled() or self._reference)
@@ -176,7 +208,9 @@ class SampleNormals:
 
         They are what `normals` makes of `words`, computed in buffers that stay.
         """
-        if out.device.type != "cpu":
+        if self._names is not None:
+            self._names.setdefault(name)
+        if out.device.type != "cpu" or self._bound:
             self._fill_on_device(out, name)
             return
         batch = out.shape[0]
@@ -212,7 +246,7 @@ class SampleNormals:
                 self._scratch = torch.empty((3, *shape), dtype=torch.float32, device=device)
         return self._scratch
 
-    def _fill_on_device(self, out: torch.Tensor, name: tuple[str | float, ...]) -> None:
+    def _fill_on_device(self, out: torch.Tensor, name: Name) -> None:
         keys, counters = self._on_device(out.device, name)
         if out.device.type == "cuda" and (kernel := _triton()) is not None:
             direct = out.dtype == torch.float32 and out.is_contiguous()
@@ -225,7 +259,7 @@ class SampleNormals:
             out.copy_(normals(words, out.shape, torch.float32))
 
     def _on_device(
-        self, device: torch.device, name: tuple[str | float, ...]
+        self, device: torch.device, name: Name
     ) -> tuple[torch.Tensor | philox.Key, torch.Tensor]:
         """The key or keys of a draw and the samples' first counters, int64 of shape (batch, 2).
 
@@ -235,11 +269,16 @@ class SampleNormals:
         keys: torch.Tensor | philox.Key
         if name in self._keys:
             keys = self._keys[name]
+        elif self._bound:
+            raise IncompatibleError(
+                f"the draw {name!r} was not among those of the first run, but compile='loop' "
+                "repeats the draws that it has recorded; use compile='step' or compile=False"
+            )
         else:  # the steps of an adaptive run, or the halves of a path's intervals
             words = self._key_words(name)
             keys = words[0] if self.seeds is None else _to(_table(words), device)
         if self._counters is None or self._counters.device != device:
-            self._counters = _to(self._first_counters(), device)
+            self._counters = self.counter_table(device)
         return keys, self._counters
 
     def _first_counters(self) -> torch.Tensor:
@@ -257,7 +296,7 @@ class SampleNormals:
                 parts.append(torch.tensor(words, device="cpu"))
         return torch.cat(parts)
 
-    def _key_words(self, name: tuple[str | float, ...]) -> list[philox.Key]:
+    def _key_words(self, name: Name) -> list[philox.Key]:
         """The two words of the key of a draw, for all samples or for each."""
         seeds = [self.seed] if self.seeds is None else self.seeds
         made = [struct.unpack("<2q", draw_key(seed, *name)) for seed in seeds if seed is not None]

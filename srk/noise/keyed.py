@@ -63,6 +63,9 @@ class KeyedNoise(NoiseSource):
     def seed(self) -> int | None:
         return self.normals.seed
 
+    def sample_normals(self) -> SampleNormals:
+        return self.normals
+
     def fresh(self) -> Self:
         made = copy.copy(self)
         made.normals = self.normals.fresh()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, Solv
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
-from srk.noise import GeneratorNoise, NoiseSource, noise_source
+from srk.noise import NoiseSource, noise_source
 from srk.plans.increments import check_increments
 from srk.plans.plan import StepPlan, without_noise
 from srk.processes.base import ForwardProcess, LinearProcess
@@ -55,6 +55,9 @@ from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Profile, RunInfo, StepController
 from srk.steps.picard import Picard
 from srk.tableaus import StochasticTableau
+
+if TYPE_CHECKING:
+    from srk._engine.cuda_graph import Loops
 
 Gradient = Literal[False, True, "checkpoint"]
 Compile = Literal[False, "step", "loop"]
@@ -177,7 +180,7 @@ class Sampler:
         if retraction(process) is not None:
             self._check_moved()
         self._profiles: dict[Hashable, Budget] = {}
-        self._graphs: dict[tuple[Any, ...], Any] = {}
+        self._loops: Loops | None = None
         self._pairs: tuple[Prediction, Sampler] | None = None
         self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
 
@@ -300,7 +303,7 @@ class Sampler:
         known = self._pairs
         if known is None or known[0] is not self.prediction:
             made = copy.copy(self)
-            made._pairs, made._graphs, made._profiles = None, {}, {}
+            made._pairs, made._loops, made._profiles = None, None, {}
             made.prediction = paired(self.prediction)
             made.hooks = tuple(map(paired_change, self.hooks))
             self._pairs = known = self.prediction, made
@@ -443,36 +446,16 @@ class Sampler:
         self, job: Job, route: Route, x: Tensor, source: NoiseSource, drawn: bool
     ) -> tuple[Solution, bool]:
         """The run as a replay of a CUDA graph, captured at the first call of a shape."""
-        if x.device.type != "cuda":
-            raise IncompatibleError(
-                f"compile='loop' captures a CUDA graph, but the state is on {x.device}; use "
-                "compile='step'"
-            )
-        if type(source) is not GeneratorNoise:
-            raise IncompatibleError(
-                "compile='loop' draws inside the graph, which only noise='generator' can, not "
-                f"{source.name!r}; use compile='step'"
-            )
-        if job.saves or job.callback or job.progress:
-            raise IncompatibleError(
-                "compile='loop' runs without the host, which save, callback and progress need; "
-                "leave them out, or use compile='step'"
-            )
-        from srk._engine.cuda_graph import CapturedLoop
+        from srk._engine.cuda_graph import Loops
 
-        # Plans that depend on a learned schedule are other objects once that has changed.
         assert not isinstance(route, Controlled)
-        place = (tuple(x.shape), x.dtype, x.device)
-        graph, plans = self._graphs.get(place, (None, ()))
-        if graph is None or any(a is not b for a, b in zip(plans, route, strict=False)):
-            graph = CapturedLoop(job, route, x)
-            self._graphs[place] = graph, tuple(route)
-        result: tuple[Solution, bool] = graph(x, source, drawn)
-        return result
+        if self._loops is None:
+            self._loops = Loops()
+        return self._loops(job, route, x, source, drawn)
 
     def __getstate__(self) -> dict[str, Any]:
         # A captured graph belongs to its device and its network's memory: a copy captures again.
-        return {**self.__dict__, "_graphs": {}}
+        return {**self.__dict__, "_loops": None}
 
     def plans(self, problem: RunInfo | None = None) -> list[StepPlan]:
         """The steps of a fixed grid as numbers, the final denoising left out.
@@ -698,7 +681,7 @@ class Sampler:
         for first in range(0, whole[0], size):
             count = min(size, whole[0] - first)
             piece = copy.copy(self)
-            piece._graphs = {}  # a graph holds its own conditions
+            piece._loops = None  # a graph holds its own conditions
             rows = slice(first, first + count)
             piece.prediction = self.prediction.select(rows, whole[0])
             piece.hooks = selected(self.hooks, rows, whole[0])
