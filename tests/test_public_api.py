@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -17,8 +18,14 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DIRECTIVE = re.compile(r"^::: (srk[\w.]*)$", re.MULTILINE)
-OPTIONAL = ("srk.ecosystem.diffusers", "srk.from_")
-"""Names that need an optional package."""
+NEEDS = {
+    "srk.ecosystem.azula": "azula",
+    "srk.ecosystem.diffusers": "diffusers",
+    "srk.ecosystem.sbi": "sbi",
+    "srk.from_": "diffusers",
+}
+"""Names that need an optional package, and which."""
+OPTIONAL = tuple(NEEDS)
 
 
 def public(module: ModuleType) -> dict[str, object]:
@@ -70,10 +77,9 @@ def test_all_is_sorted_complete_and_importable() -> None:
 
 def test_rooms_document_what_they_export() -> None:
     for name in directives():
-        if name.startswith(OPTIONAL):
-            pytest.importorskip(
-                "diffusers", reason="the reference of srk.ecosystem.diffusers needs diffusers"
-            )
+        package = next((NEEDS[start] for start in NEEDS if name.startswith(start)), None)
+        if package is not None and find_spec(package) is None:
+            continue
         thing = resolve_name(name)
         assert inspect.getdoc(thing), name
         if isinstance(thing, ModuleType):
