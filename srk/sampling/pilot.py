@@ -140,7 +140,11 @@ def guidance_of(prediction: Any, process: Any, lam: Sequence[float]) -> tuple[fl
 def check_guidance(profile: Profile, prediction: Prediction, process: Any) -> None:
     """Warn where a profile was measured at another guidance scale than the network now has."""
     edges = [x for x in profile.lam if _inside(process, x)]
-    now = guidance_of(prediction, process, edges)
+    warn_of_guidance(profile, guidance_of(prediction, process, edges))
+
+
+def warn_of_guidance(profile: Profile, now: Sequence[float]) -> None:
+    """Warn unless `now` are the guidance scales that a profile was measured at."""
     if not profile.guidance and not now:
         return
     same = len(now) == len(profile.guidance) and np.allclose(now, profile.guidance, rtol=1e-3)

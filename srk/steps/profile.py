@@ -241,9 +241,13 @@ class Profile:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a small JSON file (replaced if it is there); returns its path."""
         file = Path(path)
-        data = {"srk-profile": VERSION} | attrs.asdict(self)
-        file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
         return file
+
+    def to_dict(self) -> dict[str, Any]:
+        """The profile as plain values, those of its JSON file."""
+        data = {"srk-profile": VERSION} | attrs.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in data.items()}
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Profile:
@@ -266,21 +270,35 @@ class Profile:
                 f"{file} is not JSON ({shown(str(error))}); a profile is written by Profile.save "
                 "or srk calibrate"
             ) from None
+        return Profile.from_dict(data, str(file))
+
+    @staticmethod
+    def from_dict(data: Any, source: str = "the dict") -> Profile:
+        """What `to_dict` gave.
+
+        Arguments:
+            data: plain values.
+            source: what an error calls them.
+
+        Raises:
+            ArgumentError: they are no profile, damaged, or of another version.
+        """
         if not isinstance(data, dict) or "srk-profile" not in data:
             raise ArgumentError(
-                f"{file} holds no profile; one is written by Profile.save or srk calibrate"
+                f"{source} holds no profile; one is written by Profile.save or srk calibrate"
             )
+        data = dict(data)
         version = data.pop("srk-profile")
         if version not in (1, VERSION) or isinstance(version, bool):
             raise ArgumentError(
-                f"{file} is a profile of version {shown(version)}, and this srk reads 1 and "
+                f"{source} is a profile of version {shown(version)}, and this srk reads 1 and "
                 f"{VERSION}; measure it again: srk.calibrate(process, score)"
             )
         try:
             return Profile(**_checked(data))
         except (ArgumentError, ArgumentTypeError) as error:
             raise ArgumentError(
-                f"{file} is damaged: {error}; measure it again: srk.calibrate(process, score)"
+                f"{source} is damaged: {error}; measure it again: srk.calibrate(process, score)"
             ) from None
 
 

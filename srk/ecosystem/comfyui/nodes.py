@@ -14,15 +14,16 @@ from srk.processes import EDM, Flow, LinearProcess
 from srk.steps import RunInfo, as_grid
 from srk.steps.grids import Gauge
 
-#: Grids that need nothing but the range of the noise.
-GRIDS = ("log-snr", "karras", "uniform", "quadratic", "gauge")
+#: The grids of the node; "gauge" looks at data_variance, "budget" at the profile.
+GRIDS = ("log-snr", "karras", "uniform", "quadratic", "gauge", "budget")
 
 
 class SRKSampler:
     """A solver by name, with its stochasticity, its noise and where it calls the model.
 
     The inputs are those of `srk.ecosystem.k_diffusion.sampler`. With "brownian" noise the same seed
-    gives nearly the same picture at another number of steps.
+    gives nearly the same picture at another number of steps. `profile` is the path of a file that
+    `srk calibrate` wrote for the model.
     """
 
     RETURN_TYPES: ClassVar[tuple[str, ...]] = ("SAMPLER",)
@@ -39,13 +40,14 @@ class SRKSampler:
         """The inputs of the node, as ComfyUI asks for them."""
         return {
             "required": {
-                "solver": (list(srk.solvers()), {"default": "srk2m"}),
+                "solver": (list(srk.solvers()), {"default": "auto"}),
                 "eta": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.01}),
                 "s_noise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.01}),
             },
             "optional": {
                 "noise": (["brownian", "generator", "keyed"], {"default": "brownian"}),
                 "calls": (["default", "schedule", "free"], {"default": "default"}),
+                "profile": ("STRING", {"default": ""}),
             },
         }
 
@@ -56,10 +58,11 @@ class SRKSampler:
         s_noise: float = 1.0,
         noise: k_diffusion.NoiseName = "brownian",
         calls: str = "default",
+        profile: str = "",
     ) -> tuple[Any]:
         """The SAMPLER; the inputs are those of the node."""
         where: Any = None if calls == "default" else calls
-        function = k_diffusion.sampler(solver, calls=where, noise=noise)
+        function = k_diffusion.sampler(solver, calls=where, noise=noise, profile=profile or None)
         low, high = srk.solvers()[solver].eta_range
         if high == 0.0:
             options = {}
@@ -79,7 +82,8 @@ class SRKSigmas:
     CATEGORY = "sampling/custom_sampling/schedulers"
     DESCRIPTION = (
         "The grids of srk as sigmas. log-snr: equal steps in log signal-to-noise ratio. gauge: few "
-        "steps where the data looks Gaussian; data_variance is then its largest variance."
+        "steps where the data looks Gaussian; data_variance is then its largest variance. budget: "
+        "steps where the network's output moves, by the file of a profile (srk calibrate)."
     )
 
     @classmethod
@@ -93,7 +97,8 @@ class SRKSigmas:
                 "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01}),
             },
             "optional": {
-                "data_variance": ("FLOAT", {"default": 1.0, "min": 1e-4, "max": 1e4, "step": 1e-4})
+                "data_variance": ("FLOAT", {"default": 1.0, "min": 1e-4, "max": 1e4, "step": 1e-4}),
+                "profile": ("STRING", {"default": ""}),
             },
         }
 
@@ -104,6 +109,7 @@ class SRKSigmas:
         steps: int,
         denoise: float = 1.0,
         data_variance: float = 1.0,
+        profile: str = "",
     ) -> tuple[torch.Tensor]:
         """The SIGMAS; the inputs are those of the node."""
         if denoise <= 0.0:
@@ -118,6 +124,15 @@ class SRKSigmas:
             process = Flow(lowest, min(highest, 1.0))
         else:
             process = EDM(lowest, highest)
+        if grid == "budget":
+            sigmas = k_diffusion.sigmas_of(
+                profile,
+                total,
+                frame="flow" if isinstance(process, Flow) else "edm",
+                sigma_min=process.t_min,
+                sigma_max=process.t_max,
+            )
+            return (sigmas[-(steps + 1) :],)
         levels = [process.t_max]
         if total > 1:
             chosen = Gauge(data_variance=data_variance) if grid == "gauge" else as_grid(grid)

@@ -17,6 +17,8 @@ OURS = (
     "solver_options",
     "eta",
     "grid",
+    "profile",
+    "guidance_scale",
     "noise",
     "seed",
     "process",
@@ -282,6 +284,9 @@ def settle(config: dict[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any
         off.update({key: None if key == "grid" else False for key in SCHEDULES if key not in said})
     elif "timestep_spacing" in explicit or any(key in explicit for key in SCHEDULES[1:]):
         off["grid"] = None
+    dropped = "profile" in explicit and explicit["profile"] is None
+    if dropped and config.get("grid") == "budget":
+        off["grid"] = None
     if "solver" in explicit and explicit["solver"] != config.get("solver"):
         off |= {"solver_options": None, "eta": None}
     if "shift" in explicit or "flow_shift" in explicit:
@@ -292,6 +297,13 @@ def settle(config: dict[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any
         off["host"] = None
     changes = {key: value for key, value in off.items() if key not in explicit and key in config}
     return {**config, **changes}
+
+
+def profile_places(config: Mapping[str, Any], explicit: Mapping[str, Any]) -> bool:
+    """Whether a profile that the user gives says where the steps go: where nothing else does."""
+    spaced = any(key in explicit for key in (*SCHEDULES, "timestep_spacing"))
+    eta = explicit.get("eta", config.get("eta"))
+    return explicit.get("profile") is not None and not spaced and eta != 0.0
 
 
 def _family(config: Mapping[str, Any]) -> str | None:

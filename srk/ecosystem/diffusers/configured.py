@@ -14,11 +14,13 @@ from srk.ecosystem.diffusers.interface import ConfigMixin, SchedulerMixin
 from srk.ecosystem.diffusers.route import LastOrders, StateFirst
 from srk.ecosystem.diffusers.running import Entry
 from srk.ecosystem.diffusers.solvers import options_of, solver_of
+from srk.ecosystem.profiles import profile_of
 from srk.errors import (
     ArgumentError,
 )
 from srk.integrators import SRK2M, Auto, Integrator, OnSchedule, integrator
 from srk.scores.adapters import NetworkPrediction
+from srk.steps import Profile
 
 
 class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffusers is untyped here
@@ -48,6 +50,9 @@ class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
             options = options_of(self.config, name, self._told)
         try:
             made: Integrator = attrs.evolve(method, **options) if options else method
+            profile = self._profile
+            if isinstance(made, Auto) and profile is not None:
+                made = made.calibrated(profile.variance)
             return OnSchedule(made) if self._on_schedule(made) else made
         except TypeError as error:
             known = (
@@ -57,6 +62,10 @@ class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
             raise ArgumentError(
                 f"solver_options={options!r} are not options of {name!r}; it has: {known}"
             ) from error
+
+    @property
+    def _profile(self) -> Profile | None:
+        return profile_of(self.config.get("profile"))
 
     def _on_schedule(self, method: Integrator) -> bool:
         """Whether the solver needs a form of its own to call the network at the host's levels."""

@@ -13,11 +13,12 @@ import torch
 
 from srk.ecosystem.diffusers.conventions import Convention
 from srk.ecosystem.diffusers.hosts import Spaced, ask
+from srk.ecosystem.profiles import profile_of
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import Integrator
 from srk.processes import EDM
 from srk.processes.base import LinearProcess
-from srk.steps import CONTROLLERS, Grid, RunInfo
+from srk.steps import CONTROLLERS, Budget, Grid, RunInfo
 
 SAME = 1e-6
 """Relative difference of sigma/alpha below which two levels in float32 are one."""
@@ -256,7 +257,13 @@ def _of_srk(
     zero: bool,
 ) -> Levels:
     """The times of one of srk's own grids, with the step to sigma = 0 among its `steps` steps."""
-    grid = CONTROLLERS[config["grid"]]()
+    profile = profile_of(config.get("profile"))
+    if config["grid"] == Budget.name and profile is None:
+        raise ArgumentError(
+            "grid='budget' places the steps by a profile: give profile=srk.calibrate(process, "
+            "score), where process, score = srk.from_pipeline(pipe), or use grid='log-snr'"
+        )
+    grid: Any = Budget(profile) if config["grid"] == Budget.name else CONTROLLERS[config["grid"]]()
     if not isinstance(grid, Grid):
         raise IncompatibleError(
             f"grid={config['grid']!r} decides its steps as it goes, but a scheduler must know them "

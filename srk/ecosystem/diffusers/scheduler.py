@@ -7,16 +7,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from srk.ecosystem.diffusers.configs import FAMILIES, OURS, settle, translate
+from srk.ecosystem.diffusers.configs import FAMILIES, OURS, profile_places, settle, translate
 from srk.ecosystem.diffusers.etas import check_plain, plain_eta
 from srk.ecosystem.diffusers.interface import SchedulerMixin, register_to_config
 from srk.ecosystem.diffusers.noising import Noising
 from srk.ecosystem.diffusers.output import SRKSchedulerOutput
 from srk.ecosystem.diffusers.running import Running
 from srk.ecosystem.diffusers.stepping import Stepping
+from srk.ecosystem.profiles import profile_of
 from srk.errors import (
     ArgumentError,
 )
+from srk.sampling.pilot import warn_of_guidance
 
 
 class SRKScheduler(Stepping, Noising):
@@ -39,6 +41,12 @@ class SRKScheduler(Stepping, Noising):
             in the config as {"rule": "flow_grpo", "a": 0.7}. None: the solver's default.
         grid: name of a grid of srk, e.g. "log-snr", instead of `timestep_spacing` and the sigma
             schedules.
+        profile: what `srk.calibrate` measured of the network: a `srk.Profile`, the path of its file
+            or its dict; the config keeps the dict. It tells `auto` the variance of the data, and in
+            `from_config` it places the steps of a run with noise, unless another grid or schedule
+            of sigmas is asked for (grid="budget").
+        guidance_scale: the scale that the pipeline will be called with, which no pipeline tells its
+            scheduler. Where it is given, a profile that was measured at another one warns.
         noise: "generator": draws from the `generator` of `step`, as diffusers does, and where the
             pipeline gives none from generators seeded by the first states, or by `seed`; "keyed" or
             "brownian": each sample's noise is a function of its seed and its position in the run
@@ -82,10 +90,12 @@ class SRKScheduler(Stepping, Noising):
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
-        solver: str = "srk2m",
+        solver: str = "auto",
         solver_options: dict[str, Any] | None = None,
         eta: Any = None,
         grid: str | None = None,
+        profile: Any = None,
+        guidance_scale: float | None = None,
         noise: str = "generator",
         seed: int | None = None,
         process: str | None = None,
@@ -137,6 +147,12 @@ class SRKScheduler(Stepping, Noising):
             )
         if isinstance(eta, bool) or not isinstance(eta, (int, float, type(None))):
             self.register_to_config(eta=plain_eta(eta))
+        if profile is not None:
+            known = profile_of(profile)
+            assert known is not None
+            self.register_to_config(profile=known.to_dict())
+            if guidance_scale is not None:
+                warn_of_guidance(known, (float(guidance_scale),))
         # Pipelines correct the config of the scheduler that they are given; what depends on it is
         # made when it is needed.
         self._made = None
@@ -189,6 +205,8 @@ class SRKScheduler(Stepping, Noising):
                 }
             else:
                 known = translate(config, OURS, kwargs)
+            if profile_places(known, kwargs):
+                kwargs["grid"] = "budget"
             config = settle(known, kwargs)
         return super().from_config(config, return_unused_kwargs, **kwargs)
 

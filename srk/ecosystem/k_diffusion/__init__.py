@@ -11,6 +11,7 @@ from srk.ecosystem.k_diffusion.samplers import Calls as Calls
 from srk.ecosystem.k_diffusion.samplers import Model as Model
 from srk.ecosystem.k_diffusion.samplers import Sampler as Sampler
 from srk.ecosystem.k_diffusion.samplers import sampler
+from srk.ecosystem.k_diffusion.schedules import sigmas_of
 
 sample_auto = sampler("auto")
 sample_ddpm = sampler("ddpm")
@@ -36,4 +37,5 @@ __all__ = [
     "sample_srk2s",
     "sample_wcw",
     "sampler",
+    "sigmas_of",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 
+from srk._checks import is_real
 from srk.errors import IncompatibleError
 
 Frame = Literal["auto", "edm", "flow"]
@@ -28,13 +30,7 @@ def frame_of(model: Any) -> Literal["edm", "flow"]:
     Raises:
         IncompatibleError: the state is neither.
     """
-    waiting: list[Any] = [model]
-    seen: set[int] = set()
-    while waiting and len(seen) < 64:
-        thing = waiting.pop(0)
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
+    for thing in _inside(model):
         scaling = getattr(thing, "noise_scaling", None)
         if callable(scaling):
             latent = torch.ones(1, 1, 1, 1)
@@ -47,8 +43,34 @@ def frame_of(model: Any) -> Literal["edm", "flow"]:
                 f"the model's state at sigma = 0.5 holds {share:.4g} of the latent, which is "
                 "neither the frame of k-diffusion (1) nor that of rectified flow (0.5)"
             )
+    return "edm"
+
+
+def guidance_scale_of(model: Any, extra_args: Mapping[str, Any]) -> float | None:
+    """The guidance scale that a host runs a model at; None where it does not say.
+
+    A1111 and Forge pass it as `cond_scale`; in ComfyUI it is the attribute `cfg` of a guider.
+
+    Arguments:
+        model: what the host passes to a sampler.
+        extra_args: the arguments that it passes on to the model.
+    """
+    said: list[Any] = [extra_args.get("cond_scale")]
+    said += [getattr(thing, "cfg", None) for thing in _inside(model)]
+    return next((float(scale) for scale in said if is_real(scale)), None)
+
+
+def _inside(model: Any) -> Iterator[Any]:
+    """A model and the objects that a host has wrapped in it, each once."""
+    waiting: list[Any] = [model]
+    seen: set[int] = set()
+    while waiting and len(seen) < 64:
+        thing = waiting.pop(0)
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        yield thing
         for name in ("model_sampling", "predictor", "inner_model", "model_wrap", "model"):
             inner = getattr(thing, name, None)
             if inner is not None:
                 waiting.append(inner)
-    return "edm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,15 +11,18 @@ from typing import Any, Literal, get_args
 import attrs
 from torch import Tensor
 
-from srk.ecosystem.k_diffusion.frames import Frame, frame_of
+from srk.ecosystem.k_diffusion.frames import Frame, frame_of, guidance_scale_of
 from srk.ecosystem.k_diffusion.noise import HostNoise, NoiseName, NoiseSampler, Scaled, own_noise
 from srk.ecosystem.k_diffusion.schedules import Rising, schedule_of
+from srk.ecosystem.profiles import profile_of
 from srk.errors import ArgumentError, TimeError
 from srk.integrators import SRK2M, SRK2S, Auto, Integrator, integrator
 from srk.noise import NoiseSource
 from srk.processes import EDM, Flow
 from srk.sampling import Sampler as Run
+from srk.sampling.pilot import warn_of_guidance
 from srk.scores import Data
+from srk.steps import Profile
 from srk.tableaus import StochasticTableau
 
 Calls = Literal["free", "schedule"]
@@ -32,6 +36,7 @@ def sampler(
     frame: Frame = "auto",
     calls: Calls | None = None,
     noise: NoiseName | None = None,
+    profile: Profile | str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> Sampler:
     """A k-diffusion sampler that takes the steps of `solver`.
 
@@ -79,6 +84,10 @@ def sampler(
             refine, so that they refine the picture), "generator", or "keyed" (the same numbers on
             every device). Default: torch's global generator itself, as in k-diffusion's ancestral
             samplers: `torch.manual_seed` then repeats a run.
+        profile: what `srk.calibrate` measured of the network, or the path of its file: it tells
+            `auto` the variance of the data. The steps go where the host's sigmas are;
+            `srk.ecosystem.k_diffusion.sigmas_of` makes sigmas of a profile. Where the host says its
+            guidance scale, and the profile was measured at another, a run warns.
 
     Returns:
         The sampler; its `__name__` is sample_ and the name of the solver.
@@ -113,7 +122,10 @@ def sampler(
         raise ArgumentError(f"calls is 'free', 'schedule' or None, not {calls!r}")
     if noise not in (None, *get_args(NoiseName)):
         raise ArgumentError(f"noise is 'brownian', 'generator', 'keyed' or None, not {noise!r}")
-    settings = _Settings(method, frame, calls, noise)
+    known = profile_of(profile)
+    if known is not None and isinstance(method, Auto):
+        method = method.calibrated(known.variance)
+    settings = _Settings(method, frame, calls, noise, known)
     eta_default = method.default_eta
 
     def stochastic(
@@ -157,6 +169,7 @@ class _Settings:
     frame: Frame
     calls: Calls | None
     noise: NoiseName | None
+    profile: Profile | None = None
 
     def calls_at(self) -> Calls:
         if self.calls is not None:
@@ -198,6 +211,10 @@ def _sample(
             f"sigmas that rise from {times[0]:.4g} to {times[-1]:.4g} go from data to noise, which "
             f"only the probability-flow ODE can: use eta=0, not eta={eta:g}, or a solver of the ODE"
         )
+    if settings.profile is not None:
+        scale = guidance_scale_of(call.model, call.extra_args)
+        if scale is not None:
+            warn_of_guidance(settings.profile, (scale,))
     process = (EDM if frame == "edm" else Flow)(min(times), max(times))
     # Which call this is, so that the model gets the host's own sigma without a look at the device
     asked: list[tuple[int, float]] = []

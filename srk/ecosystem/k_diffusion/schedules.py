@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
+import torch
 from torch import Tensor
 
+from srk._checks import integer
 from srk.ecosystem.k_diffusion.frames import Frame
-from srk.errors import ArgumentTypeError, TimeError
-from srk.steps import Grid, RunInfo
+from srk.ecosystem.profiles import profile_of
+from srk.errors import ArgumentError, ArgumentTypeError, TimeError
+from srk.integrators import SOLVERS
+from srk.processes import EDM, Flow, LinearProcess
+from srk.steps import Budget, Grid, Profile, RunInfo
 
 #: Two sigmas closer than this, relative to the larger, are one: the same number rounded twice.
 SAME = 1e-6
@@ -78,3 +85,48 @@ def schedule_of(sigmas: Tensor, frame: Frame) -> Schedule:
 
 def same(a: float, b: float) -> bool:
     return abs(a - b) <= SAME * max(a, b)
+
+
+def sigmas_of(
+    profile: Profile | str | os.PathLike[str] | Mapping[str, Any],
+    steps: int,
+    *,
+    frame: Literal["edm", "flow"] = "edm",
+    sigma_min: float = 0.0292,
+    sigma_max: float = 14.6146,
+) -> Tensor:
+    """Noise levels for a host, placed where the denoiser of a profile moves.
+
+    Arguments:
+        profile: what `srk.calibrate` measured of the network, its dict, or the path of its file.
+        steps: number of steps, the one to 0 among them.
+        frame: "edm" or "flow", as in `sampler`; a flow's levels run from 1 or `sigma_max`.
+        sigma_min, sigma_max: the ends of the model's noise; the defaults are those of Stable
+            Diffusion.
+
+    Returns:
+        Sigmas, shape (steps + 1,), float32, decreasing to 0.
+
+    Raises:
+        ArgumentError: the profile does not cover these noise levels, or it is none.
+
+    Examples:
+        >>> import srk
+        >>> edm, target = srk.EDM(0.01, 20.0), srk.targets.Gaussian(0.0, 0.25)
+        >>> profile = srk.calibrate(edm, target.score(edm), shape=(64, 1))
+        >>> sigmas_of(profile, 4, sigma_min=0.03, sigma_max=14.6).shape
+        torch.Size([5])
+    """
+    known = profile_of(profile)
+    if known is None:
+        raise ArgumentError("sigmas_of needs a profile: srk.calibrate(process, score)")
+    count = integer(steps, "steps", least=1)
+    process: LinearProcess
+    if frame == "flow":
+        process = Flow(sigma_min, min(sigma_max, 1.0))
+    else:
+        process = EDM(sigma_min, sigma_max)
+    levels = [process.t_max]
+    if count > 1:
+        levels = Budget(known).times(RunInfo(process, SOLVERS["auto"], count - 1))
+    return torch.tensor([*levels, 0.0], dtype=torch.float32)
