@@ -20,7 +20,7 @@ TARGET = srk.targets.GaussianMixture([0.8, 0.2], [[-0.2], [0.9]], [0.02, 0.3])
 
 @pytest.fixture(scope="module")
 def profile() -> srk.Profile:
-    process = srk.EDM(0.005, 160.0)
+    process = srk.EDM(0.002, 160.0)
     return srk.calibrate(process, TARGET.score(process), shape=(512, 1), seed=0)
 
 
