@@ -196,8 +196,8 @@ SENTENCES = [
     ),
     (
         "../README.md",
-        "with 10 calls, it has 0.31 and 0.51 of the error along the path of the best of "
-        "seven other solvers, and 0.60 and 0.67 of its error in distribution",
+        "with 10 calls, has 0.31 and 0.51 of the error along the trajectory of the best of "
+        "seven other stochastic solvers, and 0.60 and 0.67 of its error in distribution",
         "networks.md",
         [
             "| path, `srk2m-local`, log-SNR grid | 0.54 | 0.31 |",
