@@ -284,9 +284,11 @@ def test_the_denoiser_is_preconditioned_as_edm_has_it() -> None:
 
 def test_the_committed_weights_draw_garments() -> None:
     """Pixels stay within [-1, 1] but for an overshoot, and their mean and deviation are those of
-    Fashion-MNIST (-0.428, 0.706).
+    Fashion-MNIST (-0.428, 0.706). Loading them leaves the global random state alone.
     """
+    before = torch.get_rng_state()
     x = srk.solve(*srk.targets.garments(), "srk2m", shape=64, nfe=20, seed=0).x
+    assert torch.equal(torch.get_rng_state(), before)
     assert float((x.abs() > 1.1).float().mean()) < 0.01
     assert float(x.mean()) == pytest.approx(-0.428, abs=0.12)
     assert float(x.std()) == pytest.approx(0.706, abs=0.08)

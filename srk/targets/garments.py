@@ -169,7 +169,8 @@ def load_denoiser(path: str | Path) -> Denoiser:
     Only tensors and numbers are read from the file.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
-    model = Denoiser(UNet(**content["options"]), content["sigma_data"])
+    with torch.random.fork_rng(devices=[]):  # weights that are drawn and replaced below
+        model = Denoiser(UNet(**content["options"]), content["sigma_data"])
     model.load_state_dict({name: value.float() for name, value in content["weights"].items()})
     return model.eval().requires_grad_(False)
 
