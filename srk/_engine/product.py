@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from typing import Any
+from contextlib import nullcontext
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -19,43 +17,19 @@ from srk._engine.changes import StateChanges
 from srk._engine.density import log_density
 from srk._engine.eager import Executor, Outcome, Walk
 from srk._engine.finite import NotFinite
-from srk._engine.memory import changed_in_place, version
 from srk._engine.network import folded
 from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
+from srk._engine.together import Part, ProductCallback, Together
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
-from srk.plans.plan import Stage, StepPlan
+from srk.plans.plan import StepPlan
 from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
 from srk.solution import ProductSolution
 
 
-@attrs.frozen(slots=True)
-class ProductStepInfo:
-    """What a callback of a product sees after each step; dicts with the names of the parts.
-
-    Arguments:
-        index: number of the step, from 0.
-        steps: how many there will be; None if that is not known.
-        t: own time of each part.
-        nfe: network calls so far.
-        x: the states, (batch, *event). They are overwritten by the next step: clone what is kept.
-        denoised: the denoised predictions at the start of the step; None for a part that has none.
-    """
-
-    index: int
-    steps: int | None
-    t: Mapping[str, float]
-    nfe: int
-    x: Mapping[str, Tensor]
-    denoised: Mapping[str, Tensor | None]
-
-
-ProductCallback = Callable[[ProductStepInfo], bool | None]
-
-
-class PartRun:
+class PartRun(Part):
     """The run of one part: its plans in order, the final denoising included.
 
     Arguments:
@@ -78,7 +52,7 @@ class PartRun:
         level: Level | None = None,
         moves: Sequence[bool] | None = None,
     ) -> None:
-        self.run = Run(job, plans, x)
+        super().__init__(Run(job, plans, x))
         self.level = plans[0].start if level is None else level
         self.plans = [*plans]
         self.steps = len(plans)
@@ -89,23 +63,16 @@ class PartRun:
             last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
             self.plans.append(last)
             self.order.append(self.steps)
-        network, self.grad = self.run.network, bool(job.grad)
         # A log-density needs the state before the step.
-        self.records = "log_prob" in job.saves
-        reuse = not job.grad and not self.records
-        self.executor = executor_for(job.process, network, source, reuse=reuse)
+        reuse = not job.grad and self.run.results is None
+        self.executor = executor_for(job.process, self.run.network, source, reuse=reuse)
         self.changes = StateChanges(job.hooks, source) if job.hooks else None
-        self.denoised: Tensor | None = None
         self._memory: Sequence[Tensor] = ()
         self._before: tuple[StepPlan, Tensor, Sequence[Tensor]] | None = None
-        self._told: list[Tensor] = []
 
-    def begin(self) -> None:
-        """Look at the state at the start, before the first step."""
-        recorder = self.run.recorder
-        self.run.watch.state(recorder.x, self.level.t)
-        recorder.begin(self.level)
-        self.run.watch.keep(recorder.x)
+    def start(self) -> None:
+        """Look at the state before the first step."""
+        self.begin(self.level)
 
     def walk(self, index: int) -> Walk:
         """The step of that number, to be driven together with those of the other parts."""
@@ -121,33 +88,23 @@ class PartRun:
         plan = self.run.network.prepare(self.plans[index])
         if self.changes is not None:
             x = self.changes(x, plan.start, index)
-        if self.records:
-            self._before, self._told = (plan, x, self._memory), []
+        if self.run.results is not None:
+            self._before = plan, x, self._memory
         return self.executor.walk(plan, x, self._memory)
-
-    def ask(self, x: Tensor, stage: Stage) -> Tensor:
-        """What the network says of the part, once all parts were asked together."""
-        result = self.run.network(x, stage)
-        if self.records:
-            self._told.append(result.clone())  # the network may write to its own again
-        return result
 
     def accept(self, index: int, outcome: Outcome) -> None:
         """The step of that number counts."""
-        network, watch, recorder = self.run.network, self.run.watch, self.run.recorder
+        watch, recorder, results = self.run.watch, self.run.recorder, self.run.results
         plan = self.plans[index]
+        told = [] if results is None else results.take()
         if index == self.steps:
             recorder.finish(outcome.state)
             watch.keep(recorder.x)
         else:
-            if not watch.immediate:
-                watch.keep(outcome.state)
-            asked, self.denoised = plan.asked, network.first
-            if self._before is not None and plan.slots:
-                density = log_density(*self._before, self._told, outcome.state)
+            if self._before is not None and plan.slots and "log_prob" in self.run.job.saves:
+                density = log_density(*self._before, told, outcome.state)
                 recorder.density(plan.stop.t, density)
-            recorder.accept(plan.stop, outcome.state, asked, network.first, network.count.calls)
-            network.begin(recorder.accepted)
+            self.take(plan.stop, outcome.state, plan.asked)
             self._memory = outcome.keep
         if index + 1 == len(self.plans):
             self._look()
@@ -187,7 +144,7 @@ def check_lockstep(parts: Mapping[str, PartRun]) -> None:
             )
 
 
-class Lockstep:
+class Lockstep(Together):
     """The parts of a run, which take their steps together.
 
     Arguments:
@@ -206,118 +163,37 @@ class Lockstep:
         visit: Callable[[int], None] | None = None,
         callback: ProductCallback | None = None,
     ) -> None:
-        self.visit, self.callback = visit, callback
-        if callback is not None:
-            for part in parts.values():
-                part.run.network.records = True
-        self.parts, self.prediction, self.autocast = parts, prediction, autocast
-        self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
-        self.calls = 0
-        self.seconds = 0.0
-        self.status = "done"
+        super().__init__(parts, prediction, autocast, callback)
+        self.runs, self.visit = parts, visit
 
     def go(self) -> None:
         """Take all steps. `NotFinite` says which part cannot go on."""
-        for name, part in self.parts.items():
-            self._of(name, part.begin)
+        for name, part in self.runs.items():
+            self._of(name, part.start)
         if self.visit is not None:
             self.visit(0)
-        for index in range(len(next(iter(self.parts.values())).order)):
+        for index in range(len(next(iter(self.runs.values())).order)):
             moving = {
                 name: number
-                for name, part in self.parts.items()
+                for name, part in self.runs.items()
                 if (number := part.order[index]) is not None
             }
             self.take(moving)
             if self.visit is not None:
                 self.visit(index + 1)
-            if self.callback is not None and self._stops(index, moving):
+            last = all(number >= self.runs[name].steps for name, number in moving.items())
+            if not last and self.stops(index):  # the last one is the final denoising
                 break
-        for name, part in self.parts.items():
-            self._of(name, part.run.watch.settle, part.run.recorder.x)
+        self.settle()
 
     def take(self, moving: Mapping[str, int]) -> None:
         """Take a step of some parts: those of the given numbers."""
         walks = {
-            name: self._of(name, self.parts[name].walk, number) for name, number in moving.items()
+            name: self._of(name, self.runs[name].walk, number) for name, number in moving.items()
         }
-        outcomes = self._step(walks)
+        outcomes = self.drive(walks)
         for name, number in moving.items():
-            self._of(name, self.parts[name].accept, number, outcomes.pop(name))
-
-    def _stops(self, index: int, moving: Mapping[str, int]) -> bool:
-        """Whether the callback ends the run after the step of that number."""
-        if all(number >= self.parts[name].steps for name, number in moving.items()):
-            return False  # that was the final denoising
-        assert self.callback is not None
-        recorders = {name: part.run.recorder for name, part in self.parts.items()}
-        info = ProductStepInfo(
-            index,
-            max(part.steps for part in self.parts.values()),
-            {name: recorder.level.t for name, recorder in recorders.items()},
-            self.calls,
-            {name: recorder.x for name, recorder in recorders.items()},
-            {name: part.denoised for name, part in self.parts.items()},
-        )
-        if not self.callback(info):
-            return False
-        self.status = "stopped"
-        return True
-
-    def _step(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
-        """The outcome of one step of all parts."""
-        outcomes: dict[str, Outcome] = {}
-        results: dict[str, Any] = dict.fromkeys(walks)
-        while len(outcomes) < len(walks):
-            requests: dict[str, tuple[Tensor, Stage]] = {}
-            for name, walk in walks.items():
-                try:
-                    requests[name] = walk.send(results.pop(name))
-                except StopIteration as end:
-                    outcomes[name] = end.value
-            if requests:
-                results = self._evaluate(requests)
-        return outcomes
-
-    def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
-        """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
-        began = time.perf_counter()
-        before = {name: version(x) for name, (x, _) in requests.items()}
-        with ExitStack() as stack:
-            if self.autocast is not None:
-                cached = torch.is_autocast_cache_enabled()
-                for device in self.devices:
-                    stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
-            states = {name: x for name, (x, _) in requests.items()}
-            levels = {name: stage.level for name, (_, stage) in requests.items()}
-            for name, part in self.parts.items():
-                if name not in requests:  # it does not move
-                    states[name] = part.run.recorder.x
-                    levels[name] = part.run.recorder.level
-            self.prediction.ask(states, levels)
-            del states
-            results = {
-                name: self._of(name, self.parts[name].ask, *request)
-                for name, request in requests.items()
-            }
-            self.prediction.forget()
-        if any(version(x) != before[name] for name, (x, _) in requests.items()):
-            raise changed_in_place()
-        self.calls += max(
-            self.parts[name].run.network.prediction.calls(stage.level.t)
-            for name, (_, stage) in requests.items()
-        )
-        requests.clear()
-        self.seconds += time.perf_counter() - began
-        return results
-
-    def _of(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
-        """`do`, whose failure is that of the part `name`."""
-        try:
-            return do(*arguments)
-        except NotFinite as failure:
-            reason = failure.status.removeprefix("failed: ")
-            raise NotFinite(f"failed: in the part {name!r}, {reason}") from None
+            self._of(name, self.runs[name].accept, number, outcomes.pop(name))
 
 
 def run_product(

@@ -292,7 +292,7 @@ class Roll(Iterator[Tensor]):
         )
         self._parts[name] = part = PartRun(job, plans, x, source)
         self._numbers[name] = number
-        part.begin()
+        part.start()
 
     def _place(self) -> None:
         """Say which element of the network's input each frame is."""

@@ -1,0 +1,191 @@
+"""Parts of a run that are evaluated together: one call of the network for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk._engine.density import Results
+from srk._engine.eager import Outcome, Walk
+from srk._engine.finite import NotFinite
+from srk._engine.memory import changed_in_place, version
+from srk._engine.run import Run
+from srk.plans.plan import Stage
+from srk.processes.base import Level
+from srk.scores.joint import BoundPrediction
+
+
+@attrs.frozen(slots=True)
+class ProductStepInfo:
+    """What a callback of a product sees after each step; dicts with the names of the parts.
+
+    Arguments:
+        index: number of the step, from 0.
+        steps: how many there will be; None if that is not known.
+        t: own time of each part.
+        nfe: network calls so far.
+        x: the states, (batch, *event). They are overwritten by the next step: clone what is kept.
+        denoised: the denoised predictions at the start of the step; None for a part that has none.
+    """
+
+    index: int
+    steps: int | None
+    t: Mapping[str, float]
+    nfe: int
+    x: Mapping[str, Tensor]
+    denoised: Mapping[str, Tensor | None]
+
+
+ProductCallback = Callable[[ProductStepInfo], bool | None]
+
+
+class Part:
+    """A part of a run: what belongs to it alone.
+
+    Arguments:
+        run: its recorder, watch and network.
+    """
+
+    steps = 0
+    """The steps it takes, the final denoising not counted; 0 where nobody knows."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.denoised: Tensor | None = None
+        saves = run.job.saves
+        if saves & {"log_prob", "inputs"}:
+            run.results = Results(run.network, inputs="inputs" in saves)
+
+    def ask(self, x: Tensor, stage: Stage) -> Tensor:
+        """What the network says of the part, once all parts were asked together."""
+        results = self.run.results
+        return self.run.network(x, stage) if results is None else results(x, stage)
+
+    def begin(self, level: Level) -> None:
+        """Look at the state at the start, at that level, before the first step."""
+        recorder = self.run.recorder
+        self.run.watch.state(recorder.x, level.t)
+        recorder.begin(level)
+        self.run.watch.keep(recorder.x)
+
+    def take(self, stop: Level, state: Tensor, asked: float) -> None:
+        """A step counts that leads to `state` at `stop`; `asked`: where it asked first."""
+        network, watch, recorder = self.run.network, self.run.watch, self.run.recorder
+        if not watch.immediate:
+            watch.keep(state)
+        self.denoised = network.first
+        recorder.accept(stop, state, asked, network.first, network.count.calls)
+        network.begin(recorder.accepted)
+
+
+class Together:
+    """Parts whose evaluations are made together: one call of the network for all.
+
+    Arguments:
+        parts: the run of each part.
+        prediction: what is known of all parts.
+        autocast: dtype for `torch.autocast` around the network.
+        callback: told of each step; a true return value ends the run.
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        prediction: BoundPrediction,
+        autocast: torch.dtype | None = None,
+        callback: ProductCallback | None = None,
+    ) -> None:
+        self.callback = callback
+        if callback is not None:
+            for part in parts.values():
+                part.run.network.records = True
+        self.parts: Mapping[str, Part] = parts
+        self.prediction, self.autocast = prediction, autocast
+        self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
+        self.calls = 0
+        self.seconds = 0.0
+        self.status = "done"
+
+    def stops(self, index: int) -> bool:
+        """Whether the callback ends the run after the step of that number."""
+        if self.callback is None:
+            return False
+        recorders = {name: part.run.recorder for name, part in self.parts.items()}
+        info = ProductStepInfo(
+            index,
+            max(part.steps for part in self.parts.values()) or None,
+            {name: recorder.level.t for name, recorder in recorders.items()},
+            self.calls,
+            {name: recorder.x for name, recorder in recorders.items()},
+            {name: part.denoised for name, part in self.parts.items()},
+        )
+        if not self.callback(info):
+            return False
+        self.status = "stopped"
+        return True
+
+    def settle(self) -> None:
+        """Read what was seen on a device, after the run."""
+        for name, part in self.parts.items():
+            self._of(name, part.run.watch.settle, part.run.recorder.x)
+
+    def drive(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
+        """The outcome of one step of all parts."""
+        outcomes: dict[str, Outcome] = {}
+        results: dict[str, Any] = dict.fromkeys(walks)
+        while len(outcomes) < len(walks):
+            requests: dict[str, tuple[Tensor, Stage]] = {}
+            for name, walk in walks.items():
+                try:
+                    requests[name] = walk.send(results.pop(name))
+                except StopIteration as end:
+                    outcomes[name] = end.value
+            if requests:
+                results = self._evaluate(requests)
+        return outcomes
+
+    def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
+        """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
+        began = time.perf_counter()
+        before = {name: version(x) for name, (x, _) in requests.items()}
+        with ExitStack() as stack:
+            if self.autocast is not None:
+                cached = torch.is_autocast_cache_enabled()
+                for device in self.devices:
+                    stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
+            states = {name: x for name, (x, _) in requests.items()}
+            levels = {name: stage.level for name, (_, stage) in requests.items()}
+            for name, part in self.parts.items():
+                if name not in requests:  # it does not move
+                    states[name] = part.run.recorder.x
+                    levels[name] = part.run.recorder.level
+            self.prediction.ask(states, levels)
+            del states
+            results = {
+                name: self._of(name, self.parts[name].ask, *request)
+                for name, request in requests.items()
+            }
+            self.prediction.forget()
+        if any(version(x) != before[name] for name, (x, _) in requests.items()):
+            raise changed_in_place()
+        self.calls += max(
+            self.parts[name].run.network.prediction.calls(stage.level.t)
+            for name, (_, stage) in requests.items()
+        )
+        requests.clear()
+        self.seconds += time.perf_counter() - began
+        return results
+
+    def _of(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
+        """`do`, whose failure is that of the part `name`."""
+        try:
+            return do(*arguments)
+        except NotFinite as failure:
+            reason = failure.status.removeprefix("failed: ")
+            raise NotFinite(f"failed: in the part {name!r}, {reason}") from None
