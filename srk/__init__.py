@@ -34,7 +34,17 @@ from srk.processes import (
     register_process,
 )
 from srk.registry import Registry, callable_package
-from srk.sampling import Roll, Sampler, StepInfo, calibrate, invert, roll, solve
+from srk.sampling import (
+    ProductSampler,
+    ProductStepInfo,
+    Roll,
+    Sampler,
+    StepInfo,
+    calibrate,
+    invert,
+    roll,
+    solve,
+)
 from srk.scores import (
     ClassifierGuided,
     Data,
@@ -109,7 +119,9 @@ __all__ = [
     "PhaseProcess",
     "Picard",
     "Product",
+    "ProductSampler",
     "ProductSolution",
+    "ProductStepInfo",
     "Profile",
     "Reduced",
     "Roll",

@@ -220,6 +220,21 @@ class ProductSolution:
         return self._saved("denoised")
 
     @property
+    def log_prob(self) -> dict[str, Saved] | None:
+        """The log-densities of the steps of each part, if `save` asked for "log_prob"."""
+        return self._saved("log_prob")
+
+    @property
+    def inputs(self) -> dict[str, Saved] | None:
+        """What the network saw of each part, if `save` asked for "inputs"."""
+        return self._saved("inputs")
+
+    @property
+    def rejected(self) -> int:
+        """The rejected steps, which are those of all parts."""
+        return max(part.rejected for part in self.parts.values())
+
+    @property
     def success(self) -> bool:
         """Whether the run reached its end."""
         return self.status == "done"
@@ -289,4 +304,17 @@ def join(parts: Sequence[Solution]) -> Solution:
         log_prob=stacked("log_prob"),
         inputs=stacked("inputs"),
         rounds=None if first.rounds is None else max(part.rounds or 0 for part in parts),
+    )
+
+
+def join_products(pieces: Sequence[ProductSolution]) -> ProductSolution:
+    """The solutions of the pieces of a batch as one; see `join`."""
+    names = pieces[0].parts
+    return ProductSolution(
+        parts={name: join([piece.parts[name] for piece in pieces]) for name in names},
+        status=next((piece.status for piece in pieces if piece.status != "done"), "done"),
+        nfe=max(piece.nfe for piece in pieces),
+        seed=pieces[0].seed,
+        seconds=sum(piece.seconds for piece in pieces),
+        score_seconds=sum(piece.score_seconds for piece in pieces),
     )

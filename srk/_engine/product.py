@@ -6,7 +6,6 @@ the parts share is the network: stage i of a step is evaluated for all parts in 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
@@ -16,17 +15,16 @@ from torch import Tensor
 from srk._engine.changes import StateChanges
 from srk._engine.density import log_density
 from srk._engine.eager import Executor, Outcome, Walk
-from srk._engine.finite import NotFinite
 from srk._engine.network import folded
 from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
 from srk._engine.together import Part, ProductCallback, Together
-from srk.errors import IncompatibleError
-from srk.noise.base import NoiseSource
+from srk.errors import ArgumentError, IncompatibleError
+from srk.noise import NoiseSource, ZeroNoise
 from srk.plans.plan import StepPlan
 from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
-from srk.solution import ProductSolution
+from srk.solution import ProductSolution, Saved
 
 
 class PartRun(Part):
@@ -52,7 +50,7 @@ class PartRun(Part):
         level: Level | None = None,
         moves: Sequence[bool] | None = None,
     ) -> None:
-        super().__init__(Run(job, plans, x))
+        super().__init__(Run(job, plans, x), source)
         self.level = plans[0].start if level is None else level
         self.plans = [*plans]
         self.steps = len(plans)
@@ -81,16 +79,19 @@ class PartRun(Part):
             self._memory = ()
         x = self.run.recorder.x
         if index == self.steps:  # this plan belongs to the run alone, so that nothing remembers it
-            last = self.executor
+            last, self.listens = self.executor, False
             executor = Executor(last.evaluate, last.noise, reuse=last.reuse, remember=False)
             plan = folded(self.plans[index], self.run.network.prediction, remember=False)
-            return executor.walk(plan, x)
+            return executor.walk(plan, self._changed(x, plan, index))
         plan = self.run.network.prepare(self.plans[index])
-        if self.changes is not None:
-            x = self.changes(x, plan.start, index)
+        x = self._changed(x, plan, index)
         if self.run.results is not None:
             self._before = plan, x, self._memory
         return self.executor.walk(plan, x, self._memory)
+
+    def _changed(self, x: Tensor, plan: StepPlan, index: int) -> Tensor:
+        """The state that a step begins from, which hooks may change."""
+        return x if self.changes is None else self.changes(x, plan.start, index)
 
     def accept(self, index: int, outcome: Outcome) -> None:
         """The step of that number counts."""
@@ -111,6 +112,34 @@ class PartRun(Part):
 
     def _look(self) -> None:
         self.run.watch.state(self.run.recorder.x, self.run.recorder.level.t)
+
+
+class PartReplay(PartRun):
+    """A part that goes through saved states again, for the log-densities of its steps.
+
+    Arguments:
+        name: the part, for messages.
+        job: what to do.
+        plans: the steps.
+        saved: the states at their ends.
+    """
+
+    def __init__(self, name: str, job: Job, plans: Sequence[StepPlan], saved: Saved) -> None:
+        times = (plans[0].start.t, *(plan.stop.t for plan in plans))
+        if saved.times != times:
+            raise ArgumentError(
+                f"the trajectory of the part {name!r} has {len(saved.times)} states from t = "
+                f"{saved.times[0]:g} to {saved.times[-1]:g}, which are not the {len(times)} times "
+                "of this sampler; use the same process, solver, grid and number of steps"
+            )
+        source = ZeroNoise()
+        source.start(saved.values[0].shape, saved.values.dtype, saved.values.device)
+        super().__init__(job, plans, saved.values[0], source)
+        self.saved = saved
+
+    def accept(self, index: int, outcome: Outcome) -> None:
+        """The step of that number leads to the saved state."""
+        super().accept(index, outcome._replace(state=self.saved.values[index + 1]))
 
 
 def check_lockstep(parts: Mapping[str, PartRun]) -> None:
@@ -219,32 +248,27 @@ def run_product(
         callback: told of each step; a true return value ends the run.
         progress: whether to show a progress bar.
     """
-    began = time.perf_counter()
     lockstep = Lockstep(parts, prediction, autocast, visit, callback)
     longest = max(parts.values(), key=lambda part: part.steps)
     bar = longest.run.recorder.bar(" + ".join(parts)) if progress else nullcontext()
-    failed = False
-    with torch.set_grad_enabled(grad), bar:
-        try:
-            lockstep.go()
-            status = lockstep.status
-        except NotFinite as failure:
-            failed, status = True, failure.status
-            for part in parts.values():
-                last = part.run.watch.last
-                if last is not None:
-                    part.run.recorder.x = last
-    seconds = time.perf_counter() - began
-    solutions = {
-        name: part.run.solution(status, part.executor.noise.seed, seconds)
-        for name, part in parts.items()
-    }
-    made = ProductSolution(
-        parts=solutions,
-        status=status,
-        nfe=lockstep.calls,
-        seed=seed,
-        seconds=seconds,
-        score_seconds=lockstep.seconds,
-    )
-    return made, failed
+    return lockstep.finish(lockstep.go, seed, grad, bar)
+
+
+def replay(
+    parts: Mapping[str, PartReplay],
+    prediction: BoundPrediction,
+    autocast: torch.dtype | None = None,
+) -> dict[str, Saved]:
+    """The log-densities of the steps of saved parts, differentiable in the network's parameters.
+
+    Arguments:
+        parts: the saved states of each part.
+        prediction: what is known of all parts.
+        autocast: dtype for `torch.autocast` around the network.
+    """
+    rounds = max(len(part.order) for part in parts.values())
+    for part in parts.values():
+        part.order += [None] * (rounds - len(part.order))
+    Lockstep(parts, prediction, autocast).go()
+    densities = {name: part.run.recorder.saved()[2] for name, part in parts.items()}
+    return {name: density for name, density in densities.items() if density is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import attrs
@@ -16,9 +16,11 @@ from srk._engine.eager import Outcome, Walk
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, version
 from srk._engine.run import Run
+from srk.noise.base import NoiseSource
 from srk.plans.plan import Stage
 from srk.processes.base import Level
 from srk.scores.joint import BoundPrediction
+from srk.solution import ProductSolution
 
 
 @attrs.frozen(slots=True)
@@ -50,21 +52,24 @@ class Part:
 
     Arguments:
         run: its recorder, watch and network.
+        source: its started noise source.
     """
 
     steps = 0
     """The steps it takes, the final denoising not counted; 0 where nobody knows."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, source: NoiseSource) -> None:
+        self.run, self.source = run, source
         self.denoised: Tensor | None = None
+        self.listens = True
+        """Whether what the network says is remembered, where somebody wants that."""
         saves = run.job.saves
         if saves & {"log_prob", "inputs"}:
             run.results = Results(run.network, inputs="inputs" in saves)
 
     def ask(self, x: Tensor, stage: Stage) -> Tensor:
         """What the network says of the part, once all parts were asked together."""
-        results = self.run.results
+        results = self.run.results if self.listens else None
         return self.run.network(x, stage) if results is None else results(x, stage)
 
     def begin(self, level: Level) -> None:
@@ -129,6 +134,48 @@ class Together:
             return False
         self.status = "stopped"
         return True
+
+    def finish(
+        self,
+        go: Callable[[], None],
+        seed: int | None,
+        grad: bool = False,
+        bar: AbstractContextManager[Any] | None = None,
+    ) -> tuple[ProductSolution, bool]:
+        """The solution of a run that `go` takes to its end, and whether it failed.
+
+        Arguments:
+            go: takes all steps.
+            seed: the seed of the run, which its solution tells.
+            grad: whether gradients flow through the run.
+            bar: a progress bar.
+        """
+        began = time.perf_counter()
+        failed = False
+        with torch.set_grad_enabled(grad), bar or nullcontext():
+            try:
+                go()
+                status = self.status
+            except NotFinite as failure:
+                failed, status = True, failure.status
+                for part in self.parts.values():
+                    last = part.run.watch.last
+                    if last is not None:
+                        part.run.recorder.x = last
+        seconds = time.perf_counter() - began
+        solutions = {
+            name: part.run.solution(status, part.source.seed, seconds)
+            for name, part in self.parts.items()
+        }
+        made = ProductSolution(
+            parts=solutions,
+            status=status,
+            nfe=self.calls,
+            seed=seed,
+            seconds=seconds,
+            score_seconds=self.seconds,
+        )
+        return made, failed
 
     def settle(self) -> None:
         """Read what was seen on a device, after the run."""

@@ -30,7 +30,8 @@ def check_increments(plan: StepPlan, process: object, flat: bool) -> None:
     """
     cure = "use solver='euler-maruyama', whose step is one increment"
     rows = [stage.row for stage in plan.stages]
-    if any(increment(row) is None for row in [*rows, plan.update]) or plan.keep:
+    others = plan.keep or plan.quantities
+    if others or any(increment(row) is None for row in [*rows, plan.update]):
         raise IncompatibleError(
             f"the states of {process!r} are moved by increments, but a step of this solver scales "
             f"or mixes states, or remembers earlier steps; {cure}"

@@ -38,7 +38,10 @@ def process_given(process: Any) -> ForwardProcess:
     if isinstance(process, type) and issubclass(process, ForwardProcess):
         hint = f"; this is its class, make one of it: {process.__name__}()"
     if isinstance(process, Product):
-        hint = "; the parts of a product are reversed together by srk.solve(product, score, ...)"
+        hint = (
+            "; the parts of a product are reversed together by srk.solve(product, score, ...) or "
+            "srk.ProductSampler, and not by this function"
+        )
     raise ArgumentTypeError(
         "process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), not "
         f"{shown(process)}{hint}"

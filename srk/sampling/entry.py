@@ -10,6 +10,7 @@ from torch import Tensor
 
 from srk._checks import shown
 from srk._engine.recorder import StepInfo
+from srk._engine.together import ProductStepInfo
 from srk.errors import ArgumentTypeError
 from srk.eta import Eta
 from srk.integrators import Integrator
@@ -87,12 +88,12 @@ def solve(
     calls: Calls = "free",
     parallel: None = None,
     check_network: bool = True,
-    hooks: tuple[()] = (),
+    hooks: Mapping[str, Iterable[Hook]] | None = None,
     grad: bool = False,
-    microbatch: None = None,
+    microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
-    callback: None = None,
-    progress: Literal[False] = False,
+    callback: Callable[[ProductStepInfo], bool | None] | None = None,
+    progress: bool = False,
     on_failure: Literal["raise", "return"] = "raise",
 ) -> ProductSolution: ...
 def solve(
@@ -118,11 +119,11 @@ def solve(
     calls: Calls = "free",
     parallel: Picard | None = None,
     check_network: bool = True,
-    hooks: Iterable[Hook] = (),
+    hooks: Any = (),
     grad: Gradient = False,
     microbatch: int | None = None,
     save: str | Iterable[str] | None = None,
-    callback: Callable[[StepInfo], bool | None] | None = None,
+    callback: Callable[..., bool | None] | None = None,
     progress: bool = False,
     on_failure: Literal["raise", "return"] = "raise",
 ) -> Solution | ProductSolution:
@@ -130,8 +131,8 @@ def solve(
 
     Arguments:
         process: the forward process, e.g. `srk.VP()`; or several in an `srk.Product`, whose state
-            is a dict of tensors. Then `shape` and `x_init` are dicts, `solver`, `steps`, `grid`,
-            `eta`, `noise`, `device`, `dtype` and `denoise_final` may be, and the score is
+            is a dict of tensors. Then `shape`, `x_init` and `hooks` are dicts, `solver`, `steps`,
+            `grid`, `eta`, `noise`, `device`, `dtype` and `denoise_final` may be, and the score is
             `srk.scores.Joint` or `srk.scores.Independent`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of
             the process's own time; or an adapter around a network of another kind
@@ -199,8 +200,8 @@ def solve(
             denoised predictions, the log-densities of the steps given what came before (for solvers
             whose step is Gaussian, such as "ddpm"; nats, differentiable with `grad`), or what the
             network was asked at.
-        callback: called with a `StepInfo` after each accepted step; a true return value stops the
-            run.
+        callback: called with a `StepInfo` (of a product a `ProductStepInfo`) after each accepted
+            step; a true return value stops the run.
         progress: show a progress bar with step, NFE and time left.
         on_failure: what to do when the network returns something that is not finite: "raise" a
             `SolveError`, or "return" the solution, whose status says so. Both carry the last finite

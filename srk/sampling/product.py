@@ -1,115 +1,337 @@
-"""Runs of products: what the parts of a run are given, checked and planned part by part."""
+"""Samplers of products: several parts, one network call for all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import choice, integer, shown
-from srk._engine.product import PartRun, check_lockstep, run_product
+from srk._checks import choice, flag, integer, shown
+from srk._engine.product import PartReplay, PartRun, check_lockstep, replay, run_product
+from srk._engine.product_adaptive import (
+    AdaptivePart,
+    AdaptiveProduct,
+    CommonClock,
+    check_ends,
+)
 from srk._engine.run import Controlled, Job
+from srk._engine.together import ProductStepInfo
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
-from srk.noise import NoiseSource, noise_source, part_seed
-from srk.noise.seeds import check_seed
+from srk.noise import NoiseSource
 from srk.processes.product import Product, check_names, for_each
-from srk.sampling.arguments import autocast_given, saves_given
+from srk.sampling.arguments import (
+    autocast_given,
+    batch_shape,
+    callback_given,
+    device_given,
+    dtype_given,
+    saves_given,
+)
+from srk.sampling.product_arguments import (
+    check_batch,
+    part_hooks_given,
+    shapes_given,
+    sources_given,
+    states_given,
+)
 from srk.sampling.sampler import Sampler
+from srk.scores.hooks import selected
 from srk.scores.joint import BoundPrediction, ProductPrediction
-from srk.solution import ProductSolution
-from srk.steps import Budget, Grid
+from srk.solution import ProductSolution, Saved, join_products
+from srk.steps import Budget, Grid, RunInfo, StepController
 
 NOT_YET = {
     "controller": "it is the old name of grid; use grid=...",
     "profile": "a profile is measured on one state; give the grid of each part by name",
-    "compile": "compiled steps belong to one state; leave compile out",
+    "compile": "a compiled kernel reaches from one network call to the next of one state, while "
+    "the parts of a product meet at each call; leave compile out",
     "parallel": "its parts step together, one call after the other; leave it out",
-    "microbatch": "the conditions of a joint network cannot be cut; call srk.solve once for each "
-    "piece of the batch, with noise of its own",
-    "callback": "a StepInfo holds one state; keep the states with save='x'",
-    "hooks": "they act on one state; wrap the prediction of a part in srk.Hooked",
-    "progress": "the progress bar counts the steps of one state; leave progress out",
 }
 """Arguments of `srk.solve` that a product does not take, and what to do instead."""
 
 
-def solve_product(
-    product: Product,
-    score: Any,
-    solver: Any = "auto",
-    *,
-    shape: Any = None,
-    x_init: Mapping[str, Tensor] | None = None,
-    steps: Any = None,
-    nfe: Any = None,
-    grid: Any = None,
-    eta: Any = None,
-    noise: Any = None,
-    seed: int | None = None,
-    device: Any = None,
-    dtype: Any = None,
-    denoise_final: Any = None,
-    autocast: torch.dtype | None = None,
-    calls: Any = "free",
-    grad: Any = False,
-    save: str | Iterable[str] | None = None,
-    on_failure: Literal["raise", "return"] = "raise",
-    **others: Any,
-) -> ProductSolution:
-    """Draw samples of a product; the arguments are those of `srk.solve`, each for all parts.
+class ProductSampler:
+    """A run of a product made ready: checked, planned, and called as often as one likes.
+
+    What `srk.Sampler` is for one state; `srk.Sampler(product, ...)` makes one, too. Its arguments
+    are those of `srk.solve` that say how samples are made, one value for all parts or a dict with a
+    value for each; those of the call say which.
 
     Arguments:
         product: the parts and their processes.
-        score: `srk.scores.Joint` or `srk.scores.Independent`.
-        x_init: a state for each part, by name.
-        solver, shape, steps, grid, eta, device, dtype, denoise_final: one value for all parts, or
-            a dict with a value for each.
-        noise: the name of a noise source, or a dict with a name, source or function for each part.
-        nfe, seed, autocast, calls, grad, save, on_failure: of the run.
+        score: `srk.scores.Joint`, `srk.scores.JointGuided` or `srk.scores.Independent`.
+        solver, steps, grid, eta, denoise_final: for all parts, or by part.
+        nfe: number of network calls to spend instead of steps.
+        autocast: dtype for `torch.autocast` around the network.
+        calls: "free" or "schedule", as in `srk.solve`.
+        hooks: a dict with the hooks of each part that has some.
         others: arguments that a product does not take; an error for each that is given.
+
+    Examples:
+        >>> import srk
+        >>> product = srk.Product(a=srk.VP(), b=srk.EDM())
+        >>> network = lambda x, t: {name: 0 * part for name, part in x.items()}
+        >>> score = srk.scores.Joint(network, a="data", b="data")
+        >>> sampler = srk.ProductSampler(product, score, "srk2m", nfe=20)
+        >>> [sampler(shape={"a": (4, 3), "b": (4, 2)}, seed=seed).nfe for seed in range(2)]
+        [20, 20]
     """
-    names = product.names
-    on_failure = choice(on_failure, ("raise", "return"), "on_failure")
-    saves = _checked(score, save, grad, others)
-    bound: BoundPrediction = score.bind(product)
-    samplers = _samplers(
-        product,
-        bound,
-        nfe,
-        autocast_given(autocast),
-        choice(calls, ("free", "schedule"), "calls"),
-        solver=for_each(solver, names, "solver"),
-        steps=for_each(steps, names, "steps"),
-        grid=for_each(grid, names, "grid"),
-        eta=for_each(eta, names, "eta"),
-        denoise_final=for_each(denoise_final, names, "denoise_final"),
-    )
-    sources, seed = _sources(noise, seed, names)
-    states, shapes = _states(x_init, names), _shapes(shape, names)
-    devices, dtypes = for_each(device, names, "device"), for_each(dtype, names, "dtype")
-    parts: dict[str, PartRun] = {}
-    for name, sampler in samplers.items():
-        sampler._check_grad(grad, states[name])
-        x, source = sampler._start(
-            shapes[name],
-            states[name],
-            sources[name],
-            None,
-            devices[name],
-            dtypes[name],
-            bool(grad),
-        )
-        plans, etas = sampler._route(
-            sampler._problem(x, source),
-            given=states[name] is not None,
-            grad=bool(grad),
-            saves=saves,
-        )
-        assert not isinstance(plans, Controlled)  # `_samplers` refuses controllers
-        source.prepare(plans)
-        job = Job(
+
+    def __init__(
+        self,
+        product: Product,
+        score: ProductPrediction,
+        solver: Any = "auto",
+        *,
+        steps: Any = None,
+        nfe: int | None = None,
+        grid: Any = None,
+        eta: Any = None,
+        denoise_final: Any = None,
+        autocast: torch.dtype | None = None,
+        calls: Any = "free",
+        check_network: bool = True,
+        hooks: Mapping[str, Iterable[Any]] | None = None,
+        **others: Any,
+    ) -> None:
+        if not isinstance(score, ProductPrediction):
+            raise ArgumentTypeError(
+                "the score of a product says what is known of each part: "
+                "srk.scores.Joint(network, a='data', b='noise') for one network of all parts, or "
+                f"srk.scores.Independent(a=..., b=...) for one of each, not {shown(score)}"
+            )
+        for name, value in others.items():
+            if value:
+                why = NOT_YET.get(name, "leave it out")
+                raise IncompatibleError(f"{name}={shown(value)} is not for a product yet: {why}")
+        flag(check_network, "check_network")
+        names = product.names
+        self.product, self.score = product, score
+        self._options: dict[str, Any] = {
+            "solver": for_each(solver, names, "solver"),
+            "steps": for_each(steps, names, "steps"),
+            "grid": for_each(grid, names, "grid"),
+            "eta": for_each(eta, names, "eta"),
+            "denoise_final": for_each(denoise_final, names, "denoise_final"),
+            "hooks": part_hooks_given(hooks, names),
+        }
+        self._whole: dict[str, Any] = {
+            "nfe": nfe,
+            "autocast": autocast_given(autocast),
+            "calls": choice(calls, ("free", "schedule"), "calls"),
+        }
+        self.bound, self.samplers = self._made(score)
+        self.control = self._control(grid)
+
+    def _made(self, score: ProductPrediction) -> tuple[BoundPrediction, dict[str, Sampler]]:
+        """The predictions of a run, and a sampler for each part: checked as a run of its own."""
+        bound, nfe = score.bind(self.product), self._whole["nfe"]
+        if isinstance(nfe, Mapping):
+            raise ArgumentTypeError(
+                "nfe counts calls of the network of all parts, so that it is one number; e.g. "
+                "nfe=20"
+            )
+        dear = max(part.calls() for part in bound.parts.values())
+        evaluations = None if nfe is None else integer(nfe, "nfe", least=1) // dear
+        if evaluations == 0:
+            raise ArgumentError(
+                f"nfe={nfe} buys no evaluation, for the dearest part makes {dear} network calls "
+                f"in each; use nfe={2 * dear} or more"
+            )
+        made: dict[str, Sampler] = {}
+        for name, process in self.product.parts.items():
+            options = {key: values[name] for key, values in self._options.items()}
+            prediction = bound.parts[name]
+            if evaluations is not None:
+                # a part whose own evaluation is cheaper takes as many evaluations as the dearest
+                options["nfe"] = evaluations * prediction.calls()
+            options["autocast"] = self._whole["autocast"]
+            options["calls"] = self._whole["calls"]
+            made[name] = Sampler(process, prediction, **options)
+        return bound, made
+
+    def _control(self, grid: Any) -> StepController | None:
+        """The controller of an adaptive run; None where all parts have grids."""
+        free = {
+            name: sampler.control
+            for name, sampler in self.samplers.items()
+            if not isinstance(sampler.control, Grid)
+        }
+        for name, sampler in self.samplers.items():
+            if isinstance(sampler.control, Budget):
+                raise IncompatibleError(
+                    f"{sampler.control!r} finds its steps from the network calls of one state, so "
+                    f"that it is not for a product yet (part {name!r}); use grid='log-snr' or a "
+                    "list of times"
+                )
+        if not free:
+            return None
+        name, control = next(iter(free.items()))
+        if isinstance(grid, Mapping):
+            raise IncompatibleError(
+                f"{control!r} decides about the steps of all parts together, so that it is given "
+                f"for all of them and not for the part {name!r}; e.g. grid='adaptive'"
+            )
+        if getattr(control, "norm", "") == "sample":
+            raise IncompatibleError(
+                "norm='sample' lets some samples take a step again by themselves, which a product "
+                "does not do yet; use srk.steps.Adaptive(norm='batch') or norm='worst'"
+            )
+        check_ends(self.product.parts)
+        return control
+
+    def __call__(
+        self,
+        shape: Any = None,
+        *,
+        x_init: Mapping[str, Tensor] | None = None,
+        noise: Any = None,
+        seed: int | None = None,
+        device: Any = None,
+        dtype: Any = None,
+        save: str | Iterable[str] | None = None,
+        callback: Callable[[ProductStepInfo], bool | None] | None = None,
+        progress: bool = False,
+        on_failure: Literal["raise", "return"] = "raise",
+        grad: Any = False,
+        microbatch: int | None = None,
+    ) -> ProductSolution:
+        """Draw samples; arguments, result and errors are those of `srk.solve`."""
+        names = self.product.names
+        on_failure = choice(on_failure, ("raise", "return"), "on_failure")
+        progress, callback = flag(progress, "progress"), callback_given(callback)
+        saves = saves_given(save)
+        if choice(grad, (False, True, "checkpoint"), "grad") == "checkpoint":
+            raise IncompatibleError(
+                "grad='checkpoint' is not for a product yet: it repeats the steps of one state; "
+                "use grad=True"
+            )
+        default = "generator" if microbatch is None else "keyed"
+        sources, seed = sources_given(noise, seed, names, default)
+        states, shapes = states_given(x_init, names), shapes_given(shape, names)
+        devices = for_each(device, names, "device")
+        dtypes = for_each(dtype, names, "dtype")
+        places = {name: (device_given(devices[name]), dtype_given(dtypes[name])) for name in names}
+        options: dict[str, Any] = {
+            "grad": grad,
+            "saves": saves,
+            "callback": callback,
+            "progress": progress,
+            "seed": seed,
+        }
+        if microbatch is None:
+            return self._run(states, shapes, sources, places, on_failure, **options)
+        pieces = []
+        for piece, first, count, size in self._pieces(microbatch, states, shapes):
+            cut = {
+                name: None if x is None else x[first : first + count] for name, x in states.items()
+            }
+            small = {
+                name: None if cut[name] is not None else (count, *size[name][1:]) for name in names
+            }
+            own = {name: source.part(first, count) for name, source in sources.items()}
+            pieces.append(piece._run(cut, small, own, places, on_failure, **options))
+        return join_products(pieces)
+
+    def _pieces(
+        self,
+        size: int,
+        states: Mapping[str, Tensor | None],
+        shapes: Mapping[str, Any],
+    ) -> list[tuple[ProductSampler, int, int, dict[str, tuple[int, ...]]]]:
+        """Samplers for pieces of at most `size` samples: each with its first, its count, and the
+        shapes of the whole.
+        """
+        size = integer(size, "microbatch", least=1)
+        whole = {
+            name: batch_shape(shapes[name], self.samplers[name].prediction.event_shape)
+            if state is None
+            else tuple(state.shape)
+            for name, state in states.items()
+        }
+        check_batch({name: torch.empty(shape[:1]) for name, shape in whole.items()})
+        batch = next(iter(whole.values()))[0]
+        made = []
+        for first in range(0, batch, size):
+            count = min(size, batch - first)
+            piece = copy.copy(self)
+            rows = slice(first, first + count)
+            hooks = {
+                name: selected(own, rows, batch) for name, own in self._options["hooks"].items()
+            }
+            piece._options = {**self._options, "hooks": hooks}
+            piece.bound, piece.samplers = piece._made(self.score.select(rows, batch))
+            made.append((piece, first, count, whole))
+        return made
+
+    def _run(
+        self,
+        states: Mapping[str, Tensor | None],
+        shapes: Mapping[str, Any],
+        sources: Mapping[str, NoiseSource],
+        places: Mapping[str, tuple[Any, Any]],
+        on_failure: str,
+        *,
+        grad: bool,
+        saves: frozenset[str],
+        callback: Any,
+        progress: bool,
+        seed: int | None,
+    ) -> ProductSolution:
+        """One run of all samples."""
+        parts: dict[str, PartRun] = {}
+        moving: dict[str, AdaptivePart] = {}
+        for name, sampler in self.samplers.items():
+            sampler._check_grad(grad, states[name])
+            device, dtype = places[name]
+            x, source = sampler._start(
+                shapes[name], states[name], sources[name], None, device, dtype, grad
+            )
+            given = states[name] is not None
+            problem = sampler._problem(x, source)
+            route, etas = sampler._route(problem, given=given, grad=grad, saves=saves)
+            job = self._job(name, etas, saves, grad)
+            if isinstance(route, Controlled):
+                moving[name] = AdaptivePart(job, x, source)
+            else:
+                source.prepare(route)
+                parts[name] = PartRun(job, route, x, source)
+        runs: Mapping[str, PartRun | AdaptivePart] = parts or moving
+        check_batch({name: part.run.recorder.x for name, part in runs.items()})
+        autocast = self._whole["autocast"]
+        if self.control is not None:
+            clock = CommonClock(self.product.parts)
+            steps = next((s.steps for s in self.samplers.values() if s.steps is not None), None)
+            run = AdaptiveProduct(moving, self.bound, clock, steps, autocast, callback)
+            bar = next(iter(moving.values())).run.recorder.bar("+") if progress else None
+            control = self.control
+            solution, failed = run.finish(lambda: run.go(control), seed, grad, bar)
+        else:
+            check_lockstep(parts)
+            solution, failed = run_product(
+                parts,
+                self.bound,
+                seed=seed,
+                grad=grad,
+                autocast=autocast,
+                callback=callback,
+                progress=progress,
+            )
+        if failed and on_failure == "raise":
+            raise SolveError(
+                f"{solution.status}; the states of the parts are in .solution.x (or use "
+                "on_failure='return')",
+                solution,
+            )
+        return solution
+
+    def _job(self, name: str, etas: tuple[float, ...], saves: frozenset[str], grad: bool) -> Job:
+        sampler = self.samplers[name]
+        return Job(
             process=sampler.process,
             prediction=sampler.prediction,
             method=sampler.method,
@@ -118,156 +340,74 @@ def solve_product(
             label=sampler.label,
             denoise=sampler.denoise,
             autocast=sampler.autocast,
-            grad=bool(grad),
+            grad=grad,
             saves=saves,
+            hooks=sampler.hooks,
         )
-        parts[name] = PartRun(job, plans, x, source)
-    _check_batch(parts)
-    check_lockstep(parts)
-    solution, failed = run_product(parts, bound, seed=seed, grad=bool(grad), autocast=autocast)
-    if failed and on_failure == "raise":
-        raise SolveError(
-            f"{solution.status}; the states of the parts are in .solution.x (or use "
-            "on_failure='return')",
-            solution,
+
+    def log_prob(self, trajectory: ProductSolution | Mapping[str, Saved]) -> dict[str, Saved]:
+        """Log-densities of the steps of a saved run under this sampler's network, by part,
+        differentiable in the network's parameters.
+
+        Given all states before it, the parts of a step are independent: their log-densities add up.
+        Draw with `save="x"`, change the network, ask again.
+
+        Arguments:
+            trajectory: a solution, or the states of each part at the times of its grid.
+
+        Returns:
+            For each part own times at the end of each step that draws noise, and log-densities in
+            nats, shape (steps, batch).
+
+        Raises:
+            IncompatibleError: a solver's step is not Gaussian given the states.
+            ArgumentError: the trajectory was not saved, or has other times.
+        """
+        solution = isinstance(trajectory, ProductSolution)
+        saved: Any = (
+            trajectory.trajectory if isinstance(trajectory, ProductSolution) else trajectory
         )
-    return solution
+        if saved is None:
+            raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
+        if not solution:
+            check_names(saved, self.product.names, "a trajectory of a product")
+        runs: dict[str, PartReplay] = {}
+        saves = frozenset({"log_prob"})
+        for name, sampler in self.samplers.items():
+            states: Saved = saved[name]
+            kind = states.values.dtype
+            info = RunInfo(sampler.process, sampler.method, sampler.steps, sampler._eta, dtype=kind)
+            route, etas = sampler._route(info, given=True, grad=True, saves=saves)
+            assert isinstance(route, Sequence)
+            job = attrs.evolve(self._job(name, etas, saves, True), denoise=False, hooks=())
+            runs[name] = PartReplay(name, job, route, states)
+        return replay(runs, self.bound, self._whole["autocast"])
+
+    def __repr__(self) -> str:
+        own = ", ".join(f"{name}={sampler.label!r}" for name, sampler in self.samplers.items())
+        return f"ProductSampler({self.product!r}, {self.score!r}, {own})"
 
 
-def _checked(
-    score: Any, save: str | Iterable[str] | None, grad: Any, others: Mapping[str, Any]
-) -> frozenset[str]:
-    """What to save, of a call whose other arguments a product can take."""
-    if not isinstance(score, ProductPrediction):
-        raise ArgumentTypeError(
-            "the score of a product says what is known of each part: "
-            "srk.scores.Joint(network, a='data', b='noise') for one network of all parts, or "
-            f"srk.scores.Independent(a=..., b=...) for one of each, not {shown(score)}"
-        )
-    for name, value in others.items():
-        if value:
-            raise IncompatibleError(
-                f"{name}={shown(value)} is not for a product yet: {NOT_YET[name]}"
-            )
-    if choice(grad, (False, True, "checkpoint"), "grad") == "checkpoint":
-        raise IncompatibleError(
-            "grad='checkpoint' is not for a product yet: it repeats the steps of one state; "
-            "use grad=True"
-        )
-    saves = saves_given(save)
-    if "log_prob" in saves:
-        raise IncompatibleError(
-            "save='log_prob' is not for a product yet: it reads the network calls of one state; "
-            "use save='x'"
-        )
-    return saves
+def solve_product(
+    product: Product, score: Any, solver: Any = "auto", **given: Any
+) -> ProductSolution:
+    """Draw samples of a product; the arguments are those of `srk.solve`, each for all parts."""
+    of_call = (
+        "shape",
+        "x_init",
+        "noise",
+        "seed",
+        "device",
+        "dtype",
+        "save",
+        "callback",
+        "progress",
+        "on_failure",
+        "grad",
+        "microbatch",
+    )
+    call = {name: given.pop(name) for name in of_call if name in given}
+    return ProductSampler(product, score, solver, **given)(**call)
 
 
-def _samplers(
-    product: Product,
-    bound: BoundPrediction,
-    nfe: Any,
-    autocast: torch.dtype | None,
-    calls: Any,
-    **given: Mapping[str, Any],
-) -> dict[str, Sampler]:
-    """A sampler for each part: its solver, grid and eta, checked as those of a run of its own."""
-    if isinstance(nfe, Mapping):
-        raise ArgumentTypeError(
-            "nfe counts calls of the network of all parts, so that it is one number; e.g. nfe=20"
-        )
-    dear = max(part.calls() for part in bound.parts.values())
-    evaluations = None if nfe is None else integer(nfe, "nfe", least=1) // dear
-    if evaluations == 0:
-        raise ArgumentError(
-            f"nfe={nfe} buys no evaluation, for the dearest part makes {dear} network calls in "
-            f"each; use nfe={2 * dear} or more"
-        )
-    made: dict[str, Sampler] = {}
-    for name, process in product.parts.items():
-        options = {key: values[name] for key, values in given.items()}
-        prediction = bound.parts[name]
-        if evaluations is not None:
-            # a part whose own evaluation is cheaper takes as many evaluations as the dearest
-            options["nfe"] = evaluations * prediction.calls()
-        made[name] = sampler = Sampler(
-            process, prediction, autocast=autocast, calls=calls, **options
-        )
-        control = sampler.control
-        if not isinstance(control, Grid) or isinstance(control, Budget):
-            raise IncompatibleError(
-                f"{control!r} finds its steps from the network calls of one state, so that it is "
-                f"not for a product yet (part {name!r}); use grid='log-snr' or a list of times"
-            )
-    return made
-
-
-def _sources(
-    noise: Any, seed: int | None, names: Sequence[str]
-) -> tuple[dict[str, NoiseSource], int | None]:
-    """The noise of each part, and the seed of the run where one is used.
-
-    A source by its name gets the seed of the part, `part_seed`; a source that is given has its own.
-    """
-    if not isinstance(noise, str | Mapping | None):
-        raise ArgumentTypeError(
-            "the parts of a product draw independent noise, so that one source is not enough: "
-            "give the name of a source, or a dict with a source for each part, not "
-            f"{shown(noise)}; e.g. noise={{{names[0]!r}: srk.noise.KeyedNoise(1), ...}}"
-        )
-    wanted: dict[str, Any] = for_each("generator" if noise is None else noise, names, "noise")
-    named = [name for name in names if isinstance(wanted[name], str)]
-    if seed is not None and not named:
-        raise ArgumentError(
-            "all parts have noise sources of their own, which have their own seeds; leave seed out"
-        )
-    root = check_seed(seed) if named else None
-    made: dict[str, NoiseSource] = {}
-    used: dict[tuple[type, int], str] = {}
-    for name in names:
-        own = part_seed(root, name) if root is not None and name in named else None
-        made[name] = source = noise_source(wanted[name], own)
-        if source.seed is None:
-            continue
-        other = used.setdefault((type(source), source.seed), name)
-        if other != name:
-            raise ArgumentError(
-                f"the noise of the parts {other!r} and {name!r} has the same seed {source.seed}, "
-                "so that both would draw the same numbers; give each part a seed of its own, e.g. "
-                f"srk.noise.part_seed({source.seed}, {name!r})"
-            )
-    return made, root
-
-
-def _states(x_init: Any, names: Sequence[str]) -> dict[str, Tensor | None]:
-    """The state that each part starts from; None where it is drawn."""
-    if x_init is None:
-        return dict.fromkeys(names)
-    if not isinstance(x_init, Mapping):
-        raise ArgumentTypeError(
-            f"x_init of a product is a dict with a tensor for each part, not {shown(x_init)}"
-        )
-    check_names(x_init, names, "x_init")
-    return {name: x_init[name] for name in names}
-
-
-def _shapes(shape: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The shape of each part, as a run of its own takes it."""
-    if isinstance(shape, Sequence) and not isinstance(shape, str):
-        example = ", ".join(f"{name!r}: (16, 3)" for name in names)
-        raise ArgumentTypeError(
-            "the shape of a product is a dict with the shape of each part, not "
-            f"{shown(shape)}; e.g. shape={{{example}}}"
-        )
-    return for_each(shape, names, "shape")
-
-
-def _check_batch(parts: Mapping[str, PartRun]) -> None:
-    """Raise `ArgumentError` unless all parts have as many samples."""
-    sizes = {name: len(part.run.recorder.x) for name, part in parts.items()}
-    if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
-        raise ArgumentError(
-            f"the parts of a product have one batch axis, but there are {told}; give every part "
-            "the same number of samples"
-        )
+Sampler.of_product = ProductSampler

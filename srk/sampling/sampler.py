@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from srk.plans.increments import check_increments
 from srk.plans.plan import StepPlan, without_noise
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.manifold import retraction
+from srk.processes.product import Product
 from srk.sampling.arguments import (
     autocast_given,
     batch_shape,
@@ -69,7 +70,7 @@ class Sampler:
     makes one and calls it once.
 
     Its arguments are those of `srk.solve` that say how samples are made; those of the call say
-    which: see there.
+    which: see there. Of an `srk.Product` it makes an `srk.ProductSampler`.
 
     Arguments:
         process, score, solver: what is reversed, with which network, how.
@@ -97,6 +98,14 @@ class Sampler:
         >>> [round(sampler(shape=(2, 1), seed=seed).x.sum().item(), 3) == 0 for seed in range(2)]
         [False, False]
     """
+
+    of_product: ClassVar[type[Any] | None] = None
+    """What is made of a product; the module of products says it."""
+
+    def __new__(cls, process: Any = None, *args: Any, **options: Any) -> Any:
+        if isinstance(process, Product) and cls is Sampler and cls.of_product is not None:
+            return cls.of_product(process, *args, **options)
+        return super().__new__(cls)
 
     def __init__(
         self,

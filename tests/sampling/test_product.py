@@ -354,12 +354,9 @@ def test_what_a_joint_network_must_return(said: Any, message: str) -> None:
     ("options", "error", "message"),
     [
         ({"compile": "step"}, IncompatibleError, "compile='step' is not for a product yet"),
-        ({"microbatch": 2}, IncompatibleError, "microbatch=2"),
-        ({"callback": print}, IncompatibleError, "callback"),
-        ({"progress": True}, IncompatibleError, "progress"),
-        ({"save": "log_prob"}, IncompatibleError, "log_prob"),
         ({"grad": "checkpoint"}, IncompatibleError, "grad=True"),
-        ({"grid": "adaptive"}, IncompatibleError, "part 'a'.*grid='log-snr'"),
+        ({"grid": "adaptive", "solver": "srk2"}, IncompatibleError, "noise='brownian'"),
+        ({"parallel": srk.Picard()}, IncompatibleError, "one call after the other"),
         ({"grid": {"a": "log-snr", "b": "budget"}}, IncompatibleError, "part 'b'"),
         ({"grid": {"a": "log-snr"}}, ArgumentError, "grid has one entry.*'b'.* missing"),
         ({"nfe": {"a": 3, "b": 3}}, ArgumentTypeError, "nfe counts calls"),
@@ -390,8 +387,13 @@ def test_wrong_products_and_scores_say_what_is_right() -> None:
         srk.solve(PRODUCT, srk.Data(lambda x, t: x), shape=SHAPE)  # type: ignore[call-overload]
     with pytest.raises(ArgumentTypeError, match="for the parts of a product"):
         srk.solve(srk.VP(), joint(), shape=(4, 1))  # type: ignore[call-overload]
-    with pytest.raises(ArgumentTypeError, match=r"srk\.solve\(product"):
-        srk.Sampler(PRODUCT, joint())  # type: ignore[arg-type]
+    for other in (
+        lambda: srk.invert(PRODUCT, joint(), torch.zeros(5, 3)),  # type: ignore[arg-type]
+        lambda: srk.calibrate(PRODUCT, joint(), shape=(5, 3)),  # type: ignore[arg-type]
+        lambda: srk.log_likelihood(PRODUCT, joint(), torch.zeros(5, 3)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ArgumentTypeError, match=r"srk\.ForwardProcess such as"):
+            other()
     with pytest.raises(ArgumentError, match="'c'"):
         srk.solve(PRODUCT, srk.scores.Joint(lambda x, t: x, a="data", c="data"), shape=SHAPE)
     with pytest.raises(ArgumentError, match="'epsilon'"):

@@ -1,0 +1,100 @@
+"""What the parts of a product are given: noise, states, shapes, each checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from srk._checks import shown
+from srk.errors import ArgumentError, ArgumentTypeError
+from srk.noise import NoiseSource, noise_source, part_seed
+from srk.noise.seeds import check_seed
+from srk.processes.product import check_names, for_each
+
+
+def sources_given(
+    noise: Any, seed: int | None, names: Sequence[str], default: str = "generator"
+) -> tuple[dict[str, NoiseSource], int | None]:
+    """The noise of each part, and the seed of the run where one is used.
+
+    A source by its name gets the seed of the part, `part_seed`; a source that is given has its own.
+    """
+    if not isinstance(noise, str | Mapping | None):
+        raise ArgumentTypeError(
+            "the parts of a product draw independent noise, so that one source is not enough: "
+            "give the name of a source, or a dict with a source for each part, not "
+            f"{shown(noise)}; e.g. noise={{{names[0]!r}: srk.noise.KeyedNoise(1), ...}}"
+        )
+    wanted: dict[str, Any] = for_each(default if noise is None else noise, names, "noise")
+    named = [name for name in names if isinstance(wanted[name], str)]
+    if seed is not None and not named:
+        raise ArgumentError(
+            "all parts have noise sources of their own, which have their own seeds; leave seed out"
+        )
+    root = check_seed(seed) if named else None
+    made: dict[str, NoiseSource] = {}
+    used: dict[tuple[type, int], str] = {}
+    for name in names:
+        own = part_seed(root, name) if root is not None and name in named else None
+        made[name] = source = noise_source(wanted[name], own)
+        if source.seed is None:
+            continue
+        other = used.setdefault((type(source), source.seed), name)
+        if other != name:
+            raise ArgumentError(
+                f"the noise of the parts {other!r} and {name!r} has the same seed {source.seed}, "
+                "so that both would draw the same numbers; give each part a seed of its own, e.g. "
+                f"srk.noise.part_seed({source.seed}, {name!r})"
+            )
+    return made, root
+
+
+def states_given(x_init: Any, names: Sequence[str]) -> dict[str, Tensor | None]:
+    """The state that each part starts from; None where it is drawn."""
+    if x_init is None:
+        return dict.fromkeys(names)
+    if not isinstance(x_init, Mapping):
+        raise ArgumentTypeError(
+            f"x_init of a product is a dict with a tensor for each part, not {shown(x_init)}"
+        )
+    check_names(x_init, names, "x_init")
+    return {name: x_init[name] for name in names}
+
+
+def shapes_given(shape: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The shape of each part, as a run of its own takes it."""
+    if isinstance(shape, Sequence) and not isinstance(shape, str):
+        example = ", ".join(f"{name!r}: (16, 3)" for name in names)
+        raise ArgumentTypeError(
+            "the shape of a product is a dict with the shape of each part, not "
+            f"{shown(shape)}; e.g. shape={{{example}}}"
+        )
+    return for_each(shape, names, "shape")
+
+
+def check_batch(states: Mapping[str, Tensor]) -> None:
+    """Raise `ArgumentError` unless all parts have as many samples."""
+    sizes = {name: len(x) for name, x in states.items()}
+    if len(set(sizes.values())) > 1:
+        told = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())
+        raise ArgumentError(
+            f"the parts of a product have one batch axis, but there are {told}; give every part "
+            "the same number of samples"
+        )
+
+
+def part_hooks_given(hooks: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The hooks of each part."""
+    if not hooks:
+        return dict.fromkeys(names, ())
+    if not isinstance(hooks, Mapping):
+        raise ArgumentTypeError(
+            "a hook acts on one part of a product, so that hooks is a dict, e.g. "
+            f"hooks={{{names[0]!r}: [srk.scores.Clip()]}}, not {shown(hooks)}"
+        )
+    unknown = [name for name in hooks if name not in names]
+    if unknown:
+        raise ArgumentError(f"hooks of {unknown}, but the parts are {', '.join(map(repr, names))}")
+    return {name: hooks.get(name, ()) for name in names}
