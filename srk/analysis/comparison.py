@@ -9,12 +9,10 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from srk.analysis.plotting import (
     FLOOR,
@@ -25,6 +23,9 @@ from srk.analysis.plotting import (
     pyplot,
     work_axes,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @attrs.frozen(slots=True)
@@ -129,6 +130,9 @@ class Comparison:
 
     def table(self) -> Table:
         """The table for a terminal, for `rich.print`."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
         header, body = self.rows()
         table = Table(
             title=self.title,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import torch
-from scipy.integrate import RK23, RK45
 from torch import Tensor
 
 from srk._checks import is_integer
@@ -28,11 +27,15 @@ from srk.scores import Prediction, as_prediction
 
 Prior = Callable[[Tensor], Tensor]
 
-METHODS = {"rk45": RK45, "rk23": RK23}
-"""Explicit Runge-Kutta pairs whose last stage is the first of the next step.
+METHODS = ("rk45", "rk23")
+"""Explicit Runge-Kutta pairs whose last stage is the first of the next step."""
 
-Their coefficients are scipy's.
-"""
+
+def coefficients(method: str) -> Any:
+    """The class of scipy that holds the coefficients of a method."""
+    from scipy import integrate  # scipy is slow to import
+
+    return {"rk45": integrate.RK45, "rk23": integrate.RK23}[method]
 
 
 @attrs.frozen(slots=True, eq=False, repr=False)
@@ -227,7 +230,7 @@ def log_likelihood(
             flow = OwnTimeFlow(process, start, prediction, trace)
         density = _prior(process, prior)
         state, change, accepted, rejected = integrate(
-            flow, x, METHODS[method], rtol, atol, steps, max_nfe
+            flow, x, coefficients(method), rtol, atol, steps, max_nfe
         )
         latent = state * flow.scale_stop
         end = density(latent)
@@ -323,7 +326,7 @@ def _check_options(
     for name, value, known in (
         ("divergence", divergence, ("exact", "hutchinson")),
         ("distribution", distribution, ("rademacher", "gaussian")),
-        ("method", method, tuple(METHODS)),
+        ("method", method, METHODS),
     ):
         if value not in known:
             raise ArgumentError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")

@@ -3,6 +3,8 @@
 `base` has the contracts, `registry` the names.
 """
 
+import sys
+
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.cld import CLD
 from srk.processes.cosine import VPCosine
@@ -20,6 +22,9 @@ from srk.processes.subvp import SubVP
 from srk.processes.torus import Torus
 from srk.processes.ve import VE, VarianceExploding
 from srk.processes.vp import VP
+from srk.registry import callable_package
+
+callable_package(sys.modules[__name__], PROCESSES)  # srk.processes() is the table of its names
 
 __all__ = [
     "CLD",

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, overload
 
 import torch
-from scipy.optimize import brentq
 
 from srk.errors import IncompatibleError, TimeError
 from srk.processes.components import Components
@@ -246,6 +245,7 @@ class LinearProcess(ForwardProcess):
 
         Here by root finding, in the built-in processes in closed form.
         """
+        from scipy.optimize import brentq  # scipy is slow to import
 
         def excess(t: float) -> float:  # bounded, for lam may be infinite at the ends
             return min(max(float(self.lam(t)) - lam, -1e3), 1e3)

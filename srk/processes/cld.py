@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import attrs
 import numpy as np
-from scipy.special import gammainc
 
 from srk.errors import ArgumentError
 from srk.processes.kernel import Array
@@ -86,6 +85,8 @@ class CLD(PhaseProcess):
         return np.array([[0.0, 0.0], [0.0, math.sqrt(2.0 * self.friction * self.beta)]])
 
     def transition(self, start: float, stop: float) -> tuple[Array, Array]:
+        from scipy.special import gammainc  # scipy is slow to import
+
         M, b = self.mass, self.beta * (stop - start)
         kappa = 1.0 / math.sqrt(M)
         y, decay = kappa * b, math.exp(-kappa * b)

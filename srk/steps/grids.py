@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-from scipy.optimize import brentq
 
 from srk.errors import ArgumentError, IncompatibleError, TimeError
 from srk.processes.base import ForwardProcess
@@ -149,6 +148,8 @@ class Gauge(Grid):
             return 0.5 * v / (v - m) * (math.log(s + v) - math.log(s + m))
 
         def points(n: int, noisy: float, clean: float) -> np.ndarray:
+            from scipy.optimize import brentq  # scipy is slow to import
+
             lo, total, width = mass(noisy), mass(clean) - mass(noisy), clean - noisy
 
             def cumulative(lam: float) -> float:

@@ -16,7 +16,6 @@ from typing import ClassVar
 
 import attrs
 import numpy as np
-from scipy import stats
 
 from srk._checks import real
 from srk.errors import ArgumentError, IncompatibleError
@@ -89,6 +88,8 @@ class Beta(Grid):
         hi, lo = info.process.t_max, info.process.t_min
 
         def levels(n: int) -> np.ndarray:
+            from scipy import stats  # scipy is slow to import
+
             quantile = stats.beta.ppf(1.0 - np.arange(n) / n, self.alpha, self.beta)
             return np.asarray(lo + (hi - lo) * quantile)
 

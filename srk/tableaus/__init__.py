@@ -13,6 +13,9 @@ Examples:
 
 from __future__ import annotations
 
+import sys
+
+from srk.registry import callable_package
 from srk.tableaus.arrays import TableauArrays
 from srk.tableaus.base import StochasticTableau
 from srk.tableaus.check import TableauReport, check_tableau, require_order
@@ -33,6 +36,8 @@ from srk.tableaus.named import (
     SRA3,
 )
 from srk.tableaus.registry import TABLEAUS, register_tableau
+
+callable_package(sys.modules[__name__], TABLEAUS)  # srk.tableaus() is the table of its names
 
 __all__ = [
     "AWR3",

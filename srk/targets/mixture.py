@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.optimize.elementwise import find_root
-from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
@@ -285,6 +283,8 @@ class GaussianMixture(Target):
         Raises:
             IncompatibleError: more than one dimension.
         """
+        from scipy.special import ndtr  # scipy is slow to import
+
         centres, widths = self._components(level_of(process, t))
         points = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
         return torch.as_tensor(ndtr((points[..., None] - centres) / widths) @ self.weights.numpy())
@@ -305,6 +305,9 @@ class GaussianMixture(Target):
             ArgumentError: a probability outside [0, 1].
             IncompatibleError: more than one dimension.
         """
+        from scipy.optimize.elementwise import find_root  # scipy is slow to import
+        from scipy.special import ndtr, ndtri
+
         centres, widths = self._components(level_of(process, t))
         q = np.asarray(q.detach().cpu() if isinstance(q, Tensor) else q, dtype=np.float64)
         if not bool(np.all((q >= 0.0) & (q <= 1.0))):
