@@ -123,7 +123,8 @@ class MissingExtraError(SRKError, ImportError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]'"
+            f"{what} needs the package {package!r}; install it with: pip install 'srk[{extra}]' "
+            f"(in a clone of the repository: pip install -e '.[{extra}]')"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

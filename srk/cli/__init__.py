@@ -12,15 +12,14 @@ from rich.console import Console
 from rich.text import Text
 
 from srk._version import __version__
-from srk.cli import calibrate, check, cite, compare, demo, grid, lists, sample, validate
+from srk.cli import calibrate, check, cite, compare, demo, find, grid, lists, sample, validate
 from srk.cli.command import as_command
 from srk.errors import SRKError
 
 app = typer.Typer(
     name="srk",
-    help="Reverse diffusion processes: solvers, processes, tableaus, comparisons, and a demo.",
+    help="Reverse diffusion processes. `srk demo` shows what it does, `srk sample` draws samples.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -55,6 +54,7 @@ for command in (
     sample.sample,
     grid.grid,
     calibrate.calibrate,
+    find.find,
     cite.cite,
 ):
     app.command()(as_command(command))

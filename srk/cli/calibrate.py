@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from srk.cli.command import ProcessName
 from srk.errors import ArgumentError
 
 
@@ -21,7 +22,7 @@ def calibrate(
         str | None,
         typer.Option(help="Instead of one: digits, fashion or mixture, whose score is exact."),
     ] = None,
-    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    process: ProcessName = "vp",
     prediction: Annotated[
         str | None, typer.Option(help="What the network returns, as in `srk sample`.")
     ] = None,

@@ -14,7 +14,36 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["as_command", "in_words_of"]
+__all__ = ["GridName", "ProcessName", "SolverName", "as_command", "in_words_of", "names_of"]
+
+
+def names_of(table: str) -> Callable[[str], list[str]]:
+    """What the shell offers for an option: the names in `srk.TABLE()` that begin so.
+
+    Arguments:
+        table: "solvers", "processes", "controllers" or "tableaus".
+    """
+
+    def begun(incomplete: str) -> list[str]:
+        import srk
+
+        return [name for name in getattr(srk, table)() if name.startswith(incomplete)]
+
+    return begun
+
+
+ProcessName = Annotated[
+    str, typer.Option(help="A process of `srk processes`.", autocompletion=names_of("processes"))
+]
+SolverName = Annotated[
+    str, typer.Option(help="A solver of `srk solvers`.", autocompletion=names_of("solvers"))
+]
+GridName = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the steps go, of `srk controllers`.", autocompletion=names_of("controllers")
+    ),
+]
 
 Modules = Annotated[
     list[str] | None,
@@ -66,9 +95,12 @@ def in_words_of(message: str, names: Any) -> str:
     Examples:
         >>> in_words_of("nfe=1 buys no step; use noise='keyed'", ["nfe", "noise"])
         '--nfe 1 buys no step; use --noise keyed'
+        >>> in_words_of("there is no solver named 'x'. srk.solvers() lists all 62.", ["solver"])
+        "there is no solver named 'x'. `srk solvers` lists all 62."
         >>> in_words_of("another run (seed was 0, is 1)", ["seed"])
         'another run (--seed was 0, is 1)'
     """
+    message = re.sub(r"srk\.(solvers|processes|tableaus|controllers)\(\)", r"`srk \1`", message)
     options = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     if not options:
         return message

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from srk.cli.command import ProcessName
 from srk.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def compare(
         Path,
         typer.Option(help="Folder for table and plot; a stopped run continues.", file_okay=False),
     ] = Path("compare"),
-    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    process: ProcessName = "vp",
     target: Annotated[
         str, typer.Option(help="digits, fashion or mixture: data whose score is exact.")
     ] = "digits",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from srk.cli.command import ProcessName, SolverName
 from srk.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ PICTURE = "the plot of srk grid"
 
 
 def grid(
-    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    process: ProcessName = "vp",
     target: Annotated[
         str,
         typer.Option(help="digits, fashion or mixture: data whose score is exact, for the pilot."),
     ] = "digits",
-    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "auto",
+    solver: SolverName = "auto",
     nfe: Annotated[
         int, typer.Option(help="Network calls to spend, the final denoising included.", min=1)
     ] = 20,

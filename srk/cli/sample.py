@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from srk.cli.command import GridName, ProcessName, SolverName
 from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
 
 if TYPE_CHECKING:
@@ -55,16 +56,14 @@ def sample(
             help="Instead of a network: digits, fashion or mixture, whose score is exact."
         ),
     ] = None,
-    process: Annotated[str, typer.Option(help="A process of `srk processes`.")] = "vp",
+    process: ProcessName = "vp",
     process_args: Annotated[
         str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')
     ] = None,
-    solver: Annotated[str, typer.Option(help="A solver of `srk solvers`.")] = "auto",
+    solver: SolverName = "auto",
     nfe: Annotated[int | None, typer.Option(help="Network calls for each sample.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead; default 50.", min=1)] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="Where the steps go, of `srk controllers`.")
-    ] = None,
+    grid: GridName = None,
     eta: Annotated[
         float | None, typer.Option(help="1: the reverse SDE, 0: the ODE; default the solver's.")
     ] = None,

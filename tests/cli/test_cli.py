@@ -130,3 +130,22 @@ def test_help_of_every_command_fits_into_80_columns() -> None:
     for command in cli.app.registered_commands:
         text = run(command.name or command.callback.__name__, "--help")
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_find_names_a_sampler_of_another_program() -> None:
+    assert "dpmpp-2m" in run("find", "DPM++ 2M Karras")
+
+
+def test_the_shell_is_offered_names() -> None:
+    from srk.cli.command import names_of
+
+    assert names_of("solvers")("srk2m") == ["srk2m", "srk2m-local"]
+    assert "vp" in names_of("processes")("") and "log-snr" in names_of("controllers")("log")
+
+
+def test_a_missing_name_is_told_in_commands() -> None:
+    from srk.cli.command import in_words_of
+    from srk.errors import UnknownNameError
+
+    said = in_words_of(str(UnknownNameError("solver", "srk9", srk.solvers(), "srk.solvers()")), [])
+    assert "`srk solvers` lists all" in said
