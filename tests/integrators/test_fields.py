@@ -210,3 +210,51 @@ def test_tcd_on_continuous_time() -> None:
     still = srk.solve(process, score, "tcd", eta=0.0, **options).x
     ddim = srk.solve(process, score, "ddim", eta=0.0, **options).x
     assert (still - ddim).abs().max() < EXACT
+
+
+def test_flow_policies_of_robots() -> None:
+    """The loop of pi0 and SmolVLA in LeRobot: Euler steps of equal length on dx/dt = v."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(7, 7, dtype=torch.float64, generator=generator) / 3
+    noise = torch.randn(4, 50, 7, dtype=torch.float64, generator=generator)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return x - torch.tanh(x @ matrix) * (1 + t[:, None, None])
+
+    steps = 10
+    dt = -1.0 / steps
+    x = noise
+    states = [x]
+    for step in range(steps):
+        time = torch.full((4,), 1.0 + step * dt, dtype=torch.float64)
+        x = x + dt * velocity(x, time)
+        states.append(x)
+    sol = srk.solve(
+        srk.Flow(t_min=0.0),
+        srk.FlowVelocity(velocity),
+        "ddim",
+        eta=0.0,
+        grid="uniform",
+        steps=steps,
+        x_init=noise,
+        save="x",
+        check_network=False,
+    )
+    assert sol.trajectory is not None
+    close(sol.trajectory.values, states)
+
+
+def test_corrdiff() -> None:
+    """EDM's Heun without churn, 18 steps."""
+    sigmas = karras(18, 800.0, 0.002, 7.0)
+    process, denoise, x, _ = setup(sigmas)
+    states = [x]
+    for s, s_next in pairwise(sigmas):
+        d = (x - denoise(x, s)) / s
+        moved = x + (s_next - s) * d
+        if s_next > 0:
+            d = (d + (moved - denoise(moved, s_next)) / s_next) / 2
+            moved = x + (s_next - s) * d
+        x = moved
+        states.append(x)
+    close(run(process, EDMHeun(s_churn=0.0), sigmas, states[0], []), states)
