@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from srk.integrators.base import Integrator
 from srk.integrators.registry import SOLVERS, register_solver
 from srk.plans.gauge import check_variance
-from srk.plans.gauge_node import check_slope
+from srk.plans.gauge_node import Curve, check_curve, check_slope
 from srk.plans.plan import Notes, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
+
+if TYPE_CHECKING:
+    from srk.steps.profile import Profile
 
 UNIPC_FROM = 16
 """Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE
@@ -24,8 +27,10 @@ FEW_LOCAL, FEW_NODE = 1.5, 0.27
 """`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and
 on a network of images as good as `srk2m-local` (docs/calibration.md)."""
 MANY_LOCAL = 0.3
-CALIBRATED_LOCAL = 0.7
-"""With the steps of a profile, the node is at 1/3 at any number of steps."""
+CURVE_MANY = 7
+"""With a profile: number of steps from which the node is at 1/3, and below which it is at 1/4."""
+CURVE_FACTORS = (1.0, 2.0)
+"""Of the measured gauge, with fewer steps and from `CURVE_MANY` on (docs/calibration.md)."""
 
 
 @register_solver
@@ -35,10 +40,11 @@ class Auto(Integrator):
 
     - Linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise
       (`local`). With fewer than 10 steps local = 1.5 and the node is at 0.27, from 10 steps on
-      local = 0.3 and the node is at 1/3.
+      local = 0.3 and the node is at 1/3. With a profile, the gauge is the measured one, and the
+      node is at 1/4 with fewer than 7 steps and at 1/3 from 7 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16
-      on (benchmarks/results/ode.md).
+    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, with a profile
+      `srk2m`; `unipc-3` from 16 on (benchmarks/results/ode.md).
     - Number of steps not known (an adaptive controller), 0 <= eta <= 1: `srk2s`, which has an error
       estimate and makes two calls per step.
     - Phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
@@ -50,6 +56,7 @@ class Auto(Integrator):
             the data (2: for data scaled to [-1, 1]). A profile sets it from its own measurement.
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
+        curve: a measured gauge, see `SRK2M`; a profile sets it.
     """
 
     name = "auto"
@@ -70,18 +77,24 @@ class Auto(Integrator):
         default=None, converter=attrs.converters.optional(check_slope)
     )
     node: float | None = None
+    curve: Curve | None = attrs.field(
+        default=None,
+        converter=check_curve,
+        repr=lambda curve: "None" if curve is None else f"<{len(curve)} points>",
+    )
 
-    def calibrated(self, variance: float) -> Auto:
-        """The same solver for data of a measured variance per coordinate, on steps that a profile
-        places; options that were given stay.
+    def calibrated(self, profile: Profile) -> Auto:
+        """The same solver in the gauge that a profile measured; options that were given stay.
+
+        With guidance the denoiser is no mean of the data, so that what is left open cannot be read
+        from how it moves: there the gauge is the measured variance at all levels.
         """
-        given = self.local is not None or self.node is not None
-        return attrs.evolve(
-            self,
-            data_variance=4.0 * variance,
-            local=self.local if given else CALIBRATED_LOCAL,
-            node=self.node if given else 1.0 / 3.0,
-        )
+        variance = profile.variance
+        if self.local is not None or self.node is not None or self.curve is not None:
+            return attrs.evolve(self, data_variance=4.0 * variance)
+        guided = any(scale != 1.0 for scale in profile.guidance)
+        curve = ((0.0, math.log(variance)),) if guided else profile.curve()
+        return attrs.evolve(self, data_variance=4.0 * variance, curve=curve)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
@@ -91,6 +104,16 @@ class Auto(Integrator):
             return SOLVERS["dpmpp-2m-sde"]
         if steps is None:
             return _with("srk2s", data_variance=self.data_variance / 4.0)
+        if eta == 1.0 and self.curve is not None:
+            few = steps < CURVE_MANY
+            factor = math.log(CURVE_FACTORS[0 if few else 1])
+            return _with(
+                "srk2m",
+                data_variance=self.data_variance,
+                curve=tuple((lam, log_v + factor) for lam, log_v in self.curve),
+                node=self.node if self.node is not None else 0.25 if few else 1.0 / 3.0,
+                weights="matched",
+            )
         if eta == 1.0 and self.data_variance > 0.0:
             local, node = (FEW_LOCAL, FEW_NODE) if steps < MANY else (MANY_LOCAL, 1.0 / 3.0)
             return _with(
@@ -100,15 +123,19 @@ class Auto(Integrator):
                 node=node if self.node is None else self.node,
                 weights="matched",
             )
-        if eta == 0.0:
+        if eta == 0.0 and (self.curve is None or steps >= UNIPC_FROM):
             return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
-        return _with("srk2m", data_variance=self.data_variance / 4.0)
+        variance = self.data_variance / 4.0
+        if self.curve is not None:  # a gauge that is the same at all levels, kept as a curve is
+            return _with("srk2m", data_variance=variance, curve=((0.0, math.log(variance)),))
+        return _with("srk2m", data_variance=variance)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""
         chosen = self.choose(process, eta, steps)
         options = (
             ("local", math.isfinite(getattr(chosen, "local", math.inf))),
+            ("calibrated", getattr(chosen, "curve", None) is not None),
             ("matched", getattr(chosen, "weights", None) == "matched"),
         )
         extras = [word for word, holds in options if holds]

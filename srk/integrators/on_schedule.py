@@ -169,12 +169,9 @@ class _AtStarts(Integrator):
 
 def _variances(method: SRK2M, levels: Sequence[Level]) -> list[float]:
     """The variance of each step's gauge: v, or 1/(1/v + 1/(local s)) at the start of the step."""
-    v = method.data_variance
     values = []
     for i in range(len(levels) - 1):
-        log_s = -2.0 * levels[max(i - 1, 0)].lam
-        follows = math.isfinite(method.local) and v > 0.0 and log_s < 700.0
-        values.append(1.0 / (1.0 / v + math.exp(-log_s) / method.local) if follows else v)
+        values.append(method.stage.variance(-2.0 * levels[max(i - 1, 0)].lam))
     return values
 
 
@@ -348,8 +345,8 @@ class ScheduledSRK2M(Integrator):
 
     def _first_moments(self, here: NodeStep) -> Moments:
         """The moments after the first step, whose call is at its start."""
-        # with `local`, v stands above the variances of the data
-        above = 4.0 if math.isfinite(self.method.local) else 1.0
+        # where the gauge follows the noise, v stands above the variances of the data
+        above = 4.0 if self.method.stage.follows else 1.0
         before = Moments.at(here.node, self.method.data_variance / above, here.stop)
         first = _ScheduledGaussianStep(here.gauge, here.node, 0.0, before, (), 0.0)
         moments = first.after([], DEPTH)

@@ -12,7 +12,15 @@ from srk.integrators.registry import register_solver
 from srk.plans.exponential import exponential_step
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeStep, check_variance, log_ratio, remainder
-from srk.plans.gauge_node import DATA_VARIANCE, FARTHEST, GaugeNode, check_fraction, check_slope
+from srk.plans.gauge_node import (
+    DATA_VARIANCE,
+    FARTHEST,
+    Curve,
+    GaugeNode,
+    check_curve,
+    check_fraction,
+    check_slope,
+)
 from srk.plans.matching import DEPTH, GaussianStep, Moments
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
@@ -56,6 +64,10 @@ class SRK2M(Integrator):
             still open of an image at a noise level is detail of about that scale. v is then a
             bound, best some four times the variance of the data; 1.5 is a good value, 0.1 with
             `strong` on networks of images. inf (the default): v at all levels.
+        curve: instead of `local`, v itself along the half log-SNR: pairs (half log-SNR, log v),
+            between which log v is linear and beyond which it is constant. `srk.Profile.curve()`
+            makes it of what was measured. `data_variance` is then its bound, some four times the
+            variance of the data.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1); overrides `strong`.
         beta: weight of the correction for the lag; default 1, or 1/2 where v = 0.
@@ -77,6 +89,11 @@ class SRK2M(Integrator):
 
     data_variance: float = attrs.field(default=DATA_VARIANCE, converter=check_variance)
     local: float = attrs.field(default=math.inf, converter=check_slope)
+    curve: Curve | None = attrs.field(
+        default=None,
+        converter=check_curve,
+        repr=lambda curve: "None" if curve is None else f"<{len(curve)} points>",
+    )
     strong: bool = False
     node: float | None = attrs.field(default=None, converter=check_fraction)
     beta: float | None = None
@@ -94,7 +111,7 @@ class SRK2M(Integrator):
     @property
     def stage(self) -> GaugeNode:
         """The stage of a step."""
-        return GaugeNode(self.data_variance, self.local, self.strong, self.node)
+        return GaugeNode(self.data_variance, self.local, self.strong, self.node, self.curve)
 
     @property
     def startup_evaluations(self) -> int:  # type: ignore[override]
@@ -107,7 +124,7 @@ class SRK2M(Integrator):
             return exponential_step(step)
         level = gauge.node(step.process, stage.c(step.eta))
         board, *draws = stage.draws(step, gauge)
-        rows = 2 if math.isfinite(self.local) else 1
+        rows = 2 if stage.follows else 1
         kept: tuple[_Kept, ...] = step.memory[::rows]
         if rows == 1:
             R = [board.memory(i) for i in range(len(kept))]
@@ -149,11 +166,11 @@ class SRK2M(Integrator):
         """Weights, matched at eta = 1, and the moments after the step."""
         before = kept[0].moments if kept else None
         if before is None:
-            # with `local`, v stands above the variances of the data
+            # where the gauge follows the noise, v stands above the variances of the data
             before, kept = (
                 Moments.at(
                     step.start,
-                    self.data_variance / (4.0 if math.isfinite(self.local) else 1.0),
+                    self.data_variance / (4.0 if self.stage.follows else 1.0),
                     step.stop,
                 ),
                 (),

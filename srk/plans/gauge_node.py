@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import attrs
 import numpy as np
 
+from srk._checks import shown
 from srk.errors import ArgumentError
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeStep, remainder
@@ -48,6 +50,30 @@ def check_fraction(value: Any) -> float | None:
     return c
 
 
+Curve = tuple[tuple[float, float], ...]
+"""Pairs (half log-SNR, log v) with increasing first entries: a gauge that was measured."""
+
+
+def check_curve(value: Any) -> Curve | None:
+    """`curve` as pairs of floats, or None; raise `ArgumentError` otherwise."""
+    if value is None:
+        return None
+    try:
+        curve = tuple((float(lam), float(log_v)) for lam, log_v in value)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"curve is a sequence of pairs (half log-SNR, log of a variance), not {shown(value)}; "
+            "srk.Profile.curve() makes one"
+        ) from None
+    rising = all(one[0] < other[0] for one, other in pairwise(curve))
+    if not curve or not rising or not all(math.isfinite(x) for pair in curve for x in pair):
+        raise ArgumentError(
+            "curve needs one or more pairs of finite numbers with increasing half log-SNRs, not "
+            f"{shown(value)}"
+        )
+    return curve
+
+
 def check_slope(value: Any) -> float:
     """`local` as a float > 0; raise `ArgumentError` otherwise."""
     slope = float(value)
@@ -68,12 +94,28 @@ class GaugeNode:
         local: let the gauge follow the noise, see `SRK2M`; inf for v at all levels.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1), or None.
+        curve: v at half log-SNRs, in place of `local`; see `SRK2M`.
     """
 
     data_variance: float
     local: float
     strong: bool
     node: float | None
+    curve: Curve | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether the gauge may change from step to step."""
+        return self.curve is not None or math.isfinite(self.local)
+
+    def variance(self, log_s: float) -> float:
+        """v at s = (sigma/alpha)^2 = exp(log_s)."""
+        v = self.data_variance
+        if self.curve is not None:
+            return math.exp(float(np.interp(-0.5 * log_s, *zip(*self.curve, strict=True))))
+        if math.isfinite(self.local) and v > 0.0 and log_s < 700.0:
+            v = 1.0 / (1.0 / v + math.exp(-log_s) / self.local)
+        return v
 
     def c(self, eta: float) -> float:
         """Fraction of the step at which the stage lies.
@@ -94,9 +136,7 @@ class GaugeNode:
 
         V, or with `local` 1/(1/v + 1/(local s)), s in the middle of its log-SNR.
         """
-        v, log_s = self.data_variance, -(step.start.lam + step.stop.lam)
-        if math.isfinite(self.local) and v > 0.0 and log_s < 700.0:
-            v = 1.0 / (1.0 / v + math.exp(-log_s) / self.local)
+        v = self.variance(-(step.start.lam + step.stop.lam))
         return GaugeStep(step.start, step.stop, v, step.eta)
 
     def draws(self, step: Step, gauge: GaugeStep) -> tuple[Draft, LinearForm, LinearForm]:

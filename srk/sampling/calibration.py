@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from srk.sampling.sampler import Sampler
 from srk.scores import Prediction, as_prediction
 from srk.steps import Profile
 
+PIECE = 8
+"""Samples between two writings of a calibration that may be stopped, unless `batch` says."""
 SAMPLES = 32
 """Samples of a calibration, unless `shape` says how many."""
 
@@ -32,6 +36,7 @@ def calibrate(
     dtype: torch.dtype | None = None,
     autocast: torch.dtype | None = None,
     progress: bool = False,
+    resume: str | os.PathLike[str] | None = None,
 ) -> Profile:
     """Measure once, for a network, what places the steps of its runs and chooses their solver.
 
@@ -58,6 +63,9 @@ def calibrate(
         device, dtype: of the states; default the CPU and float32.
         autocast: dtype for `torch.autocast` around the network, as in `srk.solve`.
         progress: show a progress bar.
+        resume: a file. After each `batch` of samples (8 where `batch` is not given) what was
+            measured is written there, and a call with the same arguments goes on from it; at the
+            end it is removed. It does not know the network: give each network a file of its own.
 
     Returns:
         The profile, for `srk.solve(..., profile=profile, nfe=10)`.
@@ -78,7 +86,7 @@ def calibrate(
     """
     prediction = _bound(process, score)
     whole = _shape(prediction, shape)
-    width = integer(batch or whole[0], "batch of a pilot", least=1)
+    width = integer(batch or (whole[0] if resume is None else PIECE), "batch of a pilot", least=1)
     return measure(
         Sampler,
         process,
@@ -92,6 +100,7 @@ def calibrate(
         dtype=dtype,
         autocast=autocast,
         progress=progress,
+        resume=None if resume is None else Path(resume),
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import integer, outside, shown
-from srk.errors import ArgumentTypeError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator, integrator
 from srk.integrators.auto import Auto
 from srk.noise import KeyedNoise
@@ -92,9 +95,9 @@ def calibrated(
 
     Arguments:
         profile: what the user gave.
-        method: the solver; `auto` takes the variance of the data from the profile.
-        grid: what the user gave; without one, and with "budget", the profile places the steps of
-            a run with noise.
+        method: the solver; `auto` takes its gauge from the profile.
+        grid: what the user gave; with "budget", and without one where the run has noise or the
+            solver is `auto`, the profile places the steps.
         process, eta: of the run.
     """
     if not isinstance(profile, Profile):
@@ -104,8 +107,10 @@ def calibrated(
         )
     profile.check(process)
     if isinstance(method, Auto):
-        method = method.calibrated(profile.variance)
-    if (grid is None and eta > 0.0) or (isinstance(grid, str) and grid == Budget.name):
+        method = method.calibrated(profile)
+    if (grid is None and (eta > 0.0 or isinstance(method, Auto))) or (
+        isinstance(grid, str) and grid == Budget.name
+    ):
         grid = Budget(profile)
     elif isinstance(grid, Budget) and grid.profile is None:
         grid = attrs.evolve(grid, profile=profile)
@@ -184,6 +189,7 @@ def measure(
     dtype: torch.dtype | None = None,
     autocast: torch.dtype | None = None,
     progress: bool = False,
+    resume: Path | None = None,
 ) -> Profile:
     """Measure a profile.
 
@@ -198,6 +204,7 @@ def measure(
         conditioned: whether the conditions of `prediction` belong to samples.
         width: the batch that those conditions are for; None: all samples.
         device, dtype, autocast, progress: as in `srk.solve`.
+        resume: a file of what is done, for a pilot that may be stopped.
     """
     count, event = shape[0], tuple(shape[1:])
     width = count if width is None else width
@@ -211,11 +218,11 @@ def measure(
             "conditions"
         )
     steps = min(steps, (CALLS // each - 1) // 2)
-    moved: Tensor | None = None
-    crossed: Tensor | None = None
-    pairs = calls = 0
-    times: tuple[float, ...] = ()
-    for first in range(0, count, size):
+    sums = Sums(repr(process), tuple(shape), steps, seed)
+    if resume is not None and resume.exists():
+        sums = sums.read(resume)
+    while sums.done < count:
+        first = sums.done
         rows = min(size, count - first)
         start = first if width == count else 0
         piece = prediction.select(slice(start, start + rows), width) if conditioned else prediction
@@ -233,29 +240,99 @@ def measure(
         )
         if process.components == 1 and linear.level(sol.times[-1]).sigma > 0:
             meter.see(sol.x)  # the final denoising, at t_min
-        times, calls = sol.times, calls + rows * sol.nfe
-        squares, products = torch.stack(meter.moved), torch.stack(meter.crossed)
-        moved = squares if moved is None else moved + squares
-        crossed = products if crossed is None else crossed + products
-        pairs += rows * (rows - 1)
-    assert moved is not None and crossed is not None
-    lam = np.array([linear.level(t).lam for t in times])[: len(moved) + 1]
+        sums = sums.add(meter, rows, sol.nfe, sol.times)
+        if resume is not None:
+            sums.write(resume)
+    moved, crossed = np.array(sums.moved), np.array(sums.crossed)
+    lam = np.array([linear.level(t).lam for t in sums.times])[: len(moved) + 1]
     finite = np.isfinite(lam)
     kept = finite[1:] & finite[:-1]
     coordinates = math.prod(process.data_shape(event))
-    trace = moved.cpu().numpy()[kept] / count
+    trace = moved[kept] / count
     q = trace / (coordinates * np.diff(lam[finite]))
     directions: Any = ()
-    if pairs:
+    if sums.pairs:
         # two samples' increments are independent: E (a . b)^2 = tr C^2
-        square = crossed.cpu().numpy()[kept] / pairs
+        square = crossed[kept] / sums.pairs
         least = trace**2 / coordinates
         ratio = trace**2 / np.maximum(square, np.where(least > 0, least, 1.0))
         directions = np.clip(ratio, 1.0, coordinates)
     edges = lam[finite]
     inner = [x for x in edges if _inside(process, x)]
     guidance = guidance_of(prediction, process, inner)
-    return Profile(edges, q, repr(process), calls, directions, guidance)
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    return Profile(edges, q, repr(process), sums.calls, directions, guidance)
+
+
+@attrs.frozen
+class Sums:
+    """What a pilot has added up so far; a file of it lets a pilot that was stopped go on.
+
+    Arguments:
+        process, shape, steps, seed: which pilot it is.
+        done: samples that are counted.
+        calls: network calls, counted for each sample.
+        pairs: of samples whose moves were multiplied.
+        moved, crossed: sums over each step, of squares and of squared products of moves.
+        times: of the grid.
+    """
+
+    process: str
+    shape: tuple[int, ...]
+    steps: int
+    seed: int
+    done: int = 0
+    calls: int = 0
+    pairs: int = 0
+    moved: tuple[float, ...] = ()
+    crossed: tuple[float, ...] = ()
+    times: tuple[float, ...] = ()
+
+    def add(self, meter: _Meter, rows: int, nfe: int, times: Sequence[float]) -> Sums:
+        """With the samples of another piece."""
+        squares = torch.stack(meter.moved).cpu().numpy()
+        products = torch.stack(meter.crossed).cpu().numpy()
+        if self.done:
+            squares, products = squares + self.moved, products + self.crossed
+        return attrs.evolve(
+            self,
+            done=self.done + rows,
+            calls=self.calls + rows * nfe,
+            pairs=self.pairs + rows * (rows - 1),
+            moved=tuple(squares.tolist()),
+            crossed=tuple(products.tolist()),
+            times=tuple(times),
+        )
+
+    def write(self, path: Path) -> None:
+        """Replace the file, never leaving half of one."""
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps({"srk-pilot": 1} | attrs.asdict(self)), encoding="utf-8")
+        os.replace(part, path)
+
+    def read(self, path: Path) -> Sums:
+        """What was written by a pilot of the same process, shape, steps and seed."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            assert data.pop("srk-pilot") == 1
+            lists = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+            found = Sums(**lists)
+            n = len(found.moved)
+            assert 0 < found.done <= self.shape[0] and len(found.crossed) == n > 0
+            assert len(found.times) > n and np.isfinite([*found.moved, *found.crossed]).all()
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError):
+            raise ArgumentError(
+                f"{path} is no unfinished calibration; remove it, or give another file as resume="
+            ) from None
+        for name in ("process", "shape", "steps", "seed"):
+            here, there = getattr(self, name), getattr(found, name)
+            if here != there:
+                raise ArgumentError(
+                    f"{path} is the unfinished calibration of {name} {shown(there)}, not of "
+                    f"{shown(here)}; calibrate as then, remove it, or give another file as resume="
+                )
+        return found
 
 
 class _Meter:

@@ -89,17 +89,18 @@ class Criterion:
 CRITERIA: dict[str, Criterion] = {
     "concentrated": Criterion(0.6, 0.7, 0.4),
     "broad": Criterion(0.4, 0.5),
-    "network": Criterion(0.4, 0.2),
+    "network": Criterion(0.45, 0.25),
     "kl": Criterion(0.5, 1.0),
     "l2": Criterion(1.0 / 3.0, 0.0),
+    "even": Criterion(0.0, 0.0, uniform=1.0),
 }
 """By name: two that measured best on mixtures with the solvers of their time
 (benchmarks/results/budget.md), the one that networks and mixtures both gain from
-(docs/calibration.md), and two of theory: KL of the trajectories, and mean square."""
-FEW = 10
-"""With fewer steps than this, the criterion "network" of a solver that names none spreads a larger
-share of them evenly: a ring of narrow modes lost more than networks gained."""
-FEW_UNIFORM = 0.3
+(docs/calibration.md), two of theory, KL of the trajectories and mean square, and the steps of
+`log-snr`."""
+EVEN = frozenset({"deis-2", "deis-3", "unipc-2", "unipc-3"})
+"""Solvers whose default is "even": no criterion that was tried is better than `log-snr` for them
+(docs/calibration.md)."""
 CONCENTRATED = frozenset({"ddpm", "srk1", "srk2s", "srk2m"})
 """Solvers whose default is "concentrated": those that take the denoiser as it is, and the house's
 in one gauge clock. Most others extrapolate it: "broad". The house's in a gauge that follows the
@@ -129,7 +130,7 @@ class Budget(Grid):
     Arguments:
         profile: measured before; None lets the sampler measure one.
         criterion: what is equidistributed: a name ("concentrated", "broad", "network", "kl",
-            "l2"), a `Criterion`, or None for the one measured best for the solver.
+            "l2", "even"), a `Criterion`, or None for the one measured best for the solver.
         samples, steps, seed: of the sampler's pilot.
 
     Raises:
@@ -151,9 +152,9 @@ class Budget(Grid):
     profile: Profile | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Profile))
     )
-    criterion: Criterion | Literal["concentrated", "broad", "network", "kl", "l2"] | None = (
-        attrs.field(default=None, converter=_criterion)
-    )
+    criterion: (
+        Criterion | Literal["concentrated", "broad", "network", "kl", "l2", "even"] | None
+    ) = attrs.field(default=None, converter=_criterion)
     samples: int | None = None
     steps: int = 32
     seed: int = 0
@@ -168,14 +169,17 @@ class Budget(Grid):
                 "grid=srk.steps.Budget(srk.calibrate(process, score))"
             )
         profile.check(process)
-        criterion = self._chosen(info.solver, n)
+        criterion = self._chosen(info)
         return from_log_snr(process, lambda n, a, b: criterion.points(profile, n, a, b), n)
 
-    def _chosen(self, solver: Any, steps: int) -> Criterion:
+    def _chosen(self, info: RunInfo) -> Criterion:
         if isinstance(self.criterion, Criterion):
             return self.criterion
+        solver: Any = info.solver
         name = getattr(solver, "name", "")
-        if name == "auto" or math.isfinite(getattr(solver, "local", None) or math.inf):
-            network = CRITERIA["network"]
-            return attrs.evolve(network, uniform=FEW_UNIFORM) if steps < FEW else network
+        stage = getattr(solver, "stage", None)
+        if name == "auto" or getattr(stage, "follows", False):
+            return CRITERIA["network"]
+        if name in EVEN:
+            return CRITERIA["even"]
         return CRITERIA["concentrated" if name in CONCENTRATED else "broad"]

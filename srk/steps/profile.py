@@ -25,6 +25,8 @@ REACH = 0.5
 """How far, in half log-SNR, a profile may end before the process does; its tails bridge that."""
 LEAST = 1e-9
 """Where q is below this fraction of its maximum, it counts as this fraction."""
+OPEN = 0.95
+"""The largest part of the noise that the gauge of a profile takes for open."""
 LARGEST_FILE = 2**20
 """Bytes; a profile takes a few thousand."""
 MOST = 4096
@@ -222,6 +224,24 @@ class Profile:
     def variance(self) -> float:
         """The variance of the data per coordinate: the error of the denoiser at infinite noise."""
         return float(self.mmse([-math.inf])[0])
+
+    def curve(self, factor: float = 1.0) -> tuple[tuple[float, float], ...]:
+        """The variance v along the half log-SNR whose N(0, v) leaves as much open as was measured,
+        for `srk.integrators.SRK2M(curve=...)`: pairs (half log-SNR, log v) at the edges.
+
+        Of N(0, v) data the noise s = r^2 leaves mmse = v s/(v + s) open, so that v = mmse s/(s -
+        mmse): the variance of the data at large noise, and at small noise that of the detail which
+        is not yet known. Where nearly all of the noise is open (mmse above 0.95 s), 0.95 s counts;
+        v is at most four times the variance of the data.
+
+        Arguments:
+            factor: multiplies v.
+        """
+        lam = np.array(self.lam)
+        s = np.exp(-2.0 * lam)
+        open_part = np.clip(self.mmse(lam) / s, LEAST, OPEN)
+        v = np.minimum(s * open_part / (1.0 - open_part), 4.0 * self.variance)
+        return tuple(zip(lam.tolist(), np.log(factor * v).tolist(), strict=True))
 
     def check(self, process: Any) -> None:
         """Raise `ArgumentError` unless the profile covers the half log-SNR of `process` to within
