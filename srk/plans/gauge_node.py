@@ -112,7 +112,8 @@ class GaugeNode:
         """v at s = (sigma/alpha)^2 = exp(log_s)."""
         v = self.data_variance
         if self.curve is not None:
-            return math.exp(float(np.interp(-0.5 * log_s, *zip(*self.curve, strict=True))))
+            lam, log_v = np.array(self.curve).T
+            return math.exp(float(np.interp(-0.5 * log_s, lam, log_v)))
         if math.isfinite(self.local) and v > 0.0 and log_s < 700.0:
             v = 1.0 / (1.0 / v + math.exp(-log_s) / self.local)
         return v

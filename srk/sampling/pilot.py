@@ -316,7 +316,9 @@ class Sums:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             assert data.pop("srk-pilot") == 1
-            lists = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+            lists: dict[str, Any] = {
+                name: tuple(v) if isinstance(v, list) else v for name, v in data.items()
+            }
             found = Sums(**lists)
             n = len(found.moved)
             assert 0 < found.done <= self.shape[0] and len(found.crossed) == n > 0

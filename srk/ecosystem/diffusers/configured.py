@@ -52,7 +52,7 @@ class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
             made: Integrator = attrs.evolve(method, **options) if options else method
             profile = self._profile
             if isinstance(made, Auto) and profile is not None:
-                made = made.calibrated(profile.variance)
+                made = made.calibrated(profile)
             return OnSchedule(made) if self._on_schedule(made) else made
         except TypeError as error:
             known = (

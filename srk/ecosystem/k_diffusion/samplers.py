@@ -124,7 +124,7 @@ def sampler(
         raise ArgumentError(f"noise is 'brownian', 'generator', 'keyed' or None, not {noise!r}")
     known = profile_of(profile)
     if known is not None and isinstance(method, Auto):
-        method = method.calibrated(known.variance)
+        method = method.calibrated(known)
     settings = _Settings(method, frame, calls, noise, known)
     eta_default = method.default_eta
 
