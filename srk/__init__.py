@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what checkers read; they know no package that can be called
         CLD,
         EDM,
         OU,
+        OUVE,
         SO3,
         VE,
         VP,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # what checkers read; they know no package that can be called
         LinearProcess,
         PhaseProcess,
         Product,
+        Shifted,
         SubVP,
         Torus,
         VPCosine,
@@ -75,8 +77,8 @@ _FROM = {
     "srk.integrators": "Integrator register_solver register_tableau",
     "srk.noise": "register_noise",
     "srk.processes": (
-        "CLD EDM OU SO3 VE VP Flow ForwardProcess LinearProcess PhaseProcess Product SubVP "
-        "Torus VPCosine VPDiscrete process register_process"
+        "CLD EDM OU OUVE SO3 VE VP Flow ForwardProcess LinearProcess PhaseProcess Product "
+        "Shifted SubVP Torus VPCosine VPDiscrete process register_process"
     ),
     "srk.sampling": (
         "ProductSampler ProductStepInfo Roll Sampler StepInfo calibrate invert roll solve"
@@ -134,6 +136,7 @@ __all__ = [
     "CLD",
     "EDM",
     "OU",
+    "OUVE",
     "SO3",
     "VE",
     "VP",
@@ -161,6 +164,7 @@ __all__ = [
     "SampleSet",
     "Sampler",
     "Score",
+    "Shifted",
     "Solution",
     "StepController",
     "StepInfo",

@@ -27,6 +27,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
         OU as OU,
     )
     from srk.processes import (
+        OUVE as OUVE,
+    )
+    from srk.processes import (
         SO3 as SO3,
     )
     from srk.processes import (
@@ -34,6 +37,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
     )
     from srk.processes import (
         VP as VP,
+    )
+    from srk.processes import (
+        AroundMean as AroundMean,
     )
     from srk.processes import (
         Flow as Flow,
@@ -55,6 +61,9 @@ class processes(Registry[type[_processes.ForwardProcess]]):
     )
     from srk.processes import (
         Product as Product,
+    )
+    from srk.processes import (
+        Shifted as Shifted,
     )
     from srk.processes import (
         SubVP as SubVP,

@@ -20,6 +20,7 @@ from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
 from srk.plans.plan import without_noise
+from srk.processes.around_mean import AroundMean
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.arguments import eta_given
@@ -57,7 +58,7 @@ class GaussianDistribution:
 
 def gaussian_distribution(
     solver: str | Integrator | StochasticTableau,
-    process: LinearProcess | PhaseProcess,
+    process: LinearProcess | AroundMean | PhaseProcess,
     mean: float | Sequence[float] | np.ndarray = 0.0,
     covariance: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray = 1.0,
     *,
@@ -71,8 +72,8 @@ def gaussian_distribution(
 
     Arguments:
         solver: a registered name, an integrator or a tableau.
-        process: a linear process, or a phase-space process, of whose state the distribution of the
-            data component is returned.
+        process: a linear process, around a mean or not, or a phase-space process, of whose state
+            the distribution of the data component is returned.
         mean: of the data; a number or shape (d,).
         covariance: of the data: a variance, a diagonal of shape (d,), or a matrix (d, d), whose
             principal axes are then used (every solver here commutes with rotations).
@@ -94,6 +95,18 @@ def gaussian_distribution(
         >>> law.variance.shape
         (2,)
     """
+    if process.centred is not process:
+        return _around_mean(
+            process,
+            mean,
+            covariance,
+            solver=solver,
+            steps=steps,
+            grid=grid,
+            eta=eta,
+            start=start,
+            denoise_final=denoise_final,
+        )
     if statistic(process) is None:
         raise IncompatibleError(
             "an exact Gaussian distribution needs a linear process or a phase-space process, not "
@@ -148,6 +161,21 @@ def gaussian_distribution(
     return GaussianDistribution(
         out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans)
     )
+
+
+def _around_mean(
+    process: ForwardProcess, mean: Any, covariance: Any, **options: Any
+) -> GaussianDistribution:
+    """That of the process of the state less the mean, moved by the mean."""
+    d = len(_axes(mean, covariance)[1])
+    centre = process.centre(torch.zeros(1, d, dtype=torch.float64))
+    assert centre is not None
+    y = np.broadcast_to(centre.numpy(), (1, d))[0]
+    centred: Any = process.centred
+    moved = np.broadcast_to(np.asarray(mean, dtype=float), (d,)) - y
+    found = gaussian_distribution(process=centred, mean=moved, covariance=covariance, **options)
+    shift, _ = _axes(y, covariance)
+    return attrs.evolve(found, mean=found.mean + shift, target_mean=found.target_mean + shift)
 
 
 class _Scalar:
@@ -237,7 +265,7 @@ class _PhaseSpace(PhasePrediction):
 
 def gaussian_kl(
     solver: str | Integrator | StochasticTableau,
-    process: LinearProcess | PhaseProcess,
+    process: LinearProcess | AroundMean | PhaseProcess,
     *,
     variance: float | Sequence[float] | np.ndarray = 1.0,
     mean: float | Sequence[float] | np.ndarray = 0.0,

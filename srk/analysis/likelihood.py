@@ -24,6 +24,7 @@ from srk.noise import GeneratorNoise
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.manifold import retraction
 from srk.scores import Prediction, as_prediction
+from srk.scores.centred import bound_to, hidden, placed
 
 Prior = Callable[[Tensor], Tensor]
 
@@ -198,7 +199,8 @@ def log_likelihood(
             f"not {process!r}"
         )
     process.validate()
-    prediction = as_prediction(score).bind(process)
+    around, prediction = process, bound_to(as_prediction(score), process)
+    process = around.centred
     start = process.check_time(process.t_min if t is None else t)
     _check_state(x, prediction)
     _check_options(
@@ -218,6 +220,8 @@ def log_likelihood(
             x = x.clone()
         if not differentiable:
             x = x.detach()
+        mean = around.centre(x)
+        x, prediction = hidden(prediction, x), placed(prediction, x)
         source = GeneratorNoise(seed) if divergence == "hutchinson" else None
         vectors = None if source is None else _probes(source, x, probes, distribution)
         trace = Divergence(prediction, vectors, chunk, differentiable)
@@ -233,7 +237,11 @@ def log_likelihood(
             flow, x, coefficients(method), rtol, atol, steps, max_nfe
         )
         latent = state * flow.scale_stop
-        end = density(latent)
+        if mean is not None and prior is not None:
+            end = density(latent + mean)
+        else:
+            end = density(latent)
+        latent = latent if mean is None else latent + mean
         if not (isinstance(end, Tensor) and end.shape == x.shape[:1]):
             raise ArgumentError(
                 f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for "

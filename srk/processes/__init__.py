@@ -5,6 +5,7 @@
 
 import sys
 
+from srk.processes.around_mean import AroundMean, Shifted
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.cld import CLD
 from srk.processes.cosine import VPCosine
@@ -13,6 +14,7 @@ from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.manifold import ManifoldProcess
 from srk.processes.ou import OU
+from srk.processes.ouve import OUVE
 from srk.processes.phase import PhaseProcess, statistic
 from srk.processes.preserving import VariancePreserving
 from srk.processes.product import Product
@@ -30,10 +32,12 @@ __all__ = [
     "CLD",
     "EDM",
     "OU",
+    "OUVE",
     "PROCESSES",
     "SO3",
     "VE",
     "VP",
+    "AroundMean",
     "Flow",
     "ForwardProcess",
     "Level",
@@ -41,6 +45,7 @@ __all__ = [
     "ManifoldProcess",
     "PhaseProcess",
     "Product",
+    "Shifted",
     "SubVP",
     "Torus",
     "VPCosine",

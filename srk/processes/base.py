@@ -71,10 +71,15 @@ class ForwardProcess(Components, ABC):
     def statistic(self) -> LinearProcess | None:
         """The linear process through which the data are seen; None where there is none.
 
-        It is the process itself where that is linear, and a statistic of the state where the state
-        has several components. Its level has a log-SNR, and its denoiser is that of the data.
+        A linear process itself, or a statistic of a state of several components. Its level has a
+        log-SNR, and its denoiser is that of the data.
         """
         return None
+
+    @property
+    def centred(self) -> ForwardProcess:
+        """The process of the state less `centre`, which solvers reverse; else the process."""
+        return self
 
     def initial_state(self, normals: torch.Tensor) -> torch.Tensor:
         """The state at `t_max` from which the reversal starts.
@@ -101,8 +106,7 @@ class ForwardProcess(Components, ABC):
     def level(self, t: float) -> Level:
         """The point of the process at own time `t`.
 
-        It is that of the statistic. Where there is none, only the time is known and the rest is
-        nan.
+        It is that of the statistic; without one only the time is known and the rest is nan.
         """
         statistic = self.statistic
         if statistic is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -80,6 +80,17 @@ class Components:
                 f"[:, 0], not {tuple(shape)}; "
                 f"for data of shape (3, 32, 32) use shape=(batch, {k}, 3, 32, 32)"
             )
+
+    def centre(self, like: torch.Tensor) -> torch.Tensor | None:
+        """The mean that states of shape (batch, *event) are noised around, like them; None for 0.
+
+        See `srk.Shifted`.
+        """
+        return None
+
+    def select(self, rows: slice | torch.Tensor, batch: int) -> Self:
+        """The process of some samples of a batch, where something of it belongs to samples."""
+        return self
 
     def data_of(self, state: torch.Tensor) -> torch.Tensor:
         """The data in states, shape (batch, *event), as they are at the end of a run."""

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from srk._checks import shown
-from srk.errors import ArgumentError, ArgumentTypeError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import ForwardProcess
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ class Product:
     Raises:
         ArgumentError: there is no part.
         ArgumentTypeError: a part is not a process.
+        IncompatibleError: a part has a mean, as those of `srk.Shifted`.
 
     Examples:
         >>> import srk
@@ -48,6 +49,12 @@ class Product:
                 raise ArgumentTypeError(
                     f"the part {name!r} of a product is an srk.ForwardProcess such as srk.VP(), "
                     f"not {shown(process)}"
+                )
+            if process.centred is not process:
+                raise IncompatibleError(
+                    f"the part {name!r} is {process!r}, but a product has no parts around a mean; "
+                    f"use {process.centred!r} for the part less its mean, and add the mean inside "
+                    "the network and to the samples"
                 )
         self.parts = MappingProxyType(dict(parts))
 

@@ -15,6 +15,7 @@ from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.ou import OU
+from srk.processes.ouve import OUVE
 from srk.processes.so3 import SO3
 from srk.processes.subvp import SubVP
 from srk.processes.torus import Torus
@@ -164,5 +165,5 @@ def process(name: str, **parameters: Any) -> ForwardProcess:
     return cls(**parameters)
 
 
-for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, Flow, CLD, Torus, SO3):
+for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, OUVE, Flow, CLD, Torus, SO3):
     register_process(_cls)

@@ -21,6 +21,7 @@ from srk.processes.base import ForwardProcess, LinearProcess
 from srk.sampling.arguments import controller_given, process_given, state_given, steps_given
 from srk.sampling.planning import grid_times, validate
 from srk.scores import Prediction, as_prediction
+from srk.scores.centred import bound_to, hidden, placed, seen
 from srk.solution import Solution
 from srk.steps import Grid, RunInfo
 
@@ -79,8 +80,9 @@ def invert(
         >>> bool((back.x - x).abs().max() < 0.01)
         True
     """
-    process = process_given(process)
-    validate(process)
+    given = process_given(process)
+    validate(given)
+    process = given.centred
     method = integrator(solver)
     if not isinstance(process, LinearProcess) or process.level(process.t_min).sigma == 0.0:
         raise IncompatibleError(
@@ -98,10 +100,12 @@ def invert(
         raise IncompatibleError(
             f"an inversion needs a fixed grid that falls, not {control!r}; use grid='log-snr'"
         )
-    prediction = as_prediction(score).bind(process)
+    prediction = bound_to(as_prediction(score), given)
     count = steps_given(process, method, control, steps, nfe, False, prediction.calls())
     times = grid_times(control, RunInfo(process, method, count, 0.0))[::-1]
     state = state_given(x, None, prediction.event_shape).detach().clone().contiguous()
+    with torch.no_grad():
+        state, prediction = hidden(prediction, state), placed(prediction, state)
     source = noise_source("generator", 0)
     source.start(state.shape, state.dtype, state.device)
     job = Job(
@@ -114,7 +118,7 @@ def invert(
     )
     with torch.no_grad():
         solution, failed = run(job, _plans(process, method, times), state, source)
-    solution = attrs.evolve(solution, seed=None)
+        solution = seen(prediction, attrs.evolve(solution, seed=None))
     if failed:
         raise SolveError(f"{solution.status}; the last finite state is in .solution.x", solution)
     return solution

@@ -48,6 +48,7 @@ from srk.sampling.complex_states import ComplexRun, complex_dtype, pairs_of
 from srk.sampling.pilot import calibrated, check_guidance, measured
 from srk.sampling.planning import plan_run, validate
 from srk.scores import Prediction, as_prediction
+from srk.scores.centred import bound_to, hidden, hidden_each, placed, seen, told
 from srk.scores.conventions import watching
 from srk.scores.hooks import Hook, selected, with_hooks
 from srk.scores.pairs import paired, paired_change
@@ -127,8 +128,9 @@ class Sampler:
         check_network: bool = True,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        process = process_given(process)
-        validate(process)
+        self.given = process_given(process)
+        validate(self.given)
+        process = self.given.centred  # what solvers reverse
         method = integrator(solver)
         self.eta: Any = eta_given(eta, method, process)
         constant = isinstance(self.eta, float)
@@ -145,20 +147,20 @@ class Sampler:
             )
         if profile is not None:
             where = controller if grid is None else grid
-            method, placed = calibrated(profile, method, where, process, self._eta)
-            grid, controller = (placed, None) if placed is not where else (grid, controller)
+            method, fitted = calibrated(profile, method, where, self.given, self._eta)
+            grid, controller = (fitted, None) if fitted is not where else (grid, controller)
         if choice(calls, ("free", "schedule"), "calls") == "schedule":
             method = OnSchedule(method)
         self.process = process
         self.compile: Compile = choice(compile, (False, "step", "loop"), "compile")
         given_hooks = hooks_given(hooks)
         self.hooks: tuple[StateHook, ...] = tuple(filter(changes_state, given_hooks))
-        if self.hooks and not isinstance(process, LinearProcess):
+        if self.hooks and not isinstance(self.given, LinearProcess):
             raise IncompatibleError(
                 f"the hook {self.hooks[0]!r} changes the state before each step, which needs a "
-                f"linear process, not {process!r}"
+                f"linear process, not {self.given!r}"
             )
-        self.prediction = with_hooks(as_prediction(score), given_hooks).bind(process)
+        self.prediction = bound_to(with_hooks(as_prediction(score), given_hooks), self.given)
         if profile is not None:
             check_guidance(profile, self.prediction, process)
         self.denoise = linear if wanted is None else wanted
@@ -266,6 +268,7 @@ class Sampler:
             return join([run_part(sampler, **arguments) for sampler, arguments in parts])
         x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
         self.method.check_shape(x.shape)
+        prediction = placed(self.prediction, x)
 
         # Plan.
         problem = self._problem(x, source)
@@ -276,7 +279,7 @@ class Sampler:
         # Run.
         job = Job(
             process=self.process,
-            prediction=self.prediction,
+            prediction=prediction,
             method=self.method,
             eta=self._eta,
             etas=etas,
@@ -286,7 +289,7 @@ class Sampler:
             compiled=self.compile == "step",
             grad=grad,
             saves=saves,
-            callback=callback,
+            callback=told(prediction, callback),
             progress=progress,
             parallel=self.parallel,
             hooks=self.hooks,
@@ -296,9 +299,11 @@ class Sampler:
             solution, failed = self._captured(job, route, x, source, drawn)
         else:
             look = self.check_network and drawn and not self._looked
-            with watching(self.process, wanted=look):
+            with watching(self.given, wanted=look):
                 solution, failed = run(job, route, x, source)
             self._looked = self._looked or look
+        with torch.set_grad_enabled(bool(grad)):
+            solution = seen(prediction, solution)
         if failed and on_failure == "raise":
             state = "last finite state" if bool(solution.x.isfinite().all()) else "state"
             raise SolveError(
@@ -612,9 +617,11 @@ class Sampler:
         if inputs is None:
             check_gaussian(plans, self.label)
         watch = Watch(saved.values[0])
-        network = Network(self.prediction, self.process, self._eta, watch, autocast=self.autocast)
+        prediction = placed(self.prediction, saved.values[0])
+        network = Network(prediction, self.process, self._eta, watch, autocast=self.autocast)
+        saved = hidden_each(prediction, saved)
         if inputs is not None:
-            return input_log_prob(network, plans, saved, inputs)
+            return input_log_prob(network, plans, saved, hidden_each(prediction, inputs))
         return transition_log_prob(network, plans, saved)
 
     def one_eta(self, what: str) -> float:
@@ -628,7 +635,7 @@ class Sampler:
     def __repr__(self) -> str:
         eta = f"{self.eta:g}" if isinstance(self.eta, float) else repr(self.eta)
         return (
-            f"Sampler({self.process!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, "
+            f"Sampler({self.given!r}, {self.prediction!r}, {self.label!r}, steps={self.steps}, "
             f"eta={eta}, grid={self.control!r})"
         )
 
@@ -654,7 +661,8 @@ class Sampler:
                 if grad
                 else x_init.detach().to(device=device, dtype=dtype, copy=True)
             )
-            x = x.contiguous()
+            with torch.set_grad_enabled(grad):
+                x = hidden(self.prediction, x.contiguous())
         else:
             x = torch.empty(batch_shape(shape, event), device=device, dtype=dtype or torch.float32)
         if event is not None and tuple(x.shape[1:]) != tuple(event):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -121,6 +121,9 @@ class NetworkPrediction(Prediction):
         IncompatibleError: on a call, where the output cannot determine the denoiser or the time is
             infinite.
     """
+
+    of_data: ClassVar[bool] = False
+    """Whether the output is of the data themselves, not of them less the mean of `srk.Shifted`."""
 
     network: Network = attrs.field(validator=_check_network)
     time: str | LevelFunction = attrs.field(
@@ -276,7 +279,8 @@ class NetworkPrediction(Prediction):
         pair = self.coefficients(
             level
         )  # first: it says in a clear message where no output can help
-        return convert.combine(pair, x, self.output(x, level, process))
+        out = self.output(x, level, process)
+        return convert.combine_around(pair, x, out, process.centre(x), self.of_data)
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score that follows from the denoiser; on a torus, or of rotations, that of the noise
@@ -290,9 +294,10 @@ class NetworkPrediction(Prediction):
         """The denoiser at states of several levels, in one call of the network."""
         if self._asks_in_its_own_way("denoise"):
             return one_by_one(self, "denoise", rows, process)
-        return self._combine_each(
-            [self.coefficients(level) for level in rows.levels], rows, process
-        )
+        pairs = [self.coefficients(level) for level in rows.levels]
+        denoised = self._combine_each(pairs, rows, process)
+        mean = process.select(rows.samples, rows.batch).centre(rows.x)
+        return denoised if mean is None else denoised + mean
 
     def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
         """The score at states of several levels, in one call of the network."""
@@ -317,7 +322,7 @@ class NetworkPrediction(Prediction):
     def _combine_each(
         self, pairs: Sequence[convert.Pair], rows: Rows, process: ForwardProcess
     ) -> Tensor:
-        """a x + b output with coefficients for each row."""
+        """a x + b output with coefficients for each row; around a mean, of what is less it."""
         check_state(rows.x)
         x, levels = rows.x, rows.levels
         scales = [scale_value(self.input_scale, level) for level in levels]
@@ -334,6 +339,9 @@ class NetworkPrediction(Prediction):
         if watch is not None and (kind := _KINDS.get(type(self))) is not None:
             group, level = next(rows.groups())
             watch.see(self, self.network, kind, x[group], out[group], level, scales[0])
+        mean = process.select(rows.samples, rows.batch).centre(x)
+        if mean is not None:
+            x, out = x - mean, out - mean if self.of_data else out
         a, b = zip(*pairs, strict=True)
         scaled = out if b.count(1.0) == len(b) else out * row_numbers(b, x)
         return scaled if a.count(0.0) == len(a) else scaled + x * row_numbers(a, x)
@@ -522,6 +530,8 @@ class Data(NetworkPrediction):
         (3, 32, 32)
     """
 
+    of_data = True
+
     def coefficients(self, level: Level) -> convert.Pair:
         return 0.0, 1.0
 
@@ -594,6 +604,8 @@ class EDMDenoiser(NetworkPrediction):
     time: str | LevelFunction = attrs.field(
         default="sigma", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
     )
+    of_data = True
+
     input_scale: str | LevelFunction = attrs.field(
         default="u", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
     )

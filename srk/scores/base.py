@@ -111,7 +111,10 @@ class Prediction(ABC):
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """The score grad log p_t at `x`; the default goes through the denoiser."""
-        return to_score(self.denoise(x, level, process), x, level)
+        denoised, mean = self.denoise(x, level, process), process.centre(x)
+        if mean is not None:
+            denoised, x = denoised - mean, x - mean
+        return to_score(denoised, x, level)
 
     def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
         """The denoiser at states of several levels, (rows, *event), which `srk.Picard` asks for.
@@ -130,7 +133,7 @@ def one_by_one(prediction: Prediction, what: str, rows: Rows, process: ForwardPr
     """`denoise` or `score` of the rows, one level after the other."""
     values = [
         getattr(prediction.select(rows.samples[group], rows.batch), what)(
-            rows.x[group], level, process
+            rows.x[group], level, process.select(rows.samples[group], rows.batch)
         )
         for group, level in rows.groups()
     ]

@@ -120,6 +120,23 @@ def combine(pair: Pair, x: Tensor, other: Tensor) -> Tensor:
     return scaled if a == 0.0 else scaled.add(x, alpha=a)
 
 
+def combine_around(
+    pair: Pair, x: Tensor, output: Tensor, mean: Tensor | None, of_data: bool
+) -> Tensor:
+    """The denoiser a x + b output, for states around a mean that of the states less it.
+
+    Arguments:
+        pair: (a, b).
+        x: the states.
+        output: what the network says of them.
+        mean: that of `ForwardProcess.centre`.
+        of_data: whether the output is of the data itself, and not of the data less the mean.
+    """
+    if mean is None or (of_data and pair[0] == 0.0):
+        return combine(pair, x, output)
+    return combine(pair, x - mean, output - mean if of_data else output) + mean
+
+
 def to_score(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
     """The score s = (alpha D - x)/sigma^2.
 

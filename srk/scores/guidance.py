@@ -236,7 +236,8 @@ class Guided(Prediction):
                 torch.arange(number * count, device=rows.x.device),
                 number * count,
             )
-            values = getattr(together, what)(many, process).chunk(number)
+            each = process.select(rows.samples.repeat(number), rows.batch)
+            values = getattr(together, what)(many, each).chunk(number)
             answers = [iter([value[group] for group, _ in groups]) for value in values]
         else:
             for prediction, used in zip(self._all, wanted, strict=True):
@@ -274,16 +275,20 @@ class Guided(Prediction):
             return [(weight, getattr(p, what)(x, level, process)) for weight, p in weighted]
         # one prediction goes this way, too: a condition of one row is spread over the batch here
         together = _together([p for _, p in weighted], len(x))
-        copies = x if len(weighted) == 1 else x.repeat(len(weighted), *[1] * (x.ndim - 1))
+        copies, number = x, len(weighted)
+        if number > 1:
+            copies = x.repeat(number, *[1] * (x.ndim - 1))
+            process = process.select(torch.arange(len(x), device=x.device).repeat(number), len(x))
         values = getattr(together, what)(copies, level, process).chunk(len(weighted))
         return [(weight, value) for (weight, _), value in zip(weighted, values, strict=True)]
 
 
 def _level(process: ForwardProcess, t: float) -> Level:
     """The level at own time `t`, which churn may raise above t_max."""
-    if not isinstance(process, LinearProcess) or process.t_min <= t <= process.t_max:
+    linear = process.centred
+    if not isinstance(linear, LinearProcess) or process.t_min <= t <= process.t_max:
         return process.level(t)
-    return Level(t, float(process.alpha(t)), float(process.sigma(t)), float(process.lam(t)))
+    return Level(t, float(linear.alpha(t)), float(linear.sigma(t)), float(linear.lam(t)))
 
 
 def _spread(q: Tensor) -> Tensor:

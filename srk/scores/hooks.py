@@ -72,7 +72,7 @@ class Hooked(Prediction):
                 f"hooks act on the denoised data, of which the states of {process!r} hold more; "
                 "hook what is read from them: srk.Reduced(srk.Hooked(...))"
             )
-        if not isinstance(process, LinearProcess):
+        if not isinstance(process.centred, LinearProcess):
             raise IncompatibleError(
                 f"hooks act on the denoiser, which {process!r} has not; use a linear process, or "
                 "change the score itself"

@@ -21,6 +21,7 @@ from srk.errors import IncompatibleError, ScoreError
 from srk.processes.base import ForwardProcess, Level
 from srk.scores.adapters import NetworkPrediction
 from srk.scores.base import Prediction
+from srk.scores.centred import Centred
 from srk.scores.classifier import ClassifierGuided
 from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero
@@ -167,14 +168,16 @@ def _(prediction: Hooked) -> Prediction:
 
 
 @paired.register
+def _(prediction: Centred) -> Prediction:
+    mean = prediction.process.mean
+    wide = torch.promote_types(mean.dtype, torch.complex64)
+    process = prediction.process.with_mean(to_pairs(mean.to(wide)))
+    return Centred(paired(prediction.prediction), process)
+
+
+@paired.register
 def _(prediction: Reduced) -> Prediction:
-    return _reduced(paired(prediction.prediction), prediction.event_shape)
-
-
-def _reduced(inner: Prediction, event: tuple[int, ...] | None) -> Reduced:
-    made = Reduced(inner)
-    object.__setattr__(made, "event_shape", _paired_shape(event))
-    return made
+    return Reduced(paired(prediction.prediction), _paired_shape(prediction.event_shape))
 
 
 @paired.register

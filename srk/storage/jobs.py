@@ -19,6 +19,7 @@ from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
 from srk.scores import Guided, Hooked, Prediction
+from srk.scores.centred import bound_to
 from srk.steps import Grid, RunInfo, StepController
 from srk.storage import store as stores
 from srk.storage.group import process_device
@@ -183,11 +184,11 @@ class Job:
         rows = slice(0, min(self.batch, self.shape[0]))
         first = _conditioned(prediction, tables, rows, place).select(rows, self.shape[0])
         problem = RunInfo(
-            process=self.process,
+            process=sampler.process,
             solver=sampler.method,
             steps=sampler.steps,
             eta=sampler.one_eta("a set of samples"),
-            score=first.bind(self.process),
+            score=bound_to(first, self.process.select(rows, self.shape[0])),
             shape=(rows.stop, *self.shape[1:]),
             device=place,
             dtype=self.dtype,
@@ -246,12 +247,14 @@ class Painter:
         tables = {name: chunks.array for name, chunks in self.rows.items()}
         prediction = _conditioned(self.prediction, tables, rows, self.place)
         prediction = prediction.select(rows, job.shape[0])
+        process = job.process.select(rows, job.shape[0])
         fixed = self.solving["grid"] is not None and self.solving["controller"] is None
-        if self._sampler is None or prediction is not self.prediction or not fixed:
+        same = prediction is self.prediction and process is job.process
+        if self._sampler is None or not same or not fixed:
             solving = {**self.solving, **_own(self.solving)}
             if self._sampler is not None:  # the first batch has shown what the network returns
                 solving["check_network"] = False
-            self._sampler = Sampler(job.process, prediction, job.solver, **solving)
+            self._sampler = Sampler(process, prediction, job.solver, **solving)
         return self._sampler
 
 

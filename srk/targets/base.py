@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.processes.around_mean import AroundMean
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess
 from srk.scores.base import Prediction, check_state
@@ -66,13 +67,13 @@ class Target(ABC):
         return to_score(self.denoise(x, level), x, level)
 
     def log_density(
-        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, x: Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         """Log-density at own time `t` of `process`, or of the data; differentiable in `x`.
 
         Arguments:
             x: states, shape (batch, *event).
-            process: a linear process.
+            process: a linear process, around a mean or not.
             t: a time in the process's own time.
 
         Returns:
@@ -81,10 +82,10 @@ class Target(ABC):
         raise IncompatibleError(f"{self!r} has no log-density in closed form")
 
     @overload
-    def score(self, process: LinearProcess) -> ExactScore: ...
+    def score(self, process: LinearProcess | AroundMean) -> ExactScore: ...
     @overload
     def score(self, process: PhaseProcess) -> Reduced: ...
-    def score(self, process: LinearProcess | PhaseProcess) -> ExactScore | Reduced:
+    def score(self, process: LinearProcess | AroundMean | PhaseProcess) -> ExactScore | Reduced:
         """The exact score of this target under `process`.
 
         Give it to `srk.solve`, or (linear processes) call it as `(x, t) -> score`.
@@ -96,12 +97,12 @@ class Target(ABC):
         given: ForwardProcess = process
         if given.components > 1:
             return Reduced(ExactScore(self, need_linear(given.statistic))).bind(given)
-        return ExactScore(self, need_linear(process))
+        return ExactScore(self, need_linear(given))
 
     def sample(
         self,
         n: int,
-        process: LinearProcess | None = None,
+        process: ForwardProcess | None = None,
         t: float | None = None,
         *,
         generator: torch.Generator | None = None,
@@ -113,7 +114,7 @@ class Target(ABC):
 
         Arguments:
             n: how many.
-            process: a linear process, together with `t`.
+            process: a linear process, around a mean or not, together with `t`.
             t: a time in the process's own time.
             generator: where the randomness comes from; its device is the default device.
             seed: makes a generator of its own; alternative to `generator`. Without either, torch's
@@ -142,7 +143,9 @@ class Target(ABC):
         if process is None:
             return x0
         noise = torch.randn(x0.shape, generator=generator, dtype=kind, device=where)
-        return noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
+        x = noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
+        mean = process.centre(x)
+        return x if mean is None else x.add_(mean, alpha=1.0 - level.alpha)
 
     def _checked(self, x: Tensor) -> Tensor:
         """`x`, of the right shape, in the dtype of the computation."""
@@ -194,7 +197,7 @@ class ExactScore(Prediction):
     """
 
     target: Target
-    process: LinearProcess = attrs.field()
+    process: ForwardProcess = attrs.field()
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
 
     @process.validator
@@ -210,10 +213,10 @@ class ExactScore(Prediction):
         return self if process is self.process else ExactScore(self.target, need_linear(process))
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        return self.target.denoise(x, level)
+        return self.target.denoise(signal(x, level, process), level)
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        return self.target.score_at(x, level)
+        return self.target.score_at(signal(x, level, process), level)
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The score at states `x` and times `t`, for other libraries and bare loops.
@@ -228,7 +231,7 @@ class ExactScore(Prediction):
             Tensor of the shape of `x`; samples of different times are computed time by time.
         """
         if not isinstance(t, Tensor):
-            return self.target.score_at(x, self.process.level(t))
+            return self.score(x, self.process.level(t), self.process)
         if t.numel() != 1 and tuple(t.shape) != (x.shape[0],):
             raise ArgumentError(
                 f"t has shape {tuple(t.shape)}; for a state of shape {tuple(x.shape)} it is a "
@@ -240,12 +243,14 @@ class ExactScore(Prediction):
         )
         levels = [self.process.level(self._clamped(float(time), slack)) for time in times]
         if len(levels) == 1:
-            return self.target.score_at(x, levels[0])
+            return self.score(x, levels[0], self.process)
         which = which.to(x.device)
         out = torch.empty_like(x)
         for i, level in enumerate(levels):
             rows = torch.nonzero(which == i)[:, 0]
-            out = out.index_copy(0, rows, self.target.score_at(x[rows], level))
+            out = out.index_copy(
+                0, rows, self.score(x[rows], level, self.process.select(rows, len(x)))
+            )
         return out
 
     def _clamped(self, t: float, slack: float) -> float:
@@ -257,9 +262,15 @@ class ExactScore(Prediction):
 paired.register(ExactScore, refuse)
 
 
-def need_linear(process: object) -> LinearProcess:
-    """`process`, if it is linear; `ArgumentTypeError` otherwise."""
-    if isinstance(process, LinearProcess):
+def signal(x: Tensor, level: Level, process: ForwardProcess | None) -> Tensor:
+    """alpha x0 + sigma eps in states `x` of `process`: the states, less what a mean puts there."""
+    mean = None if process is None else process.centre(x)
+    return x if mean is None else x - (1.0 - level.alpha) * mean
+
+
+def need_linear(process: object) -> ForwardProcess:
+    """`process`, if it is linear, around a mean or not; `ArgumentTypeError` otherwise."""
+    if isinstance(process, ForwardProcess) and isinstance(process.centred, LinearProcess):
         return process
     raise ArgumentTypeError(
         "an exact score needs a linear process x_t = alpha x0 + sigma eps, whose distribution is "
@@ -267,7 +278,18 @@ def need_linear(process: object) -> LinearProcess:
     )
 
 
-def level_of(process: LinearProcess | None, t: float | None) -> Level:
+def plain_level(process: ForwardProcess | None, t: float | None) -> Level:
+    """`level_of`, for what is known without a mean only."""
+    level = level_of(process, t)
+    if process is not None and process.centred is not process:
+        raise IncompatibleError(
+            f"this is not known around a mean, of {process!r}; ask for {process.centred!r}, the "
+            "process of the state less the mean, with the target moved by it"
+        )
+    return level
+
+
+def level_of(process: ForwardProcess | None, t: float | None) -> Level:
     """The level at own time `t` of `process`; that of the data when both are None."""
     if process is None and t is None:
         return DATA

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.processes.base import Level, LinearProcess
-from srk.targets.base import Target, check_count, level_of
+from srk.processes.base import ForwardProcess, Level
+from srk.targets.base import Target, check_count, level_of, signal
 
 ELEMENTS = 2**24
 CACHED = 2**20  # on the CPU a block that stays in the cache is three times faster
@@ -98,9 +98,10 @@ class Empirical(Target):
         return (out.reshape(x.shape) + mean).to(x.dtype)
 
     def log_density(
-        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, x: Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         level = level_of(process, t)
+        x = signal(x, level, process)
         if level.sigma == 0.0:
             raise IncompatibleError(
                 f"{self!r} is a set of points, which has no density without noise; give a process "

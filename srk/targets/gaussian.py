@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.processes.base import Level, LinearProcess
-from srk.targets.base import Target, level_of, parameter
+from srk.processes.base import ForwardProcess, Level
+from srk.targets.base import Target, level_of, parameter, plain_level, signal
 from srk.targets.conditioning import (
     Conditioned,
     LinearGaussian,
@@ -93,7 +93,7 @@ class Gaussian(Target):
             )
 
     def moments(
-        self, process: LinearProcess | None = None, t: float | None = None
+        self, process: ForwardProcess | None = None, t: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Mean alpha m and covariance alpha^2 C + sigma^2 at own time `t`, float64 on the CPU.
 
@@ -105,7 +105,7 @@ class Gaussian(Target):
             The mean, of shape `event`, and the covariance in the form in which it was given: shape
             (), `event` or (d, d).
         """
-        level = level_of(process, t)
+        level = plain_level(process, t)
         noise: Tensor | float = level.sigma**2
         if self._basis is not None:
             noise = level.sigma**2 * torch.eye(self.dimension, dtype=torch.float64)
@@ -183,9 +183,10 @@ class Gaussian(Target):
         return self._apply(-1.0 / total, z).to(x.dtype)
 
     def log_density(
-        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, x: Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         level = level_of(process, t)
+        x = signal(x, level, process)
         z, total, _ = self._residual(x, level)
         self._need_density(level)
         whitened = self._apply(total.rsqrt(), z).flatten(1)

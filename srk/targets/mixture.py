@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
-from srk.processes.base import Level, LinearProcess
-from srk.targets.base import DATA, Target, level_of, parameter
+from srk.processes.base import ForwardProcess, Level
+from srk.targets.base import DATA, Target, level_of, parameter, plain_level, signal
 from srk.targets.conditioning import (
     Conditioned,
     LinearGaussian,
@@ -248,9 +248,10 @@ class GaussianMixture(Target):
         ).to(x.dtype)
 
     def log_density(
-        self, x: Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, x: Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         level = level_of(process, t)
+        x = signal(x, level, process)
         self._need_density(level)
         parts = [torch.logsumexp(logits, 1) + shift for logits, shift, _ in self._logits(x, level)]
         return torch.cat(parts).to(x.dtype)
@@ -269,7 +270,7 @@ class GaussianMixture(Target):
         return torch.einsum("bke,kde->bd", z, self._on("_bases", z, z.dtype))
 
     def cdf(
-        self, x: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, x: ArrayLike | Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         """Distribution function in one dimension, at own time `t` (of the data without it).
 
@@ -285,12 +286,12 @@ class GaussianMixture(Target):
         """
         from scipy.special import ndtr  # scipy is slow to import
 
-        centres, widths = self._components(level_of(process, t))
+        centres, widths = self._components(plain_level(process, t))
         points = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
         return torch.as_tensor(ndtr((points[..., None] - centres) / widths) @ self.weights.numpy())
 
     def quantile(
-        self, q: ArrayLike | Tensor, process: LinearProcess | None = None, t: float | None = None
+        self, q: ArrayLike | Tensor, process: ForwardProcess | None = None, t: float | None = None
     ) -> Tensor:
         """Inverse of `cdf`, for exact Wasserstein distances to samples; infinite at 0 and 1.
 
@@ -308,7 +309,7 @@ class GaussianMixture(Target):
         from scipy.optimize.elementwise import find_root  # scipy is slow to import
         from scipy.special import ndtr, ndtri
 
-        centres, widths = self._components(level_of(process, t))
+        centres, widths = self._components(plain_level(process, t))
         q = np.asarray(q.detach().cpu() if isinstance(q, Tensor) else q, dtype=np.float64)
         if not bool(np.all((q >= 0.0) & (q <= 1.0))):
             raise ArgumentError("quantile needs probabilities in [0, 1]; some are outside or NaN")

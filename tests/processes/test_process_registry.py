@@ -63,6 +63,7 @@ def test_what_is_registered() -> None:
         "ve",
         "edm",
         "ou",
+        "ouve",
         "flow",
         "cld",
         "torus",
@@ -70,7 +71,8 @@ def test_what_is_registered() -> None:
     ]
     for name, cls in PROCESSES.items():
         assert cls.name == name
-        assert type(process(name)) is cls
+        parameters = {"mean": 0.5} if name == "ouve" else {}
+        assert type(process(name, **parameters)) is cls
 
 
 def test_process_passes_parameters_on() -> None:

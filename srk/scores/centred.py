@@ -1,0 +1,137 @@
+"""Predictions of a process around a mean, as solvers see them: of the state less the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from srk.scores.base import Prediction, Rows
+from srk.solution import Saved, Solution
+
+if TYPE_CHECKING:
+    from srk.processes.around_mean import AroundMean
+    from srk.processes.base import ForwardProcess, Level
+
+
+@attrs.frozen(eq=False)
+class Centred(Prediction):
+    """A prediction of x as one of z = x - y, for the linear process of z.
+
+    It is asked at z, passes x = z + y on, and takes y off what it is told of the data.
+
+    Arguments:
+        prediction: bound to `process`; it sees x.
+        process: the process around y.
+    """
+
+    prediction: Prediction
+    process: AroundMean
+
+    @property
+    def event_shape(self) -> tuple[int, ...] | None:  # type: ignore[override]
+        """Shape of one sample, where the prediction knows it."""
+        return self.prediction.event_shape
+
+    def bind(self, process: ForwardProcess) -> Centred:
+        """Itself: it is bound."""
+        return self
+
+    def select(self, rows: slice | Tensor, batch: int) -> Centred:
+        return Centred(self.prediction.select(rows, batch), self.process.select(rows, batch))
+
+    def calls(self, t: float | None = None) -> int:
+        return self.prediction.calls(t)
+
+    def placed(self, like: Tensor) -> Centred:
+        """The same with the mean on the device and in the dtype of the states `like`."""
+        process = self.process.placed(like)
+        return self if process is self.process else Centred(self.prediction, process)
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        mean = self.process.centre(x)
+        return self.prediction.denoise(x + mean, level, self.process) - mean
+
+    def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        return self.prediction.score(x + self.process.centre(x), level, self.process)
+
+    def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        given, mean = self._shown(rows)
+        return self.prediction.denoise_each(given, self.process) - mean
+
+    def score_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
+        return self.prediction.score_each(self._shown(rows)[0], self.process)
+
+    def _shown(self, rows: Rows) -> tuple[Rows, Tensor]:
+        mean = self.process.select(rows.samples, rows.batch).centre(rows.x)
+        return rows._replace(x=rows.x + mean), mean
+
+
+def bound_to(prediction: Prediction, process: ForwardProcess) -> Prediction:
+    """The prediction bound to `process`, for a solver of `process.centred`."""
+    bound = prediction.bind(process)
+    if process.centred is process:
+        return bound
+    around: Any = process
+    return Centred(bound, around)
+
+
+def placed(prediction: Prediction, like: Tensor) -> Prediction:
+    """The prediction for a run whose states are as `like`."""
+    return prediction.placed(like) if isinstance(prediction, Centred) else prediction
+
+
+def hidden(prediction: Prediction, x: Tensor) -> Tensor:
+    """The state that a solver moves, for the state `x` that users see; a new one if it differs."""
+    return x - prediction.process.centre(x) if isinstance(prediction, Centred) else x
+
+
+def hidden_each(prediction: Prediction, saved: Saved) -> Saved:
+    """Kept states as a solver moves them."""
+    if not isinstance(prediction, Centred):
+        return saved
+    states = [hidden(prediction, x) for x in saved.values]
+    return attrs.evolve(saved, values=torch.stack(states))
+
+
+def told(
+    prediction: Prediction, callback: Callable[[Any], bool | None] | None
+) -> Callable[[Any], bool | None] | None:
+    """A callback that is shown what users see, and may write to the state, as it could before."""
+    if callback is None or not isinstance(prediction, Centred):
+        return callback
+    inner, process = callback, prediction.process
+
+    def shown(info: Any) -> bool | None:
+        mean = process.centre(info.x)
+        x = info.x + mean
+        denoised = None if info.denoised is None else info.denoised + mean
+        before = None if x.is_inference() else x._version
+        answer = inner(attrs.evolve(info, x=x, denoised=denoised))
+        if before is None or x._version != before:
+            with torch.no_grad():
+                info.x.copy_(x - mean)
+        return answer
+
+    return shown
+
+
+def seen(prediction: Prediction, solution: Solution) -> Solution:
+    """The solution with the states and the predictions that users see."""
+    if not isinstance(prediction, Centred):
+        return solution
+    mean = prediction.process.centre(solution.x)
+
+    def moved(saved: Saved | None) -> Saved | None:
+        return None if saved is None else attrs.evolve(saved, values=saved.values + mean)
+
+    return attrs.evolve(
+        solution,
+        x=solution.x + mean,
+        trajectory=moved(solution.trajectory),
+        inputs=moved(solution.inputs),
+        denoised=moved(solution.denoised),
+    )
