@@ -8,10 +8,23 @@ from typing import Any
 import attrs
 
 from srk.errors import IncompatibleError, UnknownNameError
-from srk.integrators import SOLVERS, DPMpp2MSDE, Integrator
+from srk.integrators import SOLVERS, DPMpp2MSDE, Integrator, PredictorCorrector, ReverseDiffusion
+from srk.steps import Grid, RePaint, Restart
 
 ODE = {"eta": 0.0}
 HEUN_2M = DPMpp2MSDE(variant="heun")
+PC_VE = PredictorCorrector.score_sde("ve")
+PC_DIFFUSERS = PredictorCorrector(ReverseDiffusion(), snr=0.15, norms="batch")
+SGMSE = PredictorCorrector.sgmse()
+#: What a user writes for the solvers and grids here that have no name.
+SPELLED: list[tuple[Any, str]] = [
+    (HEUN_2M, 'DPMpp2MSDE(variant="heun")'),
+    (PC_VE, 'PredictorCorrector.score_sde("ve")'),
+    (PC_DIFFUSERS, 'PredictorCorrector(ReverseDiffusion(), snr=0.15, norms="batch")'),
+    (SGMSE, "PredictorCorrector.sgmse()"),
+    (Restart([(10, 1, 0.1, 2.0)]), "Restart([(10, 1, 0.1, 2.0)])"),
+    (RePaint(), "RePaint()"),
+]
 
 
 @attrs.frozen
@@ -22,7 +35,7 @@ class Found(Mapping[str, Any]):
         name: the name that was looked up.
         host: whose name it is.
         solver: the solver, by name or as an integrator with options.
-        grid: the grid that goes with the name; None where the host chooses it apart from the
+        grid: the grid that goes with the name, by name or as a grid with options; None where the host chooses it apart from the
             solver. "uniform" is meant for a process whose time is that of the training
             (`srk.VPDiscrete`, `srk.Flow`).
         options: further keywords of `srk.solve`.
@@ -32,7 +45,7 @@ class Found(Mapping[str, Any]):
     name: str
     host: str
     solver: str | Integrator
-    grid: str | None = None
+    grid: str | Grid | None = None
     options: Mapping[str, Any] = attrs.field(factory=dict)
     note: str = ""
 
@@ -50,8 +63,9 @@ class Found(Mapping[str, Any]):
         return len(self._keywords())
 
 
+Entry = tuple[str | Integrator, str | Grid | None, Mapping[str, Any]]
 # name: (solver, grid, options). diffusers places its timesteps evenly unless told otherwise.
-_DIFFUSERS: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
+_DIFFUSERS: dict[str, Entry] = {
     "DDPMScheduler": ("ddpm", "uniform", {}),
     "DDPMParallelScheduler": ("ddpm", "uniform", {}),
     "DDIMScheduler": ("ddim", "uniform", ODE),
@@ -78,9 +92,12 @@ _DIFFUSERS: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = 
     "TCDScheduler": ("tcd", "uniform", {"eta": 0.3}),
     "FlowMatchEulerDiscreteScheduler": ("ddim", "uniform", ODE),
     "FlowMatchHeunDiscreteScheduler": ("heun", "uniform", {}),
+    "RePaintScheduler": ("ddim", RePaint(), ODE),
+    "ScoreSdeVeScheduler": (PC_DIFFUSERS, "uniform", {}),
+    "ScoreSdeVpScheduler": ("euler-maruyama", "uniform", {}),
 }
 # The grid is that of the label's "Automatic" schedule
-_A1111: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
+_A1111: dict[str, Entry] = {
     "Euler": ("ddim", "uniform", ODE),
     "Euler a": ("euler-ancestral", "uniform", {}),
     "LMS": ("lms", "uniform", {}),
@@ -98,8 +115,9 @@ _A1111: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
     "UniPC": ("unipc-3", "uniform", {}),
     "DDPM": ("ddpm", "uniform", {}),
     "LCM": ("lcm", "uniform", {}),
+    "Restart": ("heun", Restart([(10, 1, 0.1, 2.0)]), {}),
 }
-_COMFYUI: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
+_COMFYUI: dict[str, Entry] = {
     "euler": ("ddim", None, ODE),
     "euler_ancestral": ("euler-ancestral", None, {}),
     "heun": ("heun", None, {}),
@@ -122,7 +140,27 @@ _COMFYUI: dict[str, tuple[str | Integrator, str | None, Mapping[str, Any]]] = {
     "uni_pc": ("unipc-3", None, {}),
     "lcm": ("lcm", None, {}),
 }
-_TABLES = {"diffusers": _DIFFUSERS, "A1111, Forge": _A1111, "ComfyUI, k-diffusion": _COMFYUI}
+# score_sde's predictors and samplers; "ancestral_sampling" is ours for its VE alone
+_SCORE_SDE: dict[str, Entry] = {
+    "predictor-corrector": (PC_VE, "uniform", {}),
+    "pc": (PC_VE, "uniform", {}),
+    "reverse_diffusion": ("reverse-diffusion", "uniform", {}),
+    "euler_maruyama": ("euler-maruyama", "uniform", {}),
+    "ancestral_sampling": ("ddpm", "uniform", {}),
+    "SGMSE": (SGMSE, "uniform", {}),
+}
+_TABLES = {
+    "diffusers": _DIFFUSERS,
+    "A1111, Forge": _A1111,
+    "ComfyUI, k-diffusion": _COMFYUI,
+    "score_sde, SGMSE": _SCORE_SDE,
+}
+#: What to know about a name besides.
+NOTES = {
+    "Restart": "the webui takes (10, 1, 0.1, 2) from 20 steps on, 9 of which are the restart's; "
+    "from 36 steps on (steps // 4 + 1, 2, 0.1, 2)",
+    "RePaintScheduler": "the known part comes by a hook: hooks=[srk.scores.RePaint(known, mask)]",
+}
 _ENTRIES = [
     (entry, host, values) for host, table in _TABLES.items() for entry, values in table.items()
 ]
@@ -149,7 +187,6 @@ MISSING = {
     "IPNDMScheduler": "'deis-3'",
     "DPM fast": "'dpm-solver-3'",
     "DPM adaptive": "'dpm-solver-3'",
-    "Restart": "'srk2m', which needs no restarts",
     "HeunPP2": "'heun'",
     "IPNDM": "'deis-3'",
     "IPNDM_V": "'deis-3'",
@@ -221,10 +258,10 @@ def _named(name: str, wanted: str) -> Found | None:
     # "dpmpp_2m" and "DPM++ 2M" are the same but for the spelling, which tells the library
     for entry, host, values in _ENTRIES:
         if entry == spelled:
-            return Found(name, host, *values)
+            return Found(name, host, *values, note=NOTES.get(entry, ""))
     for entry, host, values in _ENTRIES:
         if _plain(entry) in (wanted, wanted + "scheduler"):
-            return Found(name, host, *values)
+            return Found(name, host, *values, note=NOTES.get(entry, ""))
     for entry, instead in MISSING.items():
         if _plain(entry) == wanted:
             raise IncompatibleError(
@@ -235,14 +272,21 @@ def _named(name: str, wanted: str) -> Found | None:
     return Found(name, "srk", wanted) if wanted in SOLVERS else None
 
 
+def _spelled(value: Any) -> str:
+    """What a user writes for a solver or a grid."""
+    if isinstance(value, str):
+        return value
+    return next(text for known, text in SPELLED if known == value)
+
+
 def table() -> str:
     """The names as tables in Markdown, one for each library."""
     lines = []
     for host, names in _TABLES.items():
         lines += [f"## {host}", "", "| name | solver | grid | options |", "|---|---|---|---|"]
         for entry, (solver, grid, options) in names.items():
-            ours = f"`{solver}`" if isinstance(solver, str) else '`DPMpp2MSDE(variant="heun")`'
-            chosen = f"`{grid}`" if grid else "the host's"
+            ours = f"`{_spelled(solver)}`"
+            chosen = f"`{_spelled(grid)}`" if grid else "the host's"
             given = ", ".join(f"`{key}={value:g}`" for key, value in options.items())
             lines.append(f"| {entry} | {ours} | {chosen} | {given} |")
         lines.append("")
