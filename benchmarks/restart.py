@@ -4,9 +4,9 @@
 
 Restart: the one-dimensional mixture of .3 N(-1, .1^2), .5 N(.3, .05^2) and .2 N(1.2, .2^2) under
 EDM from sigma = 80 to 0.002, with the settings that its code publishes for CIFAR-10. The network is
-exact, or wrong by e s sin(4 x/sqrt(1/2 + sigma^2) + 1), s = .3 sigma/sqrt(sigma^2 + .09) being about
-the posterior deviation of the data. W2 to the exact distribution of the data, 100000 samples, mean
-of two seeds.
+exact, or wrong by e s sin(4 x/sqrt(1/2 + sigma^2) + 1), where s = .3 sigma/sqrt(sigma^2 + .09) is
+about the posterior deviation of the data. W2 to the exact distribution of the data, 100000 samples,
+mean of two seeds.
 
 RePaint: a coordinate of a two-dimensional distribution is known, the other is drawn, under VP with
 `ddpm`. W2 of its 20000 samples to the exact posterior.
@@ -14,7 +14,6 @@ RePaint: a coordinate of a two-dimensional distribution is known, the other is d
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch

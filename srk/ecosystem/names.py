@@ -1,4 +1,6 @@
-"""What other libraries call the solvers: diffusers' classes, A1111's labels, ComfyUI's names."""
+"""What other libraries call the solvers: diffusers' classes, A1111's labels, ComfyUI's and
+score_sde's names.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,9 @@ class Found(Mapping[str, Any]):
         name: the name that was looked up.
         host: whose name it is.
         solver: the solver, by name or as an integrator with options.
-        grid: the grid that goes with the name, by name or as a grid with options; None where the host chooses it apart from the
-            solver. "uniform" is meant for a process whose time is that of the training
-            (`srk.VPDiscrete`, `srk.Flow`).
+        grid: the grid that goes with the name, by name or as a grid with options; None where the
+            host chooses it apart from the solver. "uniform" is meant for a process whose time is
+            that of the training (`srk.VPDiscrete`, `srk.Flow`).
         options: further keywords of `srk.solve`.
         note: what to know about it.
     """
@@ -94,7 +96,6 @@ _DIFFUSERS: dict[str, Entry] = {
     "FlowMatchHeunDiscreteScheduler": ("heun", "uniform", {}),
     "RePaintScheduler": ("ddim", RePaint(), ODE),
     "ScoreSdeVeScheduler": (PC_DIFFUSERS, "uniform", {}),
-    "ScoreSdeVpScheduler": ("euler-maruyama", "uniform", {}),
 }
 # The grid is that of the label's "Automatic" schedule
 _A1111: dict[str, Entry] = {
@@ -208,8 +209,9 @@ def find(name: str) -> Found:
     Arguments:
         name: a class of diffusers ("DPMSolverMultistepScheduler"), a label of A1111 or Forge, with
             or without a schedule ("DPM++ 2M Karras"), a name of ComfyUI ("dpmpp_2m") or a function
-            of k-diffusion ("sample_dpmpp_2m"), or a solver of srk. Upper case, spaces and
-            underscores do not count.
+            of k-diffusion ("sample_dpmpp_2m"), a sampler of score_sde ("predictor-corrector",
+            "reverse_diffusion") or "SGMSE", or a solver of srk. Upper case, spaces and underscores
+            do not count.
 
     Returns:
         What was found; `srk.solve(process, score, **srk.find(name))` runs it. The solver of a class

@@ -87,6 +87,20 @@ def test_few_step_models_and_schedules_have_ours() -> None:
     assert srk.find("DPM++ 2M KL Optimal").grid == "kl-optimal"
 
 
+def test_correctors_and_steps_that_go_up_have_ours() -> None:
+    corrector = srk.integrators.PredictorCorrector
+    assert srk.find("predictor-corrector").solver == corrector.score_sde("ve")
+    assert srk.find("SGMSE").solver == corrector.sgmse()
+    assert srk.find("reverse_diffusion").solver == "reverse-diffusion"
+    restart = srk.find("Restart")
+    assert restart.solver == "heun"
+    assert restart.grid == srk.steps.Restart([(10, 1, 0.1, 2.0)])
+    assert "36 steps" in restart.note
+    repaint = srk.find("RePaint")
+    assert isinstance(repaint.grid, srk.steps.RePaint)
+    assert "hooks=" in repaint.note
+
+
 def test_the_page_has_the_map() -> None:
     """docs/names.md is made by `python benchmarks/hosts.py names`."""
     assert names.table() in PAGE.read_text(encoding="utf-8")
