@@ -221,3 +221,27 @@ def test_what_is_held() -> None:
     assert held(network) != before
     table["a"].append(table)  # a circle ends
     held(network)
+
+
+@pytest.mark.parametrize("noise", SOURCES[:2])
+def test_hooks_that_change_the_state_draw_anew_at_each_repetition(noise: str) -> None:
+    hooks = [srk.scores.CenterRandomAugmentation(), srk.scores.RigidAlign()]
+    network = srk.Data(lambda x, t: 0.5 * torch.tanh(x))
+    eager, loop = (
+        srk.Sampler(VP, network, "ddpm", steps=4, hooks=hooks, compile=compiled)
+        for compiled in (False, "loop")
+    )
+    for seed in (0, 1, 0):
+        check(eager, loop, shape=(4, 5, 3), seed=seed, noise=noise)
+    assert Tape.recorded == 1
+
+
+def test_complex_states() -> None:
+    network = srk.Data(lambda z, t: 0.5j * z)
+    eager, loop = (
+        srk.Sampler(VP, network, "ddpm", steps=4, compile=compiled, check_network=False)
+        for compiled in (False, "loop")
+    )
+    for seed in (0, 1, 0):
+        check(eager, loop, dtype=torch.complex64, seed=seed)
+    assert Tape.recorded == 1

@@ -23,7 +23,7 @@ from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
 from srk.scores.joint import Independent, Joint, JointGuided, ProductPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 from srk.scores.repaint import RePaint
-from srk.scores.state_hooks import CenterRandomAugmentation, RigidAlign, StateHook
+from srk.scores.state_hooks import CenterRandomAugmentation, LowTemperature, RigidAlign, StateHook
 from srk.scores.weights import limited
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Independent",
     "Joint",
     "JointGuided",
+    "LowTemperature",
     "NetworkPrediction",
     "NoisePrediction",
     "PhasePrediction",

@@ -14,6 +14,7 @@ import srk
 from srk.errors import ArgumentError
 from srk.integrators import EDMDPM2, EDMDPMpp2S, EDMEuler, EDMHeun, Integrator
 from srk.noise import ReplayNoise
+from srk.scores import LowTemperature
 
 EXACT = 1e-10
 TARGET = srk.targets.GaussianMixture(
@@ -258,3 +259,69 @@ def test_corrdiff() -> None:
         x = moved
         states.append(x)
     close(run(process, EDMHeun(s_churn=0.0), sigmas, states[0], []), states)
+
+
+@pytest.mark.parametrize("psi", [0.0, 0.7])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_diffdock(temperature: float, psi: float) -> None:
+    """The translations of DiffDock: Euler-Maruyama on VE at a low temperature, in its own time,
+    without noise in the last step.
+    """
+    process = srk.VE(0.1, 19.0)
+    score = TARGET.score(process)
+    data = math.exp(0.4 * math.log(19.0) + 0.6 * math.log(0.1))
+    times = [process.t_max + i / 8 * (process.t_min - process.t_max) for i in range(9)]
+    generator = torch.Generator().manual_seed(5)
+    draws = [torch.randn(4, 2, generator=generator, dtype=torch.float64) for _ in times]
+    x = draws[0] * process.level(times[0]).sigma
+    states = [x]
+    for i, (t, s) in enumerate(pairwise(times)):
+        sigma, dt = process.level(t).sigma, t - s
+        g = sigma * math.sqrt(2 * math.log(19.0 / 0.1))
+        factor = (data + sigma) / (data + sigma / temperature)
+        value = score(x, torch.full((4,), t, dtype=x.dtype))
+        z = draws[i + 1] if i < 7 else torch.zeros_like(x)
+        drift = g**2 * dt * (factor + temperature * psi / 2) * value
+        x = x + drift + g * math.sqrt(dt * (1 + psi)) * z
+        states.append(x)
+    hook = LowTemperature(temperature, psi=psi, sigma_data=data)
+    sol = srk.solve(
+        process,
+        TARGET.score(process),
+        "euler-maruyama",
+        eta=hook.eta,
+        hooks=[hook],
+        grid=times,
+        x_init=states[0],
+        noise=ReplayNoise(draws[1:8]),
+        save="x",
+        denoise_final="mean",
+    )
+    assert sol.trajectory is not None
+    close(sol.trajectory.values, states)
+
+
+def test_lcm() -> None:
+    """D, then all noise anew: x' = alpha' D + sigma' z; the final denoising is the last call."""
+    process = srk.VP()
+    score = TARGET.score(process)
+    times = [1.0, 0.7, 0.4, 0.1]
+    generator = torch.Generator().manual_seed(6)
+    draws = [torch.randn(4, 2, generator=generator, dtype=torch.float64) for _ in times]
+    x = draws[0]
+
+    def denoised(x: Tensor, t: float) -> Tensor:
+        level = process.level(t)
+        return (x + level.sigma**2 * score(x, torch.full((4,), t, dtype=x.dtype))) / level.alpha
+
+    states = [x]
+    for t, s, z in zip(times[:-1], times[1:], draws[1:], strict=True):
+        level = process.level(s)
+        states.append(level.alpha * denoised(states[-1], t) + level.sigma * z)
+    sol = srk.solve(
+        process, score, "lcm", grid=times, x_init=x, noise=ReplayNoise(draws[1:]), save="x"
+    )
+    assert sol.trajectory is not None
+    close(sol.trajectory.values, states)
+    assert (sol.x - denoised(states[-1], times[-1])).abs().max() < EXACT
+    assert sol.nfe == 4
