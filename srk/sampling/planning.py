@@ -99,6 +99,11 @@ def plan_grid(
         diffusion: eta g of the first step, where that starts at alpha = 0 and a rule says so.
         noise_scale: factor of the noise of steps up.
     """
+    if process.centred is not process:
+        raise IncompatibleError(
+            f"steps are those of the state less the mean, and not of {process!r}; give its "
+            "process.centred, with data less the mean"
+        )
     given: Any = eta
     etas = (float(given),) * (len(times) - 1) if is_real(given) else tuple(map(float, given))
     what = (process, method, tuple(times), etas, resolution, diffusion, noise_scale)

@@ -36,6 +36,12 @@ class Centred(Prediction):
         """Shape of one sample, where the prediction knows it."""
         return self.prediction.event_shape
 
+    @property
+    def network_dtype(self) -> torch.dtype | None:
+        """The dtype that the network runs in, where the adapter gives one of its own."""
+        kind: torch.dtype | None = getattr(self.prediction, "network_dtype", None)
+        return kind
+
     def bind(self, process: ForwardProcess) -> Centred:
         """Itself: it is bound."""
         return self
