@@ -19,6 +19,7 @@ from srk.scores import Prediction
 DOUBLE = torch.float64
 Y = torch.tensor([[1.0, -2.0, 0.5], [0.2, 0.3, -0.1], [3.0, 0.0, 1.0], [-1.0, 2.0, 2.0]])
 TARGET: Any = srk.targets.Gaussian([0.3, -0.2, 0.1], [0.1, 1.0, 0.5])
+MIXTURE = srk.targets.GaussianMixture([0.3, 0.7], [[-1.0] * 3, [0.5] * 3], [0.3, 0.2])
 PROCESSES = {
     "vp": srk.Shifted(srk.VP(), mean=Y),
     "flow": srk.Shifted(srk.Flow(), mean=Y),
@@ -102,9 +103,8 @@ def test_perturbed_data_and_prior(name: str) -> None:
 def test_exact_scores_are_gradients_of_exact_densities(name: str) -> None:
     """Also for data that are no Gaussian, and for states and times of each sample."""
     process = PROCESSES[name]
-    mixture = srk.targets.GaussianMixture([0.3, 0.7], [[-1.0] * 3, [0.5] * 3], [0.3, 0.2])
     x = torch.randn(4, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    for target in (TARGET, mixture):
+    for target in (TARGET, MIXTURE):
         score: Any = target.score(process)
         at = x.clone().requires_grad_()
         density = target.log_density(at, process, 0.4)
@@ -653,7 +653,7 @@ def test_what_knows_no_mean_refuses_it() -> None:
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
         srk.analysis.strong_orders(["ddpm"], process.with_mean(Y[0]), TARGET, paths=4)
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
-        srk.analysis.weak_order("ddpm", process.with_mean(Y[0]), TARGET, steps=(4, 8), paths=4)
+        srk.analysis.weak_order("ddpm", process.with_mean(Y[0]), MIXTURE, steps=(4, 8), paths=4)
     levels = srk.Levels([[1.0, 1.0, 1.0], [0.03, 0.03, 0.03]], axis=1)
     with pytest.raises(IncompatibleError, match="linear process"):
         srk.solve(process, srk.Data(lambda x, t: x), "ddpm", grid=levels, shape=(4, 3))
