@@ -20,7 +20,16 @@ from srk._engine.cache import PlanCache
 from srk._engine.eager import Evaluate, Outcome, Stepper, Walk
 from srk._engine.memory import copy_of, empty_like, owners
 from srk._engine.program import check_range
-from srk._engine.schedule import ERROR, UPDATE, Columns, last_reads, rows_of, schedule
+from srk._engine.rows import norm_ratio
+from srk._engine.schedule import (
+    ERROR,
+    UPDATE,
+    Columns,
+    Form,
+    last_reads,
+    rows_of,
+    schedule,
+)
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
 from srk.noise.counter import normals
@@ -39,7 +48,9 @@ class Arithmetic(NamedTuple):
     Arguments:
         draws: draws that the kernel makes of random bits, in the order of the bits.
         reads: the columns that it is given.
-        rows: each column that it forms, and the columns of its terms.
+        rows: each column that it forms, the columns of its terms, and the ratio and its power that
+            it is multiplied by, if any. A column of kind "ratio" is that of the norms of two, over
+            what its third entry says.
         outputs: the columns that it writes, in order.
         buffers: for each output the column whose buffer it takes, or None. The kernel is compiled
             for this, since it may read and write one buffer.
@@ -47,7 +58,7 @@ class Arithmetic(NamedTuple):
 
     draws: Columns
     reads: Columns
-    rows: tuple[tuple[Column, Columns], ...]
+    rows: tuple[tuple[Column, Columns, Any], ...]
     outputs: Columns
     buffers: tuple[Column | None, ...]
 
@@ -58,12 +69,19 @@ class Arithmetic(NamedTuple):
         values: dict[Column, Any] = {z: normals(next(given), shape, dtype) for z in self.draws}
         values.update((column, next(given)) for column in self.reads)
         count = 0
-        for target, columns in self.rows:
+        for target, columns, factor in self.rows:
+            if target.kind == "ratio":
+                above, below = columns
+                values[target] = norm_ratio(values[above], values[below], factor, shape, dtype)
+                continue
             total: Any = None
             for column in columns:
                 term = operator.mul(numbers[count], values[column])
                 total = term if total is None else total + term
                 count += 1
+            if factor is not None and total is not None:
+                ratio, power = factor
+                total = total * values[ratio] ** power
             values[target] = 0.0 if total is None else total
         for column, out in zip(self.outputs, given, strict=True):
             value = values[column]
@@ -159,21 +177,21 @@ def group(
     """
     # What each segment forms: the segments of the schedule without what is formed elsewhere.
     parts = schedule(plan)
-    formed: list[list[tuple[Column, int, Columns]]] = []
+    formed: list[list[tuple[Column, int, Columns, Any]]] = []
     for part in parts:
         forms = [
-            (form.target, form.row, form.reads)
+            (form.target, form.row, form.reads, _factor(plan, form))
             for form in part.forms
             if not (form.target.kind == "keep" and passed[form.target.number])
             and not (entered and form.target == Column("X", 0))
         ]
         formed.append(forms)
     if ahead is not None:
-        formed[-1].append((AHEAD, len(rows_of(plan)), ahead))
+        formed[-1].append((AHEAD, len(rows_of(plan)), ahead, None))
     # When a buffer of ours is read for the last time; a call reads its input after the rows.
     units: list[list[Column]] = []
     for forms, part in zip(formed, parts, strict=True):
-        units.append([column for _, _, reads in forms for column in reads])
+        units.append([column for _, _, reads, _ in forms for column in reads])
         units.append([] if part.call is None else [part.asked])
     last = last_reads(units)
     stays = {column for column in (*passed, *later) if column is not None}
@@ -185,12 +203,17 @@ def group(
     made = []
     for number, (forms, part) in enumerate(zip(formed, parts, strict=True)):
         time = 2 * number
-        targets = {target for target, _, _ in forms}
+        targets = {target for target, *_ in forms}
+        ratios = any(target.kind == "ratio" for target in targets)
         reads = [c for c in dict.fromkeys(units[time]) if c not in targets]
         wanted = dict.fromkeys([*part.draws, *(c for c in reads if c.kind in ("z", "y"))])
         draws = [column for column in wanted if column in reads and column not in known]
         known.update(draws)
-        outputs = [target for target, _, _ in forms]
+        outputs = [
+            target
+            for target, *_ in forms
+            if target.kind != "ratio" and not (target.kind == "q" and last.get(target, 0) <= time)
+        ]
         if words:
             reads = [column for column in reads if column not in draws]
             outputs += [z for z in draws if last[z] > time or z in stays]
@@ -205,20 +228,22 @@ def group(
         ]
         spare = [column for column in dying if column != STATE]
         places = tuple(
-            STATE if target == UPDATE else spare.pop(0) if spare else None for target in outputs
+            # what a norm is taken of is read twice, so that nothing may be written over it
+            None if ratios else STATE if target == UPDATE else spare.pop(0) if spare else None
+            for target in outputs
         )
         buffers = buffers.difference(dying) | {c for c in outputs if c.kind in "Xqz"}
         arithmetic = Arithmetic(
             tuple(draws) if words else (),
             tuple(reads),
-            tuple((target, columns) for target, _, columns in forms),
+            tuple((target, columns, factor) for target, _, columns, factor in forms),
             tuple(outputs),
             places,
         )
         made.append(
             Group(
                 arithmetic if forms else None,
-                tuple(row for _, row, _ in forms),
+                tuple(row for target, row, *_ in forms if target.kind != "ratio"),
                 tuple(draws),
                 tuple(spare),
                 part.call,
@@ -229,6 +254,15 @@ def group(
         if part.outlives and part.call is not None:
             buffers.add(Column("E", part.call))
     return made
+
+
+def _factor(plan: StepPlan, form: Form) -> Any:
+    """What an arithmetic multiplies a row by, or takes the norms of a ratio over."""
+    if form.target.kind == "ratio":
+        return plan.ratios[form.row].over
+    if form.ratio is None:
+        return None
+    return form.ratio, plan.quantities[form.target.number].power
 
 
 class Work(NamedTuple):
@@ -387,11 +421,6 @@ def make_ready(
         raise IncompatibleError(
             "compile='step' serves steps whose coefficients are numbers, not those of phase space; "
             "leave compile out"
-        )
-    if plan.ratios:
-        raise IncompatibleError(
-            "compile='step' serves steps whose numbers are known before the run, not a corrector "
-            "whose step follows from norms; leave compile out, or use corrector='ald'"
         )
     columns = None if following is None else tuple(column for column, _ in ahead)
     groups = group(plan, memory, words, passed, entered, columns, later)

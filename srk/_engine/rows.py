@@ -104,7 +104,8 @@ def norms(out: int, above: int, below: int, over: str, frees: tuple[int, ...]) -
     """The ratio of the norms of two registers: see `norm_ratio`."""
 
     def row(values: Values, free: list[Tensor], numbers: Sequence[Any]) -> None:
-        values[out] = norm_ratio(values[above], values[below], over)
+        x = values[above]
+        values[out] = norm_ratio(x, values[below], over, x.shape, x.dtype)
         for register in frees:
             free.append(values[register])
 
@@ -142,17 +143,24 @@ def add_mixed(total: Tensor, source: Tensor, factor: Coefficient) -> None:
                 total[:, i].add_(source[:, j], alpha=value)
 
 
-def norm_ratio(numerator: Tensor, denominator: Tensor, over: str) -> Tensor:
+def norm_ratio(
+    numerator: Tensor, denominator: Tensor, over: str, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
     """|numerator|/|denominator| for each sample or of the batch's means, with the axes of a state.
 
     In float32 or more; 0 where the denominator is 0.
+
+    Arguments:
+        numerator, denominator: of that shape and dtype.
+        over: "sample" or "batch".
+        shape, dtype: of a state.
     """
-    wide = torch.promote_types(numerator.dtype, torch.float32)
+    wide = torch.promote_types(dtype, torch.float32)
     above, below = (
-        torch.linalg.vector_norm(tensor.reshape(len(tensor), -1), dim=1, dtype=wide)
+        torch.linalg.vector_norm(tensor.reshape(shape[0], -1), dim=1, dtype=wide)
         for tensor in (numerator, denominator)
     )
     if over == "batch":
         above, below = above.mean(), below.mean()
     ratio = torch.where(below > 0.0, above / below, 0.0)
-    return ratio.reshape(-1, *[1] * (numerator.ndim - 1))
+    return ratio.reshape(-1, *[1] * (len(shape) - 1))

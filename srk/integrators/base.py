@@ -27,7 +27,6 @@ class Integrator(ABC):
         startup_evaluations: calls of the first step beyond that.
         end_evaluations: calls of a step that is the same for every method: from alpha = 0, to
             sigma = 0, the final denoising.
-        for_batch: True if a sample depends on the others of its batch.
         strong_order, weak_order: orders at eta = 1 on a linear process (None: not claimed). For a
             method of the ODE alone, weak_order is its order.
         eta_range: the values of eta that the method is defined for, as (lowest, highest).
@@ -46,7 +45,6 @@ class Integrator(ABC):
     evaluations_per_step: int = 1
     startup_evaluations: int = 0
     end_evaluations: int = 1
-    for_batch: bool = False
     strong_order: float | None = None
     weak_order: float | None = None
     eta_range: tuple[float, float] = (0.0, math.inf)

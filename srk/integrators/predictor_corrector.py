@@ -187,10 +187,6 @@ class PredictorCorrector(Integrator):
     def one_eta(self) -> bool:
         return self.predictor.one_eta
 
-    @property
-    def for_batch(self) -> bool:  # type: ignore[override]
-        return self.norms == "batch"
-
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         return attrs.evolve(self, predictor=self.predictor.choose(process, eta, steps))
 
