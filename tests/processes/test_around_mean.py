@@ -653,7 +653,7 @@ def test_what_knows_no_mean_refuses_it() -> None:
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
         srk.analysis.strong_orders(["ddpm"], process.with_mean(Y[0]), TARGET, paths=4)
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
-        srk.analysis.weak_order("ddpm", process.with_mean(Y[0]), MIXTURE, steps=(4, 8), paths=4)
+        srk.analysis.weak_order("ddpm", process.with_mean(Y[0]), MIXTURE, steps=(4, 8), paths=64)
     levels = srk.Levels([[1.0, 1.0, 1.0], [0.03, 0.03, 0.03]], axis=1)
     with pytest.raises(IncompatibleError, match="linear process"):
         srk.solve(process, srk.Data(lambda x, t: x), "ddpm", grid=levels, shape=(4, 3))
