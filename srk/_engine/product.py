@@ -15,10 +15,11 @@ from torch import Tensor
 from srk._engine.changes import StateChanges
 from srk._engine.density import log_density
 from srk._engine.eager import Executor, Outcome, Walk
+from srk._engine.finite import NotFinite
 from srk._engine.network import folded
 from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
-from srk._engine.together import Part, ProductCallback, Together
+from srk._engine.together import Part, ProductCallback, Together, blamed
 from srk.errors import ArgumentError, IncompatibleError
 from srk.noise import NoiseSource, ZeroNoise
 from srk.plans.plan import StepPlan
@@ -65,6 +66,8 @@ class PartRun(Part):
         reuse = not job.grad and self.run.results is None
         self.executor = executor_for(job.process, self.run.network, source, reuse=reuse)
         self.changes = StateChanges(job.hooks, source) if job.hooks else None
+        self.prepared = [*self.run.network.prepare_all(self.plans[: self.steps], x)]
+        self.executor.prepare(self.prepared, x.dtype)
         self._memory: Sequence[Tensor] = ()
         self._before: tuple[StepPlan, Tensor, Sequence[Tensor]] | None = None
 
@@ -72,39 +75,47 @@ class PartRun(Part):
         """Look at the state before the first step."""
         self.begin(self.level)
 
+    @property
+    def levels(self) -> list[Level]:
+        """Where the network is asked, in order."""
+        return [stage.level for plan in self.prepared for stage in plan.stages]
+
     def walk(self, index: int) -> Walk:
         """The step of that number, to be driven together with those of the other parts."""
         if index == self.steps:
-            self._look()
-            self._memory = ()
-        x = self.run.recorder.x
-        if index == self.steps:  # this plan belongs to the run alone, so that nothing remembers it
-            last, self.listens = self.executor, False
-            executor = Executor(last.evaluate, last.noise, reuse=last.reuse, remember=False)
-            plan = folded(self.plans[index], self.run.network.prediction, remember=False)
-            return executor.walk(plan, self._changed(x, plan, index))
-        plan = self.run.network.prepare(self.plans[index])
-        x = self._changed(x, plan, index)
+            return self._last()
+        plan, x = self.prepared[index], self.run.recorder.x
+        if self.changes is not None:
+            x = self.changes(x, plan.start, index)
         if self.run.results is not None:
             self._before = plan, x, self._memory
         return self.executor.walk(plan, x, self._memory)
 
-    def _changed(self, x: Tensor, plan: StepPlan, index: int) -> Tensor:
-        """The state that a step begins from, which hooks may change."""
-        return x if self.changes is None else self.changes(x, plan.start, index)
+    def _last(self) -> Walk:
+        """The final denoising, whose plan belongs to the run alone, so that nothing remembers it
+        or listens to its results.
+        """
+        self._look()
+        run, executor = self.run, self.executor
+        last = Executor(executor.evaluate, executor.noise, reuse=executor.reuse, remember=False)
+        plan, x = folded(self.plans[-1], run.network.prediction, remember=False), run.recorder.x
+        if self.changes is not None:
+            x = self.changes(x, plan.start, self.steps)
+        self.ask = run.network
+        return last.walk(plan, x)
 
     def accept(self, index: int, outcome: Outcome) -> None:
         """The step of that number counts."""
-        watch, recorder, results = self.run.watch, self.run.recorder, self.run.results
-        plan = self.plans[index]
-        told = [] if results is None else results.take()
+        run, plan = self.run, self.plans[index]
         if index == self.steps:
-            recorder.finish(outcome.state)
-            watch.keep(recorder.x)
+            run.recorder.finish(outcome.state)
+            run.watch.keep(run.recorder.x)
         else:
-            if self._before is not None and plan.slots and "log_prob" in self.run.job.saves:
-                density = log_density(*self._before, told, outcome.state)
-                recorder.density(plan.stop.t, density)
+            if run.results is not None:
+                told = run.results.take()
+                if self._before is not None and plan.slots and "log_prob" in run.job.saves:
+                    density = log_density(*self._before, told, outcome.state)
+                    run.recorder.density(plan.stop.t, density)
             self.take(plan.stop, outcome.state, plan.asked)
             self._memory = outcome.keep
         if index + 1 == len(self.plans):
@@ -199,17 +210,21 @@ class Lockstep(Together):
         """Take all steps. `NotFinite` says which part cannot go on."""
         for name, part in self.runs.items():
             self._of(name, part.start)
+        self.prediction.prepare(
+            {name: part.levels for name, part in self.runs.items()},
+            {name: part.run.recorder.x for name, part in self.runs.items()},
+        )
         if self.visit is not None:
             self.visit(0)
-        for index in range(len(next(iter(self.runs.values())).order)):
-            moving = {
-                name: number
-                for name, part in self.runs.items()
-                if (number := part.order[index]) is not None
-            }
+        orders = {name: part.order for name, part in self.runs.items()}
+        for index, numbers in enumerate(zip(*orders.values(), strict=True)):
+            pairs = zip(orders, numbers, strict=True)
+            moving = {name: number for name, number in pairs if number is not None}
             self.take(moving)
             if self.visit is not None:
                 self.visit(index + 1)
+            if self.callback is None:
+                continue
             last = all(number >= self.runs[name].steps for name, number in moving.items())
             if not last and self.stops(index):  # the last one is the final denoising
                 break
@@ -217,12 +232,15 @@ class Lockstep(Together):
 
     def take(self, moving: Mapping[str, int]) -> None:
         """Take a step of some parts: those of the given numbers."""
-        walks = {
-            name: self._of(name, self.runs[name].walk, number) for name, number in moving.items()
-        }
-        outcomes = self.drive(walks)
+        runs, walks, name = self.runs, {}, ""
         for name, number in moving.items():
-            self._of(name, self.runs[name].accept, number, outcomes.pop(name))
+            walks[name] = runs[name].walk(number)
+        outcomes = self.drive(walks)
+        try:
+            for name, number in moving.items():
+                runs[name].accept(number, outcomes.pop(name))
+        except NotFinite as failure:
+            raise blamed(failure, name) from None
 
 
 def run_product(

@@ -260,7 +260,7 @@ class AdaptiveProduct(Together):
             if job.denoise and recorder.level.sigma > 0:
                 index = recorder.accepted
                 plan = job.method.final_step(job.process, recorder.level, job.eta, index)
-                part.listens = False
+                part.ask = part.run.network  # nobody asks for the last result
                 told = folded(plan, part.run.network.prediction, remember=False)
                 walks[name], parts[name] = part.executor.walk(told, recorder.x), part
         for name, outcome in self.drive(walks).items():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.density import Results
-from srk._engine.eager import Outcome, Walk
+from srk._engine.eager import Evaluate, Outcome, Walk
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, version
 from srk._engine.run import Run
@@ -61,16 +61,11 @@ class Part:
     def __init__(self, run: Run, source: NoiseSource) -> None:
         self.run, self.source = run, source
         self.denoised: Tensor | None = None
-        self.listens = True
-        """Whether what the network says is remembered, where somebody wants that."""
+        self.ask: Evaluate = run.network
+        """What the network says of the part, once all parts were asked together."""
         saves = run.job.saves
         if saves & {"log_prob", "inputs"}:
-            run.results = Results(run.network, inputs="inputs" in saves)
-
-    def ask(self, x: Tensor, stage: Stage) -> Tensor:
-        """What the network says of the part, once all parts were asked together."""
-        results = self.run.results if self.listens else None
-        return self.run.network(x, stage) if results is None else results(x, stage)
+            self.ask = run.results = Results(run.network, inputs="inputs" in saves)
 
     def begin(self, level: Level) -> None:
         """Look at the state at the start, at that level, before the first step."""
@@ -81,11 +76,12 @@ class Part:
 
     def take(self, stop: Level, state: Tensor, asked: float) -> None:
         """A step counts that leads to `state` at `stop`; `asked`: where it asked first."""
-        network, watch, recorder = self.run.network, self.run.watch, self.run.recorder
-        if not watch.immediate:
-            watch.keep(state)
-        self.denoised = network.first
-        recorder.accept(stop, state, asked, network.first, network.count.calls)
+        run = self.run
+        network, recorder = run.network, run.recorder
+        if not run.watch.immediate:
+            run.watch.keep(state)
+        self.denoised = first = network.first
+        recorder.accept(stop, state, asked, first, network.count.calls)
         network.begin(recorder.accepted)
 
 
@@ -114,7 +110,6 @@ class Together:
         self.prediction, self.autocast = prediction, autocast
         self.devices = sorted({part.run.recorder.x.device.type for part in parts.values()})
         self.calls = 0
-        self.seconds = 0.0
         self.status = "done"
 
     def stops(self, index: int) -> bool:
@@ -177,6 +172,11 @@ class Together:
         )
         return made, failed
 
+    @property
+    def seconds(self) -> float:
+        """Time spent in the network, which the part that asks first pays for all."""
+        return sum(part.run.network.count.seconds for part in self.parts.values())
+
     def settle(self) -> None:
         """Read what was seen on a device, after the run."""
         for name, part in self.parts.items():
@@ -186,11 +186,11 @@ class Together:
         """The outcome of one step of all parts."""
         outcomes: dict[str, Outcome] = {}
         results: dict[str, Any] = dict.fromkeys(walks)
-        while len(outcomes) < len(walks):
+        while results:
             requests: dict[str, tuple[Tensor, Stage]] = {}
-            for name, walk in walks.items():
-                try:
-                    requests[name] = walk.send(results.pop(name))
+            for name in [*results]:
+                try:  # what a walk gets is its own alone
+                    requests[name] = walks[name].send(results.pop(name))
                 except StopIteration as end:
                     outcomes[name] = end.value
             if requests:
@@ -199,40 +199,54 @@ class Together:
 
     def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
         """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
-        began = time.perf_counter()
-        before = {name: version(x) for name, (x, _) in requests.items()}
-        with ExitStack() as stack:
-            if self.autocast is not None:
+        states, levels, before, calls = {}, {}, [], 0
+        for name, part in self.parts.items():
+            request = requests.get(name)
+            if request is None:  # it does not move
+                states[name], levels[name] = part.run.recorder.x, part.run.recorder.level
+                continue
+            x, stage = request
+            states[name], levels[name] = x, stage.level
+            before.append(version(x))
+            calls = max(calls, part.run.network.prediction.calls(stage.level.t))
+        self.prediction.ask(states, levels)
+        del states
+        if self.autocast is None:
+            results = self._answers(requests)
+        else:
+            with ExitStack() as stack:
                 cached = torch.is_autocast_cache_enabled()
                 for device in self.devices:
                     stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
-            states = {name: x for name, (x, _) in requests.items()}
-            levels = {name: stage.level for name, (_, stage) in requests.items()}
-            for name, part in self.parts.items():
-                if name not in requests:  # it does not move
-                    states[name] = part.run.recorder.x
-                    levels[name] = part.run.recorder.level
-            self.prediction.ask(states, levels)
-            del states
-            results = {
-                name: self._of(name, self.parts[name].ask, *request)
-                for name, request in requests.items()
-            }
-            self.prediction.forget()
-        if any(version(x) != before[name] for name, (x, _) in requests.items()):
+                results = self._answers(requests)
+        self.prediction.forget()
+        after = [version(requests[name][0]) for name in self.parts if name in requests]
+        if after != before:
             raise changed_in_place()
-        self.calls += max(
-            self.parts[name].run.network.prediction.calls(stage.level.t)
-            for name, (_, stage) in requests.items()
-        )
+        self.calls += calls
+        x = request = None  # type: ignore[assignment]  # only the walks are to hold them
         requests.clear()
-        self.seconds += time.perf_counter() - began
         return results
+
+    def _answers(self, requests: Mapping[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
+        name = ""
+        try:
+            results = {}
+            for name, (x, stage) in requests.items():
+                results[name] = self.parts[name].ask(x, stage)
+            return results
+        except NotFinite as failure:
+            raise blamed(failure, name) from None
 
     def _of(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
         """`do`, whose failure is that of the part `name`."""
         try:
             return do(*arguments)
         except NotFinite as failure:
-            reason = failure.status.removeprefix("failed: ")
-            raise NotFinite(f"failed: in the part {name!r}, {reason}") from None
+            raise blamed(failure, name) from None
+
+
+def blamed(failure: NotFinite, name: str) -> NotFinite:
+    """The failure as that of a part."""
+    reason = failure.status.removeprefix("failed: ")
+    return NotFinite(f"failed: in the part {name!r}, {reason}")

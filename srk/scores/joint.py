@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -89,6 +89,16 @@ class BoundPrediction:
         """
         for shared in self.shared:
             shared.ask(states, levels)
+
+    def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
+        """Make ready what a run needs at the levels of its parts, for states like these.
+
+        Arguments:
+            levels: where each part will be asked.
+            states: the state of each part.
+        """
+        for shared in self.shared:
+            shared.prepare(levels, states)
 
     def forget(self) -> None:
         """All parts have been asked: let go of their states."""
@@ -323,6 +333,17 @@ class _JointCall:
     ) -> None:
         self.network, self.product, self.conditions = network, product, conditions
         self.adapters: dict[str, NetworkPrediction] = {}
+        self._times: dict[str, dict[int, tuple[Level, Tensor]]] = {}
+
+    def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
+        """The times at these levels, made at once."""
+        self._times = {}
+        for name, adapter in self.adapters.items():
+            process, known = self.product.parts[name], levels[name]
+            made = adapter._times(known, states[name], process)
+            if made is not None:
+                pairs = zip(known, made, strict=True)
+                self._times[name] = {id(level): (level, time) for level, time in pairs}
 
     def __call__(
         self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
@@ -331,10 +352,16 @@ class _JointCall:
         times: dict[str, Tensor] = {}
         for name, adapter in self.adapters.items():
             x, level = states[name], levels[name]
-            scale = scale_value(adapter.input_scale, level)
-            scaled = x if scale == 1.0 else x * scale
-            inputs[name] = scaled.to(adapter.network_dtype or x.dtype)
-            times[name] = adapter.time_of(x, level, self.product.parts[name])
+            if adapter.input_scale != "x":
+                x = x * scale_value(adapter.input_scale, level)
+            wanted = adapter.network_dtype
+            inputs[name] = x if wanted is None else x.to(wanted)
+            known = self._times[name].get(id(level)) if name in self._times else None
+            times[name] = (
+                adapter.time_of(states[name], level, self.product.parts[name])
+                if known is None
+                else known[1]
+            )
         said: Any = self.network(inputs, times, **self.conditions)
         if not isinstance(said, Mapping):
             raise ScoreError(
@@ -342,7 +369,7 @@ class _JointCall:
                 "return a dict with one tensor for each part, "
                 f"{', '.join(map(repr, self.product.names))}"
             )
-        if set(said) != set(self.product.names):
+        if said.keys() != self.adapters.keys():
             raise ScoreError(
                 f"the joint network {_name(self.network)} returned the parts "
                 f"{', '.join(map(repr, said)) or 'of an empty dict'}; it must return exactly "

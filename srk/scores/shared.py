@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -25,9 +25,15 @@ class Shared:
         self._asked: tuple[Mapping[str, Tensor], Mapping[str, Level]] | None = None
         self._said: Mapping[str, Any] | None = None
 
+    def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
+        """Let the network make ready what it needs at these levels, if it can."""
+        make = getattr(self.call, "prepare", None)
+        if make is not None:
+            make(levels, states)
+
     def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
         """Remember what the next call is about."""
-        self._asked, self._said = (dict(states), dict(levels)), None
+        self._asked, self._said = (states, levels), None
 
     def forget(self) -> None:
         """Let go of states and results."""
