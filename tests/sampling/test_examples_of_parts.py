@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from repository import script
@@ -33,8 +34,19 @@ def test_poses(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_rolling_window(capsys: pytest.CaptureFixture[str]) -> None:
     """The sequence has its autocovariance."""
-    script("examples/rolling_window.py").main(["-n", "1000"])
-    lines = re.findall(r"found (\S+)  exact (\S+)", capsys.readouterr().out)
-    assert len(lines) == 4
+    script("examples/rolling_window.py").main(["-n", "500", "--frames", "20"])
+    printed = capsys.readouterr().out
+    assert "frame  10   112 calls" in printed
+    lines = re.findall(r"found (\S+)  exact (\S+)", printed)
+    assert len(lines) == 5
     for found, exact in lines:
-        assert abs(float(found) - float(exact)) < 0.05
+        assert abs(float(found) - float(exact)) < 0.06
+
+
+def test_the_picture_of_levels(tmp_path: Path) -> None:
+    """It is drawn from the matrices of the makers."""
+    pytest.importorskip("matplotlib")
+    module = script("benchmarks/level_matrices.py")
+    module.main(["-o", str(tmp_path / "levels.png")])
+    assert (tmp_path / "levels.png").stat().st_size > 5000
+    assert {levels.elements for levels in module.matrices().values()} == {10}
