@@ -46,7 +46,8 @@ def cite(name: str) -> str:
     """
     texts = {"srk": "srk"}
     texts |= {
-        process: (cls.__doc__ or "").partition("Source:")[2] for process, cls in PROCESSES.items()
+        process: (cls.__doc__ or "").partition("Source:")[2].partition("Examples:")[0]
+        for process, cls in PROCESSES.items()
     }
     texts |= {tableau: table.reference for tableau, table in TABLEAUS.items()}
     texts |= {solver: method.reference for solver, method in SOLVERS.items()}
