@@ -103,7 +103,7 @@ class IncompatibleError(ArgumentError):
 
 
 class GridWarning(UserWarning):
-    """A step of the grid is so much longer than the one before that the solver amplifies noise."""
+    """A step of the grid is one over which the solver amplifies noise or rounding."""
 
 
 class ConventionWarning(UserWarning):

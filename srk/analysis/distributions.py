@@ -67,6 +67,7 @@ def gaussian_distribution(
     eta: Eta | None = None,
     start: Literal["exact", "prior"] = "exact",
     denoise_final: bool | Literal["mean"] = False,
+    dtype: torch.dtype = torch.float64,
 ) -> GaussianDistribution:
     """The exact distribution of what `solver` makes of the target N(mean, covariance).
 
@@ -85,6 +86,8 @@ def gaussian_distribution(
             sigma(t_max)^2).
         denoise_final: end with the denoiser, or with "mean" the last step without its noise, as
             `srk.solve` does; the target distribution is then still the one at the last time.
+        dtype: of the run that is meant. The computation is in float64 in any case, but a solver
+            lowers its order where a coarser dtype resolves no slope.
 
     Returns:
         A `GaussianDistribution`.
@@ -124,7 +127,8 @@ def gaussian_distribution(
     m, v = _axes(mean, covariance)
     times = control.times(RunInfo(process, method, steps, one))
     etas, first_diffusion = step_etas(wanted, process, method, times)
-    plans = plan_grid(process, method, times, etas, diffusion=first_diffusion)
+    eps = torch.finfo(dtype).eps
+    plans = plan_grid(process, method, times, etas, eps, first_diffusion)
     if not all(plan.linear for plan in plans):
         raise IncompatibleError(
             f"{method.name} is not linear: its steps depend on norms of the state and the draws, "

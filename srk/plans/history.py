@@ -5,15 +5,16 @@ evaluations at nearly the same time are worth nothing over a step that is much l
 between them, because besides the change of the denoiser they contain
 
 - noise: along a run at eta the denoiser moves by some eta sqrt(h_1) over a gap h_1, so that a step
-h
-  carries its slope too far where h/h_1 exceeds `NOISE`/eta;
+  h carries its slope too far where h/h_1 exceeds `NOISE`/eta;
 - rounding, of which h/h_1 is the amplification: `ROUNDING`/resolution;
 - behind a corrector, the correction of the state that was made in between: `CORRECTION`.
 
-Of evaluations closer than that the earlier one is left out. The order is lower in that step, and
-only there: a sliver in a grid then costs what the step costs at the lower order. The limits lie
-where, on Gaussian data, extrapolation begins to do harm, and above the ratios of the grids that
-published methods are run on.
+Of evaluations closer than that the earlier one is left out. Where the noise itself, sigma/alpha, is
+below the resolution, the denoiser is the state to rounding and has no slope: extrapolating it adds
+up the rounding of all steps, so that there the first order is taken. The order is lower in that
+step, and only there: a sliver in a grid then costs what the step costs at the lower order. The
+limits lie where, on Gaussian data, extrapolation begins to do harm, and above the ratios of the
+grids that published methods are run on.
 
 A step that is longer than the ones before, but not by that much, is taken as the method's formula
 has it. Where the noise in its extrapolation, measured by A = sum |w_j| / |sum w_j| of the weights,
@@ -56,6 +57,8 @@ def usable(
     if corrects:
         ratio = min(ratio, CORRECTION)
     chosen = [0]
+    if step.start.r < step.resolution:
+        return chosen
     for i in range(1, len(places)):
         if abs(places[i] - places[chosen[-1]]) * ratio >= abs(length):
             chosen.append(i)

@@ -18,6 +18,7 @@ from srk.eta import eta_values, first_diffusion
 from srk.integrators.base import Integrator
 from srk.plans.plan import StepPlan
 from srk.plans.renoise import renoising_step
+from srk.plans.rounding import warn_of_rounding
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess
 from srk.steps import Grid, RunInfo
@@ -177,6 +178,7 @@ def _plan(
             plan = renoising_step(step, noise_scale, f"ascent {ascents}")
         else:
             plan = method.plan_step(step)
+            warn_of_rounding(plan, resolution, index, method.name)
             if ascents:
                 plan = attrs.evolve(plan, clock=f"{plan.clock} after ascent {ascents}")
         notes = plan.notes
