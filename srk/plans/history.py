@@ -6,7 +6,8 @@ between them, because besides the change of the denoiser they contain
 
 - noise: along a run at eta the denoiser moves by some eta sqrt(h_1) over a gap h_1, so that a step
   h carries its slope too far where h/h_1 exceeds `NOISE`/eta;
-- rounding, of which h/h_1 is the amplification: `ROUNDING`/resolution;
+- rounding, of which h/h_1 is the amplification, and (h/h_1)(h/h_2) that in the difference of two
+  differences: `ROUNDING`/resolution;
 - behind a corrector, the correction of the state that was made in between: `CORRECTION`.
 
 Of evaluations closer than that the earlier one is left out. Where the noise itself, sigma/alpha, is
@@ -59,9 +60,16 @@ def usable(
     chosen = [0]
     if step.start.r < step.resolution:
         return chosen
+    amplified = 1.0
     for i in range(1, len(places)):
-        if abs(places[i] - places[chosen[-1]]) * ratio >= abs(length):
-            chosen.append(i)
+        gap = abs(places[i] - places[chosen[-1]])
+        if gap * ratio < abs(length):
+            continue
+        # Each difference of differences divides by a gap, so that their amplifications multiply.
+        amplified *= max(1.0, abs(length) / gap)
+        if amplified > max(ROUNDING / step.resolution, COARSEST**2):
+            break
+        chosen.append(i)
     return chosen
 
 

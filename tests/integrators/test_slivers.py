@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import srk
+from srk.integrators import LMS, Integrator, SASolver, integrator
+from srk.integrators.on_schedule import OnSchedule
 
 VARIANCES = [0.001, 0.03, 0.3, 1.0]
 NAMES = ["edm", "vp", "flow"]
@@ -30,6 +32,36 @@ def even(process: srk.LinearProcess, steps: int) -> list[float]:
     return list(np.linspace(top, process.level(process.t_min).lam, steps + 1))
 
 
+SDE3 = "dpmpp-3m-sde-corrected"
+CLUSTERS: list[tuple[str | Integrator, str, list[tuple[int, float]], bool]] = [
+    (SDE3, "vp", [(27, -9.656), (25, -7.824), (27, -10.034)], False),
+    (SDE3, "flow", [(31, -9.412), (31, -8.106), (33, -8.368)], False),
+    (SDE3, "edm", [(20, -9.0), (21, -9.0), (22, -9.0)], True),
+    ("dpmpp-3m-sde", "edm", [(21, -10.53), (21, -10.815)], False),
+    ("dpmpp-3m", "edm", [(27, -9.791), (27, -7.882), (26, -7.82)], False),
+    ("er-sde-3", "edm", [(29, -9.429), (29, -8.742)], False),
+    ("deis-3", "vp", [(13, -8.971), (13, -9.139), (13, -9.546)], False),
+    *[(LMS(order=order), "edm", [(16, -6.773), (15, -9.599), (16, -10.384)], False)
+      for order in (2, 3, 4)],
+    *[(name, "vp", [(13, -8.971), (13, -9.139), (14, -9.546)], False)
+      for name in ("unipc-2", "unipc-3")],
+    *[(SASolver(predictor=order, corrector=order), "flow", [(9, -9.0), (9, -10.0)], True)
+      for order in (2, 3, 4)],
+    *[(OnSchedule(srk.solvers()[name]), "edm", [(21, -10.53), (21, -10.815), (22, -9.0)], True)
+      for name in ("srk2m", "srk2s", "srk2m-local", "auto", "dpmpp-3m-sde")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("solver", "name", "slivers", "noisy"), CLUSTERS, ids=lambda value: str(value)[:40]
+)
+def test_several_slivers_in_a_row(
+    solver: str | Integrator, name: str, slivers: list[tuple[int, float]], noisy: bool
+) -> None:
+    """Differences of differences divide by each gap, so that their rounding multiplies."""
+    cost_at_most_their_order(integrator(solver), name, slivers, noisy)
+
+
 @pytest.mark.parametrize("solver", ONE_CALL)
 @given(
     name=st.sampled_from(NAMES),
@@ -42,7 +74,13 @@ def test_slivers_cost_at_most_the_order_of_their_steps(
     solver: str, name: str, slivers: list[tuple[int, float]], noisy: bool
 ) -> None:
     """Up to three pairs of times a factor 1e-11 to 3e-3 apart, in the exact distribution."""
-    process, method = srk.process(name), srk.solvers()[solver]
+    cost_at_most_their_order(srk.solvers()[solver], name, slivers, noisy)
+
+
+def cost_at_most_their_order(
+    method: Integrator, name: str, slivers: list[tuple[int, float]], noisy: bool
+) -> None:
+    process = srk.process(name)
     eta = method.default_eta if noisy else method.eta_range[0]
     grid = even(process, 36)
     more = sorted({*grid, *(grid[i] + 10.0**exponent for i, exponent in slivers)})
