@@ -452,6 +452,26 @@ def test_sentences_say_what_results_say(
     )
 
 
+def test_tables_of_correctors_and_steps_that_go_up() -> None:
+    text = (RESULTS / "restart.md").read_text(encoding="utf-8")
+    rows = [row for row in page("correctors.md").splitlines() if re.match(r"\|.*\d\.\d{3} \|", row)]
+    assert len(rows) == 20
+    assert not [row for row in rows if row not in text]
+    assert "the floor is 0.029" in text and "floor 0.029" in page("correctors.md")
+
+
+def test_tests_named_on_the_page_of_validation_exist() -> None:
+    """A name behind a comma is one of the file that was named last."""
+    text = page("validation.md").partition("## Formulas of other codes")[2]
+    file = ""
+    names = re.findall(r"`((?:tests/[\w/]+\.py::)?test_\w+)`", text)
+    assert len(names) > 20
+    for name in names:
+        path, _, test = name.rpartition("::")
+        file = path or file
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), name
+
+
 @pytest.mark.slow
 def test_measured_strong_orders_of_the_validation_page() -> None:
     process = srk.OU(t_min=0.1, horizon=1.0)
