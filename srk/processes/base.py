@@ -164,10 +164,7 @@ class ForwardProcess(Components, ABC):
         return t
 
     def validate(self) -> None:
-        """Raise `ArgumentError` or `ArgumentTypeError` if the process is not usable.
-
-        It is cheap: `solve` calls it before it starts.
-        """
+        """Raise `ArgumentError` or `ArgumentTypeError` unless the process is usable; cheap."""
         check_ends(self)
 
 
