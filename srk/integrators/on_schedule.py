@@ -27,6 +27,18 @@ full at eta = 0 and fades with (1 - eta^2)^2, because the noise in it costs more
 correlate with the state is (1 - rho_{i-1}) H_{i-1}/(rho_{i-1} H_{i-1} + (1 - rho_{i-2}) H_{i-2}),
 which is H_1/(H_1 + H_2) of `srk2m` for rho = 1/2. With matched weights four calls are combined, see
 `srk.plans.matching`.
+
+**The end.** Where a schedule ends at 0, its last call may be at much noise: with ten steps of
+ComfyUI's "simple" a flow with shift 3 makes it at sigma = 0.25. The denoiser D_n there varies less
+than the data, by its mean squared error m_n. D is a martingale along the reverse process, so that
+its last increment is uncorrelated with the past and D_n + k (D_n - D_{n-1}) varies more, by
+(2k + k^2)(m_{n-1} - m_n). The k that gives back m_n on data N(0, w), for which m = w s/(w + s) at
+s = (sigma/alpha)^2, makes the result exact there:
+
+    k = sqrt(1 + m_n/(m_{n-1} - m_n)) - 1
+
+On schedules whose last call is near the data k is 0. w is twice the variance of the reference, so
+that on the data too little comes back rather than too much.
 """
 
 from __future__ import annotations
@@ -82,6 +94,7 @@ class OnSchedule(Integrator):
     """
 
     infinite_noise = True
+    noise_free = True
     advice = "calls at the times of the grid"
 
     method: Integrator
@@ -187,6 +200,21 @@ class _Call:
         return self.step.node
 
 
+@attrs.frozen(slots=True)
+class _Last:
+    """The last call but one, whose denoiser is kept for the end."""
+
+    level: Level
+
+
+def _error(level: Level, w: float) -> float:
+    """The mean squared error of the denoiser on data N(0, w)."""
+    if level.alpha == 0.0:
+        return w
+    s = (level.sigma / level.alpha) ** 2
+    return w * s / (w + s)
+
+
 @attrs.frozen(slots=True, eq=False)
 class _Begun:
     """A step that is begun: its draws are made, and the network is asked next."""
@@ -239,6 +267,7 @@ class ScheduledSRK2M(Integrator):
     weak_order = 2.0
     eta_range = (0.0, 1.0)
     infinite_noise = True
+    noise_free = True
     reference = SRK2M.reference
     advice = "srk2m whose calls are at the times of a given schedule"
 
@@ -247,6 +276,8 @@ class ScheduledSRK2M(Integrator):
     placed: tuple[NodeStep, ...]
 
     def plan(self, step: Step) -> StepPlan:
+        if step.stop.sigma == 0.0:
+            return self._end(step)
         index = self._index(step)
         e = step.eta**2
         draft = step.draft(f"gauge({self.method.data_variance:g},{step.eta:g})")
@@ -304,6 +335,8 @@ class ScheduledSRK2M(Integrator):
         there = self.placed[index]
         gauge, rule = there.gauge, _rule(there, calls, e, self.method.beta)
         rho, law = 1.0, None
+        # the denoiser of this call, for the end
+        last_kept: list[tuple[LinearForm, Any]] = [(pairs[0][0], _Last(calls[0].level))]
         to_last_call = there.stop == there.node  # the way to the call whose denoiser ends the run
         if not to_last_call:
             rho = _correlation(there, calls[0], e)
@@ -313,7 +346,7 @@ class ScheduledSRK2M(Integrator):
                 last = step.process.level(self.times[-1])
                 rule = law.weights(rule[:DEPTH], (last.sigma / last.alpha) ** 2)
         if there.c == 0.0:
-            return draft.finish(path)
+            return draft.finish(path, keep=last_kept)
         b, area = path_draws(
             draft, gauge, self.method.data_variance, area=there.c > rho**2 * (1.0 + 1e-9)
         )
@@ -325,12 +358,30 @@ class ScheduledSRK2M(Integrator):
         beyond = beyond + j * gauge.noise_std(there.node, there.c)
         x = gauge.carry(path, ZERO, there.node, there.c) + beyond
         if to_last_call:
-            return draft.finish(x)
+            return draft.finish(x, keep=last_kept)
         kept: list[tuple[LinearForm, Any]] = [(b, _Begun(rho, law, tuple(rule))), (beyond, None)]
         depth = DEPTH if moments is not None else 2
         for call, (denoised, at) in list(zip(calls, pairs, strict=True))[:depth]:
             kept += [(denoised, call), (at, None)]
         return draft.finish(x, keep=kept)
+
+    def _end(self, step: Step) -> StepPlan:
+        """The step to sigma = 0."""
+        draft = step.draft()
+        denoised = draft.evaluate(draft.state, step.start).value
+        if step.memory and isinstance(step.memory[0], _Last):
+            before, here = (
+                _error(level, self._end_variance) for level in (step.memory[0].level, step.start)
+            )
+            if before > here:
+                k = step.eta**2 * (math.sqrt(1.0 + here / (before - here)) - 1.0)
+                denoised = denoised + (denoised - draft.memory(0)) * k
+        return draft.finish(denoised * step.stop.alpha)
+
+    @property
+    def _end_variance(self) -> float:
+        v = self.method.data_variance
+        return (0.5 if math.isfinite(self.method.local) else 2.0) * v
 
     def _index(self, step: Step) -> int:
         if step.start.t not in self.times[:-1]:
