@@ -33,12 +33,13 @@ ComfyUI's "simple" a flow with shift 3 makes it at sigma = 0.25. The denoiser D_
 than the data, by its mean squared error m_n. D is a martingale along the reverse process, so that
 its last increment is uncorrelated with the past and D_n + k (D_n - D_{n-1}) varies more, by
 (2k + k^2)(m_{n-1} - m_n). The k that gives back m_n on data N(0, w), for which m = w s/(w + s) at
-s = (sigma/alpha)^2, makes the result exact there:
+s = (sigma/alpha)^2, is
 
-    k = sqrt(1 + m_n/(m_{n-1} - m_n)) - 1
+    k = sqrt(1 + m_n/(m_{n-1} - m_n)) - 1,      but at most 0.2
 
-On schedules whose last call is near the data k is 0. w is twice the variance of the reference, so
-that on the data too little comes back rather than too much.
+More would make more of the network's own errors, and of the difference between runs with 20 and
+with 40 steps. On schedules whose last call is near the data k is 0. w is twice the variance of the
+reference, so that on the data too little comes back rather than too much.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ from srk.processes.phase import statistic
 #: On a schedule the gauge follows the noise at the start of the step, not in its middle, where it
 #: is smaller; `auto` divides its `local` by this.
 LOCAL_RATIO = 3.0
+#: Calls from which the node of `auto` is at 1/3, where a step follows a Brownian path to strong order
+#: 1.5: the same path then gives the same picture at another number of steps.
+STRONG_FROM = 12
+#: The largest weight of the last increment of the denoiser at the end.
+MOST = 0.2
 #: Rows that a step keeps before the pairs (denoiser, state) of the calls.
 ROWS = 2
 
@@ -126,7 +132,7 @@ class OnSchedule(Integrator):
         self.method.check(process, eta)
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
-        form = _form(self.method.choose(process, eta, len(times) - 1), self.method)
+        form = _form(self.method.choose(process, eta, len(times) - 1), self.method, len(times) - 1)
         linear = statistic(process)
         if not isinstance(form, SRK2M) or linear is None or len(times) < 2:
             return _AtStarts(form)
@@ -141,8 +147,13 @@ class OnSchedule(Integrator):
         )
 
 
-def _form(chosen: Integrator, asked: Integrator) -> Integrator:
-    """The solver that serves for `chosen`, which was chosen by `asked`, on a schedule."""
+def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
+    """The solver that serves for `chosen`, which was chosen by `asked`, on a schedule.
+
+    Arguments:
+        chosen, asked: the solvers.
+        calls: how many times the schedule has.
+    """
     if isinstance(chosen, SRK2S):
         return SRK2M(
             data_variance=chosen.data_variance,
@@ -153,7 +164,8 @@ def _form(chosen: Integrator, asked: Integrator) -> Integrator:
     if isinstance(chosen, SRK2M) and isinstance(asked, Auto) and math.isfinite(chosen.local):
         # what `auto` varies with the number of steps was measured with free calls only
         local = FEW_LOCAL if asked.local is None else asked.local
-        return attrs.evolve(chosen, local=local / LOCAL_RATIO, node=asked.node)
+        strong = asked.node is None and calls >= STRONG_FROM
+        return attrs.evolve(chosen, local=local / LOCAL_RATIO, node=asked.node, strong=strong)
     return chosen
 
 
@@ -335,8 +347,6 @@ class ScheduledSRK2M(Integrator):
         there = self.placed[index]
         gauge, rule = there.gauge, _rule(there, calls, e, self.method.beta)
         rho, law = 1.0, None
-        # the denoiser of this call, for the end
-        last_kept: list[tuple[LinearForm, Any]] = [(pairs[0][0], _Last(calls[0].level))]
         to_last_call = there.stop == there.node  # the way to the call whose denoiser ends the run
         if not to_last_call:
             rho = _correlation(there, calls[0], e)
@@ -345,8 +355,12 @@ class ScheduledSRK2M(Integrator):
                 law = _ScheduledGaussianStep(gauge, there.node, there.c, moments, levels, rho)
                 last = step.process.level(self.times[-1])
                 rule = law.weights(rule[:DEPTH], (last.sigma / last.alpha) ** 2)
+        # the denoiser of this call, for the end
+        kept: list[tuple[LinearForm, Any]] = []
+        if to_last_call and index + 1 == len(self.placed):
+            kept.append((pairs[0][0], _Last(calls[0].level)))
         if there.c == 0.0:
-            return draft.finish(path, keep=last_kept)
+            return draft.finish(path, keep=kept)
         b, area = path_draws(
             draft, gauge, self.method.data_variance, area=there.c > rho**2 * (1.0 + 1e-9)
         )
@@ -358,8 +372,8 @@ class ScheduledSRK2M(Integrator):
         beyond = beyond + j * gauge.noise_std(there.node, there.c)
         x = gauge.carry(path, ZERO, there.node, there.c) + beyond
         if to_last_call:
-            return draft.finish(x, keep=last_kept)
-        kept: list[tuple[LinearForm, Any]] = [(b, _Begun(rho, law, tuple(rule))), (beyond, None)]
+            return draft.finish(x, keep=kept)
+        kept += [(b, _Begun(rho, law, tuple(rule))), (beyond, None)]
         depth = DEPTH if moments is not None else 2
         for call, (denoised, at) in list(zip(calls, pairs, strict=True))[:depth]:
             kept += [(denoised, call), (at, None)]
@@ -374,7 +388,7 @@ class ScheduledSRK2M(Integrator):
                 _error(level, self._end_variance) for level in (step.memory[0].level, step.start)
             )
             if before > here:
-                k = step.eta**2 * (math.sqrt(1.0 + here / (before - here)) - 1.0)
+                k = min(math.sqrt(1.0 + here / (before - here)) - 1.0, MOST) * step.eta**2
                 denoised = denoised + (denoised - draft.memory(0)) * k
         return draft.finish(denoised * step.stop.alpha)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from srk._engine.run import Job, run
 from srk.errors import IncompatibleError, SolveError
 from srk.integrators import Integrator, integrator
-from srk.noise import noise_source
+from srk.noise import NoiseSource, noise_source
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, LinearProcess
@@ -108,6 +108,33 @@ def invert(
         state, prediction = hidden(prediction, state), placed(prediction, state)
     source = noise_source("generator", 0)
     source.start(state.shape, state.dtype, state.device)
+    with torch.no_grad():
+        solution, failed = go_up(process, prediction, method, times, state, source)
+        solution = seen(prediction, attrs.evolve(solution, seed=None))
+    if failed:
+        raise SolveError(f"{solution.status}; the last finite state is in .solution.x", solution)
+    return solution
+
+
+def go_up(
+    process: LinearProcess,
+    prediction: Prediction,
+    method: Integrator,
+    times: Sequence[float],
+    state: Tensor,
+    source: NoiseSource,
+    progress: bool = False,
+) -> tuple[Solution, bool]:
+    """A run along the ODE from data to noise, and whether it failed.
+
+    Arguments:
+        process, prediction: what is followed, and the network, bound to it.
+        method: the solver.
+        times: own times, rising.
+        state: the state at the first, ours to overwrite.
+        source: a started noise source; nothing is drawn.
+        progress: show a progress bar.
+    """
     job = Job(
         process=process,
         prediction=prediction,
@@ -115,16 +142,12 @@ def invert(
         eta=0.0,
         label=method.name,
         denoise=False,
+        progress=progress,
     )
-    with torch.no_grad():
-        solution, failed = run(job, _plans(process, method, times), state, source)
-        solution = seen(prediction, attrs.evolve(solution, seed=None))
-    if failed:
-        raise SolveError(f"{solution.status}; the last finite state is in .solution.x", solution)
-    return solution
+    return run(job, plans_up(process, method, times), state, source)
 
 
-def _plans(process: LinearProcess, method: Integrator, times: Sequence[float]) -> list[StepPlan]:
+def plans_up(process: LinearProcess, method: Integrator, times: Sequence[float]) -> list[StepPlan]:
     """The steps up, in order."""
     plans: list[StepPlan] = []
     notes: tuple[Any, ...] = ()

@@ -169,9 +169,10 @@ def test_a_run_is_the_formulas(node: float) -> None:
         return 1.0 / (t * t + v)
 
     def remainder(u: torch.Tensor, t: float) -> torch.Tensor:
-        denoised = TARGET.denoise(u, process.level(t))
-        return ((t * t + v) * denoised - v * u) / (t * t)
+        denoised.append(TARGET.denoise(u, process.level(t)))
+        return ((t * t + v) * denoised[-1] - v * u) / (t * t)
 
+    denoised: list[torch.Tensor] = []
     lengths = [tau(s.stop.t) - tau(s.start.t) for s in steps]
     z, seen, past = x * tau(14.6), x, []  # the path, what the network sees, (R, rho, H)
     b, rho = math.sqrt(lengths[0]) * given(tau(steps[0].start.t), False), 0.0
@@ -195,8 +196,25 @@ def test_a_run_is_the_formulas(node: float) -> None:
         if not last and step.c > 0.25 * (1 + 1e-9):
             j = j + math.sqrt((step.c - 0.25) * H) * given(tau(step.start.t), True)
         seen = (z + step.c * H * predicted + j) / tau(times[i + 1])
-    expected = TARGET.denoise(seen, process.level(times[-2]))
+    # the end: twice the reference, 0.8, is given back the variance that its denoiser lacks
+    before, here = (0.8 * t * t / (0.8 + t * t) for t in times[-3:-1])
+    k = math.sqrt(1.0 + here / (before - here)) - 1.0
+    last = TARGET.denoise(seen, process.level(times[-2]))
+    expected = last + k * (last - denoised[-1])
     assert torch.allclose(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_end_gives_back_the_spread() -> None:
+    """Ten even steps of a flow with shift 3, whose last call is at sigma = 0.25.
+
+    The denoiser there has 0.9 of the variance of N(0, 1); what is left of the loss is the error of
+    the steps.
+    """
+    process, times = srk.Flow(t_min=0.0), [*SHIFTED, 0.0]
+    for name in HOUSE:
+        solver = OnSchedule(srk.integrators.integrator(name))
+        law = gaussian_distribution(solver, process, 0.0, 1.0, grid=times, eta=1.0)
+        assert abs(float(law.variance[0]) ** 0.5 - 1.0) < 0.025 < 0.5 * (1.0 - 0.9**0.5)
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from srk.ecosystem.k_diffusion.frames import Frame, frame_of, guidance_scale_of
 from srk.ecosystem.k_diffusion.noise import HostNoise, NoiseName, NoiseSampler, Scaled, own_noise
-from srk.ecosystem.k_diffusion.schedules import Rising, schedule_of
+from srk.ecosystem.k_diffusion.schedules import schedule_of
 from srk.ecosystem.profiles import profile_of
-from srk.errors import ArgumentError, TimeError
+from srk.errors import ArgumentError, SolveError, TimeError
 from srk.integrators import SRK2M, SRK2S, Auto, Integrator, integrator
 from srk.noise import NoiseSource
+from srk.plans.plan import StepPlan
 from srk.processes import EDM, Flow
 from srk.sampling import Sampler as Run
+from srk.sampling.invert import go_up, plans_up
 from srk.sampling.pilot import warn_of_guidance
 from srk.scores import Data
 from srk.steps import Profile
@@ -81,7 +83,7 @@ def sampler(
             for `srk2`, `srk2m`, `srk2m-local` and `auto`; other solvers call where they do.
         noise: where draws come from without a `noise_sampler`, seeded by `extra_args["seed"]` or,
             where there is none, by torch's global generator: "brownian" (a path that more steps
-            refine, so that they refine the picture), "generator", or "keyed" (the same numbers on
+            refine, so that they refine the picture; `srk2m` and `srk2` then have `strong=True`), "generator", or "keyed" (the same numbers on
             every device). Default: torch's global generator itself, as in k-diffusion's ancestral
             samplers: `torch.manual_seed` then repeats a run.
         profile: what `srk.calibrate` measured of the network, or the path of its file: it tells
@@ -125,6 +127,8 @@ def sampler(
     known = profile_of(profile)
     if known is not None and isinstance(method, Auto):
         method = method.calibrated(known)
+    if noise == "brownian" and isinstance(method, SRK2M | SRK2S) and method.node is None:
+        method = attrs.evolve(method, strong=True)  # what follows the path nearest
     settings = _Settings(method, frame, calls, noise, known)
     eta_default = method.default_eta
 
@@ -241,16 +245,31 @@ def _sample(
             )
         return denoised
 
+    prediction = Data(network, time="t", network_dtype=x.dtype)
+    shown = not call.disable if call.disable is not None else sys.stderr.isatty()
+    if schedule.rising:
+        method = method.choose(process, 0.0, len(times) - 1)
+        asked += _asked(plans_up(process, method, times))
+        state = x.detach().clone().contiguous()
+        unused = HostNoise(None, sigmas, process)
+        solution, failed = go_up(
+            process, prediction.bind(process), method, times, state, unused, shown
+        )
+        if failed:
+            raise SolveError(
+                f"{solution.status}; the last finite state is in .solution.x", solution
+            )
+        return solution.x
     run = Run(
         process,
-        Data(network, time="t", network_dtype=x.dtype),
+        prediction,
         method,
-        grid=Rising(times) if schedule.rising else times,
+        grid=times,
         eta=eta,
         denoise_final=False,
-        calls="free" if schedule.rising else settings.calls_at(),
+        calls=settings.calls_at(),
     )
-    asked += [(i, s.level.t) for i, plan in enumerate(run.plans()) for s in plan.stages]
+    asked += _asked(run.plans())
     source: NoiseSource
     if noise_sampler is not None or settings.noise is None:
         kept = sigmas[schedule.places]
@@ -260,5 +279,10 @@ def _sample(
     return run(
         x_init=x,
         noise=source if s_noise == 1.0 else Scaled(source, float(s_noise)),
-        progress=not call.disable if call.disable is not None else sys.stderr.isatty(),
+        progress=shown,
     ).x
+
+
+def _asked(plans: Sequence[StepPlan]) -> list[tuple[int, float]]:
+    """The step and the time of every network call."""
+    return [(i, stage.level.t) for i, plan in enumerate(plans) for stage in plan.stages]

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -18,7 +18,7 @@ from srk.ecosystem.profiles import profile_of
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
 from srk.integrators import SOLVERS
 from srk.processes import EDM, Flow, LinearProcess
-from srk.steps import Budget, Grid, Profile, RunInfo
+from srk.steps import Budget, Profile, RunInfo
 
 #: Two sigmas closer than this, relative to the larger, are one: the same number rounded twice.
 SAME = 1e-6
@@ -31,18 +31,6 @@ class Schedule:
     times: list[float]
     places: list[int]
     rising: bool
-
-
-class Rising(Grid):
-    """A grid from data to noise, for the probability-flow ODE."""
-
-    name: ClassVar[str] = "rising"
-
-    def __init__(self, values: list[float]) -> None:
-        self.values = values
-
-    def times(self, problem: RunInfo) -> list[float]:
-        return self.values
 
 
 def schedule_of(sigmas: Tensor, frame: Frame) -> Schedule:
