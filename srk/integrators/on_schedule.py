@@ -68,8 +68,8 @@ from srk.processes.phase import statistic
 #: On a schedule the gauge follows the noise at the start of the step, not in its middle, where it
 #: is smaller; `auto` divides its `local` by this.
 LOCAL_RATIO = 3.0
-#: Calls from which the node of `auto` is at 1/3, where a step follows a Brownian path to strong order
-#: 1.5: the same path then gives the same picture at another number of steps.
+#: Calls from which the node of `auto` is at 1/3, where a step follows a Brownian path to strong
+#: order 1.5: the same path then gives the same picture at another number of steps.
 STRONG_FROM = 12
 #: The largest weight of the last increment of the denoiser at the end.
 MOST = 0.2

@@ -83,9 +83,10 @@ def sampler(
             for `srk2`, `srk2m`, `srk2m-local` and `auto`; other solvers call where they do.
         noise: where draws come from without a `noise_sampler`, seeded by `extra_args["seed"]` or,
             where there is none, by torch's global generator: "brownian" (a path that more steps
-            refine, so that they refine the picture; `srk2m` and `srk2` then have `strong=True`), "generator", or "keyed" (the same numbers on
-            every device). Default: torch's global generator itself, as in k-diffusion's ancestral
-            samplers: `torch.manual_seed` then repeats a run.
+            refine, so that they refine the picture; `srk2m` and `srk2` then have `strong=True`),
+            "generator", or "keyed" (the same numbers on every device). Default: torch's global
+            generator itself, as in k-diffusion's ancestral samplers: `torch.manual_seed` then
+            repeats a run.
         profile: what `srk.calibrate` measured of the network, or the path of its file: it tells
             `auto` the variance of the data. The steps go where the host's sigmas are;
             `srk.ecosystem.k_diffusion.sigmas_of` makes sigmas of a profile. Where the host says its
