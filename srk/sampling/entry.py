@@ -179,7 +179,7 @@ def solve(
         calls: where the network is called. "free" lets the solver choose times inside its steps;
             "schedule" calls it at the times of the grid, all but the last, and nowhere else, as
             networks of discrete times and caches indexed by the step need. The solvers of this
-            package then run in a form of their own (`srk.integrators.on_schedule`); other solvers
+            package then run in a form of their own (`srk.integrators.OnSchedule`); other solvers
             can do it if they call once a step, at its start.
         parallel: `srk.Picard(window=32, tolerance=1e-3)` takes many steps at once, for a device
             that is idle with small batches: fewer batches one after the other (`Solution.rounds`),

@@ -13,7 +13,7 @@ import srk
 from srk.analysis import gaussian_distribution, weak_order
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators import SRK2M, SRK2S, OnSchedule
-from srk.integrators.on_schedule import ScheduledSRK2M
+from srk.integrators.scheduled_srk2m import ScheduledSRK2M
 from srk.noise import ReplayNoise
 from srk.plans import StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
