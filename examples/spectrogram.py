@@ -1,6 +1,7 @@
 """Speech enhancement in miniature: complex spectrograms sampled given a noisy recording.
 
-A small network is trained on synthetic tones in noise, then srk draws clean spectrograms.
+A small network is trained on synthetic tones in noise, under the process of SGMSE, whose noise is
+around the noisy spectrogram. Then srk draws clean spectrograms, by SGMSE's sampler and by its own.
 
 Run: python examples/spectrogram.py  (about 15 seconds)
 """
@@ -14,7 +15,6 @@ from torch import nn
 import srk
 
 LENGTH, FFT, HOP = 1024, 64, 16
-PROCESS = srk.VP()
 WINDOW = torch.hann_window(FFT)
 
 
@@ -38,7 +38,7 @@ def waveform(spectrograms):
 
 
 class Network(nn.Module):
-    """(z, t, y) -> the clean spectrogram behind z = alpha z0 + sigma eps, given the noisy y."""
+    """(z, t, y) -> the clean spectrogram behind the state z, given the noisy y."""
 
     def __init__(self, width=24):
         super().__init__()
@@ -54,25 +54,19 @@ class Network(nn.Module):
         parts = [torch.view_as_real(v).movedim(-1, 1) for v in (z, y)]
         level = t.to(parts[0])[:, None, None, None].expand(-1, 1, *z.shape[1:])
         out = self.layers(torch.cat([*parts, level], 1)).movedim(1, -1)
-        return y + torch.view_as_complex(out.contiguous())
+        return z + t[:, None, None] * torch.view_as_complex(out.contiguous())
 
 
 def training(network, steps, generator):
-    """Denoising: z0 from z0 in complex noise of variance 1, times sigma, given the recording."""
+    """Denoising under the process: the clean spectrogram from a state between it and the noisy."""
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for _ in range(steps):
         signals = clean_signals(8, generator)
         clean = spectrogram(signals)
         noisy = spectrogram(signals + torch.randn(signals.shape, generator=generator))
-        t = 1e-3 + 0.999 * torch.rand(len(clean), generator=generator)
-        levels = [PROCESS.level(float(time)) for time in t]
-        alpha, sigma = (
-            torch.tensor([getattr(level, name) for level in levels])[:, None, None]
-            for name in ("alpha", "sigma")
-        )
-        noise = torch.randn(clean.shape, dtype=clean.dtype, generator=generator)
-        error = network(alpha * clean + sigma * noise, t, noisy) - clean
-        loss = error.abs().square().mean()
+        t = 0.03 + 0.97 * torch.rand(len(clean), generator=generator)
+        state = srk.OUVE(mean=noisy).perturb(clean, t, generator=generator)
+        loss = (network(state, t, noisy) - clean).abs().square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,6 +81,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--training-steps", type=int, default=400)
     parser.add_argument("--nfe", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args(arguments)
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
@@ -96,19 +91,21 @@ def main(arguments=None):
     truth = clean_signals(16, generator)
     recording = truth + torch.randn(truth.shape, generator=generator)
     noisy = spectrogram(recording)
-    sol = srk.solve(
-        PROCESS,
-        srk.Data(network, model_kwargs={"y": noisy}),
-        "srk2m",
-        shape=noisy.shape,
-        dtype=noisy.dtype,  # complex64: the noise is complex, of variance 1
-        nfe=options.nfe,
-        seed=0,
-    )
-    before, after = decibels(recording, truth).mean(), decibels(waveform(sol.x), truth).mean()
-    print(f"{tuple(sol.x.shape)} {sol.x.dtype}, {sol.nfe} network calls")
-    print(f"signal to distortion: {before:.1f} dB before, {after:.1f} dB after")
-    return float(before), float(after)
+    process = srk.OUVE(mean=noisy)
+    score = srk.Data(network, model_kwargs={"y": noisy})
+    # The states are complex, and so is the noise, of variance 1.
+    run = {"shape": noisy.shape, "dtype": noisy.dtype, "seed": 0}
+    found = {"the recordings": recording}
+    ours = srk.solve(process, score, "srk2m", nfe=options.nfe, **run)
+    found[f"srk2m, {ours.nfe} calls"] = waveform(ours.x)
+    sgmse = srk.integrators.PredictorCorrector.sgmse()
+    run |= {"grid": "uniform", "steps": options.steps, "denoise_final": "mean"}
+    theirs = srk.solve(process, score, sgmse, **run)
+    found[f"SGMSE's sampler, {theirs.nfe} calls"] = waveform(theirs.x)
+    print(f"{tuple(ours.x.shape)} {ours.x.dtype}; signal to distortion of")
+    for name, signals in found.items():
+        print(f"  {name:<28}{decibels(signals, truth).mean():5.1f} dB")
+    return [float(decibels(signals, truth).mean()) for signals in found.values()]
 
 
 if __name__ == "__main__":

@@ -358,8 +358,69 @@ def test_what_cannot_be_is_refused(call: Any, error: Any, match: str) -> None:
 
 
 def test_the_example_of_spectrograms() -> None:
-    before, after = script("examples/spectrogram.py").main(["--training-steps", "30"])
-    assert after > before + 3.0
+    small = ["--training-steps", "40", "--nfe", "6", "--steps", "6"]
+    before, ours, theirs = script("examples/spectrogram.py").main(small)
+    assert ours > before + 2.0
+    assert math.isfinite(theirs)
+
+
+def test_the_sampler_of_sgmse() -> None:
+    """OUVE around a complex recording, annealed Langevin and Euler-Maruyama, written out with
+    complex draws of variance 1; the result is the mean of the last step.
+    """
+    theta, low, high, n, snr = 1.5, 0.05, 0.5, 12, 0.5
+    generator = torch.Generator().manual_seed(3)
+
+    def draw() -> Tensor:
+        return torch.randn(4, 3, dtype=C, generator=generator)
+
+    y, log = draw(), math.log(high / low)
+    times = torch.linspace(1.0, 0.03, n, dtype=torch.float64).tolist()
+
+    def std(t: float) -> float:
+        growth = math.exp(-2 * theta * t) * math.expm1(2 * (theta + log) * t)
+        return low * math.sqrt(growth * log / (theta + log))
+
+    def score(z: Tensor, t: float) -> Tensor:
+        mean = math.exp(-theta * t) * 0.3j + (1 - math.exp(-theta * t)) * y
+        return -(z - mean) / (std(t) ** 2 + math.exp(-2 * theta * t) * 0.2)
+
+    draws = [draw() for _ in range(2 * n)]
+    left = iter(draws)
+    z = y + next(left) * std(1.0)
+    for i, t in enumerate(times):
+        size = 2 * (snr * std(t)) ** 2
+        z = z + size * score(z, t) + math.sqrt(2 * size) * next(left)
+        step = t - times[i + 1] if i + 1 < n else t
+        g = low * (high / low) ** t * math.sqrt(2 * log) * math.sqrt(step)
+        z = z - (theta * (y - z) * step - g**2 * score(z, t))
+        z = z + g * next(left) if i + 1 < n else z
+    sol = srk.solve(
+        srk.OUVE(theta=theta, sigma_min=low, sigma_max=high, mean=y, t_min=0.0),
+        srk.Score(lambda z, t: score(z, float(t[0]))),
+        srk.integrators.PredictorCorrector.sgmse(),
+        grid=[*times, 0.0],
+        shape=(4, 3),
+        dtype=C,
+        noise=ReplayNoise(draws),
+        denoise_final=False,
+    )
+    assert sol.nfe == 2 * n
+    assert (sol.x - z).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("norms", ["sample", "batch"])
+def test_correctors_with_norms(norms: str) -> None:
+    """Langevin steps from the norms of noise and score: those of complex numbers."""
+    method = srk.integrators.PredictorCorrector(
+        "euler-maruyama", corrector="langevin", snr=0.16, norms=norms
+    )
+    run: dict[str, Any] = {"steps": 5, "seed": 1, "check_network": False}
+    ours = srk.solve(PROCESS, DATA, method, shape=(3, 4), dtype=C, **run)
+    wanted = srk.solve(
+        PROCESS, real_part_of(DATA), method, shape=(3, 4, 2), dtype=torch.float64, **run
+    )
+    assert torch.allclose(parts(ours.x), wanted.x, rtol=1e-9, atol=1e-9)
 
 
 def test_nonlinear_processes_are_refused() -> None:
