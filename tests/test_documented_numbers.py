@@ -39,8 +39,8 @@ TABLES = [
     ("phase-space.md", "| 200 |", "output/custom_process.txt"),
     ("phase-space.md", "| 400 |", "output/custom_process.txt"),
     ("validation.md", "| `", "output/validate-slopes.txt"),
-    ("house-methods.md", "| `auto`, exact targets |", "ode.md"),
-    ("house-methods.md", "| `auto`, networks |", "ode.md"),
+    ("research-notes.md", "| `auto`, exact targets |", "ode.md"),
+    ("research-notes.md", "| `auto`, networks |", "ode.md"),
 ]
 """A page, the start of rows of its tables, and the result that holds the numbers of these rows."""
 
@@ -246,7 +246,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "three stages in place of four 1.3 / 2.3 / 5 / 8.9 / 10 / 11 / 8.4 / 12, five 0.94 "
         "/ 1.1 / 1.6 / 2.6 / 2.7 / 3.2 / 1.7 / 1.2",
         "gauge-weights.md",
@@ -256,7 +256,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "from 0.211 to 0.099 at 10 calls and from 0.104 to 0.029 at 20 (galaxies), from "
         "0.427 to 0.258 and from 0.222 to 0.064 (garments)",
         "gauge-networks.md",
@@ -268,7 +268,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "(1.09 / 0.85 / 0.52 / 0.82 / 0.56, 1.33 / 1.10 / 0.69 / 1.04 / 0.62 and 3.77 / "
         "2.20 / 1.10 / 1.86 / 0.99 of the error with v = 0.5",
         "gauge-targets.md",
@@ -279,7 +279,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "by `auto` on the log-SNR grid alone, 0.34, 0.22, 0.16, 0.13, 0.14; 0.19, 0.06",
         "quality.md",
         [
@@ -288,7 +288,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "by the best of ours on any grid, 0.15, 0.1, 0.12, 0.084, 0.12; 0.17, 0.059",
         "quality.md",
         [
@@ -297,7 +297,7 @@ SENTENCES = [
         ],
     ),
     (
-        "house-methods.md",
+        "research-notes.md",
         "1.2 / 0.97 / 0.72 / 0.94 / 0.74 / 0.99 / 0.76 / 0.70 times the best of the others",
         "quality.md",
         [
