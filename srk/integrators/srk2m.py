@@ -85,7 +85,7 @@ class SRK2M(Integrator):
     eta_range = (0.0, 1.0)
     infinite_noise = True
     reference = "srk (docs: The mathematics, gauge clock)"
-    advice = "one call, order 2; the first choice at any budget"
+    advice = "one call, order 2; what auto is made of, with the scale of the data as an option"
 
     data_variance: float = attrs.field(default=DATA_VARIANCE, converter=check_variance)
     local: float = attrs.field(default=math.inf, converter=check_slope)
@@ -245,7 +245,7 @@ class SRK2MLocal(SRK2M):
 
     name = "srk2m-local"
     reference = "srk (docs: Research notes, a gauge that follows the noise)"
-    advice = "one call, order 2; the first choice for networks of images"
+    advice = "one call, order 2; strong order 1.5, for one sample at every number of steps"
 
     data_variance: float = attrs.field(default=2.0, converter=check_variance)
     local: float = attrs.field(default=0.1, converter=check_slope)
