@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,6 @@ from torch import Tensor
 from srk._pictures import image_sheet, is_image, pillow
 from srk._plotting import PALETTE, house_style
 from srk.errors import ArgumentError, MissingExtraError
-
-if TYPE_CHECKING:
-    from srk.solution import Solution
 
 MOVING = {".webp": "WEBP", ".gif": "GIF", ".png": "PNG"}
 """Endings of files that can hold an animation."""
@@ -32,7 +29,7 @@ def shows_images(event: Sequence[int]) -> bool:
     return is_image(tuple(event)) and min(event[-2:]) >= 4
 
 
-def plot_solution(solution: Solution) -> Any:
+def plot_solution(solution: Any) -> Any:
     """A figure of the samples: images, a histogram of numbers, or a scatter plot of vectors."""
     x = solution.x.detach().float().cpu()
     event = tuple(x.shape[1:])
@@ -54,7 +51,7 @@ def plot_solution(solution: Solution) -> Any:
     return figure
 
 
-def _draw_numbers(axis: Any, solution: Solution, x: Tensor) -> None:
+def _draw_numbers(axis: Any, solution: Any, x: Tensor) -> None:
     """Trajectories of numbers over the time, where they were saved, else their histogram."""
     if solution.trajectory is None:
         axis.hist(x.numpy(), bins=min(60, max(8, len(x) // 20)), density=True)
@@ -67,7 +64,7 @@ def _draw_numbers(axis: Any, solution: Solution, x: Tensor) -> None:
     axis.invert_xaxis()
 
 
-def _states(solution: Solution) -> tuple[list[float], Tensor]:
+def _states(solution: Any) -> tuple[list[float], Tensor]:
     """Times and states of a run, the last of which are the samples that it returned."""
     saved = solution.trajectory
     if saved is None:
@@ -87,7 +84,7 @@ def _points(x: Tensor, event: tuple[int, ...]) -> Tensor:
     return flat[:DOTS, :2]
 
 
-def animate_solution(solution: Solution, path: Path, seconds: float) -> Path:
+def animate_solution(solution: Any, path: Path, seconds: float) -> Path:
     """Write the states of a run as a moving picture that ends at the samples."""
     if path.suffix.lower() not in MOVING:
         raise ArgumentError(
@@ -154,7 +151,7 @@ def table_html(header: Sequence[str], rows: Iterable[Sequence[str]], title: str 
     return f"{caption}<table>{top}<tbody>{body}</tbody></table>"
 
 
-def solution_html(solution: Solution) -> str:
+def solution_html(solution: Any) -> str:
     """What a solution says of itself, with a small picture of the samples."""
     lines = repr(solution).splitlines()
     rows = [tuple(line.split(None, 1)) for line in lines[1:]]

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from srk.solution import Solution
+from typing import Any
 
 
 class SRKError(Exception):
@@ -136,9 +133,12 @@ class MissingDataError(SRKError, FileNotFoundError):
 
 
 class SolveError(SRKError, RuntimeError):
-    """The run failed. `solution` holds the last finite state, the step and the time."""
+    """The run failed.
 
-    def __init__(self, message: str, solution: Solution | Any) -> None:
+    Its attribute `solution`, a `srk.Solution`, holds the last finite state, the step and the time.
+    """
+
+    def __init__(self, message: str, solution: Any) -> None:
         super().__init__(message)
         self.solution = solution
 
