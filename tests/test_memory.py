@@ -370,6 +370,115 @@ def test_a_coefficient_beyond_the_dtype_is_named() -> None:
         executor.run(huge, torch.ones(2, 2, dtype=torch.float16))
 
 
+# -- several networks ----------------------------------------------------------------------------
+
+
+class Arena:
+    """Networks that all return the same memory, as engines with one arena for outputs do."""
+
+    def __init__(self) -> None:
+        self.out: Tensor | None = None
+
+    def __call__(self, inner: Network) -> Network:
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            result = inner(x, t)
+            if self.out is None or self.out.shape != result.shape:
+                self.out = torch.empty_like(result)
+            return self.out.copy_(result.detach())
+
+        return network
+
+
+def toward(mean: float) -> Network:
+    return lambda x, t: mean + (x - mean) * (VARIANCE / (VARIANCE + t.reshape(-1, 1) ** 2))
+
+
+def log_prob(x: Tensor, t: Tensor) -> Tensor:
+    return -(x**2).sum(1)
+
+
+SEVERAL: dict[str, Callable[[Callable[[Network], Network]], Any]] = {
+    "guided": lambda wrap: srk.Guided(
+        srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.0))), 2.0
+    ),
+    "weights of 1": lambda wrap: srk.Guided(
+        [srk.Data(wrap(toward(m))) for m in (1.0, 2.0)], srk.Data(wrap(toward(0.0))), [1.0, -1.0]
+    ),
+    "rescaled": lambda wrap: srk.Guided(
+        srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.0))), 2.0, rescale=0.7
+    ),
+    "scores": lambda wrap: srk.Guided(
+        srk.Score(wrap(lambda x, t: 1.0 - x)), srk.Score(wrap(lambda x, t: -x)), 2.0
+    ),
+    "apg": lambda wrap: srk.scores.APG(
+        srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.0))), 2.0
+    ),
+    "cfg-zero": lambda wrap: srk.scores.CFGZero(
+        srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.0))), 2.0
+    ),
+    "autoguidance": lambda wrap: srk.scores.autoguidance(
+        srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.0))), 2.0, rescale=0.5
+    ),
+    "nested": lambda wrap: srk.Guided(
+        srk.Guided(srk.Data(wrap(toward(1.0))), srk.Data(wrap(toward(0.5))), 1.5),
+        srk.Data(wrap(toward(0.0))),
+        2.0,
+    ),
+    "classifier": lambda wrap: srk.ClassifierGuided(
+        srk.Data(wrap(toward(1.0))),
+        lambda x, t: log_prob(x, t) + 0.0 * wrap(toward(2.0))(x.detach(), t).sum(1),
+        0.1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "heun"])
+@pytest.mark.parametrize("parallel", [None, srk.Picard(window=3, tolerance=1e-4)])
+def test_networks_may_share_the_memory_of_their_results(
+    name: str, solver: str, parallel: Any
+) -> None:
+    def run(wrap: Callable[[Network], Network]) -> Tensor:
+        score = SEVERAL[name](wrap)
+        options: dict[str, Any] = {"parallel": parallel, "check_network": False}
+        return srk.solve(EDM, score, solver, shape=(5, 2), steps=5, seed=0, **options).x
+
+    assert torch.equal(run(Arena()), run(lambda network: network))
+
+
+@pytest.mark.parametrize("name", ["independent", "guided"])
+def test_networks_of_a_product_may_share_the_memory_of_their_results(name: str) -> None:
+    product = srk.Product(a=EDM, b=EDM, c=EDM)
+
+    def run(wrap: Callable[[Network], Network]) -> dict[str, Tensor]:
+        means = {"a": 0.0, "b": 1.0, "c": 2.0}
+        if name == "independent":
+            score: Any = srk.scores.Independent(
+                **{part: srk.Data(wrap(toward(mean))) for part, mean in means.items()}
+            )
+        else:
+            arenas = {part: wrap if wrap is plain else Arena() for part in means}
+
+            def joint(shift: float) -> Any:
+                return srk.scores.Joint(
+                    lambda x, t: {
+                        part: arenas[part](toward(means[part] + shift))(x[part], t[part])
+                        for part in means
+                    },
+                    **dict.fromkeys(means, "data"),
+                )
+
+            score = srk.scores.JointGuided(joint(1.0), joint(0.0), {"a": 2.0, "b": 1.0, "c": 0.5})
+        shape = dict.fromkeys(means, (5, 2))
+        return dict(srk.solve(product, score, "srk2m", shape=shape, steps=5, seed=0).x)
+
+    def plain(network: Network) -> Network:
+        return network
+
+    fresh, shared = run(plain), run(Arena())
+    assert all(torch.equal(shared[part], fresh[part]) for part in fresh)
+
+
 # -- times ---------------------------------------------------------------------------------------
 
 ADAPTERS: dict[str, Callable[[Network], Any]] = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from srk._engine.density import Results
 from srk._engine.eager import Evaluate, Outcome, Walk
 from srk._engine.finite import NotFinite
-from srk._engine.memory import changed_in_place, version
+from srk._engine.memory import changed_in_place, copy_of, version
 from srk._engine.run import Run
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Stage
@@ -233,7 +233,9 @@ class Together:
         try:
             results = {}
             for name, (x, stage) in requests.items():
-                results[name] = self.parts[name].ask(x, stage)
+                said = self.parts[name].ask(x, stage)
+                # The network of the next part may write to the memory of this result.
+                results[name] = copy_of(said) if self.prediction.several else said
             return results
         except NotFinite as failure:
             raise blamed(failure, name) from None

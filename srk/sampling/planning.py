@@ -65,7 +65,8 @@ def plan_run(
         def make() -> tuple[tuple[StepPlan, ...], tuple[float, ...]]:
             times = grid.times(info)
             etas = (eta,) * (len(times) - 1)
-            return tuple(_plan(process, method, times, etas, resolution)), etas
+            plans = _plan(process, method, times, etas, resolution, None, grid.noise_scale)
+            return tuple(plans), etas
 
         what = (grid, process, method, info.steps, info.eta, eta, resolution)
         plans, etas = _remembered.get(make, "run", *what)

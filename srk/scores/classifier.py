@@ -105,23 +105,27 @@ class ClassifierGuided(Prediction):
         return self.prediction.calls(t)
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        denoised, weight = self.prediction.denoise(x, level, process), weight_at(self.scale, level)
+        weight = weight_at(self.scale, level)
         if weight == 0.0 or level.sigma == 0.0:
-            return denoised
+            return self.prediction.denoise(x, level, process)
         if level.alpha == 0.0:
             raise IncompatibleError(
                 f"at t = {level.t!r} the signal scale alpha is 0, so the gradient of log p(y | "
                 "x_t) is 0 and does not determine the denoiser; "
                 "start a little below the end, e.g. srk.Flow(t_max=0.999)"
             )
-        return denoised.add(
-            self.gradient(x, level, process),
-            alpha=weight * level.sigma * (level.sigma / level.alpha),
+        # The gradient comes first: its memory is ours, and that of the network's result may not be.
+        gradient = self.gradient(x, level, process)
+        return self.prediction.denoise(x, level, process).add(
+            gradient, alpha=weight * level.sigma * (level.sigma / level.alpha)
         )
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        score, weight = self.prediction.score(x, level, process), weight_at(self.scale, level)
-        return score if weight == 0.0 else score.add(self.gradient(x, level, process), alpha=weight)
+        weight = weight_at(self.scale, level)
+        if weight == 0.0:
+            return self.prediction.score(x, level, process)
+        gradient = self.gradient(x, level, process)
+        return self.prediction.score(x, level, process).add(gradient, alpha=weight)
 
     def gradient(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         """grad_x log p(y | x_t = x), shape of `x`.

@@ -8,7 +8,7 @@ Everything here is a change of the score, and so of the denoiser, for s = (alpha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -180,14 +180,14 @@ class Guided(Prediction):
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         return self._guide(self._evaluate("denoise", x, level, process), x, level)
 
-    def _guide(self, terms: list[tuple[float, Tensor]], x: Tensor, level: Level) -> Tensor:
+    def _guide(self, terms: Iterable[tuple[float, Tensor]], x: Tensor, level: Level) -> Tensor:
         """The guided denoiser of weighted denoisers at `x`."""
-        guided = _sum(terms)
-        if self.rescale == 0.0 or len(terms) < 2:
+        guided, last, count = _sum(terms)
+        if self.rescale == 0.0 or count < 2:
             return guided
         a, b = _QUANTITIES[self.rescale_in](level)
         q = convert.combine((a, b), x, guided)
-        ratio = _spread(convert.combine((a, b), x, terms[-1][1])) / _spread(q)
+        ratio = _spread(convert.combine((a, b), x, last)) / _spread(q)
         factor = torch.where(
             torch.isfinite(ratio), self.rescale * ratio + (1.0 - self.rescale), 1.0
         )
@@ -200,7 +200,7 @@ class Guided(Prediction):
         nothing at small sigma.
         """
         if self.rescale == 0.0:
-            return _sum(self._evaluate("score", x, level, process))
+            return _sum(self._evaluate("score", x, level, process))[0]
         return convert.to_score(self.denoise(x, level, process), x, level)
 
     def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
@@ -214,7 +214,7 @@ class Guided(Prediction):
         if self.rescale != 0.0:
             return super().score_each(rows, process)
         parts = self._evaluate_each("score_each", rows, process)
-        return torch.cat([_sum(terms) for terms, _, _ in parts])
+        return torch.cat([_sum(terms)[0] for terms, _, _ in parts])
 
     def _evaluate_each(
         self, what: str, rows: Rows, process: ForwardProcess
@@ -251,7 +251,8 @@ class Guided(Prediction):
                     torch.cat([part.samples for part in parts]),
                     rows.batch,
                 )
-                value = getattr(prediction, what)(given, process)
+                # The next network may write to the memory of this result.
+                value = getattr(prediction, what)(given, process).clone()
                 answers.append(iter(value.split([len(part.levels) for part in parts])))
         return [
             (
@@ -264,23 +265,27 @@ class Guided(Prediction):
 
     def _evaluate(
         self, what: str, x: Tensor, level: Level, process: ForwardProcess
-    ) -> list[tuple[float, Tensor]]:
-        """(weight, value) of each prediction that has a weight, the reference first."""
+    ) -> Iterator[tuple[float, Tensor]]:
+        """(weight, value) of each prediction that has a weight, the reference first.
+
+        A value lasts until the next one is asked for: two networks may write to one buffer.
+        """
         weighted = [
             (weight, p)
             for p, weight in zip(self._all, self._weights(level), strict=True)
             if weight != 0.0
         ]
         if not self.batched:
-            return [(weight, getattr(p, what)(x, level, process)) for weight, p in weighted]
+            for weight, prediction in weighted:
+                value = getattr(prediction, what)(x, level, process)
+                # Times another weight the sum has memory of its own.
+                yield weight, value.clone() if weight == 1.0 and len(weighted) > 1 else value
+            return
         # one prediction goes this way, too: a condition of one row is spread over the batch here
         together = _together([p for _, p in weighted], len(x))
-        copies, number = x, len(weighted)
-        if number > 1:
-            copies = x.repeat(number, *[1] * (x.ndim - 1))
-            process = process.select(torch.arange(len(x), device=x.device).repeat(number), len(x))
+        copies = x if len(weighted) == 1 else x.repeat(len(weighted), *[1] * (x.ndim - 1))
         values = getattr(together, what)(copies, level, process).chunk(len(weighted))
-        return [(weight, value) for (weight, _), value in zip(weighted, values, strict=True)]
+        yield from ((weight, value) for (weight, _), value in zip(weighted, values, strict=True))
 
 
 def _level(process: ForwardProcess, t: float) -> Level:
@@ -296,12 +301,21 @@ def _spread(q: Tensor) -> Tensor:
     return q.reshape(len(q), -1).std(1, correction=0).reshape(-1, *[1] * (q.ndim - 1))
 
 
-def _sum(terms: list[tuple[float, Tensor]]) -> Tensor:
-    (weight, first), *rest = terms
-    total = first if weight == 1.0 else first * weight
-    for weight, value in rest:
-        total = total.add(value, alpha=weight)
-    return total
+def _sum(terms: Iterable[tuple[float, Tensor]]) -> tuple[Tensor, Tensor, int]:
+    """The weighted sum, the last value, and how many there are; a value is read before the next."""
+    total: Tensor | None = None
+    count, value = 0, None
+    for weight, value in terms:
+        if total is not None:
+            total = total.add(value, alpha=weight)
+        elif weight == 1.0:
+            total = value
+        else:
+            total = value * weight
+        count += 1
+    assert total is not None
+    assert value is not None
+    return total, value, count
 
 
 def _check_alike(predictions: tuple[Prediction, ...]) -> None:

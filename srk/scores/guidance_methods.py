@@ -82,7 +82,11 @@ class _Pair(Prediction):
 
     def _denoised(self, x: Tensor, level: Level, process: ForwardProcess) -> tuple[Tensor, Tensor]:
         """(D_c, D_u), in one call of the network where they are batched."""
-        (_, reference), (_, condition) = self._both()._evaluate("denoise", x, level, process)
+        values = self._both()._evaluate("denoise", x, level, process)
+        _, reference = next(values)
+        if not self.batched:  # the other network may write to the memory of this result
+            reference = reference.clone()
+        _, condition = next(values)
         return condition, reference
 
     @abstractmethod

@@ -75,10 +75,17 @@ class BoundPrediction:
     Arguments:
         parts: the prediction of each part by its name.
         shared: networks that are called once for all parts.
+
+    Attributes:
+        several: whether more than one network is called for a step of all parts. A result must
+            then be copied before the next call, which may write to its memory.
     """
 
     def __init__(self, parts: Mapping[str, Prediction], shared: Iterable[Shared] = ()) -> None:
         self.parts, self.shared = dict(parts), tuple(shared)
+        self.several = len(self.shared) > 1 or (not self.shared and len(self.parts) > 1)
+        for network in self.shared:
+            network.copies = self.several
 
     def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
         """What is to be known of all parts at once, before each part is asked for its own.

@@ -18,10 +18,14 @@ class Shared:
 
     Arguments:
         call: the network with the states and levels of all parts; its results by part.
+
+    Attributes:
+        copies: whether to copy the results, since another network is called before all are read.
     """
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.copies = False
         self._asked: tuple[Mapping[str, Tensor], Mapping[str, Level]] | None = None
         self._said: Mapping[str, Any] | None = None
 
@@ -43,7 +47,13 @@ class Shared:
         """What the network says of a part."""
         assert self._asked is not None
         if self._said is None:
-            self._said = self.call(*self._asked)
+            said = self.call(*self._asked)
+            if self.copies and isinstance(said, Mapping):
+                said = {
+                    part: value.clone() if isinstance(value, Tensor) else value
+                    for part, value in said.items()
+                }
+            self._said = said
         return self._said[name]
 
 
