@@ -65,6 +65,21 @@ def test_noise_is_made_where_it_is_used(solver: str, noise: str, folder: Path) -
         check(watch, run(watch, PROCESSES["vp"], solver, noise=noise, steps=3))
 
 
+@pytest.mark.parametrize("corrector", ["ald", "langevin"])
+@pytest.mark.parametrize("norms", ["sample", "batch"])
+def test_correctors(corrector: Any, norms: Any, folder: Path) -> None:
+    """The step that follows from norms is a number of the device, and stays there."""
+    solver = srk.integrators.PredictorCorrector("srk2m", corrector=corrector, norms=norms, steps=2)
+    with fake_cuda(folder) as watch:
+        check(watch, run(watch, PROCESSES["vp"], solver))
+
+
+def test_steps_that_go_up(folder: Path) -> None:
+    grid = srk.steps.Rising([1.0, 0.5, 0.2, 0.6, 0.3, 0.01])
+    with fake_cuda(folder) as watch:
+        check(watch, run(watch, PROCESSES["vp"], "srk2m", grid=grid, steps=None))
+
+
 def test_a_planted_wait_is_seen(folder: Path) -> None:
     """The check fails for a network that looks at a value, and for one that fetches from the
     CPU.

@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import attrs
 
+from srk.errors import IncompatibleError
 from srk.plans.matrix import Coefficient
 from srk.processes.base import Level
 
@@ -246,7 +247,17 @@ def without_noise(plan: StepPlan) -> StepPlan:
     """The same step with its draws 0, but for those that belong to what comes before it.
 
     It is the mean of the step where that is linear in one draw after its calls.
+
+    Raises:
+        IncompatibleError: a ratio of norms is that of a draw that would be 0.
     """
+    for ratio in plan.ratios:
+        for column in (ratio.numerator, ratio.denominator):
+            if column.kind == "z" and column.number >= plan.inner_slots:
+                raise IncompatibleError(
+                    "a step whose numbers follow from the norm of its draw has no mean without it; "
+                    "use denoise_final=True or False"
+                )
 
     def still(row: Row) -> Row:
         return tuple(

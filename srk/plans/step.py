@@ -292,7 +292,9 @@ class Draft:
 
 def _without_unused(plan: StepPlan) -> StepPlan:
     """The plan without the draws that no row refers to."""
-    used = {column.number for row in plan.rows() for column, _ in row if column.kind == "z"}
+    columns = [column for row in plan.rows() for column, _ in row]
+    columns += [column for r in plan.ratios for column in (r.numerator, r.denominator)]
+    used = {column.number for column in columns if column.kind == "z"}
     if len(used) == len(plan.slots):
         return plan
     kept = sorted(used)

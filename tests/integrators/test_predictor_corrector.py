@@ -6,6 +6,7 @@ import math
 import shutil
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -514,3 +515,41 @@ def test_joined_steps_are_the_steps_one_after_the_other() -> None:
     assert pc.ratios[0] == ratio
     assert pc.ratios[1] == Ratio(Column("z", 1), Column("q", 3))
     assert not pc.linear
+
+
+@attrs.frozen
+class Normalized(srk.Integrator):
+    """A solver of a user, whose draw is needed for its norm alone."""
+
+    name = "normalized"
+    eta_range = (0.0, 0.0)
+
+    def plan(self, step: srk.integrators.Step) -> srk.integrators.StepPlan:
+        board = step.draft("example")
+        board.normal(0.0, 1.0)  # a draw that nothing needs is left out
+        value = board.evaluate(board.state, step.start).value
+        eps = board.formed((board.state - value * step.start.alpha) / step.start.sigma)
+        ratio = board.norms(board.normal(step.start.lam, step.stop.lam), eps)
+        return board.finish(value * step.stop.alpha + board.formed(eps, ratio) * step.stop.sigma)
+
+
+def test_a_solver_of_a_user_with_norms() -> None:
+    """The noise of each step has the length of a draw."""
+    noise = draws(2)
+    sol = srk.solve(
+        VP,
+        TARGET.score(VP),
+        Normalized(),
+        grid=[1.0, 0.5],
+        x_init=noise[0],
+        noise=srk.noise.ReplayNoise(noise[1:]),
+        denoise_final=False,
+    )
+    start, stop = VP.level(1.0), VP.level(0.5)
+    score = score_at(VP, noise[0], 1.0)
+    eps = -start.sigma * score
+    value = (noise[0] + start.sigma**2 * score) / start.alpha
+    length = noise[1].norm(dim=1, keepdim=True) / eps.norm(dim=1, keepdim=True)
+    assert (sol.x - value * stop.alpha - eps * length * stop.sigma).abs().max() < 1e-12
+    with pytest.raises(IncompatibleError, match="norm of its draw"):
+        srk.solve(VP, TARGET.score(VP), Normalized(), shape=SHAPE, steps=3, denoise_final="mean")
