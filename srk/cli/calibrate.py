@@ -40,7 +40,7 @@ def calibrate(
     """Measure where the denoiser of a network moves, in at most 100 network calls, and write it."""
     import torch
 
-    from srk.cli.sample import network_of
+    from srk.cli.network import network_of
     from srk.processes import process as named_process
     from srk.sampling import calibrate as measure
     from srk.targets.problems import named_problem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from srk.cli.command import GridName, ProcessName, SolverName
+from srk.cli.network import network_of, option
 from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ IMAGES = {"digits": (8, 8), "fashion": (28, 28)}
 
 NETWORK, WORKERS, OUTPUT = "The network", "The workers", "The picture"
 """Headings of the help."""
-
-PREDICTIONS = {
-    "noise": "NoisePrediction",
-    "data": "Data",
-    "v": "Velocity",
-    "flow": "FlowVelocity",
-    "score": "Score",
-    "edm": "EDMDenoiser",
-}
-"""What a network returns -> its adapter."""
 
 
 def sample(
@@ -346,63 +336,11 @@ def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Predict
     if unwanted:
         raise ArgumentError(
             f"--target {target} has an exact score and a shape of its own; leave out "
-            f"{', '.join(map(_option, unwanted))}"
+            f"{', '.join(map(option, unwanted))}"
         )
     # It refuses a process that is neither linear nor of phase space.
     score: Prediction = named_problem("vp", target)[1].score(process)  # type: ignore[call-overload]
     return score
-
-
-def network_of(
-    model: str | None,
-    options: dict[str, Any],
-    event: tuple[int, ...] | None,
-    place: torch.device,
-    cls: str | None,
-    arguments: dict[str, Any] | None,
-    key: str | None,
-    trust_pickle: bool,
-) -> Prediction:
-    """The network, on its device, in the adapter that says what it returns."""
-    from torch import nn
-
-    import srk
-    from srk.scores import Prediction
-    from srk.storage.networks import load_network
-
-    if model is None:
-        raise ArgumentError(
-            "say what to sample: --model package.module:attribute, --model weights.safetensors, or "
-            "--target digits to try it"
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:  # python -m has it there, the installed command has not
-        sys.path.append(here)  # behind what is installed: a file beside the weights is no library
-    network = load_network(model, cls=cls, arguments=arguments, key=key, trust_pickle=trust_pickle)
-    if isinstance(network, Prediction):
-        if options:
-            raise ArgumentError(
-                f"{model!r} is {network!r}, which says what it returns; leave out "
-                f"{', '.join(map(_option, options))}"
-            )
-        inner = getattr(network, "network", None)
-        if isinstance(inner, nn.Module):
-            inner.to(place).eval()
-        return network
-    kind = options.pop("prediction", None)
-    if kind not in PREDICTIONS:
-        said = "" if kind is None else f", not {kind!r}"
-        raise ArgumentError(
-            f"say what the network returns: --prediction {', '.join(PREDICTIONS)}{said}"
-        )
-    if isinstance(network, nn.Module):
-        network.to(place, options.get("network_dtype"))
-    made: Prediction = getattr(srk, PREDICTIONS[kind])(network, event_shape=event, **options)
-    return made
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _json(option: str, text: str | None) -> dict[str, Any]:

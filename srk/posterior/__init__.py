@@ -3,18 +3,9 @@
 from srk.posterior.base import Posterior
 from srk.posterior.exact import Exact
 from srk.posterior.gradient import DPS, MMPS, SDA, TMPD, PiGDM
+from srk.posterior.linear import Linear, Nonlinear, Operator
 from srk.posterior.measurement import Measurement
-from srk.posterior.operators import (
-    Linear,
-    Nonlinear,
-    Operator,
-    blur,
-    downsample,
-    fourier,
-    gaussian_kernel,
-    mask,
-    radon,
-)
+from srk.posterior.operators import blur, downsample, fourier, gaussian_kernel, mask, radon
 from srk.posterior.problems import PosteriorProblem, posterior_problem
 from srk.posterior.resampling import effective_size, systematic
 from srk.posterior.spectral import DDNM, DDRM, DiffPIR

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from srk._engine.memory import changed_in_place, version
 from srk.errors import ArgumentTypeError, IncompatibleError
+from srk.posterior.linear import Linear
 from srk.posterior.measurement import Measurement
-from srk.posterior.operators import Linear, Spectrum
+from srk.posterior.spectra import Spectrum
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, check_state

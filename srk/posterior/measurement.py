@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
-from srk.posterior.operators import Linear, Operator, as_operator
+from srk.posterior.linear import Linear, Operator, as_operator
 
 Windows = tuple[tuple[slice | Tensor, int], ...]
 """Selections of samples, one after the other: which samples, of how many."""

@@ -8,8 +8,8 @@ import attrs
 import torch
 
 from srk.errors import UnknownNameError
+from srk.posterior.linear import Linear
 from srk.posterior.measurement import Measurement
-from srk.posterior.operators import Linear
 from srk.targets import GaussianMixture
 
 PROBLEMS = ("two-modes", "ring", "profile")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError
 from srk.posterior.base import Posterior
-from srk.posterior.operators import Function
+from srk.posterior.spectra import Function
 from srk.processes.base import Level
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """Where the steps of a run go: grids, adaptive steps, and profiles of networks."""
 
 from srk.steps.adaptive import Adaptive
+from srk.steps.align_your_steps import AlignYourSteps
 from srk.steps.base import Decision, Grid, Report, RunInfo, StepController
 from srk.steps.budget import Budget, Criterion
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Times, Uniform
@@ -10,7 +11,6 @@ from srk.steps.profile import Profile
 from srk.steps.registry import CONTROLLERS, as_grid, register_controller
 from srk.steps.rising import RePaint, Restart, Rising, RisingGrid
 from srk.steps.schedules import (
-    AlignYourSteps,
     Beta,
     Exponential,
     FlowShift,

@@ -7,9 +7,6 @@ from srk.steps.budget import Budget
 from srk.steps.controllers import CONTROLLERS, as_grid, register_controller
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Uniform
 from srk.steps.schedules import (
-    AlignYourStepsSD,
-    AlignYourStepsSDXL,
-    AlignYourStepsSVD,
     Beta,
     Exponential,
     FlowShift,
@@ -35,9 +32,6 @@ for _controller in (
     PolyExponential,
     Laplace,
     FlowShift,
-    AlignYourStepsSD,
-    AlignYourStepsSDXL,
-    AlignYourStepsSVD,
     Budget,
     Adaptive,
 ):
