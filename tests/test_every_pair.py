@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kinds import processes_with_denoiser
 
 import srk
 
 TARGET = srk.targets.Gaussian(0.5, 0.3)
-SEEN = [name for name in srk.processes() if srk.process(name).statistic is not None]
+SEEN = sorted(processes_with_denoiser())
 """The processes that have a denoiser; tests/sampling/test_manifold_runs.py has the others."""
 NO_ORDER = {"boltz1", "boltz2", "chai1", "gencast", "lcm", "tcd", "consistency"}
 """Solvers for another temperature, and for consistency models: they do not sample the target."""

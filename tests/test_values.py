@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from kinds import made_processes
 
 import srk
 from srk.sampling import planning
@@ -364,7 +365,7 @@ def test_solvers_and_grids_of_users_are_planned_from_their_numbers_too() -> None
 # -- keys ---------------------------------------------------------------------------------------
 
 
-REGISTERED = [srk.process(name) for name in srk.processes()] + list(srk.solvers().values())
+REGISTERED = [*made_processes().values(), *srk.solvers().values()]
 
 
 @pytest.mark.parametrize("thing", REGISTERED, ids=lambda thing: thing.name)

@@ -42,6 +42,10 @@ class ForwardProcess(Components, ABC):
     Subclass this for a process whose transition kernel is not known in closed form; it is then
     reversed in its own time from `drift` and `diffusion`. For `x_t = alpha x_0 + sigma eps`
     subclass `LinearProcess`, which serves every solver.
+
+    Where states cannot be added, such as angles or rotations, a subclass has a method
+    `retract(x, dx)` that moves states by tangent vectors (see `ManifoldProcess`), and solvers whose
+    steps are increments go through it.
     """
 
     name: ClassVar[str] = ""

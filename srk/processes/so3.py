@@ -20,7 +20,7 @@ def _frame(value: Any) -> Any:
 
 @attrs.frozen
 class SO3(ManifoldProcess):
-    """Rotations: Brownian motion of directions, such as the frames of a protein (IGSO(3)).
+    """Rotations: Brownian motion on SO(3), for a protein's frames or a ligand's pose (IGSO(3)).
 
     A rotation is a vector along its axis, as long as its angle in radians; the state has the shape
     (batch, ..., 3). `matrix` gives the matrices, `from_matrix` the vectors. The network gets these

@@ -12,12 +12,7 @@ from torch import Tensor
 
 from srk._checks import choice, flag, integer, shown
 from srk._engine.product import PartReplay, PartRun, check_lockstep, replay, run_product
-from srk._engine.product_adaptive import (
-    AdaptivePart,
-    AdaptiveProduct,
-    CommonClock,
-    check_ends,
-)
+from srk._engine.product_adaptive import AdaptivePart, AdaptiveProduct, CommonClock
 from srk._engine.run import Controlled, Job
 from srk._engine.together import ProductStepInfo
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
@@ -33,6 +28,7 @@ from srk.sampling.arguments import (
 )
 from srk.sampling.product_arguments import (
     check_batch,
+    common_control,
     part_hooks_given,
     shapes_given,
     sources_given,
@@ -42,7 +38,7 @@ from srk.sampling.sampler import Sampler
 from srk.scores.hooks import selected
 from srk.scores.joint import BoundPrediction, ProductPrediction
 from srk.solution import ProductSolution, Saved, join_products
-from srk.steps import Budget, Grid, RunInfo, StepController
+from srk.steps import RunInfo
 
 NOT_YET = {
     "controller": "it is the old name of grid; use grid=...",
@@ -125,7 +121,7 @@ class ProductSampler:
             "calls": choice(calls, ("free", "schedule"), "calls"),
         }
         self.bound, self.samplers = self._made(score)
-        self.control = self._control(grid)
+        self.control = common_control(self.samplers, grid, product)
 
     def _made(self, score: ProductPrediction) -> tuple[BoundPrediction, dict[str, Sampler]]:
         """The predictions of a run, and a sampler for each part: checked as a run of its own."""
@@ -153,36 +149,6 @@ class ProductSampler:
             options["calls"] = self._whole["calls"]
             made[name] = Sampler(process, prediction, **options)
         return bound, made
-
-    def _control(self, grid: Any) -> StepController | None:
-        """The controller of an adaptive run; None where all parts have grids."""
-        free = {
-            name: sampler.control
-            for name, sampler in self.samplers.items()
-            if not isinstance(sampler.control, Grid)
-        }
-        for name, sampler in self.samplers.items():
-            if isinstance(sampler.control, Budget):
-                raise IncompatibleError(
-                    f"{sampler.control!r} finds its steps from the network calls of one state, so "
-                    f"that it is not for a product yet (part {name!r}); use grid='log-snr' or a "
-                    "list of times"
-                )
-        if not free:
-            return None
-        name, control = next(iter(free.items()))
-        if isinstance(grid, Mapping):
-            raise IncompatibleError(
-                f"{control!r} decides about the steps of all parts together, so that it is given "
-                f"for all of them and not for the part {name!r}; e.g. grid='adaptive'"
-            )
-        if getattr(control, "norm", "") == "sample":
-            raise IncompatibleError(
-                "norm='sample' lets some samples take a step again by themselves, which a product "
-                "does not do yet; use srk.steps.Adaptive(norm='batch') or norm='worst'"
-            )
-        check_ends(self.product.parts)
-        return control
 
     def __call__(
         self,

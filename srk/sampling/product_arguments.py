@@ -8,10 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from srk._checks import shown
-from srk.errors import ArgumentError, ArgumentTypeError
+from srk._engine.product_adaptive import check_ends
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import NoiseSource, noise_source, part_seed
 from srk.noise.seeds import check_seed
-from srk.processes.product import check_names, for_each
+from srk.processes.product import Product, check_names, for_each
+from srk.sampling.sampler import Sampler
+from srk.steps import Budget, Grid, StepController
 
 
 def sources_given(
@@ -98,3 +101,38 @@ def part_hooks_given(hooks: Any, names: Sequence[str]) -> dict[str, Any]:
     if unknown:
         raise ArgumentError(f"hooks of {unknown}, but the parts are {', '.join(map(repr, names))}")
     return {name: hooks.get(name, ()) for name in names}
+
+
+def common_control(
+    samplers: Mapping[str, Sampler], grid: Any, product: Product
+) -> StepController | None:
+    """The controller of an adaptive run of a product; None where all parts have grids.
+
+    Arguments:
+        samplers: the sampler of each part.
+        grid: what the user gave.
+        product: the parts.
+    """
+    for name, sampler in samplers.items():
+        if isinstance(sampler.control, Budget):
+            raise IncompatibleError(
+                f"{sampler.control!r} finds its steps from the network calls of one state, so "
+                f"that it is not for a product yet (part {name!r}); use grid='log-snr' or a "
+                "list of times"
+            )
+    free = [name for name, one in samplers.items() if not isinstance(one.control, Grid)]
+    if not free:
+        return None
+    control = samplers[free[0]].control
+    if isinstance(grid, Mapping):
+        raise IncompatibleError(
+            f"{control!r} decides about the steps of all parts together, so that it is given "
+            f"for all of them and not for the part {free[0]!r}; e.g. grid='adaptive'"
+        )
+    if getattr(control, "norm", "") == "sample":
+        raise IncompatibleError(
+            "norm='sample' lets some samples take a step again by themselves, which a product "
+            "does not do yet; use srk.steps.Adaptive(norm='batch') or norm='worst'"
+        )
+    check_ends(product.parts)
+    return control

@@ -20,7 +20,8 @@ from srk.scores.convert import to_flow_velocity, to_noise, to_score, to_velocity
 from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero, autoguidance, cfg_plus_plus
 from srk.scores.hooks import Clip, DynamicThreshold, Hooked, Project, Replace
-from srk.scores.joint import Independent, Joint, JointGuided, ProductPrediction
+from srk.scores.joint import Independent, Joint, ProductPrediction
+from srk.scores.joint_guided import JointGuided
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 from srk.scores.repaint import RePaint
 from srk.scores.state_hooks import CenterRandomAugmentation, LowTemperature, RigidAlign, StateHook

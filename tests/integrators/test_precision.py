@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from kinds import processes_with_denoiser
 
 import srk
 from srk.integrators import WCW, Integrator, Step, StepPlan
 
 N = 4000
 MEAN, VARIANCE = 0.3, 0.25
-PROCESSES = {name: srk.process(name) for name in srk.processes()}
+PROCESSES = processes_with_denoiser()
 PROCESSES["edm to 1e-9"] = srk.EDM(1e-9, 80.0)
 # Rounding of the state, step after step, is a bias of some units of the last place
 MARGIN = {torch.float64: 6.0, torch.float32: 6.0, torch.bfloat16: 14.0, torch.float16: 8.0}
@@ -60,7 +61,7 @@ def test_the_probe_of_wcw_is_one_that_the_numbers_resolve(
 
 
 @pytest.mark.parametrize("solver", list(srk.solvers()))
-@given(process=st.sampled_from(sorted(srk.processes())), dtype=st.sampled_from(HALVES))
+@given(process=st.sampled_from(sorted(processes_with_denoiser())), dtype=st.sampled_from(HALVES))
 @settings(max_examples=3, deadline=None)
 def test_half_precision_gives_the_solvers_own_distribution(
     solver: str, process: str, dtype: torch.dtype

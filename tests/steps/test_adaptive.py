@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from kinds import processes_with_denoiser
 from scipy import stats
 from torch import Tensor
 
@@ -240,7 +241,7 @@ def test_processes_of_another_scaling_take_the_same_steps() -> None:
 # -- the run ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(srk.processes()))
+@pytest.mark.parametrize("name", sorted(processes_with_denoiser()))
 @pytest.mark.parametrize("solver", ["srk2", "sra1"])
 def test_every_process_is_reversed_to_its_end(name: str, solver: str) -> None:
     process = srk.process(name)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kinds import processes_with_denoiser
 
 import srk
 from srk.steps import Budget, Criterion, Profile, RunInfo
@@ -22,7 +23,7 @@ from srk.steps.budget import CRITERIA
 VP = srk.VP()
 V = 0.25
 TARGET = srk.targets.Gaussian(0.3, V)
-PROCESSES = [srk.process(name) for name in srk.processes()]
+PROCESSES = list(processes_with_denoiser().values())
 
 
 def mmse(lam: Any, v: float = V) -> Any:

@@ -9,12 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from kinds import processes_with_denoiser
 
 import srk
 from srk.steps import Gauge, Karras, LogSNR, Quadratic, RunInfo, Times, Uniform
 
 GRIDS = [Uniform(), Quadratic(), LogSNR(), Karras(), Gauge(data_variance=1.0)]
-PROCESSES = [srk.process(name) for name in srk.processes()]
+PROCESSES = list(processes_with_denoiser().values())
 
 
 def times(grid: srk.steps.Grid, process: srk.ForwardProcess, steps: int) -> list[float]:
