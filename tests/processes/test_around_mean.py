@@ -235,7 +235,6 @@ def test_every_solver_runs_around_the_mean(solver: str) -> None:
     adaptive: list[dict[str, Any]] = [
         {"grid": srk.steps.Adaptive(norm="batch", rtol=0.2, atol=0.2), "steps": None},
         {"grid": srk.steps.Adaptive(norm="sample", rtol=0.2, atol=0.2), "steps": None},
-        {"compile": "step"},
     ]
     for options in OPTIONS + (adaptive if solver in ("sra1", "srk2s") else []):
         common = {"steps": 4, "shape": (4, 3), "seed": 1, "dtype": DOUBLE, **options}
@@ -251,6 +250,18 @@ def test_every_solver_runs_around_the_mean(solver: str) -> None:
         around = srk.solve(process, TARGET.score(process), solver, **common)
         assert torch.allclose(around.x, centred.x + Y, atol=1e-9, rtol=0), options
         assert around.nfe == centred.nfe and around.times == centred.times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["ddpm", "srk2m", "heun"])
+def test_compiled_steps_run_around_the_mean(solver: str) -> None:
+    process = PROCESSES["ouve"]
+    options: dict[str, Any] = {"shape": (4, 3), "steps": 4, "seed": 1, "dtype": DOUBLE}
+    one, other = (
+        srk.solve(process, TARGET.score(process), solver, compile=compile, **options).x
+        for compile in (False, "step")  # type: ignore[arg-type]
+    )
+    assert torch.allclose(one, other, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", sorted(srk.solvers()))
