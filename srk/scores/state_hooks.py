@@ -360,6 +360,11 @@ def best_rotation(source: Tensor, goal: Tensor, weights: Tensor | None = None) -
 
 def _points(x: Tensor) -> Tensor:
     """The state as points, (batch, points, 3)."""
+    if x.is_complex():
+        raise IncompatibleError(
+            f"the state is {x.dtype}, but points in space are real; give this hook to a run of "
+            "coordinates"
+        )
     if x.ndim < 3 or x.shape[-1] != 3:
         raise ArgumentError(
             f"the state has shape {tuple(x.shape)}, but points in space have (batch, ..., points, "

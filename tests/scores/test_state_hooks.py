@@ -387,6 +387,7 @@ class Mover(StateHook):
         ({"hooks": [Mover(lambda x: None)]}, ScoreError, "like the state"),
         ({"hooks": [RigidAlign(torch.ones(4))]}, ArgumentError, "one for each point"),
         ({"shape": (2, 2, 3), "score": srk.EDMDenoiser(lambda x, s: 0 * x)}, ArgumentError, "7"),
+        ({"dtype": torch.complex128}, IncompatibleError, "points in space are real"),
         ({"shape": (2, 9), "score": srk.EDMDenoiser(lambda x, s: 0 * x)}, ArgumentError, "points"),
     ],
 )
