@@ -146,6 +146,19 @@ def real(
     return made
 
 
+def positive(value: Any, name: str, *, cure: str = "") -> float:
+    """`value` as a finite float above 0; arguments and errors as in `integer`.
+
+    Examples:
+        >>> positive(2, "snr")
+        2.0
+    """
+    number = real(value, name, cure=cure)
+    if number > 0.0:
+        return number
+    raise ArgumentError(f"{name} must be above 0, not {number!r}" + (f"; {cure}" if cure else ""))
+
+
 def flag(value: Any, name: str) -> bool:
     """`value` as a bool: True or False of Python or NumPy.
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import attrs
 
-from srk._checks import integer, shown
+from srk._checks import choice, flag, integer, positive, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators.base import Integrator
 from srk.integrators.reverse_diffusion import ReverseDiffusion
@@ -33,6 +33,22 @@ SMALLEST = 5
 
 def _count(value: Any) -> int:
     return integer(value, "the number of corrector steps", least=1)
+
+
+def _corrector(value: Any) -> Corrector:
+    return choice(value, ("langevin", "ald"), "corrector")  # type: ignore[no-any-return]
+
+
+def _snr(value: Any) -> float:
+    return positive(value, "snr", cure="score_sde has 0.16 for VE, SGMSE 0.5")
+
+
+def _norms(value: Any) -> Literal["sample", "batch"]:
+    return choice(value, ("sample", "batch"), "norms")  # type: ignore[no-any-return]
+
+
+def _decay(value: Any) -> bool:
+    return flag(value, "decay")
 
 
 def _predictor(value: Any) -> Integrator:
@@ -81,6 +97,8 @@ class PredictorCorrector(Integrator):
             discrete betas, where it is 1 - beta; else a = 1.
 
     Raises:
+        ArgumentError, ArgumentTypeError: an option is none of its kind, or the predictor is a
+            predictor-corrector method already.
         IncompatibleError: in a run, for a process that is not linear; for states of too few numbers
             and for pieces of a batch, as said at `norms`.
 
@@ -98,19 +116,13 @@ class PredictorCorrector(Integrator):
     predictor: Integrator = attrs.field(  # type: ignore[assignment]  # mypy takes the default's type
         default="euler-maruyama", converter=_predictor
     )
-    corrector: Corrector = attrs.field(
-        default="langevin",
-        kw_only=True,
-        validator=attrs.validators.in_(("langevin", "ald")),
-    )
-    snr: float = attrs.field(
-        default=0.16, kw_only=True, converter=float, validator=attrs.validators.gt(0.0)
-    )
+    corrector: Corrector = attrs.field(default="langevin", kw_only=True, converter=_corrector)
+    snr: float = attrs.field(default=0.16, kw_only=True, converter=_snr)
     corrector_steps: int = attrs.field(default=1, kw_only=True, alias="steps", converter=_count)
     norms: Literal["sample", "batch"] = attrs.field(
-        default="sample", kw_only=True, validator=attrs.validators.in_(("sample", "batch"))
+        default="sample", kw_only=True, converter=_norms
     )
-    decay: bool = attrs.field(default=False, kw_only=True)
+    decay: bool = attrs.field(default=False, kw_only=True, converter=_decay)
 
     @classmethod
     def score_sde(cls, process: Literal["ve", "vp"]) -> PredictorCorrector:

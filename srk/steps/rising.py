@@ -14,14 +14,20 @@ from typing import Any, Literal
 
 import attrs
 
-from srk._checks import integer, shown
+from srk._checks import integer, positive, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, TimeError
 from srk.processes.base import LinearProcess
 from srk.processes.parameters import as_number
 from srk.steps.base import Grid, RunInfo
 from srk.steps.controllers import as_grid
 
-_positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
+
+def _scale(value: Any) -> float:
+    return positive(value, "noise_scale", cure="1.0 is the forward process")
+
+
+def _rho(value: Any) -> float:
+    return positive(value, "rho", cure="7.0 is that of Karras' grid")
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +40,7 @@ class RisingGrid(Grid):
 
     rises = True
 
-    noise_scale: float = attrs.field(default=1.0, converter=float, validator=_positive)
+    noise_scale: float = attrs.field(default=1.0, converter=_scale)
 
     @abstractmethod
     def levels(self, info: RunInfo) -> list[float]:
@@ -123,6 +129,7 @@ Interval = tuple[int, int, float, float]
 
 def _intervals(value: Any) -> tuple[Interval, ...]:
     given = list(value.values()) if isinstance(value, Mapping) else value
+    given = given.tolist() if hasattr(given, "tolist") else given
     form = "intervals are (points, repetitions, low, high), e.g. [(3, 2, 0.06, 0.3)]"
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ArgumentTypeError(f"{form}, not {shown(value)}")
@@ -130,8 +137,9 @@ def _intervals(value: Any) -> tuple[Interval, ...]:
     for entry in given:
         if isinstance(entry, str) or not isinstance(entry, Sequence) or len(entry) != 4:
             raise ArgumentTypeError(f"{form}, not {shown(entry)}")
-        points = integer(entry[0], "the points of a Restart interval", least=2)
-        times = integer(entry[1], "the repetitions of a Restart interval", least=1)
+        whole = [int(n) if isinstance(n, float) and n.is_integer() else n for n in entry[:2]]
+        points = integer(whole[0], "the points of a Restart interval", least=2)
+        times = integer(whole[1], "the repetitions of a Restart interval", least=1)
         low, high = (as_number(end, "an end of a Restart interval") for end in entry[2:])
         if not 0.0 <= low < high < math.inf:
             raise ArgumentError(
@@ -140,6 +148,10 @@ def _intervals(value: Any) -> tuple[Interval, ...]:
             )
         made.append((points, times, low, high))
     return tuple(made)
+
+
+def _steps(value: Any) -> int | None:
+    return None if value is None else integer(value, "steps", least=1)
 
 
 @attrs.frozen
@@ -182,8 +194,8 @@ class Restart(RisingGrid):
     name = "restart"
     intervals: tuple[Interval, ...] = attrs.field(converter=_intervals)
     base: Grid = attrs.field(default="karras", converter=_base)  # type: ignore[assignment]
-    rho: float = attrs.field(default=7.0, converter=float, validator=_positive)
-    steps: int | None = None
+    rho: float = attrs.field(default=7.0, converter=_rho)
+    steps: int | None = attrs.field(default=None, converter=_steps)
 
     @classmethod
     def published(

@@ -486,9 +486,19 @@ def test_refusals() -> None:
         PredictorCorrector(PredictorCorrector("ddpm"))
     with pytest.raises(ArgumentError, match="euler-maruyama"):
         PredictorCorrector.score_sde("sub-vp")  # type: ignore[arg-type]
-    for wrong in ({"snr": 0.0}, {"steps": 0}, {"steps": 1.5}, {"corrector": "hmc"}):
-        with pytest.raises((ValueError, TypeError)):
-            PredictorCorrector("ddpm", **wrong)  # type: ignore[arg-type]
+    wrong: dict[str, Any]
+    for wrong, said in (
+        ({"snr": 0.0}, "above 0"),
+        ({"snr": math.nan}, "finite"),
+        ({"snr": "high"}, "finite"),
+        ({"steps": 0}, "positive int"),
+        ({"steps": 1.5}, "positive int"),
+        ({"corrector": "hmc"}, "'langevin' or 'ald'"),
+        ({"norms": "all"}, "'sample' or 'batch'"),
+        ({"decay": 1}, "True or False"),
+    ):
+        with pytest.raises((ArgumentError, ArgumentTypeError), match=said):
+            PredictorCorrector("ddpm", **wrong)
     with pytest.raises(IncompatibleError, match="defined for eta = 0"):
         srk.solve(VP, score, PredictorCorrector("heun"), shape=(4, 6), eta=1.0)
 

@@ -409,8 +409,9 @@ def test_refusals() -> None:
         with pytest.raises((ArgumentError, ArgumentTypeError)):
             Restart(wrong)
     for arguments in ({"jump": 0}, {"resamplings": 0}, {"base": RePaint()}, {"noise_scale": 0.0}):
-        with pytest.raises((ArgumentError, ArgumentTypeError, ValueError)):
+        with pytest.raises((ArgumentError, ArgumentTypeError)):
             RePaint(**arguments)
+    assert Restart(torch.tensor([[3, 2, 0.0625, 0.25]])).intervals == ((3, 2, 0.0625, 0.25),)
     with pytest.raises(ArgumentError, match="imagenet-64"):
         Restart.published("cifar", 43)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="43, 55"):
