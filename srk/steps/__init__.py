@@ -9,7 +9,9 @@ from srk.steps.levels import Levels
 from srk.steps.picard import Picard
 from srk.steps.profile import Profile
 from srk.steps.registry import CONTROLLERS, as_grid, register_controller
-from srk.steps.rising import RePaint, Restart, Rising, RisingGrid
+from srk.steps.repaint import RePaint
+from srk.steps.restart import Restart
+from srk.steps.rising import Rising, RisingGrid
 from srk.steps.schedules import (
     Beta,
     Exponential,

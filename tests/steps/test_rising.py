@@ -20,7 +20,8 @@ from srk.integrators import EDMHeun, PredictorCorrector
 from srk.plans.renoise import forward_coefficients
 from srk.sampling.planning import plan_grid
 from srk.steps import RePaint, Restart, Rising, RunInfo
-from srk.steps.rising import _PUBLISHED, lowest
+from srk.steps.restart import _PUBLISHED
+from srk.steps.rising import lowest
 
 VP = srk.VP()
 EDM = srk.EDM(0.002, 80.0)
