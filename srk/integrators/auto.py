@@ -52,8 +52,9 @@ class Auto(Integrator):
     Orders are those of `srk2m`. `srk.solve` says in `Solution.solver` what was picked.
 
     Arguments:
-        data_variance: a bound for the variance of the gauge, best some four times the variance of
-            the data (2: for data scaled to [-1, 1]). A profile sets it from its own measurement.
+        data_variance: four times the variance of the data per coordinate (2: for data scaled to
+            [-1, 1]). Where `local` is given it is the bound of the gauge, otherwise the variance
+            itself is. A profile sets it from its own measurement.
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
         curve: a measured gauge, see `SRK2M`; a profile sets it.
@@ -118,7 +119,8 @@ class Auto(Integrator):
             local, node = (FEW_LOCAL, FEW_NODE) if steps < MANY else (MANY_LOCAL, 1.0 / 3.0)
             return _with(
                 "srk2m",
-                data_variance=self.data_variance,
+                # a bound at the variance itself is better at few calls, see docs/calibration.md
+                data_variance=self.data_variance / (4.0 if self.local is None else 1.0),
                 local=local if self.local is None else self.local,
                 node=node if self.node is None else self.node,
                 weights="matched",

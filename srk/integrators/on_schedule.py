@@ -115,7 +115,13 @@ def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
         # what `auto` varies with the number of steps was measured with free calls only
         local = FEW_LOCAL if asked.local is None else asked.local
         strong = asked.node is None and calls >= STRONG_FROM
-        return attrs.evolve(chosen, local=local / LOCAL_RATIO, node=asked.node, strong=strong)
+        return attrs.evolve(
+            chosen,
+            data_variance=asked.data_variance,
+            local=local / LOCAL_RATIO,
+            node=asked.node,
+            strong=strong,
+        )
     return chosen
 
 

@@ -222,7 +222,7 @@ def test_auto_is_what_it_picked() -> None:
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
     for eta, solver in (
         (0.5, SRK2M()),
-        (1.0, SRK2M(data_variance=2.0, local=0.3, node=1 / 3, weights="matched")),
+        (1.0, SRK2M(data_variance=0.5, local=0.3, node=1 / 3, weights="matched")),
     ):
         one, two = (
             srk.solve(process, score, s, shape=(8, 1), steps=20, eta=eta, seed=0).x
