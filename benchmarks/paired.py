@@ -610,12 +610,12 @@ HEADER += """` on the grids `"""
 HEADER += "`, `".join(GRIDS)
 HEADER += """`
 (the largest variance of the data is told to `gauge`; EDM without `uniform`), each tried at 8 and
-20 calls (of the stochastic ones, other than on mixtures, `dpmpp-2m-sde` and `er-sde-3` only), of
-which the best six are then run at all budgets; stochastic ones at eta = 1. The best of them is picked afterwards for each case and budget, which flatters it. `auto`, `srk2m`,
-`srk2m-local` and `srk2` run on `log-snr`. For the hosts' flows all run on the host's uniform grid
-with its shift, one call a step and none at the end, but for the row with a profile, which places
-its own steps. A profile is one calibration (32 samples, 65 calls) for all budgets of a case; its
-calls are not in NFE.
+20 calls, of which the best six are then run at all budgets; stochastic ones at eta = 1, and other
+than on mixtures `dpmpp-2m-sde` and `er-sde-3` only. The best of them is picked afterwards for each
+case and budget, which flatters it. `auto`, `srk2m`, `srk2m-local` and `srk2` run on `log-snr`. For
+the hosts' flows all run on the host's uniform grid with its shift, one call a step and none at the
+end, but for the row with a profile, which places its own steps. A profile is one calibration (32
+samples, 65 calls) for all budgets of a case; its calls are not in NFE.
 
 From some 14 calls on the standard error of stochastic methods is no smaller than the error of the
 best methods of the ODE, so that their ratios there are upper bounds.

@@ -36,7 +36,7 @@ from paired import distance, table  # noqa: E402
 
 NFE = (6, 8, 12, 20, 50)
 FINE = 200
-SEED, LEVELS, SAMPLES = 20261126, 4, 48
+SEED, LEVELS, SAMPLES = 20261126, 7, 64
 LABELS = ("srk2m-local", "auto", "auto, profile")
 
 
