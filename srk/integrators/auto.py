@@ -28,7 +28,7 @@ FEW_LOCAL, FEW_NODE = 1.5, 0.27
 on a network of images as good as `srk2m-local` (docs/calibration.md)."""
 MANY_LOCAL = 0.3
 CURVE_MANY = 7
-"""With a profile: number of steps from which the node is at 1/3, and below which it is at 1/4."""
+"""With a profile: number of steps from which the node is at 1/3, and below which it is at 0.27."""
 CURVE_FACTORS = (1.0, 2.0)
 """Of the measured gauge, with fewer steps and from `CURVE_MANY` on (docs/calibration.md)."""
 
@@ -41,7 +41,7 @@ class Auto(Integrator):
     - Linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise
       (`local`). With fewer than 10 steps local = 1.5 and the node is at 0.27, from 10 steps on
       local = 0.3 and the node is at 1/3. With a profile, the gauge is the measured one, and the
-      node is at 1/4 with fewer than 7 steps and at 1/3 from 7 on.
+      node is at 0.27 with fewer than 7 steps and at 1/3 from 7 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
     - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, with a profile
       `srk2m`; `unipc-3` from 16 on (benchmarks/results/ode.md).
@@ -112,7 +112,7 @@ class Auto(Integrator):
                 "srk2m",
                 data_variance=self.data_variance,
                 curve=tuple((lam, log_v + factor) for lam, log_v in self.curve),
-                node=self.node if self.node is not None else 0.25 if few else 1.0 / 3.0,
+                node=self.node if self.node is not None else FEW_NODE if few else 1.0 / 3.0,
                 weights="matched",
             )
         if eta == 1.0 and self.data_variance > 0.0:
