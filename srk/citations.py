@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from srk.errors import UnknownNameError
 from srk.integrators import SOLVERS
-from srk.processes import PROCESSES
+from srk.processes import OUVE, PROCESSES, SO3, Torus
 from srk.tableaus import TABLEAUS
 
 KEY = re.compile(r"@\w+\{(?P<key>(?P<author>[a-z]+)(?P<year>\d{4})?[a-z]*),")
@@ -47,7 +47,7 @@ def cite(name: str) -> str:
     texts = {"srk": "srk"}
     texts |= {
         process: (cls.__doc__ or "").partition("Source:")[2].partition("Examples:")[0]
-        for process, cls in PROCESSES.items()
+        for process, cls in {**PROCESSES, **{cls.name: cls for cls in (OUVE, SO3, Torus)}}.items()
     }
     texts |= {tableau: table.reference for tableau, table in TABLEAUS.items()}
     texts |= {solver: method.reference for solver, method in SOLVERS.items()}

@@ -15,10 +15,7 @@ from srk.processes.discrete import VPDiscrete
 from srk.processes.edm import EDM
 from srk.processes.flow import Flow
 from srk.processes.ou import OU
-from srk.processes.ouve import OUVE
-from srk.processes.so3 import SO3
 from srk.processes.subvp import SubVP
-from srk.processes.torus import Torus
 from srk.processes.ve import VE
 from srk.processes.vp import VP
 from srk.registry import Registry
@@ -165,5 +162,7 @@ def process(name: str, **parameters: Any) -> ForwardProcess:
     return cls(**parameters)
 
 
-for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, OUVE, Flow, CLD, Torus, SO3):
+# All that a name alone makes and that every solver reverses. OUVE needs a mean, and states of
+# angles and rotations (Torus, SO3) need solvers that make increments: their classes make these.
+for _cls in (VP, VPCosine, VPDiscrete, SubVP, VE, EDM, OU, Flow, CLD):
     register_process(_cls)

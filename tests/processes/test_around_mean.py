@@ -671,12 +671,10 @@ def test_what_knows_no_mean_refuses_it() -> None:
 
 
 def test_names_and_messages() -> None:
-    process = srk.process("ouve", mean=0.5)
+    process = srk.OUVE(mean=0.5)
     assert repr(process) == (
         "OUVE(theta=1.5, sigma_min=0.05, sigma_max=0.5, mean=0.5, t_min=0.03, t_max=1.0)"
     )
     assert "mean=tensor of shape (4, 3)" in repr(srk.OUVE(mean=Y))
-    rows = {row[0]: row for row in srk.processes().rows()}
-    assert rows["ouve"][1:3] == ["by parameters", "by parameters"]
     sampler = srk.Sampler(process, srk.Data(lambda x, t: x), "ddpm", steps=3)
     assert repr(sampler).startswith("Sampler(OUVE(")

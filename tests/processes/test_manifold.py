@@ -133,7 +133,6 @@ def test_schedules_are_those_of_their_papers() -> None:
         assert frame.diffusion(t) == pytest.approx(g)
         assert frame.time_at(frame.sigma(t)) == pytest.approx(t, abs=1e-12)
         assert torsion.time_at(torsion.sigma(t)) == pytest.approx(t, abs=1e-12)
-    assert srk.process("so3", sigma_max=2.0) == srk.SO3(sigma_max=2.0)
 
 
 @pytest.mark.parametrize(
