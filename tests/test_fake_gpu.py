@@ -46,7 +46,10 @@ def check(watch: Watch, solution: srk.Solution) -> None:
     assert [event.kind for event in watch.after() if event.kind != "wait"] in ([], ["cuda to cpu"])
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+    "name",
+    ["vp", *(pytest.param(name, marks=pytest.mark.slow) for name in PROCESSES if name != "vp")],
+)
 @pytest.mark.parametrize("solver", sorted(srk.solvers()))
 def test_every_solver(solver: str, name: str, folder: Path) -> None:
     process, method = PROCESSES[name], srk.solvers()[solver]
@@ -58,8 +61,8 @@ def test_every_solver(solver: str, name: str, folder: Path) -> None:
         check(watch, run(watch, process, solver))
 
 
-@pytest.mark.parametrize("noise", ["keyed", "brownian"])
 @pytest.mark.parametrize("solver", ["ddpm", "srk2m"])
+@pytest.mark.parametrize("noise", ["keyed", pytest.param("brownian", marks=pytest.mark.slow)])
 def test_noise_is_made_where_it_is_used(solver: str, noise: str, folder: Path) -> None:
     with fake_cuda(folder) as watch:
         check(watch, run(watch, PROCESSES["vp"], solver, noise=noise, steps=3))

@@ -51,6 +51,12 @@ def slope(stage: Stage, process: ForwardProcess) -> float:
     return SHARE * level.alpha / (level.alpha**2 + level.sigma**2)
 
 
+def sent(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Numbers of the host on the device, without waiting for it."""
+    made = torch.tensor(numbers, device="cpu")
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)
+
+
 @attrs.frozen
 class Entry:
     """One evaluation of the run.
@@ -197,7 +203,7 @@ class ParallelRun:
             return self.table[number]
         guess = self.secants.guess(number, x.flatten(1).to(self.wide)).view_as(x).to(x.dtype)
         if any(done):
-            final = torch.tensor(done, device="cpu").to(x.device, non_blocking=True)
+            final = sent(done, x.device)
             return torch.where(final.view(-1, *[1] * (x.ndim - 1)), self.table[number], guess)
         return guess
 
@@ -244,7 +250,7 @@ class ParallelRun:
         ]
         places = [(m, s) for m, samples in wanted for s in samples]
         device = self.state.device
-        samples = torch.tensor([s for _, s in places], device=device)
+        samples = sent([s for _, s in places], device)
         x = torch.cat([self._rows(inputs[m], who) for m, who in wanted if who])
         old = torch.cat([self._rows(self.table[m], who) for m, who in wanted if who])
         new = self._ask(x, [self.entries[m] for m, _ in places], samples)
@@ -254,7 +260,8 @@ class ParallelRun:
         first = [i for i, (m, s) in enumerate(places) if m == self.front[s]]
         level = self.entries[min(self.front)].stage.level
         self.network.watch.step = self.step
-        self.network.watch.result(x[first], new[first], level.t)
+        exact_rows = sent(first, device)
+        self.network.watch.result(x[exact_rows], new[exact_rows], level.t)
         exact = list(self.front)
         for (m, s), change in zip(places, changes, strict=True):
             self.spent[s] += self.entries[m].calls
@@ -271,7 +278,7 @@ class ParallelRun:
         """Take up what the network said at the rows `x`, one for each pair (entry, sample)."""
         first, count = places[0][0], places[-1][0] - places[0][0] + 1
         numbers = [m - first for m, _ in places]
-        at = torch.tensor(numbers, device="cpu").to(x.device, non_blocking=True)
+        at = sent(numbers, x.device)
         inputs = x.new_zeros((count, self.batch, x[0].numel()), dtype=self.wide)
         outputs = torch.zeros_like(inputs)
         asked = torch.zeros((count, self.batch), dtype=torch.bool, device=x.device)
@@ -281,7 +288,7 @@ class ParallelRun:
         self.secants.learn(first, inputs, outputs, asked)
 
     def _rows(self, tensor: Tensor, who: Sequence[int]) -> Tensor:
-        return tensor if len(who) == self.batch else tensor[list(who)]
+        return tensor if len(who) == self.batch else tensor[sent(who, tensor.device)]
 
     def _count(self) -> None:
         count = self.network.count

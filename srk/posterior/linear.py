@@ -17,6 +17,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.posterior.spectra import Dense, Function, Spectrum
+from srk.scores.moved import moved
 
 LARGEST = 2**26
 """The most numbers of a dense matrix that is formed from a function (512 MB in float64)."""
@@ -238,12 +239,7 @@ class Linear(Operator):
     def _on(self, like: Tensor) -> Tensor:
         """The matrix in the dtype and on the device of `like`; moved once."""
         assert self._dense is not None
-        key = like.device, like.dtype
-        if key not in self._moved:
-            with torch.inference_mode(False):
-                self._moved[key] = self._dense.to(device=like.device, dtype=like.dtype)
-        moved: Tensor = self._moved[key]
-        return moved
+        return moved(self._dense, like.device, like.dtype)
 
     def __repr__(self) -> str:
         if self.name:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.posterior.linear import Linear, Operator, as_operator
+from srk.scores.moved import moved
 
 Windows = tuple[tuple[slice | Tensor, int], ...]
 """Selections of samples, one after the other: which samples, of how many."""
@@ -118,7 +119,7 @@ class Measurement:
         Raises:
             ArgumentError: y is of another shape.
         """
-        y = self.y
+        y = moved(self.y, like.device, like.dtype)
         if y.ndim == like.ndim:
             for rows, batch in self._windows:
                 if len(y) == batch:
@@ -131,7 +132,7 @@ class Measurement:
                 f"{tuple(like.shape[1:])} of each sample: y has this shape, or that of the batch, "
                 f"{tuple(like.shape)}"
             )
-        return y.to(device=like.device, dtype=like.dtype)
+        return y
 
     def residual(self, predicted: Tensor) -> Tensor:
         """y - predicted, for `predicted` = A(x) of shape (batch, *measured)."""
@@ -140,7 +141,7 @@ class Measurement:
     def add_noise_covariance(self, v: Tensor, to: Tensor) -> Tensor:
         """`to` + (covariance of the noise) v, shapes (batch, *measured)."""
         if self.covariance is not None:
-            matrix = self.covariance.to(device=v.device, dtype=v.dtype)
+            matrix = moved(self.covariance, v.device, v.dtype)
             return to + (v.flatten(1) @ matrix).reshape(v.shape)
         variance = self.variance(v)
         return to + v * variance
@@ -148,11 +149,11 @@ class Measurement:
     def variance(self, like: Tensor) -> Tensor | float:
         """The variances of the noise, broadcastable to `like`: its diagonal."""
         if self.covariance is not None:
-            diagonal = self.covariance.diagonal().to(device=like.device, dtype=like.dtype)
+            diagonal = moved(self.covariance, like.device, like.dtype).diagonal()
             return diagonal.reshape(like.shape[1:])
         assert self.noise_std is not None
         if isinstance(self.noise_std, Tensor):
-            return self.noise_std.to(device=like.device, dtype=like.dtype).square()
+            return moved(self.noise_std, like.device, like.dtype).square()
         return float(self.noise_std) ** 2
 
     def precision(self, r: Tensor, extra: float = 0.0) -> Tensor:
@@ -162,7 +163,7 @@ class Measurement:
             IncompatibleError: the noise is 0 and nothing is added.
         """
         if self.covariance is not None:
-            matrix = self.covariance.to(device=r.device, dtype=torch.float64)
+            matrix = moved(self.covariance, r.device, torch.float64)
             matrix = matrix + extra * torch.eye(len(matrix), dtype=matrix.dtype, device=r.device)
             solved: Tensor = torch.linalg.solve(matrix, r.flatten(1).double().mT).mT
             return solved.to(r.dtype).reshape(r.shape)

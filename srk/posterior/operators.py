@@ -13,6 +13,7 @@ from torch import Tensor
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.posterior.linear import Linear
 from srk.posterior.spectra import Convolution, Flat
+from srk.scores.moved import moved
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -30,11 +31,11 @@ class _Mask:
             raise ArgumentError(
                 f"the mask is for samples of shape {self.event}, not {tuple(x.shape[1:])}"
             )
-        return x.flatten(1)[:, self.where.to(x.device)]
+        return x.flatten(1)[:, moved(self.where, x.device)]
 
     def adjoint(self, v: Tensor) -> Tensor:
         out = v.new_zeros((len(v), math.prod(self.event)))
-        return out.index_copy(1, self.where.to(v.device), v).reshape(len(v), *self.event)
+        return out.index_copy(1, moved(self.where, v.device), v).reshape(len(v), *self.event)
 
 
 def mask(known: Tensor) -> Linear:
@@ -215,12 +216,14 @@ class _Fourier:
                 f"the frequencies are those of images {self.size}, not {tuple(x.shape[-2:])}"
             )
         spectrum = torch.fft.fft2(_wide(x), norm="ortho").flatten(-2)
-        return torch.view_as_real(spectrum.index_select(-1, self.where.to(x.device))).to(x.dtype)
+        return torch.view_as_real(spectrum.index_select(-1, moved(self.where, x.device))).to(
+            x.dtype
+        )
 
     def adjoint(self, v: Tensor) -> Tensor:
         values = torch.view_as_complex(_wide(v).contiguous())
         full = values.new_zeros((*values.shape[:-1], math.prod(self.size)))
-        full = full.index_copy(-1, self.where.to(v.device), values)
+        full = full.index_copy(-1, moved(self.where, v.device), values)
         full = full.reshape(*values.shape[:-1], *self.size)
         out: Tensor = torch.fft.ifft2(full, norm="ortho").real
         return out.to(v.dtype)

@@ -9,6 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk.scores.moved import moved
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -36,7 +38,7 @@ class Flat(Spectrum):
     value: float
 
     def apply(self, function: Function, r: Tensor) -> Tensor:
-        return r * function(torch.tensor(self.value, dtype=r.dtype, device=r.device))
+        return r * function(torch.full((), self.value, dtype=r.dtype, device=r.device))
 
 
 @attrs.frozen(eq=False)
@@ -63,8 +65,8 @@ class Dense(Spectrum):
     values: Tensor
 
     def apply(self, function: Function, r: Tensor) -> Tensor:
-        u = self.vectors.to(device=r.device, dtype=r.dtype)
-        factor = function(self.values.to(device=r.device, dtype=r.dtype))
+        u = moved(self.vectors, r.device, r.dtype)
+        factor = function(moved(self.values, r.device, r.dtype))
         return (((r.flatten(1) @ u) * factor) @ u.mT).reshape(r.shape)
 
 

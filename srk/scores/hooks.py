@@ -13,6 +13,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, Scor
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
+from srk.scores.moved import moved
 from srk.scores.selection import Windows, cut
 from srk.scores.state_hooks import StateHook, changes_prediction, changes_state, prediction_part
 
@@ -310,8 +311,8 @@ class Replace:
 
     def put(self, into: Tensor, scale: float = 1.0, noise: Tensor | None = None) -> Tensor:
         """The tensor with scale known + noise where the mask says so, (batch, *event)."""
-        known, mask = (cut(value, into.ndim, self._windows) for value in (self.known, self.mask))
-        known, mask = known.to(into), mask.to(into.device)
+        given = moved(self.known, into.device, into.dtype), moved(self.mask, into.device)
+        known, mask = (cut(value, into.ndim, self._windows) for value in given)
         if scale != 1.0:
             known = known * scale
         if noise is not None:
@@ -358,9 +359,8 @@ class Project:
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         predicted = self.forward(denoised)
-        return denoised - self.inverse(
-            predicted - cut(self.measured, predicted.ndim, self._windows).to(denoised)
-        )
+        measured = moved(self.measured, denoised.device, denoised.dtype)
+        return denoised - self.inverse(predicted - cut(measured, predicted.ndim, self._windows))
 
     def select(self, rows: slice | Tensor, batch: int) -> Project:
         """The hook for some of the samples of a batch.

@@ -175,8 +175,11 @@ _MANY = 1 << 18
 
 def row_numbers(values: Sequence[float], x: Tensor) -> Tensor:
     """A number for each row of `x`, in a shape that multiplies it."""
-    made = torch.tensor(values, dtype=torch.promote_types(x.dtype, torch.float32))
-    return made.to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    made = torch.tensor(values, dtype=wide, device="cpu").to(x.dtype)
+    if x.device.type == "cuda":  # sent without waiting for the device
+        made = made.pin_memory()
+    return made.to(x.device, non_blocking=True).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _check_name(kind: str, name: object, known: tuple[str, ...]) -> None:
