@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_copies: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_copies: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 """Tensor -> {(device, dtype): (its version, the copy)}; a copy lives as long as its tensor."""
 
 
