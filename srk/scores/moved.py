@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_copies: Any = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+_copies: Any = WeakTensorKeyDictionary()
 """Tensor -> {(device, dtype): (its version, the copy)}; a copy lives as long as its tensor."""
 
 
