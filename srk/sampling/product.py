@@ -35,7 +35,7 @@ from srk.sampling.product_arguments import (
     states_given,
 )
 from srk.sampling.sampler import Sampler
-from srk.scores.hooks import selected
+from srk.scores.hooks import selected, with_hooks
 from srk.scores.joint import BoundPrediction, ProductPrediction
 from srk.solution import ProductSolution, Saved, join_products
 from srk.steps import RunInfo
@@ -120,11 +120,11 @@ class ProductSampler:
             "autocast": autocast_given(autocast),
             "calls": choice(calls, ("free", "schedule"), "calls"),
         }
-        self.bound, self.samplers = self._made(score)
+        self.samplers = self._made(score)
         self.control = common_control(self.samplers, grid, product)
 
-    def _made(self, score: ProductPrediction) -> tuple[BoundPrediction, dict[str, Sampler]]:
-        """The predictions of a run, and a sampler for each part: checked as a run of its own."""
+    def _made(self, score: ProductPrediction) -> dict[str, Sampler]:
+        """A sampler for each part, checked as a run of its own."""
         bound, nfe = score.bind(self.product), self._whole["nfe"]
         if isinstance(nfe, Mapping):
             raise ArgumentTypeError(
@@ -148,6 +148,15 @@ class ProductSampler:
             options["autocast"] = self._whole["autocast"]
             options["calls"] = self._whole["calls"]
             made[name] = Sampler(process, prediction, **options)
+        return made
+
+    def _fresh(self) -> tuple[BoundPrediction, dict[str, Sampler]]:
+        """The predictions and samplers of one run, so that many may go on at a time."""
+        bound, made = self.score.bind(self.product), {}
+        for name, sampler in self.samplers.items():
+            made[name] = own = copy.copy(sampler)
+            prediction = with_hooks(bound.parts[name], self._options["hooks"][name])
+            own.prediction = prediction.bind(sampler.process)
         return bound, made
 
     def __call__(
@@ -230,7 +239,8 @@ class ProductSampler:
                 name: selected(own, rows, batch) for name, own in self._options["hooks"].items()
             }
             piece._options = {**self._options, "hooks": hooks}
-            piece.bound, piece.samplers = piece._made(self.score.select(rows, batch))
+            piece.score = self.score.select(rows, batch)
+            piece.samplers = piece._made(piece.score)
             made.append((piece, first, count, whole))
         return made
 
@@ -249,9 +259,10 @@ class ProductSampler:
         seed: int | None,
     ) -> ProductSolution:
         """One run of all samples."""
+        bound, samplers = self._fresh()
         parts: dict[str, PartRun] = {}
         moving: dict[str, AdaptivePart] = {}
-        for name, sampler in self.samplers.items():
+        for name, sampler in samplers.items():
             sampler._check_grad(grad, states[name])
             device, dtype = places[name]
             x, source = sampler._start(
@@ -260,7 +271,7 @@ class ProductSampler:
             given = states[name] is not None
             problem = sampler._problem(x, source)
             route, etas = sampler._route(problem, given=given, grad=grad, saves=saves)
-            job = self._job(name, etas, saves, grad)
+            job = _job(sampler, etas, saves, grad)
             if isinstance(route, Controlled):
                 moving[name] = AdaptivePart(job, x, source)
             else:
@@ -272,7 +283,7 @@ class ProductSampler:
         if self.control is not None:
             clock = CommonClock(self.product.parts)
             steps = next((s.steps for s in self.samplers.values() if s.steps is not None), None)
-            run = AdaptiveProduct(moving, self.bound, clock, steps, autocast, callback)
+            run = AdaptiveProduct(moving, bound, clock, steps, autocast, callback)
             bar = next(iter(moving.values())).run.recorder.bar("+") if progress else None
             control = self.control
             solution, failed = run.finish(lambda: run.go(control), seed, grad, bar)
@@ -280,7 +291,7 @@ class ProductSampler:
             check_lockstep(parts)
             solution, failed = run_product(
                 parts,
-                self.bound,
+                bound,
                 seed=seed,
                 grad=grad,
                 autocast=autocast,
@@ -294,22 +305,6 @@ class ProductSampler:
                 solution,
             )
         return solution
-
-    def _job(self, name: str, etas: tuple[float, ...], saves: frozenset[str], grad: bool) -> Job:
-        sampler = self.samplers[name]
-        return Job(
-            process=sampler.process,
-            prediction=sampler.prediction,
-            method=sampler.method,
-            eta=sampler._eta,
-            etas=etas,
-            label=sampler.label,
-            denoise=sampler.denoise,
-            autocast=sampler.autocast,
-            grad=grad,
-            saves=saves,
-            hooks=sampler.hooks,
-        )
 
     def log_prob(self, trajectory: ProductSolution | Mapping[str, Saved]) -> dict[str, Saved]:
         """Log-densities of the steps of a saved run under this sampler's network, by part,
@@ -337,21 +332,39 @@ class ProductSampler:
             raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
         if not solution:
             check_names(saved, self.product.names, "a trajectory of a product")
+        bound, samplers = self._fresh()
         runs: dict[str, PartReplay] = {}
         saves = frozenset({"log_prob"})
-        for name, sampler in self.samplers.items():
+        for name, sampler in samplers.items():
             states: Saved = saved[name]
             kind = states.values.dtype
             info = RunInfo(sampler.process, sampler.method, sampler.steps, sampler._eta, dtype=kind)
             route, etas = sampler._route(info, given=True, grad=True, saves=saves)
             assert isinstance(route, Sequence)
-            job = attrs.evolve(self._job(name, etas, saves, True), denoise=False, hooks=())
+            job = attrs.evolve(_job(sampler, etas, saves, True), denoise=False, hooks=())
             runs[name] = PartReplay(name, job, route, states)
-        return replay(runs, self.bound, self._whole["autocast"])
+        return replay(runs, bound, self._whole["autocast"])
 
     def __repr__(self) -> str:
         own = ", ".join(f"{name}={sampler.label!r}" for name, sampler in self.samplers.items())
         return f"ProductSampler({self.product!r}, {self.score!r}, {own})"
+
+
+def _job(sampler: Sampler, etas: tuple[float, ...], saves: frozenset[str], grad: bool) -> Job:
+    """What the run of a part is to do."""
+    return Job(
+        process=sampler.process,
+        prediction=sampler.prediction,
+        method=sampler.method,
+        eta=sampler._eta,
+        etas=etas,
+        label=sampler.label,
+        denoise=sampler.denoise,
+        autocast=sampler.autocast,
+        grad=grad,
+        saves=saves,
+        hooks=sampler.hooks,
+    )
 
 
 def solve_product(

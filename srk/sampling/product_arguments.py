@@ -13,6 +13,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import NoiseSource, noise_source, part_seed
 from srk.noise.seeds import check_seed
 from srk.processes.product import Product, check_names, for_each
+from srk.sampling.arguments import hooks_given
 from srk.sampling.sampler import Sampler
 from srk.steps import Budget, Grid, StepController
 
@@ -100,7 +101,7 @@ def part_hooks_given(hooks: Any, names: Sequence[str]) -> dict[str, Any]:
     unknown = [name for name in hooks if name not in names]
     if unknown:
         raise ArgumentError(f"hooks of {unknown}, but the parts are {', '.join(map(repr, names))}")
-    return {name: hooks.get(name, ()) for name in names}
+    return {name: hooks_given(hooks.get(name, ())) for name in names}
 
 
 def common_control(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -62,6 +64,22 @@ def test_a_sampler_draws_what_solve_draws() -> None:
         assert all(torch.equal(made.x[name], one.x[name]) for name in SHAPE)
     assert "ProductSampler" in repr(sampler)
     assert isinstance(srk.Sampler(srk.VP(), ALONE["a"]), srk.Sampler)
+
+
+def test_a_sampler_is_shared_by_threads() -> None:
+    """The answers of a joint network belong to the run that asked."""
+
+    def slow(x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        time.sleep(0.001)
+        return both(x, t)
+
+    score = srk.scores.Joint(slow, a="data", b="noise")
+    sampler = srk.ProductSampler(PRODUCT, score, "srk2", nfe=9)
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda seed: sampler(SHAPE, seed=seed).x, range(8)))
+    for seed, x in enumerate(drawn):
+        alone = sampler(SHAPE, seed=seed).x
+        assert all(torch.equal(alone[name], x[name]) for name in SHAPE)
 
 
 def test_a_callback_sees_all_parts_and_may_stop() -> None:
