@@ -70,7 +70,7 @@ BAD: dict[str, list[Any]] = {
     "eta": ["x", True, math.nan, -1.0, math.inf, 1j, [0.5], torch.ones(2, 2)],
     "save": [True, 1, "everything", ["x", 3], [None], torch.ones(2), b"x", [["x"]]],
     "device": ["cuda9", "nowhere", 3.5, True, "meta", ["cpu"], "cpu:x", "xpu:99"],
-    "dtype": ["float32", torch.int64, torch.complex64, np.float32, torch.bool, 32],
+    "dtype": ["float32", torch.int64, torch.complex32, np.float32, torch.bool, 32],
     "noise": [3, True, KeyError, ["keyed"], "keyedd", 1.5, b"keyed"],
     "solver": [3, "nosuch", None, True, srk.VP(), ["ddpm"], "", "x" * 100_000],
     "grid": [
@@ -90,7 +90,7 @@ BAD: dict[str, list[Any]] = {
     "score": [None, 3, "net", srk.Score, srk.targets.Gaussian(0.0, 1.0), torch.nn.Linear],
     "x_init": [
         [1.0], np.zeros((2, 3)), torch.zeros(2, 3, dtype=torch.int64), torch.tensor(1.0),
-        torch.zeros(2, 3, dtype=torch.complex64), torch.zeros(0, 3), torch.zeros(4, 3),
+        torch.zeros(0, 3), torch.zeros(4, 3),
         torch.full((2, 3), math.nan), torch.tensor([[1.0, math.inf, 0.0], [0.0, 0.0, 0.0]]),
         torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3, device="meta"),
         torch.zeros(2, 3, dtype=torch.float8_e5m2),
