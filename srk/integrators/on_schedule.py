@@ -24,7 +24,7 @@ from srk.processes.phase import statistic
 LOCAL_RATIO = 3.0
 #: Calls from which the node of `auto` is at 1/3, where a step follows a Brownian path to strong
 #: order 1.5: the same path then gives the same picture at another number of steps.
-STRONG_FROM = 12
+STRONG_FROM = 10
 
 
 @attrs.frozen
