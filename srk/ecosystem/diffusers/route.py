@@ -219,7 +219,7 @@ class Route:
         return plans + self._last()
 
     def _stop(self, t: float, before: StepPlan | None, last: bool) -> StepPlan:
-        """A step of no length, which hands on what the step before kept.
+        """A step of no length, with all its calls, which hands on what the step before kept.
 
         At the end of a run it corrects the state with its evaluation, where the method does so.
         """
@@ -238,7 +238,9 @@ class Route:
         board = step.draft()
         board.evaluate(board.state, level)
         kept = [(board.memory(i), note) for i, note in enumerate(notes)]
-        return board.finish(board.state, keep=kept)
+        stop = board.finish(board.state, keep=kept)
+        missing = method.evaluations_per_step - 1
+        return stop if missing <= 0 else _filled(step, stop, missing)
 
     def counted(self, step: int) -> list[StepPlan]:
         """The plans of a run that starts at step `step` and numbers its steps as the whole run.

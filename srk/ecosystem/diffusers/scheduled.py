@@ -139,6 +139,8 @@ class Scheduled(Configured):
                 at = entry.level
                 if told and stage == 0 and at.t == times[step]:
                     timestep = told[step]
+                elif step + 1 < len(told) and at.t == plan.stop.t == times[step + 1]:
+                    timestep = told[step + 1]
                 elif at.t in said_at:
                     timestep = said_at[at.t]
                 else:
