@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import attrs
@@ -211,6 +211,21 @@ def _ran(job: Job) -> float | tuple[float, ...]:
     return job.etas[0] if len(set(job.etas)) == 1 else job.etas
 
 
+@contextmanager
+def casts_kept() -> Iterator[None]:
+    """Weights that `torch.autocast` casts in here are cast once.
+
+    Autocast drops its casts where the outermost of its contexts ends; this counts as one, and
+    switches nothing on.
+    """
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        if torch.autocast_decrement_nesting() == 0:
+            torch.clear_autocast_cache()
+
+
 def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solution, bool]:
     """Run a job from the state `x` with the started `source`.
 
@@ -219,7 +234,10 @@ def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solutio
     began = time.perf_counter()
     made = Run(job, route, x)
     bar = made.recorder.bar(job.method.name) if job.progress else nullcontext()
-    with torch.set_grad_enabled(bool(job.grad)), bar:
+    # What a callback or a gradient may change between two calls is cast at every call.
+    once = job.autocast is not None and job.callback is None and not job.grad
+    casts = casts_kept() if once else nullcontext()
+    with torch.set_grad_enabled(bool(job.grad)), bar, casts:
         return finish(made, lambda: made.go(source), source.seed, began)
 
 
