@@ -570,17 +570,26 @@ def ratio_rows(cells: Cells, group: Sequence[Case]) -> list[list[str]]:
 
 
 def report(cells: Cells) -> str:
-    there = {key.split("|")[0] for key in cells.values}
+    # a case counts where the others and all of ours were run
+    there = {
+        case.name
+        for case in cases().values()
+        if best(cells, case, (*PEERS, *ODES), NFE[-1]).label
+        and all(best(cells, case, [label], NFE[-1]).label for label in OURS)
+    }
     run_cases = [case for case in cases().values() if case.name in there]
     head = ["", *(f"NFE {n}" for n in NFE)]
     text = HEADER
     left = [case.name for case in cases().values() if case.name not in there]
-    if left:
-        text += "Not run: " + "; ".join(left) + ".\n\n"
+    text += "<!-- --8<-- [start:ratios] -->\n\n"
     for kind in dict.fromkeys(case.kind for case in run_cases):
         group = [case for case in run_cases if case.kind == kind]
-        text += f"## {kind[0].upper()}{kind[1:]}, {len(group)} cases\n\n"
+        text += f"### {kind[0].upper()}{kind[1:]}, {len(group)} cases\n\n"
+        text += "; ".join(case.name for case in group) + ".\n\n"
         text += table(head, ratio_rows(cells, group)) + "\n"
+    if left:
+        text += "Not run: " + "; ".join(left) + ".\n\n"
+    text += "<!-- --8<-- [end:ratios] -->\n\n"
     for case in run_cases:
         lines = []
         for name, labels in (("best other", (*PEERS, *ODES)), ("best other SDE", PEERS)):

@@ -112,7 +112,7 @@ def errors(x: Tensor, y: Tensor) -> list[float]:
 
 def report(results: dict[str, Any]) -> str:
     head = ["", *(f"NFE {n}" for n in NFE)]
-    text = HEADER
+    text = HEADER + "<!-- --8<-- [start:tables] -->\n\n"
     for name, found in results.items():
         cells, lines = found["cells"], []
         for label in LABELS:
@@ -128,8 +128,8 @@ def report(results: dict[str, Any]) -> str:
         for label in LABELS:
             row = [cells[f"{label}|{n}"] for n in NFE]
             lines.append([f"`{label}`, mean", *(f"{c[3]:.3f}" for c in row)])
-        text += f"## {name}\n\n{found['samples']} samples.\n\n" + table(head, lines) + "\n"
-    return text
+        text += f"### {name}\n\n{found['samples']} samples.\n\n" + table(head, lines) + "\n"
+    return text + "<!-- --8<-- [end:tables] -->\n"
 
 
 HEADER = """# A profile on networks
