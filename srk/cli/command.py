@@ -96,11 +96,12 @@ def in_words_of(message: str, names: Any) -> str:
         >>> in_words_of("nfe=1 buys no step; use noise='keyed'", ["nfe", "noise"])
         '--nfe 1 buys no step; use --noise keyed'
         >>> in_words_of("there is no solver named 'x'. srk.solvers() lists all 62.", ["solver"])
-        "there is no solver named 'x'. `srk solvers` lists all 62."
+        "there is no solver named 'x'. `srk solvers` lists all 62; --import MODULE adds your own."
         >>> in_words_of("another run (seed was 0, is 1)", ["seed"])
         'another run (--seed was 0, is 1)'
     """
     message = re.sub(r"srk\.(solvers|processes|tableaus|controllers)\(\)", r"`srk \1`", message)
+    message = re.sub(r"(` lists all \d+)\.", r"\1; --import MODULE adds your own.", message)
     options = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     if not options:
         return message
