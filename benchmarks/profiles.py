@@ -102,7 +102,7 @@ def errors(x: Tensor, y: Tensor) -> list[float]:
     path = float((x - y).norm(dim=1).median() / spread)
     _, _, axes = torch.linalg.svd(y - y.mean(0), full_matrices=False)
     wild = torch.randn(y.shape[1], 24, generator=torch.Generator().manual_seed(3))
-    directions = torch.cat([axes[:24].T, wild / wild.norm(dim=0)], 1)
+    directions = torch.cat([axes[: min(24, len(y) // 2)].T, wild / wild.norm(dim=0)], 1)
     apart, error = distance(x @ directions, y @ directions)
     d = x - y
     square = float((d.sum(0).square().sum() - d.square().sum()) / (len(d) * (len(d) - 1)))
