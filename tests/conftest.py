@@ -5,6 +5,8 @@ One thread a worker, GPU tests skipped without a GPU, a check that random states
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import random
 from collections.abc import Iterator
 
@@ -52,6 +54,8 @@ def global_rng_untouched() -> Iterator[None]:
             **{f"torch.cuda:{i}": state.tolist() for i, state in enumerate(cuda)},
         }
 
+    if importlib.util.find_spec("diffusers") is not None:
+        importlib.import_module("diffusers")  # its import draws from Python's generator, once
     before = states()
     yield
     after = states()
