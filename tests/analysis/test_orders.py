@@ -25,7 +25,7 @@ LINEAR = {
     "srk2s": 3.0,  # relative variance error c^2 (H Gamma)^4: numerics.md section 4
     "srk2": 3.0,
     "srk2m": 3.0,
-    "auto": 3.35,  # weights that follow the exact covariances of Gaussian data; the node at 1/3
+    "auto": 3.6,  # weights that follow the exact covariances of Gaussian data; the node at 1/3
     "srk2m-local": 3.75,
     "stochastic-midpoint": 2.0,  # alpha.w^2 = 1/4, not 1/2, matters only where the drift is curved
     "lms": 4.0,  # four-step Adams-like formula; the declared order is that of its start
