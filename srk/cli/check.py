@@ -1,4 +1,4 @@
-"""`srk check`: the order conditions of a tableau in a file."""
+"""`srk check`: the order conditions of a tableau, in a file or by name."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from rich.text import Text
 
 
 def check(
-    file: Annotated[
-        Path,
-        typer.Argument(help="TOML file with the tableau; its fields: StochasticTableau.from_dict."),
+    tableau: Annotated[
+        str,
+        typer.Argument(
+            help="A TOML file with the fields of StochasticTableau.from_dict, or a name of "
+            "`srk tableaus`.",
+            metavar="FILE|NAME",
+        ),
     ],
 ) -> None:
     """Check the order conditions of a tableau.
 
     The exit status is 1 if they do not support the orders that it declares.
     """
-    from srk.tableaus import StochasticTableau, check_tableau, require_order
+    from srk.tableaus import TABLEAUS, StochasticTableau, check_tableau, require_order
 
-    tableau = StochasticTableau.from_toml(file)
-    report = check_tableau(tableau)
+    found = TABLEAUS[tableau] if tableau in TABLEAUS else StochasticTableau.from_toml(Path(tableau))
+    report = check_tableau(found)
     # Text: a condition may hold "[", which rich takes for markup in a str.
     Console(soft_wrap=True).print(Text(repr(report)))
-    require_order(tableau)  # raises what is wrong, which is then the message
+    require_order(found)  # raises what is wrong, which is then the message

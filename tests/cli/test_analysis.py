@@ -37,6 +37,12 @@ def test_check_prints_the_conditions(tmp_path: Path) -> None:
     assert "'ralston': ok" in result.output
 
 
+def test_check_takes_the_name_of_a_tableau() -> None:
+    result = invoke("check", "sra1")
+    assert result.exit_code == 0, result.output
+    assert "'sra1': ok" in result.output
+
+
 def test_check_refuses_with_exit_status_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
