@@ -26,7 +26,9 @@ def check(
     """
     from srk.tableaus import TABLEAUS, StochasticTableau, check_tableau, require_order
 
-    found = TABLEAUS[tableau] if tableau in TABLEAUS else StochasticTableau.from_toml(Path(tableau))
+    file = Path(tableau)
+    named = tableau in TABLEAUS or not (file.suffix or file.exists())
+    found = TABLEAUS[tableau] if named else StochasticTableau.from_toml(file)
     report = check_tableau(found)
     # Text: a condition may hold "[", which rich takes for markup in a str.
     Console(soft_wrap=True).print(Text(repr(report)))
