@@ -7,6 +7,7 @@ makes one, where nothing that dies can hold its result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from srk._engine.memory import empty_like
 from srk.plans.matrix import Coefficient, Matrix
+from srk.plans.plan import FEW
 
 Values = list[Any]
 Row = Callable[[Values, list[Tensor], Sequence[Any]], None]
@@ -152,7 +154,7 @@ def norm_ratio(
 
     Arguments:
         numerator, denominator: of that shape and dtype.
-        over: "sample" or "batch".
+        over: "sample", "batch" or "auto"; see `srk.plans.plan.Ratio`.
         shape, dtype: of a state.
     """
     wide = torch.promote_types(dtype, torch.float32)
@@ -160,7 +162,7 @@ def norm_ratio(
         torch.linalg.vector_norm(tensor.reshape(shape[0], -1), dim=1, dtype=wide)
         for tensor in (numerator, denominator)
     )
-    if over == "batch":
+    if over == "batch" or (over == "auto" and math.prod(shape[1:]) < FEW):
         above, below = above.mean(), below.mean()
     ratio = torch.where(below > 0.0, above / below, 0.0)
     return ratio.reshape(-1, *[1] * (len(shape) - 1))

@@ -22,13 +22,11 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators.base import Integrator
 from srk.integrators.reverse_diffusion import ReverseDiffusion
 from srk.integrators.tableau import integrator
-from srk.plans.plan import StepPlan, join
+from srk.plans.plan import FEW, Over, StepPlan, join
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 
 Corrector = Literal["langevin", "ald"]
-SMALLEST = 5
-"""For Gaussian states of fewer numbers (|z|/|score|)^2 has no finite variance."""
 
 
 def _count(value: Any) -> int:
@@ -43,8 +41,8 @@ def _snr(value: Any) -> float:
     return positive(value, "snr", cure="score_sde has 0.16 for VE, SGMSE 0.5")
 
 
-def _norms(value: Any) -> Literal["sample", "batch"]:
-    return choice(value, ("sample", "batch"), "norms")  # type: ignore[no-any-return]
+def _norms(value: Any) -> Over:
+    return choice(value, ("sample", "batch", "auto"), "norms")  # type: ignore[no-any-return]
 
 
 def _decay(value: Any) -> bool:
@@ -92,7 +90,7 @@ class PredictorCorrector(Integrator):
         norms: "sample" takes the norms of "langevin" for each sample, so that a sample does not
             depend on its batch. "batch" takes their means over the batch, as score_sde and SGMSE
             do, and as states of few numbers need; below 5 the ratio of one sample has no finite
-            variance.
+            variance. "auto" takes "batch" below 5 numbers and "sample" from 5 on.
         decay: whether a is (alpha/alpha')^2 with alpha' at the end of the step, as in score_sde on
             discrete betas, where it is 1 - beta; else a = 1.
 
@@ -119,9 +117,7 @@ class PredictorCorrector(Integrator):
     corrector: Corrector = attrs.field(default="langevin", kw_only=True, converter=_corrector)
     snr: float = attrs.field(default=0.16, kw_only=True, converter=_snr)
     corrector_steps: int = attrs.field(default=1, kw_only=True, alias="steps", converter=_count)
-    norms: Literal["sample", "batch"] = attrs.field(
-        default="sample", kw_only=True, converter=_norms
-    )
+    norms: Over = attrs.field(default="auto", kw_only=True, converter=_norms)
     decay: bool = attrs.field(default=False, kw_only=True, converter=_decay)
 
     @classmethod
@@ -221,16 +217,17 @@ class PredictorCorrector(Integrator):
         if self.corrector != "langevin":
             return
         size = math.prod(shape[1:])
-        if self.norms == "sample" and not cut and size < SMALLEST:
+        if self.norms == "sample" and size < FEW:
             raise IncompatibleError(
                 f"corrector='langevin' takes its step from |z|/|score| of each sample, and states "
                 f"of {size} number{'s' * (size > 1)} make a ratio that is too wild (below "
-                f"{SMALLEST} the step has no finite variance); use norms='batch', or "
+                f"{FEW} the step has no finite variance); use norms='batch', or "
                 "corrector='ald'"
             )
-        if self.norms == "batch" and cut:
+        if cut and (self.norms == "batch" or (self.norms == "auto" and size < FEW)):
             raise IncompatibleError(
-                "norms='batch' takes the steps of the corrector from the batch as a whole, which "
+                "norms='batch' (which is the default for states of fewer than 5 numbers) "
+                "takes the steps of the corrector from the batch as a whole, which "
                 "microbatch= would cut; use norms='sample', or leave microbatch out"
             )
 

@@ -85,6 +85,13 @@ class Stage:
     kind: Kind = "denoiser"
 
 
+Over = Literal["sample", "batch", "auto"]
+"""Whose norms a ratio is of; see `Ratio`."""
+
+FEW = 5
+"""For Gaussian states of fewer numbers (|z|/|score|)^2 has no finite variance."""
+
+
 @attrs.frozen(slots=True)
 class Ratio:
     """The ratio of the norms of two columns, which is computed where the states are.
@@ -94,12 +101,13 @@ class Ratio:
     Arguments:
         numerator, denominator: what the Euclidean norms are of, over all but the batch axis.
         over: "sample" gives each sample its own ratio; "batch" gives all of them the ratio of the
-            means of both norms over the batch.
+            means of both norms over the batch; "auto" is "batch" for states of fewer than five
+            numbers, for which the ratio of a sample has no finite variance, else "sample".
     """
 
     numerator: Column
     denominator: Column
-    over: Literal["sample", "batch"] = "sample"
+    over: Over = "sample"
 
 
 @attrs.frozen(slots=True)

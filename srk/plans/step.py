@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
 
 from srk.plans.form import ZERO, LinearForm, largest, row_of
-from srk.plans.plan import STATE, Column, Kind, Notes, Quantity, Ratio, Slot, Stage, StepPlan
+from srk.plans.plan import STATE, Column, Kind, Notes, Over, Quantity, Ratio, Slot, Stage, StepPlan
 from srk.processes.base import Level, LinearProcess
 from srk.processes.quadrature import gauss_legendre
 
@@ -129,7 +129,7 @@ class Draft:
         self,
         numerator: LinearForm,
         denominator: LinearForm,
-        over: Literal["sample", "batch"] = "sample",
+        over: Over = "sample",
     ) -> int:
         """The ratio |numerator|/|denominator| of two forms, a number of the device.
 

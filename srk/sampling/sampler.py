@@ -252,7 +252,6 @@ class Sampler:
         device, dtype = device_given(device), dtype_given(dtype)
         self._check_grad(grad, x_init)
         if microbatch is not None:
-            self.method.check_shape((microbatch,), cut=True)
             whole = self._piloted(shape, x_init, device, dtype)
             parts = whole._parts(microbatch, shape, x_init, noise, seed)
             run_part = partial(
@@ -693,6 +692,7 @@ class Sampler:
         if x_init is not None:
             x_init = state_given(x_init, shape, event)
         whole = tuple(x_init.shape) if x_init is not None else batch_shape(shape, event)
+        self.method.check_shape((size, *whole[1:]), cut=True)
         source = noise_source("keyed" if noise is None else noise, seed)
         parts: list[tuple[Sampler, dict[str, Any]]] = []
         for first in range(0, whole[0], size):

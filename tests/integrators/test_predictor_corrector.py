@@ -468,13 +468,25 @@ def test_log_densities() -> None:
             assert bool(other.log_prob(made).values.isfinite().all())
 
 
+@pytest.mark.parametrize(("size", "norms"), [(1, "batch"), (4, "batch"), (5, "sample")])
+def test_states_of_few_numbers_take_the_norms_of_the_batch(size: int, norms: Any) -> None:
+    score = srk.targets.Gaussian(0.0, 0.5, event_shape=(size,)).score(VP)
+    made = [
+        srk.solve(VP, score, PredictorCorrector("ddpm", norms=n), shape=9, steps=6, seed=1).x
+        for n in ("auto", norms)
+    ]
+    assert torch.equal(*made)
+
+
 def test_refusals() -> None:
     score = TARGET.score(VP)
     with pytest.raises(IncompatibleError, match="corrector='ald'"):
         gaussian_distribution(PredictorCorrector("ddpm"), VP, steps=5)
     few = srk.targets.Gaussian(0.0, 1.0).score(VP)
     with pytest.raises(IncompatibleError, match="norms='batch'"):
-        srk.solve(VP, few, PredictorCorrector("ddpm"), shape=(4, 1))
+        srk.solve(VP, few, PredictorCorrector("ddpm", norms="sample"), shape=(4, 1))
+    with pytest.raises(IncompatibleError, match="microbatch"):
+        srk.solve(VP, few, PredictorCorrector("ddpm"), shape=(4, 1), microbatch=2)
     whole = PredictorCorrector("ddpm", norms="batch")
     with pytest.raises(IncompatibleError, match="norms='sample'"):
         srk.solve(VP, score, whole, shape=(4, 6), microbatch=2)
@@ -494,7 +506,7 @@ def test_refusals() -> None:
         ({"steps": 0}, "positive int"),
         ({"steps": 1.5}, "positive int"),
         ({"corrector": "hmc"}, "'langevin' or 'ald'"),
-        ({"norms": "all"}, "'sample' or 'batch'"),
+        ({"norms": "all"}, "'sample', 'batch' or 'auto'"),
         ({"decay": 1}, "True or False"),
     ):
         with pytest.raises((ArgumentError, ArgumentTypeError), match=said):
@@ -518,12 +530,12 @@ def test_joined_steps_are_the_steps_one_after_the_other() -> None:
         assert both.evaluations == first.evaluations + second.evaluations
         assert both.inner_slots == len(first.slots)
         assert (both.start, both.stop) == (first.start, second.stop)
-    ratio = Ratio(Column("z", 0), Column("q", 0))
+    ratio = Ratio(Column("z", 0), Column("q", 0), "auto")
     pc = PredictorCorrector("srk2m", steps=2).plan_step(
         srk.integrators.Step(VP, VP.level(0.5), VP.level(0.4))
     )
     assert pc.ratios[0] == ratio
-    assert pc.ratios[1] == Ratio(Column("z", 1), Column("q", 3))
+    assert pc.ratios[1] == Ratio(Column("z", 1), Column("q", 3), "auto")
     assert not pc.linear
 
 
