@@ -69,7 +69,7 @@ def calibrate(
     profile.save(out)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"{chosen!r}\n{profile.calls} network calls, counted for each sample\n"
+        f"{chosen!r}\n{profile.calls // samples} network calls, each of {samples} samples\n"
         f"variance of the data per coordinate: {profile.variance:.4g}\n"
         f"wrote {out}; see srk grid --profile {out}"
     )
