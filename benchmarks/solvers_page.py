@@ -28,7 +28,7 @@ solver](choosing.md) the short one.
   none is
   claimed. A measured order above the declared one holds for the measurement's target
   alone: strong orders are taken on a mixture along one Brownian path,
-  weak orders from exact laws on Gaussian data.
+  weak orders from exact distributions on Gaussian data.
 - **eta**: the values it takes; 1 is the reverse SDE, 0 the probability-flow ODE. The
   default is 1, or the value nearest to it.
 - `srk cite NAME` prints the BibTeX of a solver's source ([Citing](citing.md)).
