@@ -100,6 +100,7 @@ class Conditional:
                 "a corrector whose step follows from norms (corrector='langevin') is not Gaussian, "
                 "and has no log-density; use corrector='ald'"
             )
+        self._shape, self._device = state.shape, state.device
         self._dtype = torch.promote_types(state.dtype, torch.float32)
         none = np.zeros(0)
         self._state = _Known(state.to(self._dtype), none)
@@ -114,7 +115,8 @@ class Conditional:
     def next(self) -> Gaussian:
         """The next input of the network given all before it; after the last call the result."""
         mean = self._ahead.mean
-        assert mean is not None
+        if mean is None:  # draws alone, as where a step from infinite noise forgets the state
+            mean = torch.zeros(self._shape, dtype=self._dtype, device=self._device)
         return Gaussian(mean, math.sqrt(self._variance(self._ahead)))
 
     def tell(self, seen: Tensor, result: Tensor) -> None:
