@@ -11,6 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import ordinary_tensors
+
 
 @attrs.frozen(slots=True)
 class Saved:
@@ -288,23 +290,24 @@ def join(parts: Sequence[Solution]) -> Solution:
             return None
         return Saved(pieces[0].times, torch.cat([piece.values for piece in pieces], 1))
 
-    return attrs.evolve(
-        first,
-        x=torch.cat([part.x for part in parts]),
-        status=next((part.status for part in parts if part.status != "done"), "done"),
-        nfe=max(part.nfe for part in parts),
-        mean_nfe=sum(part.mean_nfe * len(part.x) for part in parts)
-        / sum(len(part.x) for part in parts),
-        steps=max(part.steps for part in parts),
-        rejected=max(part.rejected for part in parts),
-        seconds=sum(part.seconds for part in parts),
-        score_seconds=sum(part.score_seconds for part in parts),
-        trajectory=stacked("trajectory"),
-        denoised=stacked("denoised"),
-        log_prob=stacked("log_prob"),
-        inputs=stacked("inputs"),
-        rounds=None if first.rounds is None else max(part.rounds or 0 for part in parts),
-    )
+    with ordinary_tensors():
+        return attrs.evolve(
+            first,
+            x=torch.cat([part.x for part in parts]),
+            status=next((part.status for part in parts if part.status != "done"), "done"),
+            nfe=max(part.nfe for part in parts),
+            mean_nfe=sum(part.mean_nfe * len(part.x) for part in parts)
+            / sum(len(part.x) for part in parts),
+            steps=max(part.steps for part in parts),
+            rejected=max(part.rejected for part in parts),
+            seconds=sum(part.seconds for part in parts),
+            score_seconds=sum(part.score_seconds for part in parts),
+            trajectory=stacked("trajectory"),
+            denoised=stacked("denoised"),
+            log_prob=stacked("log_prob"),
+            inputs=stacked("inputs"),
+            rounds=None if first.rounds is None else max(part.rounds or 0 for part in parts),
+        )
 
 
 def join_products(pieces: Sequence[ProductSolution]) -> ProductSolution:

@@ -121,7 +121,8 @@ def transition_log_prob(network: Network, plans: Sequence[StepPlan], saved: Save
     ends, values = [], []
     prepared = map(network.prepare, plans)
     for plan, state, after in zip(prepared, saved.values[:-1], saved.values[1:], strict=True):
-        outcome = executor.run(plan, state, memory)
+        # a network that writes to its input is told so, but what was saved stays as it is
+        outcome = executor.run(plan, state.clone(), memory)
         told = results.take()
         if plan.slots:
             values.append(log_density(plan, state, memory, told, after))

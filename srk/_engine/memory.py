@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srk.errors import ScoreError
+from srk._modes import changed_in_place, version
 
 _storage_owners: Callable[[Any], int] | None = getattr(torch._C, "_storage_Use_Count", None)
 
@@ -24,23 +24,6 @@ def owners(tensor: Tensor) -> int:
     if _storage_owners is not None:
         count += _storage_owners(tensor.untyped_storage()._cdata)
     return count
-
-
-def version(tensor: Tensor) -> int:
-    """A number that goes up when the tensor is written to; 0 for one that does not keep it."""
-    try:
-        return tensor._version
-    except RuntimeError:  # a tensor of inference mode; asking whether it is one takes longer
-        return 0
-
-
-def changed_in_place() -> ScoreError:
-    """What to raise where the network has written to its input."""
-    return ScoreError(
-        "the network changed its input in place, as nn.ReLU(inplace=True) or x.mul_() in its "
-        "first layer does; the step still needs that state. Give the network a copy: "
-        "lambda x, t: network(x.clone(), t)"
-    )
 
 
 def empty_like(tensor: Tensor) -> Tensor:
@@ -58,3 +41,6 @@ def copy_of(tensor: Tensor) -> Tensor:
     with torch.inference_mode(False):
         made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     return made.copy_(tensor)
+
+
+__all__ = ["changed_in_place", "copy_of", "empty_like", "owners", "version"]

@@ -145,12 +145,14 @@ class PartReplay(PartRun):
             )
         source = ZeroNoise()
         source.start(saved.values[0].shape, saved.values.dtype, saved.values.device)
-        super().__init__(job, plans, saved.values[0], source)
+        super().__init__(job, plans, saved.values[0].clone(), source)
         self.saved = saved
 
     def accept(self, index: int, outcome: Outcome) -> None:
         """The step of that number leads to the saved state."""
-        super().accept(index, outcome._replace(state=self.saved.values[index + 1]))
+        # a network that writes to its input is told so, but what was saved stays as it is
+        state = self.saved.values[index + 1].clone()
+        super().accept(index, outcome._replace(state=state))
 
 
 def check_lockstep(parts: Mapping[str, PartRun]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from srk._engine.eager import Evaluate, Executor, Outcome, Stepper, Walk
 from srk._engine.memory import copy_of
 from srk._engine.program import check_range
+from srk._modes import ordinary_tensors
 from srk.noise.base import NoiseSource
 from srk.plans.increments import check_increments, increment
 from srk.plans.plan import Row, StepPlan
@@ -84,4 +85,7 @@ class Retracting(Stepper):
             vector = (results if column.kind == "E" else draws)[column.number]
             assert isinstance(value, float)
             total = vector * value if total is None else total.add(vector, alpha=value)
-        return state if total is None else self.retract(state, total)
+        if total is None:
+            return state
+        with ordinary_tensors():  # a network that writes to it is to be seen
+            return self.retract(state, total)

@@ -21,6 +21,7 @@ from srk._engine.network import Network
 from srk._engine.parallel import ParallelRun
 from srk._engine.recorder import Callback, Recorder, stacked
 from srk._engine.retract import executor_for
+from srk._modes import ordinary
 from srk.integrators.base import Integrator
 from srk.noise.base import NoiseSource
 from srk.plans.plan import StepPlan
@@ -184,7 +185,7 @@ class Run:
         job, recorder, count = self.job, self.recorder, self.network.count
         trajectory, denoised, log_prob = recorder.saved()
         return Solution(
-            x=recorder.x,
+            x=ordinary(recorder.x),
             status=status,
             nfe=count.calls,
             mean_nfe=count.work,

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._modes import asked
 from srk.errors import IncompatibleError, ScoreError, SolveError
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.scores import Prediction
@@ -209,11 +210,8 @@ class LinearFlow(ProbabilityFlow):
         pair = self.prediction.coefficients(level)
         # The network's own output is what must be differentiable; D = a x + b output is so in any
         # case
-        out = (
-            self.prediction.denoise(x, level, self.process)
-            if pair is None
-            else self.prediction.output(x, level, self.process)
-        )
+        ask = self.prediction.denoise if pair is None else self.prediction.output
+        out = asked(ask, x.clone(), level, self.process)  # no leaf, so that a change of it is seen
         a, b = pair or (0.0, 1.0)
         velocity = state * cosine - combine((a, b), x, out) / self.root
         if level.alpha == 0.0:  # where D is the mean of the data, whatever x
@@ -245,7 +243,7 @@ class OwnTimeFlow(ProbabilityFlow):
         return self.process.level(clock)
 
     def velocity(self, x: Tensor, state: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        score = self.prediction.score(x, level, self.process)
+        score = asked(self.prediction.score, x.clone(), level, self.process)
         half = 0.5 * self.process.diffusion(level.t) ** 2
         drift = self.process.drift(level.t, x)
         divergence = -half * self.divergence.trace(score, x)

@@ -13,6 +13,7 @@ from torch import Tensor
 from srk._checks import is_integer, shown
 from srk._engine.memory import version
 from srk._engine.recorder import StepInfo
+from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import ForwardProcess
 from srk.scores.pairs import REAL, to_complex, to_pairs
@@ -80,7 +81,8 @@ class ComplexRun:
             return None
 
         def told(info: StepInfo) -> Any:
-            x = to_complex(info.x)
+            with ordinary_tensors():  # a change of it is to be seen
+                x = to_complex(info.x)
             denoised = None if info.denoised is None else to_complex(info.denoised)
             before = version(x)
             answer = callback(attrs.evolve(info, x=x, denoised=denoised))
@@ -92,6 +94,10 @@ class ComplexRun:
 
     def solution(self, made: Solution) -> Solution:
         """The solution of complex states."""
+        with ordinary_tensors():
+            return self._solution(made)
+
+    def _solution(self, made: Solution) -> Solution:
         log_prob = made.log_prob
         if log_prob is not None:
             log_prob = self.density(log_prob, made.x)

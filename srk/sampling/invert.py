@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.run import Job, run
+from srk._modes import ordinary_tensors
 from srk.errors import IncompatibleError, SolveError
 from srk.integrators import Integrator, integrator
 from srk.noise import NoiseSource, noise_source
@@ -103,8 +104,8 @@ def invert(
     prediction = bound_to(as_prediction(score), given)
     count = steps_given(process, method, control, steps, nfe, False, prediction.calls())
     times = grid_times(control, RunInfo(process, method, count, 0.0))[::-1]
-    state = state_given(x, None, prediction.event_shape).detach().clone().contiguous()
-    with torch.no_grad():
+    with torch.no_grad(), ordinary_tensors():
+        state = state_given(x, None, prediction.event_shape).detach().clone().contiguous()
         state, prediction = hidden(prediction, state), placed(prediction, state)
     source = noise_source("generator", 0)
     source.start(state.shape, state.dtype, state.device)

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from srk._checks import choice, shown
 from srk._engine.product import PartRun, check_lockstep, run_product
+from srk._engine.recorder import stacked
 from srk._engine.run import Job
+from srk._modes import ordinary, ordinary_tensors
 from srk.errors import ArgumentError, IncompatibleError, SolveError
 from srk.noise import NoiseSource, noise_source
 from srk.noise.seeds import check_seed
@@ -37,7 +39,7 @@ from srk.scores.inputs import scale_value
 from srk.scores.joint import BoundPrediction
 from srk.scores.rewire import rewired
 from srk.scores.shared import Answer, Shared
-from srk.solution import Saved, Solution
+from srk.solution import Solution
 from srk.steps.levels import Levels
 
 
@@ -101,7 +103,8 @@ def solve_levels(
     if not isinstance(noise, NoiseSource) and not callable(noise):
         seed = check_seed(seed)
     source = noise_source(noise, seed)
-    x = start.draw(process, source.fresh(), levels)
+    with ordinary_tensors():
+        x = start.draw(process, source.fresh(), levels)
     parts: dict[str, PartRun] = {}
     for name, elements in groups.items():
         times = [process.snap(row[elements[0]]) for row in levels.schedule]
@@ -121,7 +124,8 @@ def solve_levels(
         draws.start(x.shape, x.dtype, x.device)
         if start.drawn:
             draws.prior(torch.empty_like(x))
-        state = x.index_select(start.axis, indices[name])
+        with ordinary_tensors():
+            state = x.index_select(start.axis, indices[name])
         if len(groups) > 1:
             draws = _Slice(draws, x, start.axis, indices[name])
         plans: list[StepPlan] = []
@@ -158,7 +162,7 @@ def solve_levels(
     moving = next(made.parts[name] for name, part in parts.items() if part.plans)
     times_visited = tuple(max(row) for row in levels.schedule)
     solution = Solution(
-        x=start.whole(made.x, indices),
+        x=ordinary(start.whole(made.x, indices)),
         status=made.status,
         nfe=made.nfe,
         mean_nfe=float(made.nfe),
@@ -170,7 +174,7 @@ def solve_levels(
         seed=source.seed,
         seconds=made.seconds,
         score_seconds=made.score_seconds,
-        trajectory=Saved(times_visited[: len(kept)], torch.stack(kept)) if kept else None,
+        trajectory=stacked(list(zip(times_visited, kept, strict=False))),
     )
     if failed and on_failure == "raise":
         raise SolveError(

@@ -15,6 +15,7 @@ from srk._engine.product import PartReplay, PartRun, check_lockstep, replay, run
 from srk._engine.product_adaptive import AdaptivePart, AdaptiveProduct, CommonClock
 from srk._engine.run import Controlled, Job
 from srk._engine.together import ProductStepInfo
+from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
 from srk.noise import NoiseSource
 from srk.processes.product import Product, check_names, for_each
@@ -265,9 +266,10 @@ class ProductSampler:
         for name, sampler in samplers.items():
             sampler._check_grad(grad, states[name])
             device, dtype = places[name]
-            x, source = sampler._start(
-                shapes[name], states[name], sources[name], None, device, dtype, grad
-            )
+            with ordinary_tensors():
+                x, source = sampler._start(
+                    shapes[name], states[name], sources[name], None, device, dtype, grad
+                )
             given = states[name] is not None
             problem = sampler._problem(x, source)
             route, etas = sampler._route(problem, given=given, grad=grad, saves=saves)

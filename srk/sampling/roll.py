@@ -12,6 +12,7 @@ from srk._checks import integer, shown
 from srk._engine.finite import NotFinite
 from srk._engine.product import Lockstep, PartRun
 from srk._engine.run import Job
+from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
 from srk.eta import Eta
 from srk.integrators import Integrator
@@ -193,7 +194,8 @@ class Roll(Iterator[Tensor]):
         self._parts: dict[str, PartRun] = {}
         self._numbers: dict[str, int] = {}
         self._lockstep = Lockstep(self._parts, self._bound, first.autocast)
-        self._enter(0)
+        with ordinary_tensors():
+            self._enter(0)
         self.rounds = len(self._parts[slots[0]].plans)
         """Steps that a frame takes, its final denoising included."""
         counts = {plan.evaluations for plan in self._parts[slots[0]].plans}
@@ -208,8 +210,9 @@ class Roll(Iterator[Tensor]):
                 f"window={window} frames cannot be in work at a time where a frame takes "
                 f"{self.rounds} steps; take more steps, or a smaller window"
             )
-        for number in range(1, window):
-            self._enter(number)
+        with ordinary_tensors():
+            for number in range(1, window):
+                self._enter(number)
 
     @property
     def nfe(self) -> int:
@@ -230,7 +233,8 @@ class Roll(Iterator[Tensor]):
                 with torch.no_grad():
                     self._lockstep.take(moving)
                 self._round += 1
-                done = self._leave()
+                with ordinary_tensors():  # the next frame may be asked for outside of this mode
+                    done = self._leave()
             except NotFinite as failure:
                 part = self._parts[self._slots[self.finished % self.window]]
                 raise SolveError(

@@ -20,6 +20,7 @@ from srk._engine.network import Network
 from srk._engine.recorder import StepInfo
 from srk._engine.resolution import resolution
 from srk._engine.run import Controlled, Job, Route, run
+from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError, TimeError
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
@@ -265,7 +266,8 @@ class Sampler:
                 grad=grad,
             )
             return join([run_part(sampler, **arguments) for sampler, arguments in parts])
-        x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
+        with ordinary_tensors():
+            x, source = self._start(shape, x_init, noise, seed, device, dtype, bool(grad))
         self.method.check_shape(x.shape)
         prediction = placed(self.prediction, x)
 

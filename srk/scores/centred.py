@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import asked, ordinary_tensors
 from srk.scores.base import Prediction, Rows
 from srk.solution import Saved, Solution
 
@@ -59,10 +60,15 @@ class Centred(Prediction):
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         mean = self.process.centre(x)
-        return self.prediction.denoise(x + mean, level, self.process) - mean
+        with ordinary_tensors():
+            shown = x + mean
+        return asked(self.prediction.denoise, shown, level, self.process) - mean
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        return self.prediction.score(x + self.process.centre(x), level, self.process)
+        mean = self.process.centre(x)
+        with ordinary_tensors():
+            shown = x + mean
+        return asked(self.prediction.score, shown, level, self.process)
 
     def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
         given, mean = self._shown(rows)
@@ -113,11 +119,12 @@ def told(
 
     def shown(info: Any) -> bool | None:
         mean = process.centre(info.x)
-        x = info.x + mean
+        with ordinary_tensors():  # a change of it is to be seen
+            x = info.x + mean
         denoised = None if info.denoised is None else info.denoised + mean
-        before = None if x.is_inference() else x._version
+        before = x._version
         answer = inner(attrs.evolve(info, x=x, denoised=denoised))
-        if before is None or x._version != before:
+        if x._version != before:
             with torch.no_grad():
                 info.x.copy_(x - mean)
         return answer
@@ -134,10 +141,11 @@ def seen(prediction: Prediction, solution: Solution) -> Solution:
     def moved(saved: Saved | None) -> Saved | None:
         return None if saved is None else attrs.evolve(saved, values=saved.values + mean)
 
-    return attrs.evolve(
-        solution,
-        x=solution.x + mean,
-        trajectory=moved(solution.trajectory),
-        inputs=moved(solution.inputs),
-        denoised=moved(solution.denoised),
-    )
+    with ordinary_tensors():
+        return attrs.evolve(
+            solution,
+            x=solution.x + mean,
+            trajectory=moved(solution.trajectory),
+            inputs=moved(solution.inputs),
+            denoised=moved(solution.denoised),
+        )

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 from torch import Tensor
 
+from srk._modes import asked, ordinary_tensors
 from srk.errors import IncompatibleError
 from srk.processes.kernel import mix
 from srk.scores.base import Prediction, check_state
@@ -102,9 +103,9 @@ class Reduced(PhasePrediction):
 
     def predict(self, z: Tensor, level: Level, process: ForwardProcess) -> Tensor:
         check_phase_state(z, process)
-        return self.prediction.denoise(
-            read(process.kernel(level.t).reading, z), level, _statistic(process)
-        )
+        with ordinary_tensors():
+            x = read(process.kernel(level.t).reading, z)
+        return asked(self.prediction.denoise, x, level, _statistic(process))
 
     def calls(self, t: float | None = None) -> int:
         return self.prediction.calls(t)

@@ -1,0 +1,63 @@
+"""Inference mode of PyTorch, whose tensors count no changes and may not be written to outside it.
+
+What a run computes with and what it gives back are ordinary tensors: a run sees whether a network
+writes to its input, and the caller may write to the samples in any mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from srk.errors import ScoreError
+
+
+@contextmanager
+def ordinary_tensors() -> Iterator[None]:
+    """New tensors are ordinary ones, in inference mode too. Gradients are recorded as before."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor itself, or an ordinary copy of one that was made in inference mode."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.clone()
+
+
+def version(tensor: Tensor) -> int:
+    """A number that goes up when the tensor is written to; 0 for one that does not keep it."""
+    try:
+        return tensor._version
+    except RuntimeError:  # a tensor of inference mode; asking whether it is one takes longer
+        return 0
+
+
+def changed_in_place() -> ScoreError:
+    """What to raise where the network has written to its input."""
+    return ScoreError(
+        "the network changed its input in place, as nn.ReLU(inplace=True) or x.mul_() in its "
+        "first layer does; the step still needs that state. Give the network a copy: "
+        "lambda x, t: network(x.clone(), t)"
+    )
+
+
+def asked(ask: Callable[..., Tensor], x: Tensor, *arguments: object) -> Tensor:
+    """`ask(x, *arguments)` for a state `x` that was made for this call, e.g. one around a mean.
+
+    Raises:
+        ScoreError: the network wrote to `x`, which its adapter still needs.
+    """
+    before = version(x)
+    result = ask(x, *arguments)
+    if version(x) != before:
+        raise changed_in_place()
+    return result
