@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srk._checks import positive
 from srk._pictures import image_sheet, is_image, pillow
 from srk._plotting import PALETTE, house_style
 from srk.errors import ArgumentError, MissingExtraError
@@ -31,7 +32,7 @@ def shows_images(event: Sequence[int]) -> bool:
 
 def plot_solution(solution: Any) -> Any:
     """A figure of the samples: images, a histogram of numbers, or a scatter plot of vectors."""
-    x = solution.x.detach().float().cpu()
+    x = _shown(solution.x)
     event = tuple(x.shape[1:])
     with house_style("Solution.plot") as plt:
         figure, axis = plt.subplots(figsize=(5, 4))
@@ -71,11 +72,20 @@ def _states(solution: Any) -> tuple[list[float], Tensor]:
         raise ArgumentError(
             "the states of the run were not kept; ask for them with srk.solve(..., save=['x'])"
         )
-    times, states = list(saved.times), saved.values.detach().float().cpu()
-    x = solution.x.detach().float().cpu()
+    times, states = list(saved.times), torch.stack([_shown(x) for x in saved.values])
+    x = _shown(solution.x)
     if not torch.equal(states[-1], x):  # the prediction of the data, at the end of the last step
         times, states = [*times, times[-1]], torch.cat([states, x[None]])
     return times, states
+
+
+def _shown(x: Tensor) -> Tensor:
+    """Samples as real numbers: of complex images the modulus, of others both parts."""
+    x = x.detach().cpu()
+    if x.is_complex():
+        images = shows_images(tuple(x.shape[1:]))
+        x = x.abs() if images else torch.view_as_real(x.resolve_conj()).flatten(1)
+    return x.float()
 
 
 def _points(x: Tensor, event: tuple[int, ...]) -> Tensor:
@@ -90,8 +100,12 @@ def animate_solution(solution: Any, path: Path, seconds: float) -> Path:
         raise ArgumentError(
             f"an animation is a file {', '.join(MOVING)}, not {path.name!r}; e.g. 'samples.webp'"
         )
-    if not seconds > 0:
-        raise ArgumentError(f"seconds must be positive, not {seconds!r}")
+    seconds = positive(seconds, "seconds")
+    if not path.parent.is_dir():
+        raise ArgumentError(
+            f"there is no folder {str(path.parent)!r} for {path.name!r}; make it first, e.g. "
+            "Path(...).mkdir(parents=True)"
+        )
     times, states = _states(solution)
     if shows_images(tuple(states.shape[2:])):
         low, high = float(states[-1].min()), float(states[-1].max())

@@ -67,7 +67,7 @@ def test_an_animation_says_what_it_needs(tmp_path: Path) -> None:
         run((2,)).animate(tmp_path / "run.webp")
     with pytest.raises(ArgumentError, match=r"\.webp, \.gif, \.png, not 'run\.mp4'"):
         run((2,), save=["x"]).animate(tmp_path / "run.mp4")
-    with pytest.raises(ArgumentError, match="seconds must be positive"):
+    with pytest.raises(ArgumentError, match="seconds must be above 0"):
         run((2,), save=["x"]).animate(tmp_path / "run.webp", seconds=0)
 
 

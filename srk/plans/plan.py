@@ -272,7 +272,18 @@ def without_noise(plan: StepPlan) -> StepPlan:
             term for term in row if term[0].kind != "z" or term[0].number < plan.inner_slots
         )
 
-    return attrs.evolve(plan.each_row(still), slots=plan.slots[: plan.inner_slots])
+    made = plan.each_row(still)
+    # a call that saw the state and a draw now sees the state itself, which rows call by its name
+    seen = {Column("X", i) for i, stage in enumerate(made.stages) if stage.row == ((STATE, 1.0),)}
+
+    def named(row: Row) -> Row:
+        terms: dict[Column, Coefficient] = {}
+        for column, value in row:
+            name = STATE if column in seen else column
+            terms[name] = terms.get(name, 0.0) + value
+        return tuple(terms.items())
+
+    return attrs.evolve(made.each_row(named), slots=plan.slots[: plan.inner_slots])
 
 
 def join(first: StepPlan, second: StepPlan) -> StepPlan:

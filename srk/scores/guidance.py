@@ -283,7 +283,11 @@ class Guided(Prediction):
             return
         # one prediction goes this way, too: a condition of one row is spread over the batch here
         together = _together([p for _, p in weighted], len(x))
-        copies = x if len(weighted) == 1 else x.repeat(len(weighted), *[1] * (x.ndim - 1))
+        copies = x
+        if len(weighted) > 1:
+            copies = x.repeat(len(weighted), *[1] * (x.ndim - 1))
+            samples = torch.arange(len(x), device=x.device).repeat(len(weighted))
+            process = process.select(samples, len(x))  # each may have a mean of its own
         values = getattr(together, what)(copies, level, process).chunk(len(weighted))
         yield from ((weight, value) for (weight, _), value in zip(weighted, values, strict=True))
 

@@ -9,12 +9,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
 from srk.scores.moved import moved
-from srk.scores.selection import Windows, cut
+from srk.scores.selection import Windows, cut, fits
 from srk.scores.state_hooks import StateHook, changes_prediction, changes_state, prediction_part
 
 if TYPE_CHECKING:
@@ -262,6 +263,14 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
+def _is_tensor(owner: object, attribute: attrs.Attribute[Tensor], value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(
+            f"{attribute.name} is a tensor of data, not {shown(value)}; e.g. "
+            f"torch.as_tensor({attribute.name})"
+        )
+
+
 @attrs.frozen(eq=False)
 class Replace:
     """Replacement: D is the known value where the mask says so; for inpainting.
@@ -279,7 +288,10 @@ class Replace:
             mask known + (1 - mask) D.
 
     Raises:
-        ArgumentTypeError: the mask is not a tensor of booleans or floating-point numbers.
+        ArgumentTypeError: `known` is no tensor, or the mask is not one of booleans or
+            floating-point numbers.
+        ArgumentError: on a call, one of the two does not broadcast to the samples, or `known` is
+            complex and the samples are not.
 
     Source: Song et al. 2021, section 5 and appendix I.2 (imputation); Lugmayr et al., "RePaint",
     2022.
@@ -292,7 +304,7 @@ class Replace:
                 [0.5000, 4.0000]])
     """
 
-    known: Tensor = attrs.field(validator=attrs.validators.instance_of(Tensor))
+    known: Tensor = attrs.field(validator=_is_tensor)
     mask: Tensor = attrs.field()
     _windows: Windows = attrs.field(default=(), kw_only=True, repr=False)
 
@@ -311,8 +323,20 @@ class Replace:
 
     def put(self, into: Tensor, scale: float = 1.0, noise: Tensor | None = None) -> Tensor:
         """The tensor with scale known + noise where the mask says so, (batch, *event)."""
+        if self.known.is_complex() and not into.is_complex():
+            raise ArgumentError(
+                f"known is {self.known.dtype}, but the samples are {into.dtype}; give known.real, "
+                f"or draw complex samples: dtype={self.known.dtype}"
+            )
         given = moved(self.known, into.device, into.dtype), moved(self.mask, into.device)
         known, mask = (cut(value, into.ndim, self._windows) for value in given)
+        for name, value in (("known", known), ("mask", mask)):
+            if not fits(value, into.shape):
+                raise ArgumentError(
+                    f"{name} has shape {tuple(value.shape)}, which does not broadcast to samples "
+                    f"of shape {tuple(into.shape)}; give one of shape {tuple(into.shape[1:])} for "
+                    f"all samples, or of shape {tuple(into.shape)}"
+                )
         if scale != 1.0:
             known = known * scale
         if noise is not None:
@@ -354,7 +378,7 @@ class Project:
 
     forward: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
     inverse: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
-    measured: Tensor = attrs.field(validator=attrs.validators.instance_of(Tensor))
+    measured: Tensor = attrs.field(validator=_is_tensor)
     _windows: Windows = attrs.field(default=(), kw_only=True, repr=False)
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:

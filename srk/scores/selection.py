@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 Windows = tuple[tuple[slice | Tensor, int], ...]
@@ -22,4 +24,10 @@ def cut(value: Tensor, ndim: int, windows: Windows) -> Tensor:
     return value
 
 
-__all__ = ["Windows", "cut"]
+def fits(value: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a value broadcasts to tensors of this shape."""
+    lengths = zip(reversed(value.shape), reversed(shape), strict=False)
+    return value.ndim <= len(shape) and all(one in (1, other) for one, other in lengths)
+
+
+__all__ = ["Windows", "cut", "fits"]

@@ -30,9 +30,9 @@ def garments() -> tuple[EDM, EDMDenoiser]:
     was trained on Fashion-MNIST (Xiao et al. 2017, MIT licence) by examples/train_fashion.py.
 
     Returns:
-        `srk.EDM(0.01, 80)`, and a prediction for samples of shape (1, 28, 28) on the CPU in
-        float32. `network` is an ordinary `torch.nn.Module`: the prediction's `network.to("cuda")`
-        moves it.
+        `srk.EDM(0.01, 80)`, and a prediction for samples of shape (1, 28, 28). `network` is an
+        ordinary `torch.nn.Module` on the CPU in float32, whatever the dtype of the samples: the
+        prediction's `network.to("cuda")` moves it.
 
     Examples:
         >>> import srk
@@ -178,4 +178,5 @@ def load_denoiser(path: str | Path) -> Denoiser:
 def prediction(model: Denoiser) -> EDMDenoiser:
     """The network for `srk.solve`, with any linear process."""
     options = model.network.options
-    return EDMDenoiser(model, event_shape=(options["channels"], options["size"], options["size"]))
+    shape = (options["channels"], options["size"], options["size"])
+    return EDMDenoiser(model, event_shape=shape, network_dtype=torch.float32)
