@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from srk.steps.adaptive import Adaptive
+from srk.steps.align_your_steps import AlignYourStepsSD, AlignYourStepsSDXL, AlignYourStepsSVD
 from srk.steps.budget import Budget
 from srk.steps.controllers import CONTROLLERS, as_grid, register_controller
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Uniform
@@ -32,6 +33,9 @@ for _controller in (
     PolyExponential,
     Laplace,
     FlowShift,
+    AlignYourStepsSD,
+    AlignYourStepsSDXL,
+    AlignYourStepsSVD,
     Budget,
     Adaptive,
 ):
