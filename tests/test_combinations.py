@@ -93,3 +93,14 @@ def test_garments_in_any_dtype() -> None:
         run: dict[str, Any] = {"shape": 1, "nfe": 3, "seed": 0, "noise": "keyed", "dtype": dtype}
         x = srk.solve(process, score, "dpmpp-2m", **run).x
         assert x.dtype == dtype and float((x.float() - plain).abs().mean()) < bound
+
+
+@pytest.mark.parametrize(
+    "grid", [srk.steps.RePaint(jump=1, resamplings=2, noise_scale=0.9), "log-snr"], ids=str
+)
+def test_sets_of_samples_on_grids_that_rise(grid: Any, tmp_path: Path) -> None:
+    score = srk.Data(lambda x, t: 0.9 * x)
+    run: dict[str, Any] = {"shape": (10, 3), "grid": grid, **RUN}
+    made = srk.sample_to(tmp_path / "set", VP, score, "ddpm", batch=4, **run)
+    expected = srk.solve(VP, score, "ddpm", noise="keyed", **run).x
+    assert torch.allclose(made.load(), expected, atol=1e-6)

@@ -6,6 +6,7 @@ import copy
 import sys
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
 from srk.scores import Guided, Hooked, Prediction
 from srk.scores.centred import bound_to
-from srk.steps import Grid, RunInfo, StepController
+from srk.steps import Grid, Rising, RunInfo, StepController
 from srk.storage import store as stores
 from srk.storage.group import process_device
 from srk.storage.identity import UnknownError, describe
@@ -84,7 +85,11 @@ class Job:
                 "place"
             )
         if found["times"] is not None:  # one grid for the whole set
-            given = {"steps": None, "nfe": None, "controller": None, "grid": found["times"]}
+            times = found["times"]
+            if any(after > before for before, after in pairwise(times)):  # it goes up as well
+                scale = getattr(solving.get("grid"), "noise_scale", 1.0)
+                times = Rising(times, noise_scale=scale)
+            given = {"steps": None, "nfe": None, "controller": None, "grid": times}
             solving = {**solving, **given}
         rows = {name: stores.open_chunks(store, self.where, name) for name in self.conditions}
         return Painter(self, store, chunks, prediction, solving, place, rows, settings)

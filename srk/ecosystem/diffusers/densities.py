@@ -24,6 +24,8 @@ class Densities(Runs):
     #: The run whose densities are followed, and what is known of it; and the same of a replay.
     _follows: tuple[Any, Conditional] | None = None
     _replay: tuple[int, Conditional] | None = None
+    #: The state that the replay was given last.
+    _replayed: Tensor | None = None
 
     def _ahead(self, run: Any, index: int, x: Tensor, told: Tensor) -> Gaussian:
         """The distribution of what the call at entry `index` of a run hands out.
@@ -56,6 +58,21 @@ class Densities(Runs):
         known.tell(x, told)
         self._follows = run.walk, known
         return known.next
+
+    def _replayed_to(self, index: int, sample: Tensor) -> int:
+        """The entry that a timestep stands for whose first entry is `index`.
+
+        The calls of a step may have one timestep. A replay that is given the state that it ended at
+        goes on from there.
+        """
+        if self._replay is None or self._replayed is None:
+            return index
+        following = self._replay[0]
+        if following == index or following >= len(self._values):
+            return index
+        repeats = self._values[following] == self._values[index]
+        goes_on = repeats and self._replayed.shape == sample.shape
+        return following if goes_on and torch.equal(self._replayed.to(sample), sample) else index
 
     def _asked(self, positions: Sequence[int], x: Tensor, told: Tensor, rounding: float) -> Any:
         """The distribution of a state that is given, without a run.

@@ -185,7 +185,7 @@ class Runs(Scheduled):
 #: What a copy of a scheduler makes again.
 MADE_AGAIN = (
     *("_made", "_entries", "_values", "_route", "_left", "_last", "_told", "_sigmas_then"),
-    *("_follows", "_replay", "_given"),
+    *("_follows", "_replay", "_replayed", "_given"),
 )
 
 

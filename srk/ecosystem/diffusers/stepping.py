@@ -166,6 +166,8 @@ class Stepping(Densities):
                 f"{len(times)} timesteps for {len(sample)} samples; give one for all, or one each"
             )
         places = [self._position(t if several else timestep, None) for t in times]
+        if len(set(places)) == 1:
+            places = [self._replayed_to(places[0], sample)]
         places = places * len(sample) if len(places) == 1 else places
         rounding = max(torch.finfo(one.dtype).eps for one in (sample, model_output))
         if all(place == places[0] for place in places):
@@ -179,6 +181,7 @@ class Stepping(Densities):
                 parts.append((x, *self._heard(x, said, level)))
             x, denoised, told = (torch.cat(part) for part in zip(*parts, strict=True))
         mean, stds = self._asked(places, x, told, rounding)
+        self._replayed = prev_sample.detach().clone()
         scales = [self._scale_after(place) for place in places]
         if any(scale != 1.0 for scale in scales):
             shape = (-1, *[1] * (mean.ndim - 1))
