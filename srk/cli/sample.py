@@ -54,6 +54,9 @@ def sample(
     nfe: Annotated[int | None, typer.Option(help="Network calls for each sample.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead; default 50.", min=1)] = None,
     grid: GridName = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A profile of `srk calibrate`: it places the steps.")
+    ] = None,
     eta: Annotated[
         float | None, typer.Option(help="1: the reverse SDE, 0: the ODE; default the solver's.")
     ] = None,
@@ -192,6 +195,7 @@ def sample(
 
     from srk._pictures import LARGEST, check_images, image_grid, is_image, pillow
     from srk.processes import process as make_process
+    from srk.steps import Profile
     from srk.storage import SampleSet, process_device, sample_to
 
     console = Console(soft_wrap=True)
@@ -253,6 +257,7 @@ def sample(
             steps=steps,
             nfe=nfe,
             grid=grid,
+            profile=None if profile is None else Profile.load(profile),
             eta=eta,
             noise=noise,
             seed=seed,

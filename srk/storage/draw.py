@@ -18,7 +18,7 @@ from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
 from srk.sampling.arguments import batch_shape, process_given
 from srk.scores import Prediction, as_prediction
-from srk.steps import StepController
+from srk.steps import Profile, StepController
 from srk.storage import store as stores
 from srk.storage.engines import Engine, as_engine
 from srk.storage.jobs import DTYPES, Job
@@ -38,6 +38,7 @@ def sample_to(
     nfe: int | None = None,
     grid: str | StepController | Sequence[float] | Tensor | None = None,
     controller: str | StepController | None = None,
+    profile: Profile | None = None,
     eta: float | None = None,
     noise: str = "keyed",
     seed: int = 0,
@@ -70,8 +71,8 @@ def sample_to(
         process, score, solver: as in `srk.solve`. Tensors in `model_kwargs` whose first axis is n
             are cut for each batch.
         shape: (n, *event) of the whole set; an int n is enough where the score knows its event.
-        steps, nfe, grid, controller, eta: as in `srk.solve`. The times of a grid are found once and
-            stored with the set; a grid that needs a pilot makes it of the first batch.
+        steps, nfe, grid, controller, profile, eta: as in `srk.solve`. The times of a grid are found
+            once and stored with the set; a grid that needs a pilot makes it of the first batch.
         batch: samples drawn together, and in one chunk.
         seed: seed of the set, an int.
         conditions: conditions from a table: name -> array of n rows (NumPy, tensor, Zarr), passed
@@ -138,6 +139,7 @@ def sample_to(
         "nfe": nfe,
         "grid": grid,
         "controller": controller,
+        "profile": profile,
         "eta": eta,
         "denoise_final": denoise_final,
         "autocast": autocast,

@@ -128,6 +128,7 @@ class Job:
     ) -> dict[str, Any]:
         """What makes the samples what they are, as JSON holds it."""
         packages: dict[str, str] = {}
+        profile = self.solving["profile"]
 
         def said(value: object) -> str:
             text, used = describe(value)
@@ -148,6 +149,7 @@ class Job:
             "nfe": self.solving["nfe"],
             "steps": sampler.steps,
             "grid": said(sampler.control),
+            "profile": None if profile is None else profile.to_dict(),
             "eta": sampler.one_eta("a set of samples"),
             "denoise_final": "mean" if sampler.mean else sampler.denoise,
             "autocast": None if sampler.autocast is None else str(sampler.autocast),

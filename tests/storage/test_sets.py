@@ -661,3 +661,23 @@ def test_a_gpu_of_its_own_for_each_process(monkeypatch: pytest.MonkeyPatch) -> N
     assert found == ["cuda:1", "cuda:0", "cpu"]
     with pytest.raises(ArgumentError, match="this machine has 2"):
         process_device("cuda:2")
+
+
+def test_a_set_is_drawn_with_a_profile(tmp_path: Path) -> None:
+    """The samples of a sampler with the profile, which the settings hold; another is refused."""
+    process, target = (
+        srk.EDM(),
+        srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.1, 0.3]),
+    )
+    score = target.score(process)
+    profile = srk.calibrate(process, score, shape=(32, 1), seed=0)
+    run: dict[str, Any] = {"shape": 10, "batch": 4, "nfe": 7, "seed": 2}
+    made = srk.sample_to(tmp_path / "set", process, score, profile=profile, **run)
+    sampler = srk.Sampler(process, score, profile=profile, nfe=7)
+    whole = sampler(shape=10, noise="keyed", seed=2)
+    assert torch.allclose(made.load(), whole.x, atol=1e-6)
+    found = srk.SampleSet.open(tmp_path / "set").settings
+    assert srk.Profile.from_dict(found["profile"]) == profile
+    assert srk.sample_to(tmp_path / "set", process, score, profile=profile, **run).drawn == 0
+    with pytest.raises(ArgumentError, match="profile was"):
+        srk.sample_to(tmp_path / "set", process, score, **run)
