@@ -146,6 +146,22 @@ def real(
     return made
 
 
+def as_float(value: Any) -> float:
+    """`value` as a float, which may be infinite: a converter for the fields of attrs classes.
+
+    Raises:
+        NumberError: it is no number, or a word that Python would take for one.
+
+    Examples:
+        >>> as_float(2)
+        2.0
+    """
+    try:
+        return float("" if isinstance(value, str | bytes) else value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise NumberError(f"a number is wanted here, not {shown(value)}; e.g. 0.5") from None
+
+
 def positive(value: Any, name: str, *, cure: str = "") -> float:
     """`value` as a finite float above 0; arguments and errors as in `integer`.
 

@@ -104,3 +104,17 @@ def test_sets_of_samples_on_grids_that_rise(grid: Any, tmp_path: Path) -> None:
     made = srk.sample_to(tmp_path / "set", VP, score, "ddpm", batch=4, **run)
     expected = srk.solve(VP, score, "ddpm", noise="keyed", **run).x
     assert torch.allclose(made.load(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", ["0.5", None, [0.5], torch.ones(2), 10**400], ids=str)
+def test_options_of_hooks_and_guidance_are_numbers(bad: Any) -> None:
+    data = srk.Data(lambda x, t: x)
+    makers: list[Any] = [
+        lambda: srk.scores.Clip(bad),
+        lambda: srk.scores.hooks.DynamicThreshold(bad),
+        lambda: srk.scores.state_hooks.LowTemperature(bad, sigma_data=0.5),
+        lambda: srk.Guided(data, data, 2.0, rescale=bad),
+    ]
+    for make in makers:
+        with pytest.raises(SRKError, match="number"):
+            make()

@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import as_float
 from srk.errors import ArgumentTypeError, MissingExtraError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
@@ -43,8 +44,8 @@ class ScheduleProcess(LinearProcess):
     schedule: Callable[[Tensor], tuple[Tensor, Tensor]] = attrs.field(
         validator=attrs.validators.is_callable()
     )
-    t_min: float = attrs.field(default=0.0, converter=float, kw_only=True)
-    t_max: float = attrs.field(default=1.0, converter=float, kw_only=True)
+    t_min: float = attrs.field(default=0.0, converter=as_float, kw_only=True)
+    t_max: float = attrs.field(default=1.0, converter=as_float, kw_only=True)
 
     def alpha(self, t: Any) -> Any:
         return self._both(t)[0]

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import integer, shown
+from srk._checks import as_float, integer, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator
 from srk.noise import KeyedNoise, NoiseSource
@@ -49,8 +49,8 @@ class SchedulerProcess(LinearProcess):
     name = "physicsnemo"
 
     scheduler: Any = attrs.field(converter=_scheduler)
-    t_min: float = attrs.field(default=0.0, converter=float, kw_only=True)
-    t_max: float = attrs.field(converter=float, kw_only=True)
+    t_min: float = attrs.field(default=0.0, converter=as_float, kw_only=True)
+    t_max: float = attrs.field(converter=as_float, kw_only=True)
 
     @t_max.default
     def _first(self) -> float:

@@ -23,6 +23,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import as_float
 from srk.errors import ArgumentError
 from srk.posterior.base import Posterior, Pullback, Weight, as_weight, needs_signal, weight_at
 from srk.posterior.measurement import Measurement
@@ -166,7 +167,9 @@ class SDA(Posterior):
         True
     """
 
-    gamma: float = attrs.field(default=1e-2, converter=float, kw_only=True, validator=_not_negative)
+    gamma: float = attrs.field(
+        default=1e-2, converter=as_float, kw_only=True, validator=_not_negative
+    )
 
     def calls(self, t: float | None = None) -> int:
         """A forward and a backward call of the network."""
@@ -213,7 +216,7 @@ class PiGDM(Posterior):
         True
     """
 
-    data_std: float = attrs.field(default=1.0, converter=float, kw_only=True)
+    data_std: float = attrs.field(default=1.0, converter=as_float, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if not self.data_std > 0.0:

@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import as_float
 from srk.errors import ArgumentError
 from srk.posterior.base import Posterior
 from srk.posterior.spectra import Function
@@ -76,7 +77,7 @@ class DiffPIR(_Spectral):
         1
     """
 
-    weight: float = attrs.field(default=7.0, converter=float, kw_only=True)
+    weight: float = attrs.field(default=7.0, converter=as_float, kw_only=True)
 
     @weight.validator
     def _check_weight(self, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -158,7 +159,7 @@ class DDRM(_Spectral):
         [[[1.0, 1.0]], [[1.995..., 1.995...]]]
     """
 
-    eta_b: float = attrs.field(default=1.0, converter=float, kw_only=True)
+    eta_b: float = attrs.field(default=1.0, converter=as_float, kw_only=True)
 
     @eta_b.validator
     def _check_eta(self, attribute: attrs.Attribute[Any], value: float) -> None:

@@ -15,6 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import as_float
 from srk.errors import ArgumentError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores import convert
@@ -99,7 +100,7 @@ class Guided(Prediction):
     conditions: tuple[Prediction, ...] = attrs.field(converter=_conditions, alias="condition")
     reference: Prediction = attrs.field(converter=as_prediction)
     scales: tuple[Scale, ...] = attrs.field(converter=as_scales, alias="scale")
-    rescale: float = attrs.field(default=0.0, kw_only=True, converter=float)
+    rescale: float = attrs.field(default=0.0, kw_only=True, converter=as_float)
     rescale_in: Literal["denoised", "noise", "velocity"] = attrs.field(
         default="denoised", kw_only=True
     )

@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import as_float
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
@@ -145,7 +146,7 @@ class APG(_Pair):
         tensor([[1., 0.]])
     """
 
-    eta: float = attrs.field(default=0.0, converter=float, kw_only=True)
+    eta: float = attrs.field(default=0.0, converter=as_float, kw_only=True)
     norm_threshold: float | None = attrs.field(default=None, kw_only=True)
 
     @norm_threshold.validator
@@ -197,7 +198,7 @@ class CFGZero(_Pair):
         torch.Size([4, 2])
     """
 
-    zero_above: float = attrs.field(default=1.0, converter=float, kw_only=True)
+    zero_above: float = attrs.field(default=1.0, converter=as_float, kw_only=True)
 
     @zero_above.validator
     def _check_zero(self, attribute: attrs.Attribute[Any], value: float) -> None:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import shown
+from srk._checks import as_float, shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
@@ -172,8 +172,8 @@ class Clip:
         tensor([[-1.0000,  0.5000]])
     """
 
-    low: float = attrs.field(default=-1.0, converter=float)
-    high: float = attrs.field(default=1.0, converter=float)
+    low: float = attrs.field(default=-1.0, converter=as_float)
+    high: float = attrs.field(default=1.0, converter=as_float)
 
     def __attrs_post_init__(self) -> None:
         if not self.low < self.high:
@@ -214,8 +214,8 @@ class DynamicThreshold:
                 [ 0.1000,  0.2000,  0.3000]])
     """
 
-    quantile: float = attrs.field(default=0.995, converter=float)
-    bound: float = attrs.field(default=1.0, converter=float)
+    quantile: float = attrs.field(default=0.995, converter=as_float)
+    bound: float = attrs.field(default=1.0, converter=as_float)
     largest: float | None = None
 
     def __attrs_post_init__(self) -> None:

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import real
+from srk._checks import as_float, real
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import Level
 from srk.scores.selection import Windows, cut
@@ -263,9 +263,9 @@ class LowTemperature(StateHook):
         True
     """
 
-    temperature: float = attrs.field(converter=float)
-    psi: float = attrs.field(default=0.0, converter=float, kw_only=True)
-    sigma_data: float = attrs.field(converter=float, kw_only=True)
+    temperature: float = attrs.field(converter=as_float)
+    psi: float = attrs.field(default=0.0, converter=as_float, kw_only=True)
+    sigma_data: float = attrs.field(converter=as_float, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         for name, value, least in (
