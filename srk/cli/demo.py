@@ -29,8 +29,8 @@ from srk.sampling import solve
 from srk.targets import Empirical, datasets, garments
 
 SOLVERS = ("euler-maruyama", "ddpm", "sra1", "srk2", "srk2m")
-SAMPLES = 8000
-FAST_SAMPLES = 3000
+SAMPLES = 5000
+FAST_SAMPLES = 2500
 
 GARMENT_CALLS = 10
 GARMENT_ROWS: tuple[tuple[str, str, dict[str, Any]], ...] = (
