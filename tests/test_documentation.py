@@ -1,8 +1,7 @@
 """The code blocks of README and docs run: those of a page in order, in one namespace.
 
 A block right after a comment <!-- not run: why --> is left out, and so is one that imports
-diffusers
-where that is not installed.
+diffusers where that is not installed.
 """
 
 from __future__ import annotations
