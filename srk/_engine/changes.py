@@ -13,7 +13,7 @@ from srk.errors import ArgumentError, ScoreError
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.processes.base import Level
-from srk.scores.state_hooks import StateHook
+from srk.scores.state_hooks import StateHook, check_returned
 
 TakeStep = Callable[[StepPlan, Tensor, Sequence[Tensor]], Outcome]
 
@@ -44,20 +44,7 @@ class StateChanges:
                     f"the hook {hook!r} wrote into the state; return a new tensor, e.g. x - "
                     "x.mean(1, keepdim=True)"
                 )
-            if not isinstance(made, Tensor) or (made.shape, made.dtype, made.device) != (
-                x.shape,
-                x.dtype,
-                x.device,
-            ):
-                got = (
-                    f"{tuple(made.shape)}, {made.dtype}, {made.device}"
-                    if isinstance(made, Tensor)
-                    else repr(made)
-                )
-                raise ScoreError(
-                    f"before_step of the hook {hook!r} returned {got}; it must return a tensor "
-                    f"like the state: {tuple(x.shape)}, {x.dtype}, {x.device}"
-                )
+            check_returned(made, x, f"before_step of the hook {hook!r}", "the state")
             # The run writes over its state, and what the hook returns may be its own memory.
             x = x if made is x else copy_of(made)
         return x

@@ -54,11 +54,14 @@ class CommonClock(ForwardProcess):
         """Where the part is at the time `t` of this clock."""
         process: Any = self.parts[name]
         if t in (0.0, 1.0):
-            return process.level(process.t_max if t else process.t_min)  # type: ignore[no-any-return]
-        if process.statistic is None:
-            return process.level(t * process.t_max + (1.0 - t) * process.t_min)  # type: ignore[no-any-return]
-        ends = Range.of(process)
-        return process.level(process.time(t * ends.noisy + (1.0 - t) * ends.clean))  # type: ignore[no-any-return]
+            time = process.t_max if t else process.t_min
+        elif process.statistic is None:
+            time = t * process.t_max + (1.0 - t) * process.t_min
+        else:
+            ends = Range.of(process)
+            time = process.time(t * ends.noisy + (1.0 - t) * ends.clean)
+        level: Level = process.level(time)
+        return level
 
 
 class AdaptivePart(Part):

@@ -111,7 +111,8 @@ class PredictorCorrector(Integrator):
         (22, 'ddpm + langevin')
     """
 
-    predictor: Integrator = attrs.field(  # type: ignore[assignment]  # mypy takes the default's type
+    # mypy takes the type of the default
+    predictor: Integrator = attrs.field(  # type: ignore[assignment]
         default="euler-maruyama", converter=_predictor
     )
     corrector: Corrector = attrs.field(default="langevin", kw_only=True, converter=_corrector)

@@ -16,7 +16,13 @@ from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
 from srk.scores.moved import moved
 from srk.scores.selection import Windows, cut, fits
-from srk.scores.state_hooks import StateHook, changes_prediction, changes_state, prediction_part
+from srk.scores.state_hooks import (
+    StateHook,
+    changes_prediction,
+    changes_state,
+    check_returned,
+    prediction_part,
+)
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess
@@ -114,20 +120,7 @@ class Hooked(Prediction):
                     "the network or the state itself; return a new tensor, e.g. "
                     "denoised.clamp(-1, 1)"
                 )
-            if not isinstance(out, Tensor) or (out.shape, out.dtype, out.device) != (
-                x.shape,
-                x.dtype,
-                x.device,
-            ):
-                got = (
-                    f"{tuple(out.shape)}, {out.dtype}, {out.device}"
-                    if isinstance(out, Tensor)
-                    else repr(out)
-                )
-                raise ScoreError(
-                    f"the hook {hook!r} returned {got}; it must return a tensor like the denoised "
-                    f"prediction: {tuple(x.shape)}, {x.dtype}, {x.device}"
-                )
+            check_returned(out, x, f"the hook {hook!r}", "the denoised prediction")
             denoised = out
         return denoised
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import as_float, real
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level
 from srk.scores.selection import Windows, cut
 
@@ -78,6 +78,26 @@ class StateHook:
             f"{self!r} sees the state and is no function (denoised, level); give it to "
             "srk.solve(..., hooks=[...])"
         )
+
+
+def check_returned(out: object, like: Tensor, who: str, what: str) -> None:
+    """Raise `ScoreError` unless a hook has returned a tensor like the one that it was given.
+
+    Arguments:
+        out: what it returned.
+        like: a tensor of that shape, dtype and device.
+        who, what: the hook, and what it was given, in words.
+    """
+    if isinstance(out, Tensor):
+        if (out.shape, out.dtype, out.device) == (like.shape, like.dtype, like.device):
+            return
+        got = f"{tuple(out.shape)}, {out.dtype}, {out.device}"
+    else:
+        got = repr(out)
+    raise ScoreError(
+        f"{who} returned {got}; it must return a tensor like {what}: {tuple(like.shape)}, "
+        f"{like.dtype}, {like.device}"
+    )
 
 
 def changes_state(hook: object) -> TypeGuard[StateHook]:

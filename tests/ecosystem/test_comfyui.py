@@ -96,7 +96,7 @@ def test_more_steps_keep_the_picture(
         return float(torch.corrcoef(torch.stack(pictures))[0, 1])
 
     assert correlation("brownian") > 0.98
-    assert correlation("generator") < 0.75
+    assert correlation("generator") < 0.7
 
 
 @pytest.mark.parametrize("solver", ["srk2m", "auto"])

@@ -469,7 +469,8 @@ def test_given_states_are_states_of_x() -> None:
     x = process.sample_prior((4, 3), generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
     before = x.clone()
     for options in ({}, {"microbatch": 3, "noise": "keyed"}):
-        one = srk.solve(process, score, "ddpm", x_init=x, steps=5, seed=2, **options)  # type: ignore[arg-type]
+        given: Any = {"x_init": x, "steps": 5, "seed": 2, **options}
+        one = srk.solve(process, score, "ddpm", **given)
         two = srk.solve(
             process.centred,
             ByHand(Y),

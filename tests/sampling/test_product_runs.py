@@ -415,8 +415,9 @@ def test_what_adaptive_products_do_not_take(options: dict[str, Any], message: st
 
 
 def test_sets_of_samples_are_of_one_tensor(tmp_path: Any) -> None:
+    product: Any = PRODUCT
     with pytest.raises(srk.errors.SRKError, match="product"):
-        srk.sample_to(tmp_path / "set", PRODUCT, JOINT, shape=(8, 3), nfe=5)  # type: ignore[arg-type]
+        srk.sample_to(tmp_path / "set", product, JOINT, shape=(8, 3), nfe=5)
 
 
 def test_a_keyed_source_for_each_part() -> None:
