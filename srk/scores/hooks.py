@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import as_float, shown
+from srk._modes import version
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
@@ -108,13 +109,13 @@ class Hooked(Prediction):
     def _hooked(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
         """The denoised prediction at `x` after all hooks."""
         for hook in self.hooks:
-            before = _version(denoised)
+            before = version(denoised)
             out = (
                 hook.after_call(denoised, x, level)
                 if isinstance(hook, StateHook)
                 else hook(denoised, level)
             )
-            if _version(denoised) != before:
+            if version(denoised) != before:
                 raise ScoreError(
                     f"the hook {hook!r} wrote into the denoised prediction, which may be memory of "
                     "the network or the state itself; return a new tensor, e.g. "
@@ -249,11 +250,6 @@ def _check_ordered(hook: object, denoised: Tensor) -> None:
             f"{hook!r} keeps real numbers in a range, but the state is complex; limit its modulus "
             "by a hook of your own"
         )
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was written to; 0 in inference mode, which does not count."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _is_tensor(owner: object, attribute: attrs.Attribute[Tensor], value: object) -> None:
