@@ -23,13 +23,12 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import attrs
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from train_fashion import sheet, train, write
+from train_fashion import Run, sheet, train, write
 
 import srk
 from srk.targets import datasets
@@ -131,7 +130,7 @@ def coefficients(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @attrs.define
-class Training:
+class Training(Run):
     """A run of Adam with an exponential average of the weights, which can be saved and continued.
 
     Arguments:
@@ -162,10 +161,7 @@ class Training:
         self.model.to(memory_format=torch.channels_last)
         if self.compile:
             self.model.network.compile()  # in its place: the names of the weights stay
-        self.average = {
-            name: value.detach().clone() for name, value in self.model.state_dict().items()
-        }
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99))
+        self.begin()
 
     def step(self, images: Tensor, fraction: float) -> float:
         """One step on a random batch of `images`; `fraction` of the run is over. Returns the
@@ -183,54 +179,12 @@ class Training:
         label = torch.where(torch.rand(len(batch), **draw) < DROPPED, CLASSES, label)
         sigma = torch.exp(LOG_SIGMA[0] + LOG_SIGMA[1] * torch.randn(len(batch), **draw))
         u = batch + sigma[:, None, None, None] * torch.randn(batch.shape, **draw)
-        for group in self.optimizer.param_groups:
-            warm, late = min(1.0, (self.steps + 1) / 200), min(fraction, 1.0)
-            group["lr"] = self.rate * warm * max(0.02, math.cos(0.5 * math.pi * late))
         keep, out, scale = coefficients(sigma[:, None, None, None])
         given = (scale * u).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             answer = self.model.network(given, sigma.log() / 2, label).float()
         loss = F.mse_loss(answer, (batch - keep * u) / out)
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.steps += 1
-        decay = 0.5 ** (1.0 / min(self.half_life, 1 + self.steps / 10))
-        with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1.0 - decay)
-        return loss.item()
-
-    def save(self, path: Path) -> None:
-        """Everything that `load` needs."""
-        write(
-            path,
-            {
-                "model": self.model.state_dict(),
-                "average": self.average,
-                "optimizer": self.optimizer.state_dict(),
-                "options": self.model.network.options,
-                "steps": self.steps,
-                "seconds": self.seconds,
-                "seed": self.seed,
-            },
-        )
-
-    def load(self, path: Path) -> Self:
-        """Continue the run that `save` wrote."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if (state["options"], state["seed"]) != (self.model.network.options, self.seed):
-            raise SystemExit(
-                f"{path} belongs to a run with options {state['options']} and seed "
-                f"{state['seed']}; use these or another --folder"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in state["average"].items():
-            self.average[name].copy_(value)
-        self.steps, self.seconds = state["steps"], state["seconds"]
-        return self
+        return self.descend(loss, fraction)
 
 
 def save_weights(run: Training, path: Path) -> None:

@@ -55,64 +55,43 @@ def loss(model: Denoiser, images: Tensor, generator: torch.Generator) -> Tensor:
     return F.mse_loss(answer, (images - keep * u) / out)
 
 
-@attrs.define
-class Training:
-    """A run of Adam with an exponential average of the weights, which can be saved and continued.
+class Run:
+    """Adam, the average of the weights, and a file to continue from: what trainings share.
 
-    Arguments:
-        model: what is trained; it stays on its device.
-        seed: of batches and noise.
-        batch: images a step.
-        rate: learning rate after the first 200 steps.
-        half_life: of the average, in steps; shorter early in the run.
+    A subclass has the attributes model, seed, rate, half_life, steps, seconds, average, optimizer.
     """
 
-    model: Denoiser
-    seed: int = 0
-    batch: int = 128
-    rate: float = 2e-3
-    half_life: int = 300
-    steps: int = attrs.field(init=False, default=0)
-    seconds: float = attrs.field(init=False, default=0.0)
-    average: dict[str, Tensor] = attrs.field(init=False)
-    optimizer: torch.optim.Optimizer = attrs.field(init=False)
+    model: Any
+    seed: int
+    rate: float
+    half_life: int
+    steps: int
+    seconds: float
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
 
-    def __attrs_post_init__(self) -> None:
+    def begin(self) -> None:
+        """The optimizer, and the average of the weights, which begins as a copy of them."""
         self.average = {
             name: value.detach().clone() for name, value in self.model.state_dict().items()
         }
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=self.rate, betas=(0.9, 0.99))
 
-    def step(self, images: Tensor, fraction: float) -> float:
-        """One step on a random batch of `images`.
-
-        `fraction` of the run is over. Returns the loss.
-        """
-        device = next(self.model.parameters()).device
-        generator = torch.Generator(device).manual_seed(
-            self.seed * 1_000_003 + self.steps
-        )  # of this step alone, so that a run continues exactly
-        chosen = torch.randint(len(images), (self.batch,), generator=generator, device=device)
-        batch = images[chosen.to(images.device)].to(device)
-        mirror = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
-        batch = torch.where(mirror, batch.flip(-1), batch)
+    def descend(self, loss: Tensor, fraction: float) -> float:
+        """Take the step of a loss; `fraction` of the run is over. Returns the loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = (
-                self.rate
-                * min(1.0, (self.steps + 1) / 200)
-                * max(0.02, math.cos(0.5 * math.pi * min(fraction, 1.0)))
-            )
-        with torch.autocast(device.type, torch.bfloat16):
-            found = loss(self.model, batch, generator)
+            warm, late = min(1.0, (self.steps + 1) / 200), min(fraction, 1.0)
+            group["lr"] = self.rate * warm * max(0.02, math.cos(0.5 * math.pi * late))
         self.optimizer.zero_grad()
-        found.backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.steps += 1
         decay = 0.5 ** (1.0 / min(self.half_life, 1 + self.steps / 10))
-        for name, value in self.model.state_dict().items():
-            self.average[name].lerp_(value, 1.0 - decay)
-        return found.item()
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1.0 - decay)
+        return loss.item()
 
     def save(self, path: Path) -> None:
         """Everything that `load` needs."""
@@ -146,6 +125,49 @@ class Training:
             self.average[name].copy_(value)
         self.steps, self.seconds = state["steps"], state["seconds"]
         return self
+
+
+@attrs.define
+class Training(Run):
+    """A run of Adam with an exponential average of the weights, which can be saved and continued.
+
+    Arguments:
+        model: what is trained; it stays on its device.
+        seed: of batches and noise.
+        batch: images a step.
+        rate: learning rate after the first 200 steps.
+        half_life: of the average, in steps; shorter early in the run.
+    """
+
+    model: Denoiser
+    seed: int = 0
+    batch: int = 128
+    rate: float = 2e-3
+    half_life: int = 300
+    steps: int = attrs.field(init=False, default=0)
+    seconds: float = attrs.field(init=False, default=0.0)
+    average: dict[str, Tensor] = attrs.field(init=False)
+    optimizer: torch.optim.Optimizer = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.begin()
+
+    def step(self, images: Tensor, fraction: float) -> float:
+        """One step on a random batch of `images`.
+
+        `fraction` of the run is over. Returns the loss.
+        """
+        device = next(self.model.parameters()).device
+        generator = torch.Generator(device).manual_seed(
+            self.seed * 1_000_003 + self.steps
+        )  # of this step alone, so that a run continues exactly
+        chosen = torch.randint(len(images), (self.batch,), generator=generator, device=device)
+        batch = images[chosen.to(images.device)].to(device)
+        mirror = torch.rand(len(batch), 1, 1, 1, generator=generator, device=device) < 0.5
+        batch = torch.where(mirror, batch.flip(-1), batch)
+        with torch.autocast(device.type, torch.bfloat16):
+            found = loss(self.model, batch, generator)
+        return self.descend(found, fraction)
 
     def averaged(self) -> Denoiser:
         """A copy of the model with the averaged weights, in evaluation mode."""
