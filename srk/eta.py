@@ -205,13 +205,13 @@ def as_eta(eta: Any) -> Any:
         ArgumentTypeError: it is none of them.
     """
     if is_real(eta):
-        return float(eta)
+        return _number(eta)
     if not isinstance(eta, type) and (is_rule(eta) or callable(eta)):
         return eta
     given = eta.tolist() if hasattr(eta, "tolist") else eta
     listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     if listed and len(given) > 0 and all(map(is_real, given)):
-        return tuple(map(float, given))
+        return tuple(map(_number, given))
     raise ArgumentTypeError(
         "eta must be a finite number >= 0, a function of the level at the start of a step, or a "
         f"list with one number a step, not {shown(eta)}; e.g. eta=lambda level: level.sigma"
@@ -267,7 +267,16 @@ def _value(eta: Any, start: Level, stop: Level, index: int, steps: int) -> float
             f"eta of the step from t = {start.t!r} is {shown(value)}; a function of the level must "
             "return a finite number >= 0 (1: reverse SDE, 0: probability-flow ODE)"
         )
-    return float(value)
+    return _number(value)
+
+
+def _number(value: Any) -> float:
+    """The value as a float; one that is 1 but for the rounding of float32 is 1.
+
+    At 1, the reverse SDE, solvers may do what they cannot do beside it, and above 1 others serve.
+    """
+    number = float(value)
+    return 1.0 if abs(number - 1.0) < 1e-6 else number
 
 
 def _positive(value: Any, name: str) -> float:

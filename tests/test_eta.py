@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -222,3 +223,17 @@ def test_refusals() -> None:
         srk.eta.window(3, 1)
     with pytest.raises(ArgumentError, match="between 0 and 1"):
         srk.eta.cps(1.5)
+
+
+@pytest.mark.parametrize("solver", ["auto", "srk2m-local", "ddpm", "dpmpp-2m-sde"])
+def test_an_eta_that_is_one_but_for_rounding_is_one(solver: str) -> None:
+    """0.99999994 of float32 or 1 + 1e-12 does not choose another method."""
+    process, target = srk.VP(), srk.targets.Gaussian(0.3, 0.25)
+
+    def run(eta: Any) -> torch.Tensor:
+        options: dict[str, Any] = {"steps": 6, "shape": (5, 1), "seed": 0, "eta": eta}
+        return srk.solve(process, target.score(process), solver, **options).x
+
+    below = float(np.nextafter(np.float32(1.0), np.float32(0.0)))
+    for eta in (below, 1.0 + 1e-12, [below] * 6, lambda level: below):
+        assert torch.equal(run(eta), run(1.0))
