@@ -301,3 +301,19 @@ def test_a_missing_compiler_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) ->
     compiled.kernel.cache_clear()
     with pytest.raises(srk.errors.IncompatibleError, match="No working C"):
         srk.solve(VP, TARGET.score(VP), "ddpm", shape=(6, 2), steps=3, compile="step")
+
+
+@needs_compiler
+def test_compiling_leaves_denormal_numbers_alone() -> None:
+    """The kernels of torch 2.4 are linked so that loading one makes the thread flush them."""
+    least = torch.tensor(5e-324, dtype=torch.float64)
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        try:
+            flushed = bool(least + least == 0)
+            state, score = VP, TARGET.score(VP)
+            # its own shape, so that its kernels are not those of another test
+            srk.solve(state, score, "ddpm", shape=(3 + flush, 2), steps=2, seed=0, compile="step")
+            assert bool(least + least == 0) == flushed
+        finally:
+            torch.set_flush_denormal(False)

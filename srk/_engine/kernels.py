@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -94,9 +96,10 @@ class Kernel:
         self.arithmetic(self.place, *inputs)
         graph.output(None)
         try:
-            made: Callable[..., Any] = inductor.compile(
-                fx.GraphModule(torch.nn.Module(), graph), list(tensors)
-            )
+            with denormals_kept():
+                made: Callable[..., Any] = inductor.compile(
+                    fx.GraphModule(torch.nn.Module(), graph), list(tensors)
+                )
         except RuntimeError as error:
             raise IncompatibleError(
                 f"compile='step' could not build its kernel ({type(error).__name__}: "
@@ -104,6 +107,26 @@ class Kernel:
                 "or clang++), on a GPU Triton; or leave compile out"
             ) from error
         return made
+
+
+@contextmanager
+def denormals_kept() -> Iterator[None]:
+    """Leave the thread's treatment of denormal numbers as it is.
+
+    Older releases of torch (2.4 among them) build their CPU kernels with -ffast-math, and a library
+    that gcc linked so makes the thread that loads it take denormal numbers for zero from then on.
+    """
+    flushed = _denormals_flushed()
+    try:
+        yield
+    finally:
+        if _denormals_flushed() != flushed:
+            torch.set_flush_denormal(flushed)
+
+
+def _denormals_flushed() -> bool:
+    half = float("0.5")  # not a literal, for the division is to be made here and not by the parser
+    return sys.float_info.min * half == 0.0
 
 
 @lru_cache(maxsize=1024)
