@@ -1,11 +1,13 @@
-"""Inference mode of PyTorch, whose tensors count no changes and may not be written to outside it.
+"""Modes of PyTorch and of the processor that a run has to deal with.
 
-What a run computes with and what it gives back are ordinary tensors: a run sees whether a network
-writes to its input, and the caller may write to the samples in any mode.
+In inference mode, tensors count no changes and may not be written to outside it. What a run
+computes with and what it gives back are ordinary tensors: a run sees whether a network writes to
+its input, and the caller may write to the samples in any mode.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -61,3 +63,24 @@ def asked(ask: Callable[..., Tensor], x: Tensor, *arguments: object) -> Tensor:
     if version(x) != before:
         raise changed_in_place()
     return result
+
+
+@contextmanager
+def denormals_kept() -> Iterator[None]:
+    """Leave the thread's treatment of denormal numbers as it is.
+
+    What older releases of torch (2.4 among them) compile for the CPU is built with -ffast-math, and
+    a library that gcc linked so makes the thread that loads it take denormal numbers for zero from
+    then on.
+    """
+    flushed = _denormals_flushed()
+    try:
+        yield
+    finally:
+        if _denormals_flushed() != flushed:
+            torch.set_flush_denormal(flushed)
+
+
+def _denormals_flushed() -> bool:
+    half = float("0.5")  # not a literal, for the division is to be made here and not by the parser
+    return sys.float_info.min * half == 0.0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import operator
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ from torch import Tensor, fx
 
 from srk._engine.rows import norm_ratio
 from srk._engine.schedule import Columns
+from srk._modes import denormals_kept
 from srk.errors import IncompatibleError
 from srk.noise.counter import normals
 from srk.plans.plan import Column
@@ -107,26 +106,6 @@ class Kernel:
                 "or clang++), on a GPU Triton; or leave compile out"
             ) from error
         return made
-
-
-@contextmanager
-def denormals_kept() -> Iterator[None]:
-    """Leave the thread's treatment of denormal numbers as it is.
-
-    Older releases of torch (2.4 among them) build their CPU kernels with -ffast-math, and a library
-    that gcc linked so makes the thread that loads it take denormal numbers for zero from then on.
-    """
-    flushed = _denormals_flushed()
-    try:
-        yield
-    finally:
-        if _denormals_flushed() != flushed:
-            torch.set_flush_denormal(flushed)
-
-
-def _denormals_flushed() -> bool:
-    half = float("0.5")  # not a literal, for the division is to be made here and not by the parser
-    return sys.float_info.min * half == 0.0
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from srk._modes import denormals_kept
+
 _WORD = (1 << 64) - 1
 
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -73,9 +75,9 @@ def compiled() -> Callable[[Sequence[Stretch]], torch.Tensor] | None:
     try:
         from torch._inductor.codecache import CppCodeCache  # seconds to import
 
-        function = CppCodeCache.load(
-            (Path(__file__).parent / "philox.cpp").read_text(encoding="utf-8")
-        ).philox
+        text = (Path(__file__).parent / "philox.cpp").read_text(encoding="utf-8")
+        with denormals_kept():
+            function = CppCodeCache.load(text).philox
     except Exception:  # whatever is missing, NumPy has the same words
         return None
 
