@@ -61,7 +61,7 @@ class ManifoldProcess(ForwardProcess):
 
     sigma_min: float = parameter(0.1)
     sigma_max: float = parameter(1.5)
-    schedule: Schedule = attrs.field(default="exponential", converter=_schedule)
+    schedule: Schedule = attrs.field(default="exponential", converter=_schedule, kw_only=True)
     t_min: float = attrs.field(default=0.0, init=False, repr=False)
     t_max: float = attrs.field(default=1.0, init=False, repr=False)
 

@@ -59,7 +59,7 @@ class SO3(ManifoldProcess):
 
     sigma_min: float = parameter(0.1)
     sigma_max: float = parameter(1.5)
-    schedule: Schedule = attrs.field(default="log", converter=_schedule)
+    schedule: Schedule = attrs.field(default="log", converter=_schedule, kw_only=True)
     frame: Literal["body", "space"] = attrs.field(default="body", converter=_frame, kw_only=True)
 
     @staticmethod
