@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 
 Network = Callable[..., Tensor]
 
+OutputKind = Literal["score", "noise", "data", "velocity", "flow"]
+"""What the output of a network is, in the words of `srk.scores.conventions`."""
+
+_WAYS_TO_READ = ("coefficients", "denoise", "output", "_call", "time_of")
+"""The methods of an adapter that say what its network is asked and what the output means."""
+
 
 def _shape(value: Any) -> tuple[int, ...] | None:
     if value is None:
@@ -125,6 +131,12 @@ class NetworkPrediction(Prediction):
     of_data: ClassVar[bool] = False
     """Whether the output is of the data themselves, not of them less the mean of `srk.Shifted`."""
 
+    _output_is: ClassVar[OutputKind | None] = None
+    """What the output is, beside `coefficients` that depend on the level and `input_scale` alone.
+
+    It holds for a subclass that reads the output as this class does (`_known_output`).
+    """
+
     network: Network = attrs.field(validator=_check_network)
     time: str | LevelFunction = attrs.field(
         default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
@@ -156,14 +168,17 @@ class NetworkPrediction(Prediction):
         check_process(self.time, process, self.num_timesteps)
         if process.components > 1:
             return self._in_phase_space(process)
-        if isinstance(process, ManifoldProcess) and not isinstance(self, Score | Data):
-            name = type(self).__name__
-            raise IncompatibleError(
-                f"srk.{name} says what was added to the data, but {process!r} moves them along a "
-                "curved space; a network of its states returns the score, srk.Score(network), or "
-                "the data without noise, srk.Data(network)"
-            )
+        if isinstance(process, ManifoldProcess):
+            return self._on_manifold(process)
         return self
+
+    def _on_manifold(self, process: ManifoldProcess) -> Prediction:
+        name = type(self).__name__
+        raise IncompatibleError(
+            f"srk.{name} says what was added to the data, but {process!r} moves them along a "
+            "curved space; a network of its states returns the score, srk.Score(network), or "
+            "the data without noise, srk.Data(network)"
+        )
 
     def _in_phase_space(self, process: ForwardProcess) -> Prediction:
         name = type(self).__name__
@@ -182,7 +197,7 @@ class NetworkPrediction(Prediction):
         check_state(x)
         out = self._checked(self._call(x, level, process), x)
         watch = conventions.current()
-        if watch is not None and (kind := _KINDS.get(type(self))) is not None:
+        if watch is not None and (kind := self._known_output) is not None:
             watch.see(self, self.network, kind, x, out, level, scale_value(self.input_scale, level))
         return out
 
@@ -217,7 +232,7 @@ class NetworkPrediction(Prediction):
         scales = [1.0] * len(levels) if known else [scale_value(unit, level) for level in levels]
         network, kwargs, cast = self.network, self.model_kwargs, self.network_dtype
         shape, dtype, device = like.shape, like.dtype, like.device
-        whole, kind = self.channels == "all", _KINDS.get(type(self))
+        whole, kind = self.channels == "all", self._known_output
         watch = None if kind is None else conventions.current()
 
         def ask(x: Tensor, number: int) -> Tensor:
@@ -258,8 +273,16 @@ class NetworkPrediction(Prediction):
     @property
     def reading(self) -> Hashable | None:
         """What `coefficients` depend on besides the level; None where that is not known."""
-        known = type(self) in _KINDS and not callable(self.input_scale)
+        known = self._known_output is not None and not callable(self.input_scale)
         return (type(self), self.input_scale) if known else None
+
+    @property
+    def _known_output(self) -> OutputKind | None:
+        """`_output_is`, unless a subclass of the class that says so reads the output otherwise."""
+        cls = type(self)
+        says = next(base for base in cls.__mro__ if "_output_is" in vars(base))
+        same = cls is says or all(getattr(cls, way) is getattr(says, way) for way in _WAYS_TO_READ)
+        return cls._output_is if same else None
 
     def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)
@@ -336,7 +359,7 @@ class NetworkPrediction(Prediction):
         assert isinstance(chosen, NetworkPrediction)
         out = self._checked(self.network(given, times, **chosen.model_kwargs), x)
         watch = conventions.current()
-        if watch is not None and (kind := _KINDS.get(type(self))) is not None:
+        if watch is not None and (kind := self._known_output) is not None:
             group, level = next(rows.groups())
             watch.see(self, self.network, kind, x[group], out[group], level, scales[0])
         mean = process.select(rows.samples, rows.batch).centre(x)
@@ -473,6 +496,11 @@ class Score(NetworkPrediction):
         tensor([[2.0000]])
     """
 
+    _output_is = "score"
+
+    def _on_manifold(self, process: ManifoldProcess) -> Prediction:
+        return self
+
     def _in_phase_space(self, process: ForwardProcess) -> Prediction:
         if self.input_scale != "x":
             raise IncompatibleError(
@@ -515,6 +543,8 @@ class NoisePrediction(NetworkPrediction):
         NoisePrediction(<lambda>, time='index', num_timesteps=1000, channels='first-half')
     """
 
+    _output_is = "noise"
+
     def coefficients(self, level: Level) -> convert.Pair:
         return convert.denoiser_from_noise(level)
 
@@ -531,6 +561,10 @@ class Data(NetworkPrediction):
     """
 
     of_data = True
+    _output_is = "data"
+
+    def _on_manifold(self, process: ManifoldProcess) -> Prediction:
+        return self
 
     def coefficients(self, level: Level) -> convert.Pair:
         return 0.0, 1.0
@@ -551,6 +585,8 @@ class Velocity(NetworkPrediction):
         >>> Velocity(network, input_scale="vp", time="index", num_timesteps=1000)
         Velocity(<lambda>, time='index', num_timesteps=1000, input_scale='vp')
     """
+
+    _output_is = "velocity"
 
     def coefficients(self, level: Level) -> convert.Pair:
         return convert.denoiser_from_velocity(level, scale_value(self.input_scale, level))
@@ -573,6 +609,8 @@ class FlowVelocity(NetworkPrediction):
         >>> FlowVelocity(network, input_scale="flow", time="flow")
         FlowVelocity(<lambda>, time='flow', input_scale='flow')
     """
+
+    _output_is = "flow"
 
     def coefficients(self, level: Level) -> convert.Pair:
         return convert.denoiser_from_flow_velocity(level)
@@ -601,28 +639,18 @@ class EDMDenoiser(NetworkPrediction):
         tensor([[2.]])
     """
 
+    of_data = True
+    _output_is = "data"
+
     time: str | LevelFunction = attrs.field(
         default="sigma", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
     )
-    of_data = True
-
     input_scale: str | LevelFunction = attrs.field(
         default="u", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
     )
 
     def coefficients(self, level: Level) -> convert.Pair:
         return 0.0, 1.0
-
-
-_KINDS: dict[type, str] = {
-    Score: "score",
-    NoisePrediction: "noise",
-    Data: "data",
-    EDMDenoiser: "data",
-    Velocity: "velocity",
-    FlowVelocity: "flow",
-}
-"""What the output of each adapter is, for `srk.scores.conventions`; a subclass may mean another."""
 
 
 def as_prediction(obj: object) -> Prediction:

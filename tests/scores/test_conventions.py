@@ -11,6 +11,7 @@ from torch import Tensor
 
 import srk
 from srk.errors import ConventionWarning
+from srk.processes.base import Level
 from srk.scores import convert
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -156,6 +157,50 @@ def test_the_check_can_be_switched_off_and_needs_a_state_from_the_prior() -> Non
     x = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
     assert not complaint(process, wrong, shape=None, x_init=x)
     assert not complaint(process, wrong, shape=(4, 12))  # too few numbers to tell
+
+
+class Negated(srk.NoisePrediction):
+    """A network that returns minus the noise."""
+
+    def coefficients(self, level: Level) -> convert.Pair:
+        a, b = super().coefficients(level)
+        return a, -b
+
+
+class Asked(srk.NoisePrediction):
+    """The same, with the sign changed where the network is asked."""
+
+    def output(self, x: Tensor, level: Level, process: srk.ForwardProcess) -> Tensor:
+        return -super().output(x, level, process)
+
+
+class Clamped(srk.NoisePrediction):
+    """The noise, whose denoiser goes through a function of its own."""
+
+    def denoise(self, x: Tensor, level: Level, process: srk.ForwardProcess) -> Tensor:
+        return super().denoise(x, level, process).clamp(-9.0, 9.0)
+
+
+class Named(srk.NoisePrediction):
+    """The noise, read as the parent reads it."""
+
+    origin = "a file"
+
+
+@pytest.mark.parametrize("adapter", [Negated, Asked, Clamped])
+def test_a_class_that_reads_the_output_otherwise_is_not_taken_for_its_parent(
+    adapter: type[srk.NoisePrediction],
+) -> None:
+    vp = PROCESSES["vp"]
+    other = network("data", MIXTURE, vp)
+    assert not complaint(vp, adapter(other))
+    assert adapter(other).reading is None
+
+
+def test_a_class_that_keeps_the_reading_of_its_parent_is_checked_as_it_is() -> None:
+    vp = PROCESSES["vp"]
+    assert "srk.Data" in complaint(vp, Named(network("data", MIXTURE, vp)))
+    assert Named(network("noise", MIXTURE, vp)).reading == (Named, "x")
 
 
 def test_an_output_of_zeros_says_nothing() -> None:
