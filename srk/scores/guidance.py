@@ -19,8 +19,9 @@ from srk._checks import as_float
 from srk.errors import ArgumentError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
 from srk.scores import convert
-from srk.scores.adapters import NetworkPrediction, as_prediction
+from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
+from srk.scores.network_prediction import NetworkPrediction
 from srk.scores.weights import Scale, as_scales, weight_at
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from srk.errors import IncompatibleError, ScoreError
 from srk.processes.base import ForwardProcess, Level
-from srk.scores.adapters import NetworkPrediction
 from srk.scores.base import Prediction
 from srk.scores.centred import Centred
 from srk.scores.classifier import ClassifierGuided
 from srk.scores.guidance import Guided
 from srk.scores.guidance_methods import APG, CFGZero
 from srk.scores.hooks import Hooked
+from srk.scores.network_prediction import NetworkPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
 from srk.scores.state_hooks import StateHook, changes_state
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import attrs
 
 from srk.errors import IncompatibleError
-from srk.scores.adapters import NetworkPrediction
 from srk.scores.base import Prediction
 from srk.scores.guidance import Guided
+from srk.scores.network_prediction import NetworkPrediction
 
 
 def rewired(
