@@ -15,7 +15,7 @@ from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.scores import convert
 from srk.scores.base import Prediction, Rows, one_by_one
 from srk.scores.inputs import LevelFunction, check_input_scale, check_time_unit, scale_value
-from srk.scores.network_prediction import NetworkPrediction, time_factor, training_steps
+from srk.scores.network_prediction import NetworkPrediction
 from srk.scores.phase import PhaseScore
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ __all__ = [
     "Score",
     "Velocity",
     "as_prediction",
-    "time_factor",
-    "training_steps",
 ]
 
 

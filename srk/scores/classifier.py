@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from srk.errors import IncompatibleError, ScoreError
-from srk.scores.adapters import as_prediction, time_factor, training_steps
+from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, check_state
 from srk.scores.inputs import (
     LevelFunction,
@@ -22,6 +22,7 @@ from srk.scores.inputs import (
     time_tensor,
     time_value,
 )
+from srk.scores.options import time_factor, training_steps
 from srk.scores.weights import Scale, as_scale, weight_at
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import integer, real, shown
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.manifold import ManifoldProcess
 from srk.scores import conventions, convert
 from srk.scores.base import Prediction, Rows, check_state, one_by_one
@@ -31,6 +30,15 @@ from srk.scores.inputs import (
     time_tensor,
     time_value,
 )
+from srk.scores.options import (
+    check_dtype,
+    check_kwargs,
+    check_network,
+    event_shape_of,
+    time_factor,
+    training_steps,
+)
+from srk.scores.returned import checked_output
 
 if TYPE_CHECKING:
     from srk.processes.base import ForwardProcess, Level
@@ -42,52 +50,6 @@ OutputKind = Literal["score", "noise", "data", "velocity", "flow"]
 
 _WAYS_TO_READ = ("coefficients", "denoise", "output", "_call", "time_of")
 """The methods of an adapter that say what its network is asked and what the output means."""
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    given = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
-        raise ArgumentTypeError(
-            f"event_shape is the shape of one sample, not {shown(value)}; e.g. (3, 32, 32)"
-        )
-    return tuple(integer(size, "a size in event_shape", least=1) for size in given)
-
-
-def _check_network(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, type) or not callable(value):
-        raise ArgumentTypeError(
-            f"a network is a callable (x, t) -> Tensor, not {value!r}; e.g. "
-            f"srk.{type(instance).__name__}(lambda x, t: -x)"
-        )
-
-
-def training_steps(value: Any) -> int | None:
-    """The number of training steps, or None."""
-    cure = "it is the number of training steps, e.g. num_timesteps=1000"
-    return None if value is None else integer(value, "num_timesteps", least=1, cure=cure)
-
-
-def time_factor(value: Any) -> float:
-    """The factor of the time that a network gets."""
-    return real(value, "time_scale", cure="it is the factor of the time, e.g. time_scale=1000.0")
-
-
-def _check_kwargs(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ArgumentTypeError(
-            "model_kwargs is a mapping from names to values, the keyword arguments of the network, "
-            f"not {shown(value)}; e.g. model_kwargs={{'y': labels}}"
-        )
-
-
-def _check_dtype(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
-        raise ArgumentTypeError(
-            f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. "
-            "network_dtype=torch.bfloat16"
-        )
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -135,7 +97,7 @@ class NetworkPrediction(Prediction):
     It holds for a subclass that reads the output as this class does (`_known_output`).
     """
 
-    network: Network = attrs.field(validator=_check_network)
+    network: Network = attrs.field(validator=check_network)
     time: str | LevelFunction = attrs.field(
         default="t", kw_only=True, validator=lambda _, __, value: check_time_unit(value)
     )
@@ -144,12 +106,14 @@ class NetworkPrediction(Prediction):
     input_scale: str | LevelFunction = attrs.field(
         default="x", kw_only=True, validator=lambda _, __, value: check_input_scale(value)
     )
-    event_shape: tuple[int, ...] | None = attrs.field(default=None, kw_only=True, converter=_shape)
+    event_shape: tuple[int, ...] | None = attrs.field(
+        default=None, kw_only=True, converter=event_shape_of
+    )
     model_kwargs: Mapping[str, Any] = attrs.field(
-        factory=dict, kw_only=True, validator=_check_kwargs
+        factory=dict, kw_only=True, validator=check_kwargs
     )
     network_dtype: torch.dtype | None = attrs.field(
-        default=None, kw_only=True, validator=_check_dtype
+        default=None, kw_only=True, validator=check_dtype
     )
     channels: Literal["all", "first-half"] = attrs.field(default="all", kw_only=True)
 
@@ -388,72 +352,7 @@ class NetworkPrediction(Prediction):
         """
 
     def _checked(self, out: object, x: Tensor) -> Tensor:
-        if not isinstance(out, Tensor):
-            hint = (
-                ".sample"
-                if isinstance(getattr(out, "sample", None), Tensor)
-                else "[0]"
-                if isinstance(out, (tuple, list))
-                else ""
-            )
-            cure = (
-                f"; e.g. srk.{type(self).__name__}(lambda x, t: network(x, t){hint})"
-                if hint
-                else ""
-            )
-            raise ScoreError(
-                f"the network of {self!r} returned {type(out).__name__}, not a tensor of the "
-                f"state's shape {tuple(x.shape)}{cure}"
-            )
-        if self.channels == "first-half":
-            if out.ndim < 2 or out.shape[1] % 2:
-                raise ScoreError(
-                    f"the network of {self!r} returned shape {tuple(out.shape)}, whose channels "
-                    "(dim 1) cannot be halved; "
-                    "use channels='all'"
-                )
-            out = out[:, : out.shape[1] // 2]
-        if out.shape != x.shape:
-            raise ScoreError(self._shape_message(tuple(out.shape), tuple(x.shape)))
-        if out.device != x.device:
-            raise ScoreError(
-                f"the network of {self!r} returned a tensor on {out.device} for a state on "
-                f"{x.device}; move the network, or pass "
-                f"device={str(out.device)!r} to srk.solve"
-            )
-        if out.dtype != x.dtype:
-            if not out.dtype.is_floating_point:
-                raise ScoreError(
-                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; it "
-                    "must return real floating-point numbers"
-                )
-            if self.network_dtype is None and not torch.is_autocast_enabled(x.device.type):
-                raise ScoreError(
-                    f"the network of {self!r} returned {out.dtype} for a state of {x.dtype}; if "
-                    f"it works in {out.dtype}, say so: "
-                    f"srk.{type(self).__name__}(network, network_dtype={out.dtype}) casts its "
-                    "input there and its output back"
-                )
-            out = out.to(x.dtype)
-        return out
-
-    def _shape_message(self, out: tuple[int, ...], x: tuple[int, ...]) -> str:
-        message = f"the network of {self!r} returned shape {out} for a state of shape {x}"
-        name = type(self).__name__
-        if len(out) == len(x) >= 2 and out == (x[0], 2 * x[1], *x[2:]):
-            return (
-                f"{message}: twice the channels, as when it also learns the variance; use "
-                f"srk.{name}(network, channels='first-half')"
-            )
-        if len(out) < len(x):
-            return (
-                f"{message}: axes are missing; return one number for every number of the state, "
-                "e.g. by keepdim=True or unsqueeze"
-            )
-        return (
-            f"{message}; it must return one number for every number of the state: check the "
-            "`shape` of the run and that of the network"
-        )
+        return checked_output(self, out, x)
 
     def __repr__(self) -> str:
         network = getattr(self.network, "__name__", type(self.network).__name__)

@@ -21,12 +21,11 @@ from srk.processes.vp import VP
 from srk.scores.adapters import (
     Data,
     EDMDenoiser,
-    Network,
-    NetworkPrediction,
     NoisePrediction,
     Score,
 )
 from srk.scores.inputs import LevelFunction
+from srk.scores.network_prediction import Network, NetworkPrediction
 
 
 def guided_diffusion(
