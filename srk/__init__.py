@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # what checkers read; they know no package that can be called
     )
     from srk.registry import Registry
     from srk.sampling import (
+        LevelsSampler,
         ProductSampler,
         ProductStepInfo,
         Roll,
@@ -81,7 +82,8 @@ _FROM = {
         "Shifted SubVP Torus VPCosine VPDiscrete process register_process"
     ),
     "srk.sampling": (
-        "ProductSampler ProductStepInfo Roll Sampler StepInfo calibrate invert roll solve"
+        "LevelsSampler ProductSampler ProductStepInfo Roll Sampler StepInfo calibrate invert roll "
+        "solve"
     ),
     "srk.scores": (
         "ClassifierGuided Data EDMDenoiser FlowVelocity Guided Hooked NoisePrediction Reduced "
@@ -150,6 +152,7 @@ __all__ = [
     "Hooked",
     "Integrator",
     "Levels",
+    "LevelsSampler",
     "LinearProcess",
     "NoisePrediction",
     "PhaseProcess",

@@ -68,6 +68,8 @@ class PartRun(Part):
         self.changes = StateChanges(job.hooks, source) if job.hooks else None
         self.prepared = [*self.run.network.prepare_all(self.plans[: self.steps], x)]
         self.executor.prepare(self.prepared, x.dtype)
+        self.density: Tensor | None = None
+        """The log-density of the last step, where it was asked for and the step draws noise."""
         self._memory: Sequence[Tensor] = ()
         self._before: tuple[StepPlan, Tensor, Sequence[Tensor]] | None = None
 
@@ -112,10 +114,10 @@ class PartRun(Part):
             run.watch.keep(run.recorder.x)
         else:
             if run.results is not None:
-                told = run.results.take()
+                told, self.density = run.results.take(), None
                 if self._before is not None and plan.slots and "log_prob" in run.job.saves:
-                    density = log_density(*self._before, told, outcome.state)
-                    run.recorder.density(plan.stop.t, density)
+                    self.density = log_density(*self._before, told, outcome.state)
+                    run.recorder.density(plan.stop.t, self.density)
             self.take(plan.stop, outcome.state, plan.asked)
             self._memory = outcome.keep
         if index + 1 == len(self.plans):
@@ -133,10 +135,20 @@ class PartReplay(PartRun):
         job: what to do.
         plans: the steps.
         saved: the states at their ends.
+        level, moves: as of `PartRun`.
     """
 
-    def __init__(self, name: str, job: Job, plans: Sequence[StepPlan], saved: Saved) -> None:
-        times = (plans[0].start.t, *(plan.stop.t for plan in plans))
+    def __init__(
+        self,
+        name: str,
+        job: Job,
+        plans: Sequence[StepPlan],
+        saved: Saved,
+        level: Level | None = None,
+        moves: Sequence[bool] | None = None,
+    ) -> None:
+        first = plans[0].start.t if level is None else level.t
+        times = (first, *(plan.stop.t for plan in plans))
         if saved.times != times:
             raise ArgumentError(
                 f"the trajectory of the part {name!r} has {len(saved.times)} states from t = "
@@ -145,7 +157,7 @@ class PartReplay(PartRun):
             )
         source = ZeroNoise()
         source.start(saved.values[0].shape, saved.values.dtype, saved.values.device)
-        super().__init__(job, plans, saved.values[0].clone(), source)
+        super().__init__(job, plans, saved.values[0].clone(), source, level, moves)
         self.saved = saved
 
     def accept(self, index: int, outcome: Outcome) -> None:
@@ -193,7 +205,8 @@ class Lockstep(Together):
         parts: the run of each part, whose plans `check_lockstep` has accepted.
         prediction: what is known of all parts.
         autocast: dtype for `torch.autocast` around the network.
-        visit: told the number of steps that are taken, at the start and after each step.
+        visit: told the number of steps that are taken, at the start and after each step; a true
+            return value ends the run.
         callback: told of each step; a true return value ends the run.
     """
 
@@ -202,7 +215,7 @@ class Lockstep(Together):
         parts: Mapping[str, PartRun],
         prediction: BoundPrediction,
         autocast: torch.dtype | None = None,
-        visit: Callable[[int], None] | None = None,
+        visit: Callable[[int], bool] | None = None,
         callback: ProductCallback | None = None,
     ) -> None:
         super().__init__(parts, prediction, autocast, callback)
@@ -223,8 +236,9 @@ class Lockstep(Together):
             pairs = zip(orders, numbers, strict=True)
             moving = {name: number for name, number in pairs if number is not None}
             self.take(moving)
-            if self.visit is not None:
-                self.visit(index + 1)
+            if self.visit is not None and self.visit(index + 1):
+                self.status = "stopped"
+                break
             if self.callback is None:
                 continue
             last = all(number >= self.runs[name].steps for name, number in moving.items())
@@ -252,7 +266,6 @@ def run_product(
     seed: int | None,
     grad: bool = False,
     autocast: torch.dtype | None = None,
-    visit: Callable[[int], None] | None = None,
     callback: ProductCallback | None = None,
     progress: bool = False,
 ) -> tuple[ProductSolution, bool]:
@@ -264,11 +277,10 @@ def run_product(
         seed: the seed of the run, which its solution tells.
         grad: whether gradients flow through the run.
         autocast: dtype for `torch.autocast` around the network.
-        visit: told the number of steps that are taken, at the start and after each step.
         callback: told of each step; a true return value ends the run.
         progress: whether to show a progress bar.
     """
-    lockstep = Lockstep(parts, prediction, autocast, visit, callback)
+    lockstep = Lockstep(parts, prediction, autocast, None, callback)
     longest = max(parts.values(), key=lambda part: part.steps)
     bar = longest.run.recorder.bar(" + ".join(parts)) if progress else nullcontext()
     return lockstep.finish(lockstep.go, seed, grad, bar)

@@ -199,7 +199,7 @@ class Together:
 
     def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
         """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
-        states, levels, before, calls = {}, {}, [], 0
+        states, levels, before, asked = {}, {}, [], {}
         for name, part in self.parts.items():
             request = requests.get(name)
             if request is None:  # it does not move
@@ -208,9 +208,10 @@ class Together:
             x, stage = request
             states[name], levels[name] = x, stage.level
             before.append(version(x))
-            calls = max(calls, part.run.network.prediction.calls(stage.level.t))
+            asked[part] = stage.level.t
         self.prediction.ask(states, levels)
         del states
+        calls = max(part.run.network.prediction.calls(t) for part, t in asked.items())
         if self.autocast is None:
             results = self._answers(requests)
         else:

@@ -33,6 +33,7 @@ from srk.plans.plan import STATE, Stage, StepPlan
 from srk.posterior.base import Pullback, Weight, as_weight, needs_signal, weight_at
 from srk.posterior.resampling import Weights, effective_size
 from srk.processes.base import Level, LinearProcess
+from srk.sampling.arguments import one_time
 from srk.sampling.sampler import Sampler
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction
@@ -144,6 +145,7 @@ def steer(
         raise ArgumentError(f"microbatch must be a positive int, not {microbatch!r}")
     if not threshold >= 0.0:
         raise ArgumentError(f"threshold is a fraction of the particles, >= 0, not {threshold!r}")
+    one_time(grid, "steering")
     prediction = as_prediction(score)
     sampler = Sampler(
         process,

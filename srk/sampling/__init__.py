@@ -5,11 +5,13 @@ from srk._engine.together import ProductStepInfo
 from srk.sampling.calibration import calibrate
 from srk.sampling.entry import solve
 from srk.sampling.invert import invert
+from srk.sampling.levels import LevelsSampler
 from srk.sampling.product import ProductSampler
 from srk.sampling.roll import Roll, roll
 from srk.sampling.sampler import Sampler
 
 __all__ = [
+    "LevelsSampler",
     "ProductSampler",
     "ProductStepInfo",
     "Roll",

@@ -229,6 +229,16 @@ def _shape(shape: Any, event: tuple[int, ...] | None) -> tuple[int, ...]:
     return sizes
 
 
+def one_time(grid: object, what: str) -> None:
+    """Raise `IncompatibleError` for a grid of `srk.Levels`, for `what` has one time for a state."""
+    if isinstance(grid, Levels):
+        raise IncompatibleError(
+            f"srk.Levels gives times to the elements of one tensor, as srk.solve(process, network, "
+            f"solver, grid=levels) or srk.Sampler takes it, but {what} has one time for all "
+            "elements of a state: use grid='log-snr' or a list of times"
+        )
+
+
 def controller_given(grid: Any, controller: Any, linear: bool) -> StepController:
     """The grid or step controller, from the two arguments that may name it."""
     if grid is not None and controller is not None:
@@ -244,12 +254,7 @@ def controller_given(grid: Any, controller: Any, linear: bool) -> StepController
             stacklevel=outside(),
         )
     chosen = grid if controller is None else controller
-    if isinstance(chosen, Levels):
-        raise IncompatibleError(
-            "srk.Levels gives times to the elements of one tensor in one run, as "
-            "srk.solve(process, network, solver, grid=levels); a sampler or a part of a product "
-            "has one time for all elements: use grid='log-snr' or a list of times"
-        )
+    one_time(chosen, "this run")
     made: StepController = as_grid(
         ("log-snr" if linear else "uniform") if chosen is None else chosen
     )

@@ -17,7 +17,6 @@ from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
-from srk.sampling.levels import solve_levels
 from srk.sampling.product import solve_product
 from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
 from srk.scores import Prediction, ProductPrediction
@@ -256,36 +255,6 @@ def solve(
         raise ArgumentTypeError(
             f"{shown(score)} is for the parts of a product, but the process is {shown(process)}; "
             "give srk.Product(a=..., b=...)"
-        )
-    if isinstance(grid, Levels):
-        return solve_levels(
-            process,
-            score,
-            solver,
-            grid,
-            shape=shape,
-            x_init=x_init,
-            eta=eta,
-            noise=noise,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            denoise_final=denoise_final,
-            autocast=autocast,
-            grad=grad,
-            on_failure=on_failure,
-            steps=steps,
-            nfe=nfe,
-            controller=controller,
-            profile=profile,
-            compile=compile,
-            calls="" if calls == "free" else calls,
-            microbatch=microbatch,
-            save=save,
-            callback=callback,
-            progress=progress,
-            parallel=parallel,
-            hooks=tuple(hooks),
         )
     sampler = Sampler(
         process,

@@ -1,4 +1,4 @@
-"""Runs whose elements, such as the frames of a video, have times of their own.
+"""Samplers whose elements, such as the frames of a video, have times of their own.
 
 Elements with the same times are one group, and a group is a part of the run with plans of its own.
 The network is called once for all groups.
@@ -6,176 +6,352 @@ The network is called once for all groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import choice, shown
-from srk._engine.product import PartRun, check_lockstep, run_product
-from srk._engine.recorder import stacked
-from srk._engine.run import Job
+from srk._checks import choice, flag, integer, shown
+from srk._engine.levels import SlicedNoise
+from srk._engine.product import PartReplay, PartRun, check_lockstep
+from srk._engine.recorder import Recorder, StepInfo
 from srk._modes import ordinary, ordinary_tensors
-from srk.errors import ArgumentError, IncompatibleError, SolveError
-from srk.noise import NoiseSource, noise_source
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
+from srk.noise import NoiseSource, ZeroNoise, noise_source
 from srk.noise.seeds import check_seed
-from srk.plans.plan import Slot, StepPlan
-from srk.processes.base import Level, LinearProcess
+from srk.processes.base import LinearProcess
 from srk.sampling.arguments import (
     autocast_given,
-    batch_shape,
+    callback_given,
     device_given,
     dtype_given,
+    hooks_given,
     process_given,
     saves_given,
-    state_given,
 )
+from srk.sampling.levels_groups import Columns, check_still
+from srk.sampling.levels_start import Start
+from srk.sampling.planning import validate
 from srk.sampling.sampler import Sampler
-from srk.scores import NetworkPrediction, Prediction, as_prediction
-from srk.scores.inputs import scale_value
-from srk.scores.joint import BoundPrediction
-from srk.scores.rewire import rewired
-from srk.scores.shared import Answer, Shared
-from srk.solution import Solution
+from srk.scores import as_prediction
+from srk.scores.centred import Centred, hidden_each, seen, told
+from srk.scores.conventions import watching
+from srk.scores.hooks import Hook, with_hooks
+from srk.solution import Saved, Solution, join
 from srk.steps.levels import Levels
 
+REFUSED = {
+    "steps": "the schedule says how many steps there are; leave it out",
+    "nfe": "the schedule says how many steps there are; make it of as many times, e.g. "
+    "srk.Levels.pyramid(times, elements)",
+    "controller": "it is the old name of grid; use grid=...",
+    "profile": "a profile places the steps, which stand in the schedule; make its times with the "
+    "profile, e.g. srk.Sampler(process, score, steps=20, profile=profile)",
+    "compile": "a compiled kernel reaches from one network call to the next of one state, while "
+    "the groups of elements meet at each call; leave it out",
+    "calls": "an element may stand still at a time of its own, which is the end of a step and not "
+    "where calls='schedule' would call the network; leave it out",
+    "parallel": "its elements step together, one call after the other; leave it out",
+}
+"""Arguments of `srk.Sampler` that such a run does not take, and what to do instead."""
 
-def solve_levels(
-    process: Any,
-    score: Any,
-    solver: Any,
-    levels: Levels,
-    *,
-    shape: Any = None,
-    x_init: Any = None,
-    eta: Any = None,
-    noise: Any = None,
-    seed: int | None = None,
-    device: Any = None,
-    dtype: Any = None,
-    denoise_final: Any = None,
-    autocast: torch.dtype | None = None,
-    grad: Any = False,
-    save: Any = None,
-    on_failure: Literal["raise", "return"] = "raise",
-    **others: Any,
-) -> Solution:
-    """Draw samples whose elements have times of their own; arguments as in `srk.solve`.
+
+class LevelsSampler:
+    """A run made ready whose elements have times of their own.
+
+    What `srk.Sampler` is for one time; `srk.Sampler(..., grid=srk.Levels(...))` makes one, too. Its
+    arguments are those of `srk.solve` that say how samples are made; those of the call say which.
 
     Arguments:
-        process, score, solver: what is reversed, with which network, how.
-        levels: the times.
-        x_init: the whole state at the start, or the first elements of it; the rest is drawn.
-        save: "x" keeps the states after each step.
+        process: a linear process, or one around a mean.
+        score: a network in one of the adapters, or `srk.Guided` or `srk.Hooked` of such.
+        solver: as in `srk.solve`.
+        grid: the times of the elements.
         eta: stochasticity; where it is a list, of the steps of each element.
-        shape, noise, seed, device, dtype, denoise_final, autocast, grad, on_failure: of the
-            run.
-        others: arguments that such a run does not take; an error for each that is given.
+        denoise_final, autocast, check_network: as in `srk.solve`.
+        hooks: functions of the denoised prediction, which get that of all elements, once for each
+            group of the same times with its level; what they return counts for that group.
+        steps, nfe, controller, profile, compile, calls, parallel: an error for each that is given.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, IncompatibleError, TimeError: see `srk.errors`.
+
+    Examples:
+        >>> import srk, torch
+        >>> process = srk.VP()
+        >>> def network(x, t):  # x: (batch, frames, 2), t: (batch, frames); the data are N(0, 1)
+        ...     return process.alpha(t)[:, :, None].to(x) * x
+        >>> levels = srk.Levels.pyramid([1.0, 0.5, 0.2, 0.001], 3)
+        >>> sampler = srk.LevelsSampler(process, srk.Data(network), "srk2m", grid=levels)
+        >>> [sampler(shape=(4, 3, 2), seed=seed).nfe for seed in range(2)]
+        [6, 6]
     """
-    on_failure = choice(on_failure, ("raise", "return"), "on_failure")
-    for name, value in others.items():
-        if value:
-            raise IncompatibleError(
-                f"{name}={shown(value)} is not for a run with grid=srk.Levels(...) yet: its "
-                "elements take steps of their own; leave it out"
+
+    def __init__(
+        self,
+        process: Any,
+        score: Any,
+        solver: Any = "auto",
+        *,
+        grid: Levels,
+        eta: Any = None,
+        denoise_final: bool | Literal["mean"] | None = None,
+        autocast: torch.dtype | None = None,
+        check_network: bool = True,
+        hooks: Iterable[Hook] = (),
+        steps: None = None,
+        nfe: None = None,
+        controller: None = None,
+        profile: None = None,
+        compile: Literal[False] = False,
+        calls: Literal["free"] = "free",
+        parallel: None = None,
+    ) -> None:
+        if not isinstance(grid, Levels):
+            raise ArgumentTypeError(
+                f"grid is the times of the elements, srk.Levels(...), not {shown(grid)}; with one "
+                "time for all elements it is for srk.Sampler"
             )
-    grad = choice(grad, (False, True), "grad")
-    saves = saves_given(save)
-    if saves - {"x"}:
-        raise IncompatibleError(
-            f"save={shown(save)} is not for a run with grid=srk.Levels(...) yet, for the steps of "
-            "an element are not those of the run; use save='x'"
-        )
-    process = process_given(process)
-    if not isinstance(process, LinearProcess):
-        raise IncompatibleError(
-            "grid=srk.Levels(...) needs a linear process, whose elements are noisy each for "
-            f"itself, e.g. srk.VP(), not {shown(process)}"
-        )
-    prediction = as_prediction(score).bind(process)
-    start = _State(prediction, levels, shape, x_init, device_given(device), dtype_given(dtype))
-    groups = _groups(levels)
-    indices = {name: torch.tensor(of, device=start.place["device"]) for name, of in groups.items()}
-    bound = bind_elements(prediction, process, start.axis, indices)
-    if not isinstance(noise, NoiseSource) and not callable(noise):
-        seed = check_seed(seed)
-    source = noise_source(noise, seed)
-    with ordinary_tensors():
-        x = start.draw(process, source.fresh(), levels)
-    parts: dict[str, PartRun] = {}
-    for name, elements in groups.items():
-        times = [process.snap(row[elements[0]]) for row in levels.schedule]
-        moves = [a > b for a, b in pairwise(times)]
-        own = [times[0], *(b for a, b in pairwise(times) if a > b)]
-        sampler = Sampler(
-            process,
-            bound.parts[name],
-            solver,
-            grid=own if len(own) > 1 else [process.t_max, process.t_min],
-            eta=eta,
-            denoise_final=denoise_final,
-            autocast=autocast_given(autocast),
-        )
-        sampler._check_grad(grad, x_init)
-        draws = source.fresh()
-        draws.start(x.shape, x.dtype, x.device)
-        if start.drawn:
-            draws.prior(torch.empty_like(x))
+        _refuse(steps=steps, nfe=nfe, controller=controller, profile=profile, parallel=parallel)
+        _refuse(compile=choice(compile, (False, "step", "loop"), "compile"))
+        if choice(calls, ("free", "schedule"), "calls") == "schedule":
+            _refuse(calls=calls)
+        self.given = process_given(process)
+        validate(self.given)
+        linear = self.given.centred
+        if not isinstance(linear, LinearProcess):
+            raise IncompatibleError(
+                "grid=srk.Levels(...) needs a linear process, whose elements are noisy each for "
+                f"itself, e.g. srk.VP(), not {shown(process)}"
+            )
+        self.process, self.levels = linear, grid
+        self.check_network = flag(check_network, "check_network")
+        self._looked = False  # whether a run has looked at the outputs of the network
+        acting = hooks_given(hooks)
+        check_still(acting)
+        self.prediction = with_hooks(as_prediction(score), acting).bind(self.given)
+        options = {
+            "eta": eta,
+            "denoise_final": denoise_final,
+            "autocast": autocast_given(autocast),
+        }
+        self._columns = Columns(self.given, linear, self.prediction, grid, solver, options)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The largest time of the elements at each end of a step."""
+        return self._columns.times
+
+    def __call__(
+        self,
+        shape: Sequence[int] | int | None = None,
+        *,
+        x_init: Tensor | None = None,
+        noise: str | NoiseSource | Callable[..., Any] | None = None,
+        seed: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        save: str | Iterable[str] | None = None,
+        callback: Callable[[StepInfo], bool | None] | None = None,
+        progress: bool = False,
+        on_failure: Literal["raise", "return"] = "raise",
+        grad: Any = False,
+        microbatch: int | None = None,
+    ) -> Solution:
+        """Draw samples; arguments, result and errors are those of `srk.solve`.
+
+        `x_init` is the whole state or the first elements of it. What is told of a step is of all
+        elements, at the largest of their times: the state, and the denoised prediction, which of an
+        element that stands still is what was said last of it (NaN before its first step).
+        """
+        on_failure = choice(on_failure, ("raise", "return"), "on_failure")
+        grad = choice(grad, (False, True, "checkpoint"), "grad")
+        if grad == "checkpoint":
+            raise IncompatibleError(
+                "grad='checkpoint' is not for a run with grid=srk.Levels(...): it repeats the "
+                "steps of one state; use grad=True"
+            )
+        saves = saves_given(save)
+        if "inputs" in saves:
+            raise IncompatibleError(
+                "save='inputs' is not for a run with grid=srk.Levels(...): its network calls "
+                "belong to several steps of several elements; save 'x', 'denoised' or 'log_prob'"
+            )
+        options: dict[str, Any] = {
+            "saves": saves,
+            "callback": callback_given(callback),
+            "progress": flag(progress, "progress"),
+            "grad": grad,
+        }
+        self._columns.first._check_grad(grad, x_init)
+        if not isinstance(noise, NoiseSource) and not callable(noise):
+            seed = check_seed(seed)
+        wanted = "generator" if microbatch is None else "keyed"
+        source = noise_source(wanted if noise is None else noise, seed)
+        event = self.prediction.event_shape
+        place = device_given(device), dtype_given(dtype)
+        start = Start(event, self.levels, shape, x_init, *place, bool(grad))
+        solver = self._columns.first.method
+        if microbatch is None:
+            solver.check_shape(start.shape)
+            solution, failed = self._run(self._columns, start, source, **options)
+            return _made(solution, failed, on_failure)
+        size = integer(microbatch, "microbatch", least=1)
+        batch, *rest = start.shape
+        solver.check_shape((size, *rest), cut=True)
+        solutions = []
+        for first in range(0, batch, size):
+            count = min(size, batch - first)
+            piece = self._columns.select(slice(first, first + count), batch)
+            given = None if x_init is None else x_init[first : first + count]
+            small = Start(event, self.levels, (count, *rest), given, *place, bool(grad))
+            solution, failed = self._run(piece, small, source.part(first, count), **options)
+            solutions.append(_made(solution, failed, on_failure))
+        return join(solutions)
+
+    def _run(
+        self,
+        columns: Columns,
+        start: Start,
+        source: NoiseSource,
+        *,
+        saves: frozenset[str],
+        callback: Callable[[StepInfo], bool | None] | None,
+        progress: bool,
+        grad: bool,
+    ) -> tuple[Solution, bool]:
+        """One run of some samples: its solution, and whether it failed."""
         with ordinary_tensors():
-            state = x.index_select(start.axis, indices[name])
-        if len(groups) > 1:
-            draws = _Slice(draws, x, start.axis, indices[name])
-        plans: list[StepPlan] = []
-        etas: tuple[float, ...] = ()
-        if len(own) > 1:
-            plans, etas = sampler._planned(sampler._problem(state, draws))
-        draws.prepare(plans)
-        job = Job(
-            process=process,
-            prediction=sampler.prediction,
-            method=sampler.method,
-            eta=sampler._eta,
-            etas=etas,
-            label=sampler.label,
-            denoise=sampler.denoise,
-            autocast=sampler.autocast,
-            grad=grad,
+            like = start.empty()
+            axis, indices = start.axis, columns.indices(like.device)
+            bound, whole = columns.bound(axis, like), columns.whole(like)
+            mean = None
+            if isinstance(whole, Centred):
+                mean = whole.process.centre(like).expand_as(like)
+            with torch.set_grad_enabled(grad):
+                x = start.draw(self.process, source.fresh(), self.levels, mean)
+        look = self.check_network and start.given is None and not self._looked
+        with watching(self.given, wanted=look):
+            jobs = columns.jobs(bound, x, source, saves)
+            parts: dict[str, PartRun] = {}
+            for name, (job, plans) in jobs.items():
+                draws = source.fresh()
+                draws.start(x.shape, x.dtype, x.device)
+                if start.drawn:
+                    draws.prior(torch.empty_like(x))
+                with ordinary_tensors(), torch.set_grad_enabled(grad):
+                    state = x.index_select(axis, indices[name])
+                if len(jobs) > 1:
+                    draws = SlicedNoise(draws, x, axis, indices[name])
+                draws.prepare(plans)
+                level = self.process.level(columns.start(name))
+                own = attrs.evolve(job, grad=grad)
+                parts[name] = PartRun(own, plans, state, draws, level, columns.moves(name))
+            recorder = Recorder(x, saves, told(whole, callback), len(columns.times) - 1)
+            groups, lockstep = columns.together(parts, bound, axis, recorder)
+            check_lockstep(parts)
+            bar = recorder.bar(columns.first.method.name) if progress else nullcontext()
+            made, failed = lockstep.finish(lockstep.go, source.seed, grad, bar)
+        self._looked = self._looked or look
+        trajectory, denoised, log_prob = recorder.saved()
+        with torch.set_grad_enabled(grad), ordinary_tensors():
+            solution = Solution(
+                x=ordinary(groups.whole(made.x)),
+                status=made.status,
+                nfe=made.nfe,
+                mean_nfe=float(made.nfe),
+                steps=recorder.accepted,
+                rejected=0,
+                times=tuple(recorder.times),
+                solver=columns.first.label,
+                eta=made.parts[columns.one].eta,
+                seed=source.seed,
+                seconds=made.seconds,
+                score_seconds=made.score_seconds,
+                trajectory=trajectory,
+                denoised=denoised,
+                log_prob=log_prob,
+            )
+            return seen(whole, solution), failed
+
+    def log_prob(
+        self, trajectory: Saved | Solution, *, samples: slice | Sequence[int] | Tensor | None = None
+    ) -> Saved:
+        """Log-densities of the steps of a saved run under this sampler's network, differentiable in
+        its parameters.
+
+        As `srk.Sampler.log_prob`: draw with `save="x"`, change the network, ask again. Given the
+        states before it, the elements of a step are independent, so that their log-densities are
+        added up.
+
+        Arguments:
+            trajectory: a solution, or the states at the times of this sampler.
+            samples: which samples of the batch; conditions of the network are cut alike.
+
+        Returns:
+            The largest time at the end of each step that draws noise, and log-densities in nats,
+            shape (steps, batch).
+
+        Raises:
+            IncompatibleError: the solver's step is not Gaussian given the state.
+            ArgumentError: the trajectory was not saved, or has other times.
+        """
+        saved = trajectory.trajectory if isinstance(trajectory, Solution) else trajectory
+        if saved is None:
+            raise ArgumentError("the solution holds no trajectory; draw it with save='x'")
+        if saved.times != self.times:
+            raise ArgumentError(
+                f"the trajectory has {len(saved.times)} states from t = {saved.times[0]:g} to "
+                f"{saved.times[-1]:g}, which are not the {len(self.times)} of this sampler; use "
+                "the same process and schedule"
+            )
+        columns = self._columns
+        if samples is not None:
+            batch = saved.values.shape[1]
+            rows = torch.arange(batch, device=saved.values.device)[samples]
+            columns, saved = columns.select(rows, batch), Saved(saved.times, saved.values[:, rows])
+        like = saved.values[0]
+        axis, indices = self.levels.axis % like.ndim, columns.indices(like.device)
+        bound, whole = columns.bound(axis, like), columns.whole(like)
+        states = hidden_each(whole, saved).values
+        jobs = columns.jobs(bound, like, ZeroNoise(), frozenset({"log_prob"}))
+        parts: dict[str, PartRun] = {}
+        for name, (job, plans) in jobs.items():
+            first, moves = columns.start(name), columns.moves(name)
+            ends = [0, *(k + 1 for k, moved in enumerate(moves) if moved)]
+            mine = states[ends].index_select(axis + 1, indices[name])
+            own = Saved((first, *(plan.stop.t for plan in plans)), mine)
+            job = attrs.evolve(job, denoise=False, grad=True)
+            parts[name] = PartReplay(name, job, plans, own, self.process.level(first), moves)
+        recorder = Recorder(like, total=len(self.times) - 1)
+        _, lockstep = columns.together(parts, bound, axis, recorder)
+        lockstep.go()
+        density = recorder.saved()[2]
+        assert density is not None  # `Columns.jobs` has looked
+        return density
+
+    def __repr__(self) -> str:
+        label = self._columns.first.label
+        return (
+            f"LevelsSampler({self.given!r}, {self.prediction!r}, {label!r}, "
+            f"{self.levels.elements} elements, steps={len(self.times) - 1})"
         )
-        parts[name] = PartRun(job, plans, state, draws, process.level(times[0]), moves)
-    rounds = max(len(part.order) for part in parts.values())
-    for part in parts.values():  # those that have no final denoising
-        part.order += [None] * (rounds - len(part.order))
-    check_lockstep(parts)
-    kept: list[Tensor] = []
 
-    def keep(step: int) -> None:
-        if "x" in saves and step < len(levels.schedule):  # not after the final denoising
-            states = {name: part.run.recorder.x for name, part in parts.items()}
-            kept.append(start.whole(states, indices).clone())
 
-    made, failed = run_product(
-        parts, bound, seed=source.seed, grad=grad, autocast=autocast, visit=keep
-    )
-    moving = next(made.parts[name] for name, part in parts.items() if part.plans)
-    times_visited = tuple(max(row) for row in levels.schedule)
-    solution = Solution(
-        x=ordinary(start.whole(made.x, indices)),
-        status=made.status,
-        nfe=made.nfe,
-        mean_nfe=float(made.nfe),
-        steps=len(levels.schedule) - 1,
-        rejected=0,
-        times=times_visited,
-        solver=moving.solver,
-        eta=moving.eta,
-        seed=source.seed,
-        seconds=made.seconds,
-        score_seconds=made.score_seconds,
-        trajectory=stacked(list(zip(times_visited, kept, strict=False))),
-    )
+def _refuse(**given: Any) -> None:
+    """Raise for an argument that is given although such a run does not take it."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise IncompatibleError(
+                f"{name}={shown(value)} is not for a run with grid=srk.Levels(...): {REFUSED[name]}"
+            )
+
+
+def _made(solution: Solution, failed: bool, on_failure: str) -> Solution:
+    """The solution, if the run has not failed or the caller wants it all the same."""
     if failed and on_failure == "raise":
         raise SolveError(
             f"{solution.status}; the state is in .solution.x (or use on_failure='return')", solution
@@ -183,195 +359,6 @@ def solve_levels(
     return solution
 
 
-def _groups(levels: Levels) -> dict[str, list[int]]:
-    """The elements that have the same times, by a name for messages."""
-    columns: dict[tuple[float, ...], list[int]] = {}
-    for element, column in enumerate(zip(*levels.schedule, strict=True)):
-        columns.setdefault(column, []).append(element)
-    return {
-        (
-            f"element {elements[0]}"
-            if len(elements) == 1
-            else f"elements {elements[0]} to {elements[-1]}"
-        ): elements
-        for elements in columns.values()
-    }
+Sampler.of_levels = LevelsSampler
 
-
-class _State:
-    """The state at the start: of which shape, what of it is given, and what is drawn."""
-
-    def __init__(
-        self,
-        prediction: Prediction,
-        levels: Levels,
-        shape: Any,
-        x_init: Any,
-        device: torch.device | None,
-        dtype: torch.dtype | None,
-    ) -> None:
-        event = prediction.event_shape
-        given = None if x_init is None else state_given(x_init, None, None)
-        if given is not None and shape is None and event is None:
-            whole: tuple[int, ...] = tuple(given.shape)
-        else:
-            whole = batch_shape(shape if given is None or shape else len(given), event)
-        if not -len(whole) < levels.axis < len(whole):
-            raise ArgumentError(
-                f"axis={levels.axis} is none of a state of shape {whole} besides the batch"
-            )
-        self.axis = levels.axis % len(whole)
-        if whole[self.axis] != levels.elements:
-            raise ArgumentError(
-                f"the schedule is for {levels.elements} elements, but the state of shape {whole} "
-                f"has {whole[self.axis]} along axis {levels.axis}; make both the same"
-            )
-        if given is not None:
-            cut = (*whole[: self.axis], given.shape[self.axis], *whole[self.axis + 1 :])
-            if tuple(given.shape) != cut or given.shape[self.axis] > levels.elements:
-                raise ArgumentError(
-                    f"x_init of shape {tuple(given.shape)} is neither the state of shape {whole} "
-                    f"nor the beginning of it along axis {levels.axis}"
-                )
-        self.given = given
-        self.known = 0 if given is None else given.shape[self.axis]
-        self.drawn = self.known < levels.elements
-        if given is not None:
-            device, dtype = device or given.device, dtype or given.dtype
-        self.place: dict[str, Any] = {"device": device, "dtype": dtype or torch.float32}
-        self.shape = whole
-
-    def draw(self, process: LinearProcess, source: NoiseSource, levels: Levels) -> Tensor:
-        """The state at the start; elements that are drawn must start where the prior is known."""
-        for element, t in enumerate(levels.schedule[0][self.known :], self.known):
-            if process.snap(t) != process.t_max:
-                raise ArgumentError(
-                    f"element {element} starts at t = {t!r}, below t_max = {process.t_max!r}, "
-                    "where its distribution is not known; give its state there in x_init"
-                )
-        x = torch.empty(self.shape, **self.place)
-        source.start(x.shape, x.dtype, x.device)
-        if self.drawn:
-            source.prior(x)
-            x = process.initial_state(x)
-        if self.given is None:
-            return x
-        given = self.given.to(**self.place)
-        rest = x.narrow(self.axis, self.known, self.shape[self.axis] - self.known)
-        return torch.cat([given, rest], self.axis)
-
-    def whole(self, states: Mapping[str, Tensor], indices: Mapping[str, Tensor]) -> Tensor:
-        """The states of all groups as one."""
-        return assemble(states, indices, self.axis)
-
-
-def assemble(states: Mapping[str, Tensor], indices: Mapping[str, Tensor], axis: int) -> Tensor:
-    """The elements of all groups in their order."""
-    if len(states) == 1:
-        return next(iter(states.values()))
-    order = torch.argsort(torch.cat([indices[name] for name in states]))
-    return torch.cat(list(states.values()), axis).index_select(axis, order)
-
-
-class _Slice(NoiseSource):
-    """The noise of some elements: those of the draws of all, so that any grouping gives the same.
-
-    Arguments:
-        source: a started source for the whole state.
-        like: a tensor of the shape of the whole state.
-        axis, index: the elements.
-    """
-
-    def __init__(self, source: NoiseSource, like: Tensor, axis: int, index: Tensor) -> None:
-        self.source, self.axis, self.index = source, axis, index
-        self._whole = torch.empty_like(like)
-
-    @property
-    def seed(self) -> int | None:
-        return self.source.seed
-
-    def start(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
-        pass  # the source has been started
-
-    def prepare(self, plans: Sequence[StepPlan]) -> None:
-        self.source.prepare(plans)
-
-    def prior(self, out: Tensor) -> None:
-        self.source.prior(self._whole)
-        out.copy_(self._whole.index_select(self.axis, self.index))
-
-    def draw(self, slot: Slot, clock: str, out: Tensor) -> None:
-        self.source.draw(slot, clock, self._whole)
-        out.copy_(self._whole.index_select(self.axis, self.index))
-
-
-class ElementsCall:
-    """A network of all elements at their own times; its results by group.
-
-    Arguments:
-        adapter: the network.
-        process: of all elements.
-        axis: along which the elements lie.
-        indices: the numbers of the elements of each group.
-    """
-
-    def __init__(
-        self,
-        adapter: NetworkPrediction,
-        process: LinearProcess,
-        axis: int,
-        indices: Mapping[str, Tensor],
-    ) -> None:
-        self.adapter, self.process, self.axis, self.indices = adapter, process, axis, indices
-
-    def __call__(
-        self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
-    ) -> Mapping[str, Any]:
-        adapter, axis, inputs, times = self.adapter, self.axis, {}, {}
-        states = {name: states[name] for name in self.indices}
-        for name, x in states.items():
-            scale = scale_value(adapter.input_scale, levels[name])
-            inputs[name] = x if scale == 1.0 else x * scale
-            t = adapter.time_of(x, levels[name], self.process)
-            times[name] = t[:, None].expand(-1, x.shape[axis])
-        x = assemble(inputs, self.indices, axis)
-        x = x.to(adapter.network_dtype or x.dtype)
-        said = adapter.network(x, assemble(times, self.indices, 1), **adapter.model_kwargs)
-        checked = adapter._checked(said, assemble(states, self.indices, axis))
-        return {name: checked.index_select(axis, index) for name, index in self.indices.items()}
-
-
-def bind_elements(
-    prediction: Prediction,
-    process: LinearProcess,
-    axis: int,
-    indices: Mapping[str, Tensor],
-    names: Iterable[str] | None = None,
-) -> BoundPrediction:
-    """A prediction of all elements for each group of them: a network is called once for all.
-
-    Arguments:
-        prediction: an adapter, or guidance of some.
-        process: of all elements.
-        axis: along which the elements lie.
-        indices: the numbers of the elements of each group, which may change between calls.
-        names: the groups; those of `indices` by default.
-    """
-    what = "a run whose elements have times of their own"
-    shared: dict[int, Shared] = {}
-
-    def of(name: str) -> Prediction:
-        def change(adapter: NetworkPrediction) -> Prediction:
-            call = ElementsCall(adapter, process, axis, indices)
-            asked = shared.setdefault(id(adapter), Shared(call))
-            return attrs.evolve(
-                adapter,
-                network=Answer(asked, name, name),
-                model_kwargs={},
-                channels="all",
-                event_shape=None,
-            )
-
-        return rewired(prediction, change, what)
-
-    return BoundPrediction({name: of(name) for name in names or indices}, shared.values())
+__all__ = ["LevelsSampler"]

@@ -25,6 +25,7 @@ from srk.sampling.arguments import (
     callback_given,
     device_given,
     dtype_given,
+    one_time,
     saves_given,
 )
 from srk.sampling.product_arguments import (
@@ -116,6 +117,8 @@ class ProductSampler:
             "denoise_final": for_each(denoise_final, names, "denoise_final"),
             "hooks": part_hooks_given(hooks, names),
         }
+        for name, own in self._options["grid"].items():
+            one_time(own, f"the part {name!r} of a product")
         self._whole: dict[str, Any] = {
             "nfe": nfe,
             "autocast": autocast_given(autocast),

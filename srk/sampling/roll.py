@@ -20,10 +20,10 @@ from srk.noise import noise_source, part_seed
 from srk.noise.seeds import check_seed
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.level import Level
-from srk.sampling.arguments import batch_shape, device_given, dtype_given, process_given
-from srk.sampling.levels import bind_elements
+from srk.sampling.arguments import batch_shape, device_given, dtype_given, one_time, process_given
 from srk.sampling.sampler import Sampler
 from srk.scores import Prediction, as_prediction
+from srk.scores.elements import bind_elements
 from srk.scores.joint import BoundPrediction
 from srk.steps import Grid, StepController
 from srk.tableaus import StochasticTableau
@@ -109,6 +109,7 @@ def roll(
             "every frame has noise of its own, so that noise is the name of a source, e.g. "
             f"noise='keyed', not {shown(noise)}"
         )
+    one_time(grid, "each frame of srk.roll")
     bound = as_prediction(score).bind(process)
     options: dict[str, Any] = {
         "steps": steps,

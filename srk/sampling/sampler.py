@@ -55,7 +55,7 @@ from srk.scores.hooks import Hook, selected, with_hooks
 from srk.scores.pairs import paired, paired_change
 from srk.scores.state_hooks import StateHook, changes_state
 from srk.solution import Saved, Solution, join
-from srk.steps import Budget, Grid, Profile, RunInfo, StepController
+from srk.steps import Budget, Grid, Levels, Profile, RunInfo, StepController
 from srk.steps.picard import Picard
 from srk.tableaus import StochasticTableau
 
@@ -72,7 +72,8 @@ class Sampler:
     makes one and calls it once.
 
     Its arguments are those of `srk.solve` that say how samples are made; those of the call say
-    which: see there. Of an `srk.Product` it makes an `srk.ProductSampler`.
+    which: see there. Of an `srk.Product` it makes an `srk.ProductSampler`, of a grid of
+    `srk.Levels` an `srk.LevelsSampler`.
 
     Arguments:
         process, score, solver: what is reversed, with which network, how.
@@ -104,9 +105,15 @@ class Sampler:
     of_product: ClassVar[type[Any] | None] = None
     """What is made of a product; the module of products says it."""
 
+    of_levels: ClassVar[type[Any] | None] = None
+    """What is made of a grid of `Levels`; the module of levels says it."""
+
     def __new__(cls, process: Any = None, *args: Any, **options: Any) -> Any:
         if isinstance(process, Product) and cls is Sampler and cls.of_product is not None:
             return cls.of_product(process, *args, **options)
+        levels = isinstance(options.get("grid"), Levels)
+        if levels and cls is Sampler and cls.of_levels is not None:
+            return cls.of_levels(process, *args, **options)
         return super().__new__(cls)
 
     def __init__(
@@ -117,7 +124,7 @@ class Sampler:
         *,
         steps: int | None = None,
         nfe: int | None = None,
-        grid: str | StepController | Sequence[float] | Tensor | None = None,
+        grid: str | StepController | Levels | Sequence[float] | Tensor | None = None,
         controller: str | StepController | None = None,
         profile: Profile | None = None,
         eta: Eta | None = None,

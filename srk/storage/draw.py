@@ -16,7 +16,7 @@ from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
 from srk.sampling import Sampler
-from srk.sampling.arguments import batch_shape, process_given
+from srk.sampling.arguments import batch_shape, one_time, process_given
 from srk.scores import Prediction, as_prediction
 from srk.steps import Profile, StepController
 from srk.storage import store as stores
@@ -146,6 +146,7 @@ def sample_to(
         "compile": compile,
         "check_network": check_network,
     }
+    one_time(grid, "a set of samples")
     process = process_given(process)
     prediction = as_prediction(score)
     sampler = Sampler(process, prediction, solver, **solving)

@@ -216,13 +216,10 @@ def test_guidance_of_elements() -> None:
         assert torch.equal(sol.x, own.x)
     for other, message in (
         (attrs.evolve(guided, rescale=0.7), "cannot be rescaled"),
-        (srk.Hooked(pair(0, 0.1), srk.scores.hooks.Clip()), "whole samples"),
         (srk.scores.APG(pair(0, 0.1), pair(1, 0.1)), "whole samples"),
     ):
         with pytest.raises(IncompatibleError, match=message):
             srk.solve(VP, other, shape=SHAPE, grid=pyramid, seed=1)
-    with pytest.raises(IncompatibleError, match="hooks"):
-        srk.solve(VP, guided, shape=SHAPE, grid=pyramid, hooks=[srk.scores.hooks.Clip()], seed=1)
 
 
 @pytest.mark.parametrize(
@@ -245,12 +242,10 @@ def test_wrong_schedules(schedule: Any, error: type[Exception], message: str) ->
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"save": "denoised"}, IncompatibleError, "save='denoised'"),
         ({"steps": 3}, IncompatibleError, "steps=3"),
         ({"nfe": 3}, IncompatibleError, "nfe=3"),
         ({"compile": "step"}, IncompatibleError, "compile"),
         ({"calls": "schedule"}, IncompatibleError, "calls='schedule'"),
-        ({"microbatch": 2}, IncompatibleError, "microbatch"),
         ({"shape": (3, 4, 2)}, ArgumentError, "5 elements.*has 4 along axis 1"),
         ({"x_init": torch.zeros(2, 5, 2)}, ArgumentError, "x_init of shape"),
         ({"grid": srk.Levels([[1.0, 0.5, 1, 1, 1], [0.1] * 5])}, ArgumentError, "element 1 starts"),
@@ -272,8 +267,9 @@ def test_other_errors_say_what_is_wrong() -> None:
         srk.solve(VP, exact, shape=SHAPE, grid=levels)
     with pytest.raises(ScoreError, match="returned shape"):
         srk.solve(VP, srk.Data(lambda x, t: x[:, :1]), shape=SHAPE, grid=levels)
-    with pytest.raises(IncompatibleError, match="a sampler or a part of a product"):
-        srk.Sampler(VP, srk.Data(network), grid=levels)  # type: ignore[arg-type]
+    product, score = srk.Product(a=VP), srk.scores.Joint(lambda x, t: x, a="data")
+    with pytest.raises(IncompatibleError, match="the part 'a' of a product has one time"):
+        srk.solve(product, score, shape={"a": SHAPE}, grid=levels)  # type: ignore[call-overload]
     with pytest.raises(SolveError, match="'element 0', the score returned NaN"):
         srk.solve(VP, srk.Data(lambda x, t: x * float("nan")), shape=SHAPE, grid=levels)
     with pytest.raises(ArgumentError, match="axis=0 is the batch"):
