@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,20 +11,13 @@ import torch
 from torch import Tensor
 
 from srk._engine.eager import Executor
-from srk._engine.memory import changed_in_place, version
-from srk.errors import ScoreError, SolveError
 from srk.noise import NoiseSource
 from srk.plans.exponential import final_step
 from srk.plans.plan import Stage, StepPlan
-from srk.posterior.base import Pullback, Weight, needs_signal, weight_at
+from srk.posterior.base import Weight, weight_at
+from srk.posterior.evaluations import Evaluations
 from srk.posterior.resampling import Weights, effective_size
-from srk.processes.base import Level, LinearProcess
-from srk.sampling.sampler import Sampler
-from srk.scores.base import Prediction
-from srk.scores.convert import combine, denoiser_from_score
-from srk.solution import Solution
-
-Reward = Callable[[Tensor], Tensor]
+from srk.processes.base import Level
 
 
 class _Silence(NoiseSource):
@@ -46,33 +38,25 @@ class Population:
     """The particles of a run, on their way.
 
     Arguments:
-        process, prediction: what is reversed, with which bound prediction.
-        proposal: the prediction that proposes, where it is another one.
-        gradient: whether the reward's gradient proposes.
-        reward, temper: r and lambda.
-        eta: stochasticity.
+        evaluations: what answers for the network and the reward.
+        temper: lambda.
         source: the started noise source.
-        microbatch: particles in one network call.
         x: the states, shape (n, *event).
+
+    Attributes:
+        memory, twisted_memory: what the model's and the proposal's steps keep for the next one.
+        weights: the weights of the particles.
+        potential: lambda r(D) as it stands in the weights, shape (n,).
     """
 
-    process: LinearProcess
-    prediction: Prediction
-    proposal: Prediction | None
-    gradient: bool
-    reward: Reward
+    evaluations: Evaluations
     temper: Weight
-    eta: float
     source: NoiseSource
-    microbatch: int
     x: Tensor
     memory: list[Tensor] = attrs.field(factory=list)
     twisted_memory: list[Tensor] = attrs.field(factory=list)
-    nfe: int = 0
-    score_seconds: float = 0.0
     weights: Weights = attrs.field(init=False)
-    potential: Tensor = attrs.field(init=False)  # lambda r(D) as it stands in the weights
-    denoised: Tensor | None = None
+    potential: Tensor = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.weights = Weights.equal(len(self.x), self.x.device)
@@ -82,14 +66,20 @@ class Population:
 
     def step(self, plan: StepPlan, resampling: tuple[float, float]) -> Tensor:
         """Take a step and resample; returns the effective size before."""
-        if self.gradient or self.proposal is not None:
+        if self.evaluations.twisted:
             return self._twisted(plan, resampling)
-        self.denoised = None
-        out = Executor(self._evaluate, self.source, reuse=False).run(plan, self.x, self.memory)
+        first: list[Tensor] = []  # the denoised prediction of the step's first evaluation
+
+        def evaluate(x: Tensor, stage: Stage) -> Tensor:
+            result, denoised = self.evaluations.model(x, stage)
+            if not first:
+                first.append(torch.cat(denoised).clone())
+            return result
+
+        out = Executor(evaluate, self.source, reuse=False).run(plan, self.x, self.memory)
         self.x, self.memory = out.state, out.keep
-        assert self.denoised is not None
         weight = weight_at(self.temper, plan.stages[0].level)
-        self._reweigh(weight, self._rewards(self.denoised))
+        self._reweigh(weight, self.evaluations.rewards(first[0]))
         size = effective_size(self.weights.log)
         self.resample(*resampling)
         return size
@@ -98,7 +88,7 @@ class Population:
         """A step whose proposal is twisted: evaluate, reweigh, resample, propose, correct."""
         (stage,) = plan.stages
         weight = weight_at(self.temper, stage.level)
-        base, twisted, rewards = self._both(stage, weight)
+        base, twisted, rewards = self.evaluations.model_and_proposal(self.x, stage, weight)
         self._reweigh(weight, rewards)
         size = effective_size(self.weights.log)
         ancestors = self.resample(*resampling)
@@ -121,15 +111,17 @@ class Population:
     def _run(self, plan: StepPlan, result: Tensor, noise: NoiseSource, memory: list[Tensor]) -> Any:
         return Executor(lambda x, stage: result, noise, reuse=False).run(plan, self.x, memory)
 
-    def finish(self, eta: float, level: Level, index: int) -> None:
+    def finish(self, level: Level, index: int) -> None:
         """The final denoising step, with the model's own prediction."""
-        plan = final_step(self.process, level, eta, index)
-        executor = Executor(self._evaluate, self.source, reuse=False)
+        plan = final_step(self.evaluations.process, level, self.evaluations.eta, index)
+        executor = Executor(
+            lambda x, stage: self.evaluations.model(x, stage)[0], self.source, reuse=False
+        )
         self.x = executor.run(plan, self.x, []).state
 
     def close(self) -> None:
         """The last factor: the reward of the samples themselves."""
-        self._reweigh(1.0, self._rewards(self.x))
+        self._reweigh(1.0, self.evaluations.rewards(self.x))
 
     # -- weights ------------------------------------------------------------------------------
 
@@ -148,140 +140,3 @@ class Population:
         self.twisted_memory = [kept[ancestors] for kept in self.twisted_memory]
         self.potential = self.potential[ancestors]
         return ancestors
-
-    def _rewards(self, denoised: Tensor) -> Tensor:
-        pieces = []
-        for part in torch.split(denoised, self.microbatch):
-            piece = self.reward(part)
-            _check_reward(piece, len(part))
-            pieces.append(piece.clone())  # a reward network, too, may own its memory
-        return torch.cat(pieces)
-
-    # -- the network --------------------------------------------------------------------------
-
-    def _pieces(self) -> list[slice]:
-        size = self.microbatch
-        return [slice(first, first + size) for first in range(0, len(self.x), size)]
-
-    def _evaluate(self, x: Tensor, stage: Stage) -> Tensor:
-        """What a stage asks for, piece by piece; remembers the first denoised prediction."""
-        began, level = time.perf_counter(), stage.level
-        results, denoised = [], []
-        for rows in self._pieces():
-            prediction, part = self.prediction.select(rows, len(x)), x[rows]
-            if stage.kind == "denoiser":
-                d = result = prediction.denoise(part, level, self.process)
-            else:
-                s = prediction.score(part, level, self.process)
-                half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
-                result = s * half - self.process.drift(level.t, part)
-                d = combine(denoiser_from_score(level), part, s)
-            # a network may own the memory of its result, and write the next piece there
-            results.append(result.clone())
-            denoised.append(results[-1] if d is result else d.clone())
-        self.nfe += self.prediction.calls(level.t)
-        self.score_seconds += time.perf_counter() - began
-        if self.denoised is None:
-            self.denoised = torch.cat(denoised).clone()
-        return torch.cat(results)
-
-    def _both(self, stage: Stage, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What the model and what the proposal say at the states, and the rewards."""
-        began, level, before = time.perf_counter(), stage.level, version(self.x)
-        base, twisted, rewards = [], [], []
-        for rows in self._pieces():
-            prediction, part = self.prediction.select(rows, len(self.x)), self.x[rows]
-            if self.proposal is not None:
-                d = prediction.denoise(part, level, self.process).clone()
-                proposal = self.proposal.select(rows, len(self.x))
-                other = proposal.denoise(part, level, self.process).clone()
-                value = self.reward(d)
-                _check_reward(value, len(part))
-            else:
-                d, other, value = self._pulled(prediction, part, level, weight)
-            base.append(d)
-            twisted.append(other)
-            rewards.append(value.clone())
-        if version(self.x) != before:
-            raise changed_in_place()
-        self.nfe += self.prediction.calls(level.t)
-        if self.proposal is not None:
-            self.nfe += self.proposal.calls(level.t)
-        elif weight != 0.0:
-            self.nfe += self.prediction.calls(level.t)
-        self.score_seconds += time.perf_counter() - began
-        results = torch.cat(base), torch.cat(twisted)
-        if stage.kind == "drift":
-            results = self._drift(results[0], level), self._drift(results[1], level)
-        return (*results, torch.cat(rewards))
-
-    def _pulled(
-        self, prediction: Prediction, x: Tensor, level: Level, weight: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """D, D + (sigma^2/alpha) grad_x lambda r(D), and r(D)."""
-        if weight == 0.0 or level.sigma == 0.0:
-            d = prediction.denoise(x, level, self.process).clone()
-            value = self.reward(d)
-            _check_reward(value, len(x))
-            return d, d, value
-        needs_signal(level, self.reward)
-        pull = Pullback(prediction, x, level, self.process)
-        with torch.inference_mode(False), torch.enable_grad():
-            point = pull.denoised.detach().clone().requires_grad_()
-            value = self.reward(point)
-            _check_reward(value, len(x))
-            if not value.requires_grad:
-                raise ScoreError(
-                    "twist=True needs a reward that depends on the samples by differentiable "
-                    "operations; this one does not: use twist=False"
-                )
-            (gradient,) = torch.autograd.grad(value.sum(), point)
-        scale = weight * level.sigma * (level.sigma / level.alpha)
-        return pull.denoised.clone(), pull.denoised + scale * pull(gradient), value.detach()
-
-    def _drift(self, denoised: Tensor, level: Level) -> Tensor:
-        half = 0.5 * (1.0 + self.eta**2) * self.process.diffusion(level.t) ** 2
-        score = (level.alpha * denoised - self.x) / level.sigma**2
-        return score * half - self.process.drift(level.t, self.x)
-
-    # -- the result ---------------------------------------------------------------------------
-
-    def solution(
-        self, sampler: Sampler, plans: Sequence[StepPlan], sizes: Tensor, seconds: float
-    ) -> Solution:
-        log = self.weights.log
-        made = Solution(
-            x=self.x,
-            status="done",
-            nfe=self.nfe,
-            mean_nfe=float(self.nfe),
-            steps=len(plans),
-            rejected=0,
-            times=(plans[0].start.t, *(plan.stop.t for plan in plans)),
-            solver=sampler.label,
-            eta=sampler.one_eta("steering"),
-            seed=self.source.seed,
-            seconds=seconds,
-            score_seconds=self.score_seconds,
-            log_weights=log - torch.logsumexp(log, 0),
-            log_normalizer=float(self.weights.log_mean()),
-            ess=sizes,
-        )
-        bad = ~torch.isfinite(made.x).flatten(1).all(1)
-        if bool(bad.any()) or not math.isfinite(made.log_normalizer or 0.0):
-            status = (
-                f"failed: {int(bad.sum())} of {len(bad)} samples are NaN or inf, and the mean "
-                f"weight is exp({made.log_normalizer!r}); the score or the reward returned that"
-            )
-            made = attrs.evolve(made, status=status)
-            raise SolveError(f"{status}; the state is in .solution.x", made)
-        return made
-
-
-def _check_reward(value: object, n: int) -> None:
-    if not isinstance(value, Tensor) or tuple(value.shape) != (n,):
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ScoreError(
-            f"the reward must return one number for each sample, a tensor of shape ({n},); it "
-            f"returned {got}"
-        )

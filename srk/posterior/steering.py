@@ -18,16 +18,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
-from srk.errors import ArgumentError, IncompatibleError
+from srk.errors import ArgumentError, IncompatibleError, SolveError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.noise.counter import draw_key
 from srk.plans.plan import STATE, StepPlan
 from srk.posterior.base import Weight, as_weight
-from srk.posterior.population import Population, Reward
+from srk.posterior.evaluations import Evaluations, Reward
+from srk.posterior.population import Population
 from srk.processes.base import Level, LinearProcess
 from srk.sampling.arguments import one_time
 from srk.sampling.sampler import Sampler
@@ -127,6 +129,53 @@ def steer(
         >>> abs(sol.log_normalizer - prior.log_tilt(0.5)) < 0.05
         True
     """
+    _check_options(process, reward, microbatch, threshold, grid)
+    prediction = as_prediction(score)
+    sampler = Sampler(
+        process,
+        prediction if twist is False else _Cost(prediction, twist),
+        solver,
+        steps=steps,
+        nfe=nfe,
+        grid=grid,
+        eta=eta,
+        denoise_final=denoise_final,
+    )
+    plans = _plans(sampler)
+    if twist is not False:
+        _check_twistable(plans, sampler.label)
+    x, source = sampler._start(shape, None, noise, seed, device, dtype, False)
+    source.prepare(plans)
+    began = time.perf_counter()
+    with torch.no_grad():
+        evaluations = Evaluations(
+            process=process,
+            prediction=prediction.bind(process),
+            proposal=twist.bind(process) if isinstance(twist, Prediction) else None,
+            gradient=twist is True,
+            reward=reward,
+            eta=sampler.one_eta("steering"),
+            microbatch=microbatch or len(x),
+        )
+        population = Population(evaluations, as_weight(temper), source, x)
+        chosen = _chosen(resample, len(plans))
+        uniforms = _uniforms(source.seed, len(plans) + 1)
+        sizes = []
+        for k, plan in enumerate(plans):
+            resampling = (uniforms[k], threshold if k in chosen else 0.0)
+            sizes.append(population.step(plan, resampling))
+        if sampler.denoise and plans[-1].stop.sigma > 0.0:
+            population.finish(plans[-1].stop, len(plans))
+        population.close()
+        if equal_weights:
+            population.resample(uniforms[-1], math.inf)
+    seconds = time.perf_counter() - began
+    return _solution(population, sampler, plans, torch.stack(sizes), seconds)
+
+
+def _check_options(
+    process: object, reward: object, microbatch: int | None, threshold: float, grid: Any
+) -> None:
     if not isinstance(process, LinearProcess):
         raise IncompatibleError(
             f"steering asks for rewards of denoised predictions, which {process!r} has not; use a "
@@ -139,17 +188,10 @@ def steer(
     if not threshold >= 0.0:
         raise ArgumentError(f"threshold is a fraction of the particles, >= 0, not {threshold!r}")
     one_time(grid, "steering")
-    prediction = as_prediction(score)
-    sampler = Sampler(
-        process,
-        prediction if twist is False else _Cost(prediction, twist),
-        solver,
-        steps=steps,
-        nfe=nfe,
-        grid=grid,
-        eta=eta,
-        denoise_final=denoise_final,
-    )
+
+
+def _plans(sampler: Sampler) -> Sequence[StepPlan]:
+    """The steps of the run, from t_max on and on times that are known before."""
     if not isinstance(sampler.control, Grid):
         raise IncompatibleError(f"steering needs a fixed grid, not {sampler.control!r}")
     if sampler.mean:
@@ -158,41 +200,13 @@ def steer(
             "has not; use denoise_final=True"
         )
     plans = sampler.plans()
+    process = sampler.process
     if plans[0].start.t != process.t_max:
         raise ArgumentError(
             f"the grid starts at t = {plans[0].start.t!r}, below t_max = {process.t_max!r}, where "
             "the distribution is not known; let it start at process.t_max"
         )
-    if twist is not False:
-        _check_twistable(plans, sampler.label)
-    x, source = sampler._start(shape, None, noise, seed, device, dtype, False)
-    source.prepare(plans)
-    began = time.perf_counter()
-    with torch.no_grad():
-        population = Population(
-            process=process,
-            prediction=prediction.bind(process),
-            proposal=twist.bind(process) if isinstance(twist, Prediction) else None,
-            gradient=twist is True,
-            reward=reward,
-            temper=as_weight(temper),
-            eta=sampler.one_eta("steering"),
-            source=source,
-            microbatch=microbatch or len(x),
-            x=x,
-        )
-        chosen = _chosen(resample, len(plans))
-        uniforms = _uniforms(source.seed, len(plans) + 1)
-        sizes = []
-        for k, plan in enumerate(plans):
-            resampling = (uniforms[k], threshold if k in chosen else 0.0)
-            sizes.append(population.step(plan, resampling))
-        if sampler.denoise and plans[-1].stop.sigma > 0.0:
-            population.finish(sampler.one_eta("steering"), plans[-1].stop, len(plans))
-        population.close()
-        if equal_weights:
-            population.resample(uniforms[-1], math.inf)
-    return population.solution(sampler, plans, torch.stack(sizes), time.perf_counter() - began)
+    return plans
 
 
 class _Cost(Prediction):
@@ -209,6 +223,43 @@ class _Cost(Prediction):
 
     def denoise(self, x: Tensor, level: Level, process: Any) -> Tensor:
         raise NotImplementedError
+
+
+def _solution(
+    population: Population,
+    sampler: Sampler,
+    plans: Sequence[StepPlan],
+    sizes: Tensor,
+    seconds: float,
+) -> Solution:
+    """The weighted particles as the result of the call."""
+    log, evaluations = population.weights.log, population.evaluations
+    made = Solution(
+        x=population.x,
+        status="done",
+        nfe=evaluations.nfe,
+        mean_nfe=float(evaluations.nfe),
+        steps=len(plans),
+        rejected=0,
+        times=(plans[0].start.t, *(plan.stop.t for plan in plans)),
+        solver=sampler.label,
+        eta=evaluations.eta,
+        seed=population.source.seed,
+        seconds=seconds,
+        score_seconds=evaluations.score_seconds,
+        log_weights=log - torch.logsumexp(log, 0),
+        log_normalizer=float(population.weights.log_mean()),
+        ess=sizes,
+    )
+    bad = ~torch.isfinite(made.x).flatten(1).all(1)
+    if bool(bad.any()) or not math.isfinite(made.log_normalizer or 0.0):
+        status = (
+            f"failed: {int(bad.sum())} of {len(bad)} samples are NaN or inf, and the mean "
+            f"weight is exp({made.log_normalizer!r}); the score or the reward returned that"
+        )
+        made = attrs.evolve(made, status=status)
+        raise SolveError(f"{status}; the state is in .solution.x", made)
+    return made
 
 
 def _check_twistable(plans: Sequence[StepPlan], label: str) -> None:
