@@ -546,20 +546,20 @@ def test_a_key_is_kept_for_what_cannot_change_only() -> None:
     """Frozen objects that hold numbers alone keep their key; what can change is looked at again."""
     import gc
 
-    from srk import values
+    from srk.values import key
 
     grid = srk.steps.Times([1.0, 0.5, 0.1])
     assert value(grid) is value(grid)
     assert value(srk.steps.Times([1.0, 0.5, 0.1])) == value(grid) != value(srk.steps.Times([1.0]))
     number = id(grid)
-    assert number in values._KEPT
+    assert number in key._KEPT
     del grid
     gc.collect()
-    assert number not in values._KEPT
+    assert number not in key._KEPT
 
     class Mine(srk.VP):
         """A user's class may read anything."""
 
     assert value(srk.VP()) == value(srk.VP())
-    assert not values._unchanging(Mine())
-    assert not values._unchanging(srk.VPCosine)
+    assert not key._unchanging(Mine())
+    assert not key._unchanging(srk.VPCosine)
