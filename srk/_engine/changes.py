@@ -13,7 +13,7 @@ from srk.errors import ArgumentError, ScoreError
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.processes.base import Level
-from srk.scores.state_hooks import StateHook, check_returned
+from srk.scores.state_hook_base import StateHook, check_returned
 
 TakeStep = Callable[[StepPlan, Tensor, Sequence[Tensor]], Outcome]
 

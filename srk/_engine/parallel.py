@@ -31,7 +31,7 @@ from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.scores.base import Rows
 from srk.scores.inputs import row_numbers
-from srk.scores.state_hooks import StateHook
+from srk.scores.state_hook_base import StateHook
 from srk.steps.picard import Picard
 
 SHARE = 0.7

@@ -53,7 +53,7 @@ from srk.scores.centred import bound_to, hidden, hidden_each, placed, seen, told
 from srk.scores.conventions import watching
 from srk.scores.hooks import Hook, selected, with_hooks
 from srk.scores.pairs import paired, paired_change
-from srk.scores.state_hooks import StateHook, changes_state
+from srk.scores.state_hook_base import StateHook, changes_state
 from srk.solution import Saved, Solution, join
 from srk.steps import Budget, Grid, Levels, Profile, RunInfo, StepController
 from srk.steps.picard import Picard

@@ -17,7 +17,7 @@ from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, Rows
 from srk.scores.moved import moved
 from srk.scores.selection import Windows, cut, fits
-from srk.scores.state_hooks import (
+from srk.scores.state_hook_base import (
     StateHook,
     changes_prediction,
     changes_state,

@@ -27,7 +27,7 @@ from srk.scores.guidance_methods import APG, CFGZero
 from srk.scores.hooks import Hooked
 from srk.scores.network_prediction import NetworkPrediction
 from srk.scores.phase import PhasePrediction, PhaseScore, Reduced
-from srk.scores.state_hooks import StateHook, changes_state
+from srk.scores.state_hook_base import StateHook, changes_state
 
 UNIT = math.sqrt(2.0)
 """The modulus of z is that of u, whose two numbers are UNIT times its parts."""

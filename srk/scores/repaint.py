@@ -8,7 +8,7 @@ from torch import Tensor
 
 from srk.processes.base import Level
 from srk.scores.hooks import Replace
-from srk.scores.state_hooks import StateHook
+from srk.scores.state_hook_base import StateHook
 
 
 @attrs.frozen(eq=False, init=False)

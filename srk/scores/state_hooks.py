@@ -1,133 +1,19 @@
-"""Hooks that see the state: what structure predictors do to their points around a network call.
-
-A `StateHook` may change the state itself before each step, with random numbers of the sample's own
-noise, and may change the denoised prediction with the state that it was asked for in view.
-"""
+"""What structure predictors do to their points around a network call, as hooks."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeGuard
 
 import attrs
 import torch
 from torch import Tensor
 
 from srk._checks import as_float, real
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import Level
-from srk.scores.selection import Windows, cut
-
-
-class StateHook:
-    """A hook that sees the state. Subclass it and override one of the two methods, or both.
-
-    `srk.solve(hooks=[...])` and `srk.Sampler(hooks=[...])` take such objects, next to functions
-    (denoised, level) -> denoised. One that has `after_call` alone may be given to `srk.Hooked` too.
-
-    Attributes:
-        normals: how many unit normals a sample needs for each `before_step`; None for as many as it
-            has numbers. They are the first
-            numbers of a draw of the run's noise source, so that with noise="keyed" they belong to
-            the sample and the step, whatever the batch.
-
-    Examples:
-        >>> import srk, torch
-        >>> class Center(srk.scores.StateHook):
-        ...     def before_step(self, x, level, normals):
-        ...         return x - x.mean(1, keepdim=True)
-        >>> process, target = srk.VP(), srk.targets.Gaussian(0.0, 1.0, event_shape=(3,))
-        >>> options = {"shape": (4, 3), "steps": 10, "seed": 0, "denoise_final": False}
-        >>> sol = srk.solve(process, target.score(process), "ddpm", hooks=[Center()], **options)
-    """
-
-    normals: int | None = 0
-
-    def before_step(self, x: Tensor, level: Level, normals: Tensor) -> Tensor:
-        """The state to begin a step from. The default is the state as it is.
-
-        Arguments:
-            x: the state at the start of a step, (batch, *event); not to be written to.
-            level: the noise level there, with attributes t, alpha and sigma.
-            normals: unit normals, (batch, self.normals).
-
-        Returns:
-            A tensor like `x`.
-        """
-        return x
-
-    def after_call(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
-        """The denoised prediction to go on with. The default is that of the network.
-
-        Arguments:
-            denoised: what the network predicts, (batch, *event); not to be written to.
-            x: the state that it was asked for, of the same shape.
-            level: the noise level there.
-
-        Returns:
-            A tensor like `denoised`.
-        """
-        return denoised
-
-    def select(self, rows: slice | Tensor, batch: int) -> StateHook:
-        """The hook for some of the samples of a batch, as `srk.scores.base.Prediction.select`."""
-        return self
-
-    def __call__(self, denoised: Tensor, level: Level) -> Tensor:
-        raise ArgumentTypeError(
-            f"{self!r} sees the state and is no function (denoised, level); give it to "
-            "srk.solve(..., hooks=[...])"
-        )
-
-
-def check_returned(out: object, like: Tensor, who: str, what: str) -> None:
-    """Raise `ScoreError` unless a hook has returned a tensor like the one that it was given.
-
-    Arguments:
-        out: what it returned.
-        like: a tensor of that shape, dtype and device.
-        who, what: the hook, and what it was given, in words.
-    """
-    if isinstance(out, Tensor):
-        if (out.shape, out.dtype, out.device) == (like.shape, like.dtype, like.device):
-            return
-        got = f"{tuple(out.shape)}, {out.dtype}, {out.device}"
-    else:
-        got = repr(out)
-    raise ScoreError(
-        f"{who} returned {got}; it must return a tensor like {what}: {tuple(like.shape)}, "
-        f"{like.dtype}, {like.device}"
-    )
-
-
-def changes_state(hook: object) -> TypeGuard[StateHook]:
-    """Whether the hook has a `before_step` of its own."""
-    return isinstance(hook, StateHook) and type(hook).before_step is not StateHook.before_step
-
-
-def changes_prediction(hook: object) -> bool:
-    """Whether the hook acts on the denoised prediction."""
-    if not isinstance(hook, StateHook):
-        return True
-    return type(hook).after_call is not StateHook.after_call
-
-
-def prediction_part(hook: Any) -> Any:
-    """The hook without what it does to the state."""
-    return _AfterCall(hook) if changes_state(hook) else hook
-
-
-@attrs.frozen(eq=False)
-class _AfterCall(StateHook):
-    """What a hook does to the prediction alone."""
-
-    hook: StateHook
-
-    def after_call(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
-        return self.hook.after_call(denoised, x, level)
-
-    def select(self, rows: slice | Tensor, batch: int) -> _AfterCall:
-        return _AfterCall(self.hook.select(rows, batch))
+from srk.scores.rigid import as_points, best_rotation, center_of, rotation, weights_of
+from srk.scores.selection import Windows
+from srk.scores.state_hook_base import StateHook
 
 
 def _given_weights(value: object, what: str) -> Tensor | None:
@@ -189,8 +75,8 @@ class CenterRandomAugmentation(StateHook):
 
     def before_step(self, x: Tensor, level: Level, normals: Tensor) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
-        points, normals = _points(x).to(wide), normals.to(wide)
-        centred = points - _center(points, _weights(self.mask, x, points, self._windows))
+        points, normals = as_points(x).to(wide), normals.to(wide)
+        centred = points - center_of(points, weights_of(self.mask, x, points, self._windows))
         turned = centred @ rotation(normals[:, :4])
         moved = turned + normals[:, None, 4:] * (level.alpha * self.shift)
         return moved.reshape(x.shape).to(x.dtype)
@@ -239,9 +125,9 @@ class RigidAlign(StateHook):
         if level.alpha == 0.0:  # the state is noise alone: there is nothing to align to
             return denoised
         wide = torch.promote_types(x.dtype, torch.float32)
-        points, wanted = _points(denoised).to(wide), _points(x).to(wide) / level.alpha
-        weights = _weights(self.weights, x, points, self._windows)
-        centre, goal = _center(points, weights), _center(wanted, weights)
+        points, wanted = as_points(denoised).to(wide), as_points(x).to(wide) / level.alpha
+        weights = weights_of(self.weights, x, points, self._windows)
+        centre, goal = center_of(points, weights), center_of(wanted, weights)
         points, wanted = points - centre, wanted - goal
         moved = points @ best_rotation(points, wanted, weights) + goal
         return moved.reshape(x.shape).to(x.dtype)
@@ -318,101 +204,11 @@ class LowTemperature(StateHook):
         return denoised * c + x * ((1.0 - c) / level.alpha)
 
 
-def rotation(quaternions: Tensor) -> Tensor:
-    """The rotations of quaternions (w, x, y, z) of any length, to be multiplied from the right:
-    points @ rotation. The quaternion 0 rotates nothing.
-
-    Arguments:
-        quaternions: shape (batch, 4). Four unit normals give a uniform rotation.
-
-    Returns:
-        Shape (batch, 3, 3).
-    """
-    size = quaternions.norm(dim=-1, keepdim=True)
-    w, x, y, z = (quaternions / torch.where(size > 0.0, size, 1.0)).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y),
-        2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x),
-        2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, -1).reshape(-1, 3, 3)
-
-
-SQUARINGS = 40
-"""The matrix is raised to the power 2^40, which tells apart eigenvalues that differ by 1e-11."""
-
-
-def best_rotation(source: Tensor, goal: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The rotation that takes centred points nearest to others: source @ rotation ~ goal.
-
-    It is that of the unit quaternion q for which q^T N q is largest, N Horn's symmetric 4 x 4
-    matrix: the eigenvector of the largest eigenvalue, which repeated squaring of the shifted
-    matrix leaves over.
-
-    Arguments:
-        source, goal: shape (batch, points, 3), with their weighted means at 0.
-        weights: shape (batch or 1, points, 1), or None.
-
-    Returns:
-        Shape (batch, 3, 3).
-    """
-    left = source if weights is None else source * weights
-    s = left.mT @ goal
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = s.flatten(1).unbind(1)
-    rows = [
-        xx + yy + zz, yz - zy, zx - xz, xy - yx,
-        yz - zy, xx - yy - zz, xy + yx, zx + xz,
-        zx - xz, xy + yx, yy - xx - zz, yz + zy,
-        xy - yx, zx + xz, yz + zy, zz - xx - yy,
-    ]  # fmt: skip
-    horn = torch.stack(rows, -1).reshape(-1, 4, 4)
-    # N/|N| + 1 has no negative eigenvalue. Without points N is 0, and any rotation is right.
-    size = horn.square().sum((1, 2), keepdim=True)
-    unit = horn * torch.where(size > 0.0, size, 1.0).rsqrt()
-    power = unit + torch.eye(4, dtype=s.dtype, device=s.device)
-    for _ in range(SQUARINGS):
-        power = power @ power
-        power = power / power.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    # What is left is q q^T: its column of the largest diagonal entry is q, times a number.
-    column = power.diagonal(dim1=1, dim2=2).argmax(1)
-    return rotation(power.gather(2, column[:, None, None].expand(-1, 4, 1))[..., 0])
-
-
-def _points(x: Tensor) -> Tensor:
-    """The state as points, (batch, points, 3)."""
-    if x.is_complex():
-        raise IncompatibleError(
-            f"the state is {x.dtype}, but points in space are real; give this hook to a run of "
-            "coordinates"
-        )
-    if x.ndim < 3 or x.shape[-1] != 3:
-        raise ArgumentError(
-            f"the state has shape {tuple(x.shape)}, but points in space have (batch, ..., points, "
-            "3); give this hook to a run of coordinates"
-        )
-    return x.reshape(len(x), -1, 3)
-
-
-def _weights(given: Tensor | None, x: Tensor, points: Tensor, windows: Windows) -> Tensor | None:
-    """The weights of the points, (batch or 1, points, 1)."""
-    if given is None:
-        return None
-    own = cut(given, x.ndim - 1, windows)
-    if own.shape not in (x.shape[1:-1], x.shape[:-1], (1, *x.shape[1:-1])):
-        raise ArgumentError(
-            f"the points have the weights of shape {tuple(own.shape)}, but the state of shape "
-            f"{tuple(x.shape)} needs {tuple(x.shape[1:-1])} or {tuple(x.shape[:-1])}: one for each "
-            "point"
-        )
-    return own.to(points).reshape(-1, points.shape[1], 1)
-
-
-def _center(points: Tensor, weights: Tensor | None) -> Tensor:
-    """The weighted mean of the points, (batch, 1, 3)."""
-    if weights is None:
-        return points.mean(1, keepdim=True)
-    total = weights.sum(1, keepdim=True)
-    return (points * weights).sum(1, keepdim=True) / torch.where(total == 0.0, 1.0, total)
-
-
-__all__ = ["CenterRandomAugmentation", "LowTemperature", "RigidAlign", "StateHook"]
+__all__ = [
+    "CenterRandomAugmentation",
+    "LowTemperature",
+    "RigidAlign",
+    "StateHook",
+    "best_rotation",
+    "rotation",
+]
