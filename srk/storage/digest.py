@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from srk.errors import ArgumentError
 from srk.storage.origin import installed, is_code, is_python, name_of, ours
+from srk.values.pure import HOUSEKEEPING
 
 
 class UnknownError(ArgumentError):
@@ -44,16 +45,6 @@ _SILENT = (
     threading.local, threading.Event, threading.Condition, io.IOBase, torch.Stream, torch.Event,
 )  # fmt: skip
 """Things that networks carry and that do not change what they return."""
-
-_HOUSEKEEPING = {
-    "__module__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__qualname__", "__slots__", "__parameters__",
-    "__orig_bases__", "__abstractmethods__", "_abc_impl", "__static_attributes__",
-    "__firstlineno__", "__attrs_attrs__", "__attrs_own_setattr__", "__attrs_props__",
-    "__dataclass_fields__", "__dataclass_params__", "__match_args__", "__type_params__",
-    "_is_protocol", "__protocol_attrs__", "__non_callable_proto_members__",
-}  # fmt: skip
-"""Entries of a class that say nothing about what it does."""
 
 _BOOKKEEPING = re.compile(
     r"_(load_)?state_dict_.*|_compiled_call_impl|_is_full_backward_hook|_non_persistent_buffers_set"
@@ -174,7 +165,7 @@ class Digest:
             if self.installed(base):
                 yield name_of(base)
                 continue
-            entries = {k: v for k, v in vars(base).items() if k not in _HOUSEKEEPING}
+            entries = {k: v for k, v in vars(base).items() if k not in HOUSEKEEPING}
             for name in sorted(entries):
                 if isinstance(
                     entries[name], types.MemberDescriptorType | types.GetSetDescriptorType

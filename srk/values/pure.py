@@ -52,16 +52,25 @@ PURE = frozenset(
 )
 """Functions and types that depend on their arguments only, by identity."""
 
-NOT_READ = frozenset(
+HOUSEKEEPING = frozenset(
     _words(
         """
         __module__ __qualname__ __doc__ __dict__ __weakref__ __slots__ __annotations__
         __annotate__ __annotate_func__ __annotations_cache__ __abstractmethods__ _abc_impl
         __firstlineno__ __static_attributes__ __match_args__ __parameters__ __orig_bases__
-        __type_params__ __attrs_attrs__ __attrs_props__ __attrs_base_of_slotted__
-        __attrs_own_setattr__ __dataclass_fields__ __dataclass_params__ __repr__ __str__
-        __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __hash__ __getstate__ __setstate__
-        __replace__ __protocol_attrs__ __non_callable_proto_members__ _is_protocol
+        __type_params__ __attrs_attrs__ __attrs_props__ __attrs_own_setattr__
+        __dataclass_fields__ __dataclass_params__ __protocol_attrs__
+        __non_callable_proto_members__ _is_protocol
+        """
+    )
+)
+"""Entries that Python, attrs and dataclasses write into a class and that say nothing of it."""
+
+NOT_READ = HOUSEKEEPING | frozenset(
+    _words(
+        """
+        __attrs_base_of_slotted__ __repr__ __str__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__
+        __hash__ __getstate__ __setstate__ __replace__
         """
     )
 )
