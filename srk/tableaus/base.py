@@ -30,21 +30,21 @@ from srk.tableaus.entries import (
     Entry,
     Matrix,
     Vector,
-    add_once,
     to_matrix,
     to_optional_vector,
     to_order,
     to_vector,
 )
-from srk.tableaus.forms import HALF, sra_weights, wh_weights
+from srk.tableaus.forms import sra_weights, wh_weights
 from srk.tableaus.plain import form_of, read_toml, to_plain
 from srk.tableaus.shape import check_shape
+from srk.tableaus.sra_form import SRAForm
 
 __all__ = ["StochasticTableau"]
 
 
 @attrs.frozen
-class StochasticTableau:
+class StochasticTableau(SRAForm):
     """Coefficients of an explicit stochastic Runge-Kutta step for additive noise.
 
     The docstring of this module has the formula of the step.
@@ -122,8 +122,7 @@ class StochasticTableau:
     def __attrs_post_init__(self) -> None:
         check_shape(self)
 
-    # --- constructors
-    # ----------------------------------------------------------------------------
+    # -- constructors ------------------------------------------------------------------------------
 
     @classmethod
     def from_sra(
@@ -326,8 +325,7 @@ class StochasticTableau:
         """
         return to_plain(self)
 
-    # --- derived
-    # ----------------------------------------------------------------------------
+    # -- derived -----------------------------------------------------------------------------------
 
     @property
     def stages(self) -> int:
@@ -381,44 +379,6 @@ class StochasticTableau:
                    [0.75, 0.  ]])
         """
         return TableauArrays.of(self)
-
-    @property
-    def is_sra(self) -> bool:
-        """Whether stage noise enters through I10/h alone (w = k/2): Roessler's SRA form."""
-        return all(
-            x == y * HALF
-            for row_w, row_k in zip(self.w, self.k, strict=True)
-            for x, y in zip(row_w, row_k, strict=True)
-        )
-
-    def _require_sra(self) -> None:
-        if not self.is_sra:
-            raise TableauError(
-                f"tableau {self.name!r} has no SRA form: its stage noise is not a multiple "
-                "of I10/h = W/2 + H, that is w = k/2; "
-                "use w, k, bw, bk instead of B, beta1, beta2"
-            )
-
-    @property
-    def B(self) -> Matrix:
-        """Roessler's stage weights of I10/h (s, m).
-
-        `TableauError` if the tableau has no SRA form.
-        """
-        self._require_sra()
-        return self.k
-
-    @property
-    def beta1(self) -> Vector:
-        """Roessler's update weights of W (m,): exact for Fractions, rounded once for floats."""
-        self._require_sra()
-        return tuple(add_once(x, -y * HALF) for x, y in zip(self.bw, self.bk, strict=True))
-
-    @property
-    def beta2(self) -> Vector:
-        """Roessler's update weights of I10/h (m,)."""
-        self._require_sra()
-        return self.bk
 
     def __repr__(self) -> str:
         calls = self.drift_evaluations
