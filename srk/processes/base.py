@@ -15,7 +15,6 @@ float64 on the CPU: it makes coefficients, never touches a batch of samples.
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, overload
@@ -29,11 +28,9 @@ from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number, per_sample
 from srk.processes.level import Level
 from srk.processes.parameters import as_number, same_lam
+from srk.processes.time_range import snapped_to_end, time_in_range
 
 __all__ = ["ForwardProcess", "Level", "LinearProcess"]
-
-# The rounding of float32, relative.
-_SINGLE = 2.0**-23
 
 
 class ForwardProcess(Components, ABC):
@@ -143,29 +140,14 @@ class ForwardProcess(Components, ABC):
             TimeError: `t` is outside.
             ArgumentTypeError: it is not a number.
         """
-        t = as_number(t, "a time")
-        t_min, t_max = self.t_min, self.t_max
-        if t_min <= t <= t_max:
-            return t
-        slack = 8 * sys.float_info.epsilon * max(abs(t_min), abs(t_max))
-        low, high = max(slack, _SINGLE * abs(t_min)), max(slack, _SINGLE * abs(t_max))
-        if not (t_min - low <= t <= t_max + high):  # also catches nan
-            raise TimeError(
-                f"t = {t!r} is outside the range of {self!r}, which is [{t_min!r}, {t_max!r}]; "
-                "choose times inside it, or build the process with another t_min or t_max"
-            )
-        return float(min(max(t, t_min), t_max))
+        return time_in_range(self, t)
 
     def snap(self, t: float) -> float:
         """`check_time`, where a time that is an end to float32 becomes that end.
 
         For times that users compute in float32, or read from a file that holds them so.
         """
-        t = self.check_time(t)
-        for end in (self.t_min, self.t_max):
-            if abs(t - end) <= _SINGLE * abs(end):
-                return float(end)
-        return t
+        return snapped_to_end(self, self.check_time(t))
 
     def validate(self) -> None:
         """Raise `ArgumentError` or `ArgumentTypeError` unless the process is usable; cheap."""
