@@ -25,7 +25,7 @@ from srk.scores import Prediction
 from srk.scores.centred import Centred
 from srk.scores.elements import BoundElements, bind_elements
 from srk.scores.hooks import Hook
-from srk.scores.state_hooks import changes_state
+from srk.scores.state_hook_base import changes_state
 from srk.steps.levels import Levels
 
 
