@@ -19,15 +19,10 @@ class AttrsSignatures(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for cls in classes(pkg):
             if decorated(cls) and "__init__" not in cls.members:
-                fields = {
-                    name: field
-                    for base in reversed([cls, *cls.mro()])
-                    if decorated(base)
-                    for name, field in own_fields(base)
-                }
-                named = any("kw_only=True" in str(decorator.value) for decorator in cls.decorators)
-                for field in fields.values() if named else ():
-                    field.kind = griffe.ParameterKind.keyword_only
+                fields: dict[str, griffe.Parameter] = {}
+                for base in reversed([cls, *cls.mro()]):
+                    if decorated(base):
+                        fields |= own_fields(base)
                 parameters = [
                     griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword),
                     *sorted(
@@ -54,8 +49,10 @@ def decorated(cls: Any) -> bool:
     return any(str(decorator.value).startswith("attrs.") for decorator in cls.decorators)
 
 
-def own_fields(cls: Any) -> Iterator[tuple[str, griffe.Parameter]]:
+def own_fields(cls: Any) -> dict[str, griffe.Parameter]:
     """The fields in the body of a class, with the parameters that attrs makes of them."""
+    named = any("kw_only=True" in str(decorator.value) for decorator in cls.decorators)
+    fields = {}
     for name, field in cls.members.items():
         if (
             not isinstance(field, griffe.Attribute)
@@ -63,7 +60,10 @@ def own_fields(cls: Any) -> Iterator[tuple[str, griffe.Parameter]]:
             or "instance-attribute" not in field.labels
         ):
             continue
-        default, kind = field.value, griffe.ParameterKind.positional_or_keyword
+        default = field.value
+        kind = griffe.ParameterKind.positional_or_keyword
+        if named:  # this holds for the fields of this class, not for those of its subclasses
+            kind = griffe.ParameterKind.keyword_only
         if isinstance(
             default, griffe.ExprCall
         ):  # attrs.field(default=..., validator=...), or a helper of that kind: parameter(0.1)
@@ -76,7 +76,9 @@ def own_fields(cls: Any) -> Iterator[tuple[str, griffe.Parameter]]:
                 continue
             if str(options.get("kw_only")) == "True":
                 kind = griffe.ParameterKind.keyword_only
-            name = str(options.get("alias", name)).strip("\"'")
+            name = str(options.get("alias", name.lstrip("_"))).strip("\"'")
+            if name.startswith("_"):  # an argument for the package itself
+                continue
             given = [
                 argument
                 for argument in default.arguments
@@ -85,5 +87,8 @@ def own_fields(cls: Any) -> Iterator[tuple[str, griffe.Parameter]]:
             default = options.get(
                 "default", given[0] if given else "..." if "factory" in options else None
             )
-        name = name.lstrip("_")
-        yield name, griffe.Parameter(name, annotation=field.annotation, default=default, kind=kind)
+        name = name.lstrip("_")  # what attrs makes of a private name
+        fields[name] = griffe.Parameter(
+            name, annotation=field.annotation, default=default, kind=kind
+        )
+    return fields

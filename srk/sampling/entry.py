@@ -210,8 +210,10 @@ def solve(
         A `Solution`; for a product a `ProductSolution`, which holds dicts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, UnknownNameError, TimeError, IncompatibleError,
-        ScoreError, SolveError: see `srk.errors`; each message names the cure.
+        ArgumentError, ArgumentTypeError, UnknownNameError: an argument is not what it says above.
+        TimeError, IncompatibleError: the grid is not usable, or two parts do not go together.
+        ScoreError: the network returned no tensor of the shape of its state, as a rule.
+        SolveError: the run failed, with `on_failure="raise"`. Each message names the cure.
 
     Examples:
         >>> import srk
