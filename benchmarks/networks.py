@@ -421,7 +421,7 @@ def report(results: dict[str, Any]) -> str:
             return f"{ours / peer:.2f}" if known or also_known else "-"
 
         ratios = [
-            [f"{metric}, {label}", *(ratio(metric, mine, grids, n) for n in NFE)]
+            [f"{LABELS[metric]}, {label}", *(ratio(metric, mine, grids, n) for n in NFE)]
             for metric in ("path", "law")
             for label, mine, grids in (
                 ("`auto`, log-SNR grid", ["auto"], ["log-snr"]),
@@ -441,19 +441,19 @@ def report(results: dict[str, Any]) -> str:
         text += table(head, ratios)
         for grid in GRIDS:
             text += f"\n### Path, {grid} grid\n\n" + rows(lambda r: f"{r['path']:.3f}", grid)
-            text += f"\n### Law, {grid} grid\n\n" + rows(
+            text += f"\n### Distribution, {grid} grid\n\n" + rows(
                 lambda r: f"{r['law']:.3f} ± {r['law_error']:.3f}", grid
             )
         limit = [f["fd"] for f in floors.values() if "fd" in f]
         text += (
-            f"\n### FD to fine solutions, log-snr grid\n\nFloor: {min(limit):.3f} to "
+            f"\n### Frechet distance to fine solutions, log-snr grid\n\nFloor: {min(limit):.3f} to "
             f"{max(limit):.3f}, fine solutions of one clock against those of the others.\n\n"
         )
         text += rows(lambda r: f"{r['fd']:.3f}")
         if "data" in floors:
             fine = [f["fd_data"] for key, f in floors.items() if key != "data"]
             text += (
-                "\n### FD to test images, log-snr grid\n\nTraining images: "
+                "\n### Frechet distance to test images, log-snr grid\n\nTraining images: "
                 f"{floors['data']['fd_data']:.3f}. "
             )
             text += f"Fine solutions: {min(fine):.3f} to {max(fine):.3f}.\n\n" + rows(
@@ -463,6 +463,7 @@ def report(results: dict[str, Any]) -> str:
     return text
 
 
+LABELS = {"path": "path", "law": "distribution"}
 HEADER = f"""# Real networks: error at equal numbers of network calls
 
 Made by `python benchmarks/networks.py galaxies fashion` on a 2-core x86-64 cloud
@@ -473,9 +474,9 @@ machine, CPU, float32, eta = 1.
   Solvers of different clocks ({
     ", ".join(f"`{c}`: fine solution by `{s}`" for c, s in FINE.items())
 }) have different paths.
-- **law**: distance between the means of 1280 image features of the solver and of the
+- **distribution**: distance between the means of 1280 image features of the solver and of the
   fine solution, relative to the spread of the features, ± standard error.
-- **FD**: squared Frechet distance on the {COMPONENTS} leading principal components of
+- **Frechet distance**: squared, on the {COMPONENTS} leading principal components of
   the features, in units of their total variance.
 
 """

@@ -202,8 +202,8 @@ SENTENCES = [
         [
             "| path, `srk2m-local`, log-SNR grid | 0.54 | 0.31 |",
             "| path, `srk2m-local`, log-SNR grid | 0.83 | 0.51 |",
-            "| law, `srk2m-local`, log-SNR grid | 0.56 | 0.60 |",
-            "| law, `srk2m-local`, log-SNR grid | 1.37 | 0.67 |",
+            "| distribution, `srk2m-local`, log-SNR grid | 0.56 | 0.60 |",
+            "| distribution, `srk2m-local`, log-SNR grid | 1.37 | 0.67 |",
         ],
     ),
     (
@@ -232,8 +232,8 @@ SENTENCES = [
         "10, 0.43 and 0.76 at 20, 0.33 and 0.52 at 50",
         "networks.md",
         [
-            "| law, `srk2m-local`, log-SNR grid | 0.56 | 0.60 | 0.43 | 0.33 |",
-            "| law, `srk2m-local`, log-SNR grid | 1.37 | 0.67 | 0.76 | 0.52 |",
+            "| distribution, `srk2m-local`, log-SNR grid | 0.56 | 0.60 | 0.43 | 0.33 |",
+            "| distribution, `srk2m-local`, log-SNR grid | 1.37 | 0.67 | 0.76 | 0.52 |",
         ],
     ),
     (
@@ -241,18 +241,22 @@ SENTENCES = [
         "has 0.92 and 1.74 at 6 calls, 0.79 and 1.47 at 10, 0.77 and 1.93 at 20",
         "networks.md",
         [
-            "| law, `auto`, log-SNR grid | 0.92 | 0.79 | 0.77 |",
-            "| law, `auto`, log-SNR grid | 1.74 | 1.47 | 1.93 |",
+            "| distribution, `auto`, log-SNR grid | 0.92 | 0.79 | 0.77 |",
+            "| distribution, `auto`, log-SNR grid | 1.74 | 1.47 | 1.93 |",
         ],
     ),
     (
         "research-notes.md",
-        "three stages in place of four 1.3 / 2.3 / 5 / 8.9 / 10 / 11 / 8.4 / 12, five 0.94 "
-        "/ 1.1 / 1.6 / 2.6 / 2.7 / 3.2 / 1.7 / 1.2",
+        "| three stages in place of four | 1.3 | 2.3 | 5 | 8.9 | 10 | 11 | 8.4 | 12 | "
+        "| five stages | 0.94 | 1.1 | 1.6 | 2.6 | 2.7 | 3.2 | 1.7 | 1.2 | "
+        "| $\\mu$ that shrinks with the square of a step | "
+        "1 | 1 | 1.2 | 2.6 | 4.5 | 8.8 | 9.7 | 19 |",
         "gauge-weights.md",
         [
             "| three stages | 1.3 | 2.3 | 5 | 8.9 | 10 | 11 | 8.4 | 12 |",
             "| five stages | 0.94 | 1.1 | 1.6 | 2.6 | 2.7 | 3.2 | 1.7 | 1.2 |",
+            "| ridge that shrinks with the square of a step | "
+            "1 | 1 | 1.2 | 2.6 | 4.5 | 8.8 | 9.7 | 19 |",
         ],
     ),
     (
@@ -269,8 +273,8 @@ SENTENCES = [
     ),
     (
         "research-notes.md",
-        "(1.09 / 0.85 / 0.52 / 0.82 / 0.56, 1.33 / 1.10 / 0.69 / 1.04 / 0.62 and 3.77 / "
-        "2.20 / 1.10 / 1.86 / 0.99 of the error with v = 0.5",
+        "| 0.3 | 3.77 | 2.20 | 1.10 | 1.86 | 0.99 | | 1 | 1.33 | 1.10 | 0.69 | 1.04 | 0.62 | "
+        "| 1.5 | 1.09 | 0.85 | 0.52 | 0.82 | 0.56 |",
         "gauge-targets.md",
         [
             "| 1.09 | 0.85 | 0.52 | 0.82 | 0.56 |",
@@ -280,7 +284,8 @@ SENTENCES = [
     ),
     (
         "research-notes.md",
-        "by `auto` on the log-SNR grid alone, 0.34, 0.22, 0.16, 0.13, 0.14; 0.19, 0.06",
+        "| all targets, `auto` on the log-SNR grid | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | 0.19 | "
+        "0.06 |",
         "quality.md",
         [
             "| `auto`, log-SNR grid, geometric mean | 0.34 | 0.22 | 0.16 | 0.13 | 0.14 | "
@@ -289,7 +294,8 @@ SENTENCES = [
     ),
     (
         "research-notes.md",
-        "by the best of ours on any grid, 0.15, 0.1, 0.12, 0.084, 0.12; 0.17, 0.059",
+        "| all targets, best of ours on any grid | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | 0.17 | "
+        "0.059 |",
         "quality.md",
         [
             "| best of ours, any grid, geometric mean | 0.15 | 0.1 | 0.12 | 0.084 | 0.12 | "
@@ -298,7 +304,20 @@ SENTENCES = [
     ),
     (
         "research-notes.md",
-        "1.2 / 0.97 / 0.72 / 0.94 / 0.74 / 0.99 / 0.76 / 0.70 times the best of the others",
+        "| mixtures and images, `auto` on the log-SNR grid | 0.54 | 0.51 | 0.6 | 0.92 | 0.85 | "
+        "0.98 | 1 | | mixtures and images, `auto` on the budget grid | 0.39 | 0.31 | 0.36 | 0.63 | "
+        "0.82 | 0.89 | 1 |",
+        "quality.md",
+        [
+            "| `auto`, log-SNR grid, mixtures and images only | 0.54 | 0.51 | 0.6 | 0.92 | 0.85 | "
+            "0.98 | 1 |",
+            "| `auto`, budget grid, mixtures and images only | 0.39 | 0.31 | 0.36 | 0.63 | 0.82 | "
+            "0.89 | 1 |",
+        ],
+    ),
+    (
+        "research-notes.md",
+        "| `auto` | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | 0.76 | 0.70 |",
         "quality.md",
         [
             "| geometric mean over all targets | 1.2 | 0.97 | 0.72 | 0.94 | 0.74 | 0.99 | "
