@@ -21,7 +21,7 @@ from srk._engine.memory import (
     owners,
     version,
 )
-from srk._engine.program import Layout, Program, bind, bind_all
+from srk._engine.program import Layout, Part, Program, bind, bind_all
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Stage, StepPlan
 
@@ -113,28 +113,25 @@ class Executor(Stepper):
         self._ready = _programs.get_all(plans, how, bind_all, plans, *how)
 
     def run(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Outcome:
-        """One step from `state` with what the last one kept. With `reuse`, both are consumed."""
+        """One step from `state` with what the last one kept. With `reuse`, both are consumed.
+
+        What `drive` makes of `walk`, without the cost of a generator.
+        """
         layout, numbers = self._program(plan, state, memory)
-        free, draw, evaluate, reuse = self._free, self.noise.draw, self.evaluate, self.reuse
         values: list[Any] = [state, *memory, *layout.blank]
-        for draws, rows, call, at, out, outlives in layout.parts:
-            for slot, register in draws:
-                values[register] = z = free.pop() if free else empty_like(state)
-                draw(plan.slots[slot], plan.clock, z)
-            for row in rows:
-                row(values, free, numbers)
+        evaluate = self.evaluate
+        for part in layout.parts:
+            held = self._form(part, plan, numbers, values)
+            call, at = part.call, part.at
             if call is None:
                 break
-            x = values[at]
-            held, written = owners(x) if reuse else 0, version(x)
-            result = evaluate(x, plan.stages[call])
-            if version(x) != written:
+            # Nothing but the registers holds the input, so that its owners can be counted.
+            written = version(values[at])
+            result = evaluate(values[at], plan.stages[call])
+            if version(values[at]) != written:
                 raise changed_in_place()
-            # The memory of a result is the network's, and its layout may be any.
-            values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
-            if reuse and owners(x) > held:  # somebody keeps it, and may look at it later
-                values[at] = copy_of(x)
-            x = result = None  # type: ignore[assignment]  # only the registers are to hold them
+            self._take(part, values, held, result)
+            del result
         return self._end(layout, values)
 
     def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
@@ -145,24 +142,42 @@ class Executor(Stepper):
         self, plan: StepPlan, program: Program, state: Tensor, memory: Sequence[Tensor]
     ) -> Walk:
         layout, numbers = program
-        free, draw, reuse = self._free, self.noise.draw, self.reuse
         values: list[Any] = [state, *memory, *layout.blank]
-        for draws, rows, call, at, out, outlives in layout.parts:
-            for slot, register in draws:
-                values[register] = z = free.pop() if free else empty_like(state)
-                draw(plan.slots[slot], plan.clock, z)
-            for row in rows:
-                row(values, free, numbers)
-            if call is None:
+        for part in layout.parts:
+            held = self._form(part, plan, numbers, values)
+            if part.call is None:
                 break
-            x = values[at]
-            held = owners(x) if reuse else 0
-            result = yield x, plan.stages[call]
-            values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
-            if reuse and owners(x) > held:
-                values[at] = copy_of(x)
-            del x, result
+            result = yield values[part.at], plan.stages[part.call]
+            self._take(part, values, held, result)
+            del result
         return self._end(layout, values)
+
+    def _form(self, part: Part, plan: StepPlan, numbers: Sequence[Any], values: list[Any]) -> int:
+        """Draw and form the rows of a segment; returns how many hold the input of its call."""
+        draws, rows, call, at, _, _ = part
+        free = self._free
+        for slot, register in draws:
+            # No name of its own, which would count as an owner below.
+            values[register] = free.pop() if free else empty_like(values[0])
+            self.noise.draw(plan.slots[slot], plan.clock, values[register])
+        for row in rows:
+            row(values, free, numbers)
+        return owners(values[at]) if self.reuse and call is not None else 0
+
+    def _take(self, part: Part, values: list[Any], held: int, result: Tensor) -> None:
+        """Put the result of the call that ends a segment into its register.
+
+        Arguments:
+            part: the segment.
+            values: the registers.
+            held: how many held the call's input before it.
+            result: what the network returned.
+        """
+        _, _, _, at, out, outlives = part
+        # The memory of a result is the network's, and its layout may be any.
+        values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
+        if self.reuse and owners(values[at]) > held:  # somebody keeps it, and may look at it later
+            values[at] = copy_of(values[at])
 
     def _program(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor]) -> Program:
         known = self._ready.get(id(plan))
