@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from srk._engine.cache import PlanCache
 from srk._engine.eager import Evaluate, Executor, Outcome, Stepper, Walk
 from srk._engine.memory import copy_of
 from srk._engine.program import check_range
 from srk._modes import ordinary_tensors
 from srk.noise.base import NoiseSource
-from srk.plans.increments import check_increments, increment
+from srk.plans.increments import check_increments
 from srk.plans.plan import Row, StepPlan
 from srk.processes.base import ForwardProcess
 from srk.processes.manifold import retraction
@@ -36,7 +38,8 @@ def executor_for(
 class Retracting(Stepper):
     """Runs plans whose rows are increments: the process says where an increment leads.
 
-    A state is never written over, so that gradients may flow through every step.
+    A plan is checked when it is first seen, and its increments are remembered. A state is never
+    written over, so that gradients may flow through every step.
 
     Arguments:
         evaluate: (state, stage) -> reverse drift, a tangent vector.
@@ -55,31 +58,34 @@ class Retracting(Stepper):
         super().__init__(evaluate, noise)
         self.process, self.retract = process, retract
 
-    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
-        check_increments(plan, self.process, getattr(self.process, "flat", False))
-        rows = [stage.row for stage in plan.stages]
-        check_range([*rows, plan.update], state.dtype)
-        return self._go(plan, state)
+    def prepare(self, plans: Sequence[StepPlan], dtype: torch.dtype) -> None:
+        for plan in plans:
+            self._moves(plan, dtype)
 
-    def _go(self, plan: StepPlan, state: Tensor) -> Walk:
+    def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
+        return self._walk(plan, self._moves(plan, state.dtype), state)
+
+    def _moves(self, plan: StepPlan, dtype: torch.dtype) -> Moves:
+        flat = getattr(self.process, "flat", False)
+        return _moves.get(plan, (flat, dtype), moves_of, plan, self.process, flat, dtype)
+
+    def _walk(self, plan: StepPlan, moves: Moves, state: Tensor) -> Walk:
         draws = []
         for slot in plan.slots:
             draws.append(z := torch.empty_like(state))
             self.noise.draw(slot, plan.clock, z)
         results: list[Tensor] = []
-        for stage in plan.stages:
-            x = self._moved(stage.row, state, results, draws)
+        for stage, terms in zip(plan.stages, moves.stages, strict=True):
+            x = self._moved(terms, state, results, draws)
             result = yield x, stage
             # The memory of a result is the network's, which may write to it in the next call.
             results.append(copy_of(result) if len(plan.stages) > 1 else result)
             del x, result
-        return Outcome(self._moved(plan.update, state, results, draws), [], None)
+        return Outcome(self._moved(moves.update, state, results, draws), [], None)
 
     def _moved(
-        self, row: Row, state: Tensor, results: Sequence[Tensor], draws: Sequence[Tensor]
+        self, terms: Row, state: Tensor, results: Sequence[Tensor], draws: Sequence[Tensor]
     ) -> Tensor:
-        terms = increment(row)
-        assert terms is not None  # `check_increments` has looked
         total: Tensor | None = None
         for column, value in terms:
             vector = (results if column.kind == "E" else draws)[column.number]
@@ -89,3 +95,25 @@ class Retracting(Stepper):
             return state
         with ordinary_tensors():  # a network that writes to it is to be seen
             return self.retract(state, total)
+
+
+class Moves(NamedTuple):
+    """A step as increments: what is added to its first state for each stage, and at its end."""
+
+    stages: tuple[Row, ...]
+    update: Row
+
+
+def moves_of(plan: StepPlan, process: ForwardProcess, flat: bool, dtype: torch.dtype) -> Moves:
+    """The increments of a step.
+
+    Raises:
+        IncompatibleError: the step does not move its state by increments, or a coefficient is too
+            large for `dtype`.
+    """
+    increments = check_increments(plan, process, flat)
+    check_range([*(stage.row for stage in plan.stages), plan.update], dtype)
+    return Moves(tuple(increments[:-1]), increments[-1])
+
+
+_moves = PlanCache(4096)

@@ -20,18 +20,22 @@ def increment(row: Row) -> Row | None:
     return rest
 
 
-def check_increments(plan: StepPlan, process: object, flat: bool) -> None:
-    """Raise `IncompatibleError` unless the step moves its state by increments.
+def check_increments(plan: StepPlan, process: object, flat: bool) -> list[Row]:
+    """What each stage of a step, and at last its end, adds to the state.
 
     Arguments:
         plan: the step.
         process: whose states it moves, for the message.
         flat: whether increments from different points may be added.
+
+    Raises:
+        IncompatibleError: the step does not move its state by increments.
     """
     cure = "use solver='euler-maruyama', whose step is one increment"
     rows = [stage.row for stage in plan.stages]
-    others = plan.keep or plan.quantities
-    if others or any(increment(row) is None for row in [*rows, plan.update]):
+    increments = [increment(row) for row in [*rows, plan.update]]
+    made = [terms for terms in increments if terms is not None]
+    if plan.keep or plan.quantities or len(made) < len(increments):
         raise IncompatibleError(
             f"the states of {process!r} are moved by increments, but a step of this solver scales "
             f"or mixes states, or remembers earlier steps; {cure}"
@@ -41,3 +45,4 @@ def check_increments(plan: StepPlan, process: object, flat: bool) -> None:
             f"a step of this solver adds increments from {len(plan.stages)} states, but those of "
             f"{process!r} belong to different points of a curved space; {cure}"
         )
+    return made

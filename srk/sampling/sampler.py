@@ -26,7 +26,6 @@ from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.integrators.on_schedule import OnSchedule
 from srk.noise import NoiseSource, noise_source
-from srk.plans.increments import check_increments
 from srk.plans.plan import StepPlan, without_noise
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.manifold import retraction
@@ -423,9 +422,6 @@ class Sampler:
                     )
             return Controlled(self.control, problem), (self._eta,)
         plans, etas = self._planned(problem)
-        if retraction(self.process) is not None:
-            for plan in plans:
-                check_increments(plan, self.process, getattr(self.process, "flat", False))
         if not given and plans[0].start.t != self.process.t_max:
             raise TimeError(
                 f"the grid starts at t = {plans[0].start.t!r}, below t_max = "

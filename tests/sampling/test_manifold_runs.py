@@ -14,6 +14,8 @@ from torch import Tensor
 import srk
 from srk.errors import IncompatibleError
 from srk.noise import part_seed
+from srk.plans.increments import check_increments
+from srk.plans.plan import StepPlan
 from srk.processes import heat
 from srk.processes.manifold import retraction
 
@@ -256,3 +258,23 @@ def test_parts_of_a_product_are_their_own_runs() -> None:
         assert torch.equal(sol.x[name], alone.x)
     assert sol.steps == {"place": 11, "turn": 12, "torsions": 12}
     assert sol.nfe == 12
+
+
+def test_each_plan_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run and its repetition with the same plans, and of their network's repeated steps."""
+    from srk._engine import retract
+
+    checked: list[StepPlan] = []
+
+    def counted(plan: StepPlan, *given: Any) -> Any:
+        checked.append(plan)
+        return check_increments(plan, *given)
+
+    monkeypatch.setattr(retract, "check_increments", counted)
+    process = srk.Torus(sigma_min=0.11, sigma_max=5.0)  # of no other test
+    score = ANGLES.score(process)
+    sampler = srk.Sampler(process, score, "euler-maruyama", steps=7)
+    for grad in (False, True, "checkpoint"):
+        sol = sampler((4, 1), seed=0, grad=grad)
+        assert sol.steps == 7
+    assert len(checked) == len({id(plan) for plan in checked}) == 7
