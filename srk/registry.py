@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from srk._checks import shown
+from srk._columns import aligned
 from srk.errors import ArgumentTypeError, DuplicateNameError, UnknownNameError
 
 T = TypeVar("T")
@@ -83,12 +84,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __repr__(self) -> str:
         rows = [["name", *self.columns], *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return f"{self._title()}\n" + "\n".join(lines)
+        return f"{self._title()}\n" + "\n".join(aligned(rows))
 
 
 def callable_package(package: ModuleType, registry: Registry[Any]) -> None:

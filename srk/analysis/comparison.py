@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from srk._columns import aligned
 from srk.analysis.plotting import (
     FLOOR,
     MARKERS,
@@ -257,9 +258,5 @@ class Comparison:
 
     def __repr__(self) -> str:
         header, body = self.rows()
-        widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *body)
-        ]
+        lines = aligned([header, *body])
         return "\n".join([self.title, *lines])

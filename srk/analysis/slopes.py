@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 import torch
 
+from srk._columns import aligned
 from srk.analysis.orders import (
     Order,
     end_state,
@@ -99,11 +100,7 @@ class Slopes:
 
     def __repr__(self) -> str:
         header, body = self.cells()
-        widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *body)
-        ]
+        lines = aligned([header, *body])
         return (
             f"strong orders of torchsde {self.version} and of srk on the same paths\n"
             + "\n".join(lines)

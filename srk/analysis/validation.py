@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._columns import aligned
 from srk._engine.eager import Executor
 from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError, MissingExtraError
@@ -176,11 +177,7 @@ class Agreement:
 
     def __repr__(self) -> str:
         header, body = self.cells()
-        widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in (header, *body)
-        ]
+        lines = aligned([header, *body])
         return (
             f"largest relative difference to torchsde {self.version} over {len(self.rows)} runs\n"
             + "\n".join(lines)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import attrs
 
+from srk._columns import aligned
 from srk.errors import ArgumentTypeError, TableauError
 from srk.tableaus.base import StochasticTableau
 from srk.tableaus.conditions import ORDER_CONDITIONS, Coefficients, Condition, dot, size, sizes
@@ -175,13 +176,7 @@ class TableauReport:
             f"  without noise      order {self.drift_order}{' or more' * (self.drift_order == 3)}",
             f"  noise level/stage  {levels}   (1: the stage has the noise of its own time)",
         ]
-        rows = self.rows()
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        body = [
-            "  "
-            + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        body = [f"  {line}" for line in aligned(self.rows())]
         return "\n".join([*head, *body])
 
 
