@@ -16,6 +16,7 @@ where M stands for the covariance $A V A^T + \Sigma_y$ of y given x_t:
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,26 @@ def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: floa
 
 
 @attrs.frozen(eq=False)
-class DPS(Posterior):
+class GradientPosterior(Posterior):
+    """A posterior that corrects the denoiser with products of its transposed Jacobian."""
+
+    def calls(self, t: float | None = None) -> int:
+        """A forward and a backward call of the network."""
+        return 2 * self.prediction.calls(t)
+
+    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
+        if level.sigma == 0.0:
+            return self.prediction.denoise(x, level, process)
+        needs_signal(level, self)
+        return self.corrected(Pullback(self.prediction, x, level, process), level)
+
+    @abstractmethod
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
+        """The denoiser given the measurement, from that without it and its pullback."""
+
+
+@attrs.frozen(eq=False)
+class DPS(GradientPosterior):
     r"""Diffusion posterior sampling: y is measured of D as if x_0 were known to be D.
 
     $$D + w \frac{\sigma^2}{\alpha} \nabla_x \log N(y; A(D(x)), \Sigma_y)$$
@@ -117,16 +137,13 @@ class DPS(Posterior):
 
         return cls(prediction, measurement, weight=weight, normalized=True)
 
-    def calls(self, t: float | None = None) -> int:
-        """A forward and a backward call of the network."""
-        return 2 * self.prediction.calls(t)
-
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        weight = weight_at(self.weight, level)
-        if level.sigma == 0.0 or weight == 0.0:
+        if weight_at(self.weight, level) == 0.0:
             return self.prediction.denoise(x, level, process)
-        needs_signal(level, self)
-        pull = Pullback(self.prediction, x, level, process)
+        return super().denoise(x, level, process)
+
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
+        weight = weight_at(self.weight, level)
         value, _, transposed = self.measurement.operator.linearize(pull.denoised)
         r = self.measurement.residual(value)
         if self.normalized:
@@ -138,7 +155,7 @@ class DPS(Posterior):
 
 
 @attrs.frozen(eq=False)
-class SDA(Posterior):
+class SDA(GradientPosterior):
     r"""Score-based data assimilation: a likelihood that widens with the noise of the state.
 
     $$D + \frac{\sigma^2}{\alpha} \nabla_x \log N(y; A(D(x)), \Sigma_y + \gamma
@@ -171,15 +188,7 @@ class SDA(Posterior):
         default=1e-2, converter=as_float, kw_only=True, validator=_not_negative
     )
 
-    def calls(self, t: float | None = None) -> int:
-        """A forward and a backward call of the network."""
-        return 2 * self.prediction.calls(t)
-
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        if level.sigma == 0.0:
-            return self.prediction.denoise(x, level, process)
-        needs_signal(level, self)
-        pull = Pullback(self.prediction, x, level, process)
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
         value, _, transposed = self.measurement.operator.linearize(pull.denoised)
         r = self.measurement.residual(value)
         weighted = self.measurement.precision(r, self.gamma * level.r**2)
@@ -187,7 +196,7 @@ class SDA(Posterior):
 
 
 @attrs.frozen(eq=False)
-class PiGDM(Posterior):
+class PiGDM(GradientPosterior):
     r"""Pseudoinverse guidance: Cov(x_0 | x_t) is taken as $r_t^2 I$ in the likelihood.
 
     $$D + \frac{\sigma^2}{\alpha} J^T A^T (r_t^2 A A^T + \sigma_y^2 I)^{-1} (y - A D), \qquad
@@ -224,15 +233,7 @@ class PiGDM(Posterior):
         self._linear()
         self._std()
 
-    def calls(self, t: float | None = None) -> int:
-        """A forward and a backward call of the network."""
-        return 2 * self.prediction.calls(t)
-
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        if level.sigma == 0.0:
-            return self.prediction.denoise(x, level, process)
-        needs_signal(level, self)
-        pull = Pullback(self.prediction, x, level, process)
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
         value, _, transposed = self._linear().linearize(pull.denoised)
         v = self.data_std**2
         spread = v * level.sigma**2 / (v * level.alpha**2 + level.sigma**2)
@@ -243,12 +244,12 @@ class PiGDM(Posterior):
             total = spread * values + noise
             return torch.where(total > 0.0, 1.0 / total, 0.0)
 
-        w = self._spectrum(x).of(inverse, self.measurement.residual(value))
+        w = self._spectrum(pull.denoised).of(inverse, self.measurement.residual(value))
         return pull.denoised + _scale(level) * pull(transposed(w))
 
 
 @attrs.frozen(eq=False)
-class TMPD(Posterior):
+class TMPD(GradientPosterior):
     r"""Tweedie moment projection: A V A^T by its row sums.
 
     $$D + V A^T \frac{y - A D}{A V A^T 1 + \sigma_y^2}, \qquad V = \frac{\sigma^2}{\alpha} J^T,$$
@@ -275,11 +276,7 @@ class TMPD(Posterior):
         """A forward and two backward calls of the network."""
         return 3 * self.prediction.calls(t)
 
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        if level.sigma == 0.0:
-            return self.prediction.denoise(x, level, process)
-        needs_signal(level, self)
-        pull = Pullback(self.prediction, x, level, process)
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
         value, product, transposed = self.measurement.operator.linearize(pull.denoised)
         r = self.measurement.residual(value)
         sums = product(_scale(level) * pull(transposed(torch.ones_like(r))))
@@ -290,7 +287,7 @@ class TMPD(Posterior):
 
 
 @attrs.frozen(eq=False)
-class MMPS(Posterior):
+class MMPS(GradientPosterior):
     r"""Moment matching: the covariance of y given x_t as it is, by conjugate gradients.
 
     $$D + V A^T (A V A^T + \Sigma_y)^{-1} (y - A D), \qquad V = \frac{\sigma^2}{\alpha} J^T$$
@@ -334,17 +331,13 @@ class MMPS(Posterior):
         """A forward call of the network, and a backward call for each iteration."""
         return (1 + self.iterations) * self.prediction.calls(t)
 
-    def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        if level.sigma == 0.0:
-            return self.prediction.denoise(x, level, process)
-        needs_signal(level, self)
-        pull = Pullback(self.prediction, x, level, process)
+    def corrected(self, pull: Pullback, level: Level) -> Tensor:
         value, product, transposed = self.measurement.operator.linearize(pull.denoised)
         scale = _scale(level)
         r = self.measurement.residual(value)
         step, square = r, _inner(r, r)
         first = square
-        correction = torch.zeros_like(x)
+        correction = torch.zeros_like(pull.denoised)
         for _ in range(self.iterations):
             # V A^T p serves twice: in the product of the matrix, and in the sum V A^T w itself,
             # so that no further backward call is needed at the end.
@@ -353,7 +346,7 @@ class MMPS(Posterior):
             curvature = _inner(step, image)
             good = (curvature > 0.0) & (square > 1e-28 * first)
             length = torch.where(good, square / torch.where(good, curvature, 1.0), 0.0)
-            correction = correction + _like(length, x) * lifted
+            correction = correction + _like(length, lifted) * lifted
             r = r - _like(length, r) * image
             new = _inner(r, r)
             growth = torch.where(good, new / torch.where(good, square, 1.0), 0.0)

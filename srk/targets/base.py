@@ -22,6 +22,7 @@ from srk.scores.base import Prediction, check_state
 from srk.scores.convert import to_score
 from srk.scores.pairs import paired, refuse
 from srk.scores.phase import Reduced
+from srk.targets.drawing import draw_options
 
 DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
 """The level of the data itself."""
@@ -126,23 +127,12 @@ class Target(ABC):
             Tensor of shape (n, *event).
         """
         n = check_count(n, 0, "n is the number of samples")
-        if generator is not None and seed is not None:
-            raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
+        options = draw_options(generator, seed, dtype, device)
         level = level_of(process, t)
-        where = (
-            torch.device(device)
-            if device is not None
-            else generator.device
-            if generator is not None
-            else torch.get_default_device()
-        )
-        if seed is not None:
-            generator = torch.Generator(where).manual_seed(seed)
-        kind = dtype or torch.get_default_dtype()
-        x0 = self.draw(n, generator=generator, dtype=kind, device=where)
+        x0 = self.draw(n, **options)
         if process is None:
             return x0
-        noise = torch.randn(x0.shape, generator=generator, dtype=kind, device=where)
+        noise = torch.randn(x0.shape, **options)
         x = noise.mul_(level.sigma).add_(x0, alpha=level.alpha)
         mean = process.centre(x)
         return x if mean is None else x.add_(mean, alpha=1.0 - level.alpha)

@@ -17,6 +17,7 @@ from srk.processes.so3 import SO3
 from srk.processes.torus import Torus
 from srk.scores.base import Prediction
 from srk.targets.base import check_count, parameter
+from srk.targets.drawing import draw_options
 
 
 class ManifoldMixture:
@@ -103,19 +104,14 @@ class ManifoldMixture:
             Tensor of shape (n, *event).
         """
         n = check_count(n, 0, "n is the number of samples")
-        if generator is not None and seed is not None:
-            raise ArgumentError(f"generator and seed = {seed!r} are alternatives; give one of them")
+        options = draw_options(generator, seed, dtype, device)
         space, variance = self._at(process, t)
-        where = torch.device(device or (generator.device if generator else "cpu"))
-        if seed is not None:
-            generator = torch.Generator(where).manual_seed(seed)
-        kind = dtype or torch.get_default_dtype()
-        options: dict[str, Any] = {"generator": generator, "dtype": kind, "device": where}
         chances = torch.rand(n, **options)
         normals = torch.randn((n, *self.event_shape), **options)
         steps = self.weights.cumsum(0).to(chances)
         which = torch.searchsorted(steps, chances, right=True).clamp_max(len(steps) - 1)
         means, spread = self._components(normals, variance)
+        kind = options["dtype"]
         return space.move(means[which].to(kind), normals, spread[which].to(kind))
 
     def _own(self, process: object) -> ManifoldProcess:
