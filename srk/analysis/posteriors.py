@@ -13,7 +13,8 @@ from torch import Tensor
 
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import sliced_w2
-from srk.analysis.work_precision import FLOORS, _bar, _labelled, _resumed, _write
+from srk.analysis.runs import FLOORS, bar, resumed, write
+from srk.analysis.work_precision import _labelled
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.posterior import methods as known_methods
 from srk.posterior.problems import PosteriorProblem, posterior_problem
@@ -137,7 +138,7 @@ def compare_posteriors(
         "seed": seed,
         "dtype": str(dtype),
     }
-    points, floors = _resumed(resume, settings)
+    points, floors = resumed(resume, settings)
     made = {(point.solver, point.nfe, point.repeat) for point in points}
 
     def result() -> Comparison:
@@ -149,7 +150,7 @@ def compare_posteriors(
         drawn = exact.sample(samples, seed=1_000_003 * (seed + repeat) + number)
         return drawn.to(device=device, dtype=dtype or torch.float32)
 
-    with _bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
+    with bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
         for repeat in range(repeats):
             reference = draw(repeat, 0)
             known = len(floors) >= FLOORS * (repeat + 1)
@@ -188,7 +189,7 @@ def compare_posteriors(
                     points.append(
                         Point(label, budget, sol.nfe, repeat, values, seconds, sol.status)
                     )
-                    _write(resume, result())
+                    write(resume, result())
     return result()
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from srk._progress import progress_bar
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import METRICS, Metric
+from srk.analysis.runs import FLOORS, bar, resumed, write
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.integrators import Integrator, integrator
 from srk.processes.base import ForwardProcess
@@ -31,8 +29,6 @@ from srk.tableaus import StochasticTableau
 from srk.targets.base import Target
 
 Solver = str | Integrator | StochasticTableau
-FLOORS = 4
-"""Sets of exact samples for the floor, a repeat."""
 
 
 def compare(
@@ -128,7 +124,7 @@ def compare(
         "seed": seed,
         "dtype": str(dtype),
     }
-    points, floors = _resumed(resume, settings)
+    points, floors = resumed(resume, settings)
     made = {(point.solver, point.nfe, point.repeat) for point in points}
     place = torch.device(device) if device is not None else torch.device("cpu")
     kind = dtype or torch.float32
@@ -138,7 +134,7 @@ def compare(
         ordered = sorted(points, key=lambda p: (p.nfe, order.get(p.solver, len(order)), p.repeat))
         return Comparison(tuple(ordered), tuple(floors), tuple(measures), settings)
 
-    with _bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
+    with bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
         for repeat in range(repeats):
             exact: Tensor | None = None
             known = len(floors) >= FLOORS * (repeat + 1)
@@ -152,7 +148,7 @@ def compare(
                 floors += [
                     {name: metric(*pair) for name, metric in measures.items()} for pair in sets
                 ]
-                _write(resume, result())
+                write(resume, result())
             for budget in budgets:
                 for label, (method, grid) in variants.items():
                     tick(
@@ -181,7 +177,7 @@ def compare(
                     )
                     if point is not None:
                         points.append(point)
-                        _write(resume, result())
+                        write(resume, result())
     return result()
 
 
@@ -305,60 +301,3 @@ def _measures(metrics: Any) -> dict[str, Metric]:
         if name not in METRICS:
             raise UnknownNameError("metric", name, METRICS)
     return {name: METRICS[name] for name in metrics}
-
-
-def _resumed(
-    path: str | os.PathLike[str] | None, settings: Mapping[str, Any]
-) -> tuple[list[Point], list[dict[str, float]]]:
-    if path is None or not Path(path).exists():
-        return [], []
-    try:
-        earlier = Comparison.from_json(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArgumentError(
-            f"{os.fspath(path)!r} is not the JSON of a comparison ({error}); remove it or "
-            "name another file"
-        ) from error
-    # More solvers, budgets or repeats than last time are welcome; everything else must agree
-    differ = [k for k, v in settings.items() if k != "solvers" and earlier.settings.get(k) != v]
-    known = {entry.partition(": ")[0]: entry for entry in earlier.settings.get("solvers", [])}
-    differ += [
-        f"solver {e.partition(': ')[0]}"
-        for e in settings["solvers"]
-        if known.get(e.partition(": ")[0], e) != e
-    ]
-    if differ:
-        raise ArgumentError(
-            f"{os.fspath(path)!r} holds another comparison (other {', '.join(differ)}); "
-            "remove it or name another file"
-        )
-    labels = {entry.partition(": ")[0] for entry in settings["solvers"]}
-    return [point for point in earlier.points if point.solver in labels], list(earlier.floors)
-
-
-def _write(path: str | os.PathLike[str] | None, result: Comparison) -> None:
-    """Write the JSON whole or not at all, so that a run stopped at any time can be resumed."""
-    if path is None:
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".part")
-    partial.write_text(result.to_json(), encoding="utf-8")
-    partial.replace(target)
-
-
-@contextmanager
-def _bar(show: bool, total: int) -> Iterator[Callable[[str, bool], None]]:
-    """A progress bar; the function it gives announces a run (or one made earlier)."""
-    if not show:
-        yield lambda what, made: None
-        return
-    with progress_bar("", total) as advance:
-        started = False
-
-        def tick(what: str, made: bool) -> None:
-            nonlocal started
-            advance(int(started), description=what)
-            started = True
-
-        yield tick
