@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import sliced_w2
-from srk.analysis.runs import FLOORS, bar, resumed, write
+from srk.analysis.runs import FLOORS, Runs, budgets_of
 from srk.analysis.work_precision import _labelled
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.posterior import methods as known_methods
@@ -121,12 +122,7 @@ def compare_posteriors(
         for label, prediction in predictions.items()
         for name, solver in _labelled(solvers).items()
     }
-    budgets = sorted(set(nfe))
-    for what, value, least in (("repeats", repeats, 1), ("samples", samples, 2)):
-        if value < least:
-            raise ArgumentError(f"{what} must be at least {least}, not {value!r}")
-    if not budgets:
-        raise ArgumentError("nfe names no budget; e.g. nfe=[32, 128]")
+    budgets = budgets_of(nfe, repeats, samples, "[32, 128]")
     settings: dict[str, Any] = {
         "process": repr(chosen),
         "problem": given.name,
@@ -138,59 +134,48 @@ def compare_posteriors(
         "seed": seed,
         "dtype": str(dtype),
     }
-    points, floors = resumed(resume, settings)
-    made = {(point.solver, point.nfe, point.repeat) for point in points}
-
-    def result() -> Comparison:
-        order = {label: i for i, label in enumerate(variants)}
-        ordered = sorted(points, key=lambda p: (p.nfe, order.get(p.solver, len(order)), p.repeat))
-        return Comparison(tuple(ordered), tuple(floors), METRICS, settings)
 
     def draw(repeat: int, number: int) -> Tensor:
         drawn = exact.sample(samples, seed=1_000_003 * (seed + repeat) + number)
         return drawn.to(device=device, dtype=dtype or torch.float32)
 
-    with bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
-        for repeat in range(repeats):
-            reference = draw(repeat, 0)
-            known = len(floors) >= FLOORS * (repeat + 1)
-            tick(f"floor, repeat {repeat + 1}", known)
-            if not known:
-                sets = (draw(repeat, 1 + i) for i in range(FLOORS))
-                floors += [posterior_errors(x, exact, reference) for x in sets]
-            for budget in budgets:
-                for label, (prediction, solver) in variants.items():
-                    done = (label, budget, repeat) in made
-                    tick(f"{label}, NFE {budget}, repeat {repeat + 1}", done)
-                    if done:
-                        continue
-                    began = time.perf_counter()
-                    try:
-                        sol = solve(
-                            chosen,
-                            prediction,
-                            solver,
-                            shape=(samples, *given.prior.event_shape),
-                            nfe=budget,
-                            eta=eta,
-                            seed=seed + repeat,
-                            device=device,
-                            dtype=dtype,
-                            on_failure="return",
-                        )
-                    except ArgumentError as error:
-                        if "buys no step" not in str(error):
-                            raise
-                        continue
-                    good = sol.success and bool(torch.isfinite(sol.x).all())
-                    values = posterior_errors(sol.x, exact, reference) if good else {}
-                    values = {k: v for k, v in values.items() if math.isfinite(v)}
-                    seconds = time.perf_counter() - began
-                    points.append(
-                        Point(label, budget, sol.nfe, repeat, values, seconds, sol.status)
-                    )
-                    write(resume, result())
-    return result()
+    @functools.lru_cache(maxsize=1)
+    def reference(repeat: int) -> Tensor:
+        return draw(repeat, 0)
+
+    def floors(repeat: int) -> list[dict[str, float]]:
+        sets = (draw(repeat, 1 + i) for i in range(FLOORS))
+        return [posterior_errors(x, exact, reference(repeat)) for x in sets]
+
+    def run(label: str, budget: int, repeat: int) -> Point | None:
+        prediction, solver = variants[label]
+        wanted = reference(repeat)
+        began = time.perf_counter()
+        try:
+            sol = solve(
+                chosen,
+                prediction,
+                solver,
+                shape=(samples, *given.prior.event_shape),
+                nfe=budget,
+                eta=eta,
+                seed=seed + repeat,
+                device=device,
+                dtype=dtype,
+                on_failure="return",
+            )
+        except ArgumentError as error:
+            if "buys no step" not in str(error):
+                raise
+            return None
+        good = sol.success and bool(torch.isfinite(sol.x).all())
+        values = posterior_errors(sol.x, exact, wanted) if good else {}
+        values = {k: v for k, v in values.items() if math.isfinite(v)}
+        seconds = time.perf_counter() - began
+        return Point(label, budget, sol.nfe, repeat, values, seconds, sol.status)
+
+    runs = Runs(list(variants), budgets, repeats, METRICS, settings, resume)
+    return runs.make(floors, run, progress)
 
 
 def _methods(methods: Any) -> dict[str, Method]:

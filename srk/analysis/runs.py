@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from srk._progress import progress_bar
 from srk.analysis.comparison import Comparison, Point
@@ -14,6 +17,84 @@ from srk.errors import ArgumentError
 
 FLOORS = 4
 """Sets of exact samples for the floor, a repeat."""
+
+
+@attrs.define
+class Runs:
+    """The runs of a comparison: every solver at every budget, repeated, each made once.
+
+    Arguments:
+        labels: of the solvers, in the order of the result.
+        budgets: numbers of network calls, ascending.
+        repeats: runs of each solver at each budget.
+        metrics: names of the metrics.
+        settings: what says which comparison it is.
+        resume: JSON file to read first and to write after each run, or None.
+    """
+
+    labels: Sequence[str]
+    budgets: Sequence[int]
+    repeats: int
+    metrics: Sequence[str]
+    settings: Mapping[str, Any]
+    resume: str | os.PathLike[str] | None
+    points: list[Point] = attrs.field(init=False)
+    floors: list[dict[str, float]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.points, self.floors = resumed(self.resume, self.settings)
+
+    def make(
+        self,
+        floors: Callable[[int], list[dict[str, float]]],
+        run: Callable[[str, int, int], Point | None],
+        progress: bool,
+    ) -> Comparison:
+        """The comparison, in which the runs that are missing are made.
+
+        Arguments:
+            floors: repeat -> the metrics of each of `FLOORS` sets of exact samples.
+            run: (label, budget, repeat) -> the point, or None where the budget buys no step.
+            progress: show a progress bar.
+        """
+        made = {(point.solver, point.nfe, point.repeat) for point in self.points}
+        total = self.repeats * (1 + len(self.labels) * len(self.budgets))
+        with bar(progress, total) as tick:
+            for repeat in range(self.repeats):
+                known = len(self.floors) >= FLOORS * (repeat + 1)
+                tick(f"floor, repeat {repeat + 1}", known)
+                if not known:
+                    self.floors += floors(repeat)
+                    write(self.resume, self.result())
+                for budget, label in itertools.product(self.budgets, self.labels):
+                    done = (label, budget, repeat) in made
+                    tick(f"{label}, NFE {budget}, repeat {repeat + 1}", done)
+                    point = None if done else run(label, budget, repeat)
+                    if point is not None:
+                        self.points.append(point)
+                        write(self.resume, self.result())
+        return self.result()
+
+    def result(self) -> Comparison:
+        """What has been measured so far, ordered by budget and solver."""
+        order = {label: i for i, label in enumerate(self.labels)}
+        points = sorted(
+            self.points, key=lambda p: (p.nfe, order.get(p.solver, len(order)), p.repeat)
+        )
+        return Comparison(
+            tuple(points), tuple(self.floors), tuple(self.metrics), dict(self.settings)
+        )
+
+
+def budgets_of(nfe: Sequence[int], repeats: int, samples: int, example: str) -> list[int]:
+    """The budgets, ascending, each once; checked together with the other numbers of runs."""
+    budgets = sorted(set(nfe))
+    if not budgets:
+        raise ArgumentError(f"nfe names no budget; e.g. nfe={example}")
+    for name, value, least in (("repeats", repeats, 1), ("samples", samples, 2)):
+        if value < least:
+            raise ArgumentError(f"{name} must be at least {least}, not {value!r}")
+    return budgets
 
 
 def resumed(

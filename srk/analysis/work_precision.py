@@ -5,6 +5,7 @@ The distance to the target that each solver reaches with equal numbers of networ
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import METRICS, Metric
-from srk.analysis.runs import FLOORS, bar, resumed, write
+from srk.analysis.runs import FLOORS, Runs, budgets_of
 from srk.errors import ArgumentError, ArgumentTypeError, UnknownNameError
 from srk.integrators import Integrator, integrator
 from srk.processes.base import ForwardProcess
@@ -93,18 +94,7 @@ def compare(
     methods = _labelled(solvers)
     measures = _measures(metrics)
     variants = _variants(methods, grids)
-    budgets = sorted(set(nfe))
-    for name, value, least in (
-        ("nfe", len(budgets), 1),
-        ("repeats", repeats, 1),
-        ("samples", samples, 2),
-    ):
-        if value < least:
-            raise ArgumentError(
-                f"{name} must be at least {least}, not {value!r}"
-                if name != "nfe"
-                else "nfe names no budget; e.g. nfe=[8, 16, 32]"
-            )
+    budgets = budgets_of(nfe, repeats, samples, "[8, 16, 32]")
     if isinstance(reference, Tensor) and len(reference) < 2 * samples:
         raise ArgumentError(
             f"the reference has {len(reference)} samples, which leaves too few once "
@@ -124,108 +114,48 @@ def compare(
         "seed": seed,
         "dtype": str(dtype),
     }
-    points, floors = resumed(resume, settings)
-    made = {(point.solver, point.nfe, point.repeat) for point in points}
     place = torch.device(device) if device is not None else torch.device("cpu")
     kind = dtype or torch.float32
 
-    def result() -> Comparison:
-        order = {label: i for i, label in enumerate(variants)}
-        ordered = sorted(points, key=lambda p: (p.nfe, order.get(p.solver, len(order)), p.repeat))
-        return Comparison(tuple(ordered), tuple(floors), tuple(measures), settings)
+    def draw(repeat: int, number: int) -> tuple[Tensor, Tensor]:
+        return _reference(reference, samples, size, (seed + repeat, number), kind, place)
 
-    with bar(progress, repeats * (1 + len(variants) * len(budgets))) as tick:
-        for repeat in range(repeats):
-            exact: Tensor | None = None
-            known = len(floors) >= FLOORS * (repeat + 1)
-            tick(f"floor, repeat {repeat + 1}", known)
-            if not known:
-                sets = [
-                    _reference(reference, samples, size, (seed + repeat, i), kind, place)
-                    for i in range(FLOORS)
-                ]
-                exact = sets[0][1]
-                floors += [
-                    {name: metric(*pair) for name, metric in measures.items()} for pair in sets
-                ]
-                write(resume, result())
-            for budget in budgets:
-                for label, (method, grid) in variants.items():
-                    tick(
-                        f"{label}, NFE {budget}, repeat {repeat + 1}",
-                        (label, budget, repeat) in made,
-                    )
-                    if (label, budget, repeat) in made:
-                        continue
-                    if exact is None:
-                        exact = _reference(
-                            reference, samples, size, (seed + repeat, 0), kind, place
-                        )[1]
-                    point = _point(
-                        label,
-                        method,
-                        grid,
-                        process,
-                        score,
-                        exact,
-                        budget,
-                        repeat,
-                        samples,
-                        eta,
-                        seed,
-                        measures,
-                    )
-                    if point is not None:
-                        points.append(point)
-                        write(resume, result())
-    return result()
+    @functools.lru_cache(maxsize=1)
+    def exact(repeat: int) -> tuple[Tensor, Tensor]:
+        return draw(repeat, 0)
 
+    def floors(repeat: int) -> list[dict[str, float]]:
+        sets = [exact(repeat), *(draw(repeat, i) for i in range(1, FLOORS))]
+        return [{name: metric(*pair) for name, metric in measures.items()} for pair in sets]
 
-def _point(
-    label: str,
-    method: Integrator,
-    grid: Any,
-    process: ForwardProcess,
-    score: Any,
-    exact: Tensor,
-    budget: int,
-    repeat: int,
-    samples: int,
-    eta: float | None,
-    seed: int,
-    measures: Mapping[str, Metric],
-) -> Point | None:
-    if method.steps(budget - 1) < 1:
-        return None
-    began = time.perf_counter()
-    sol = solve(
-        process,
-        score,
-        method,
-        shape=(samples, *exact.shape[1:]),
-        nfe=budget,
-        grid=grid,
-        eta=eta,
-        seed=seed + repeat,
-        device=exact.device,
-        dtype=exact.dtype,
-        on_failure="return",
-    )
-    if exact.is_cuda:
-        torch.cuda.synchronize(exact.device)
-    seconds = time.perf_counter() - began
-    values = (
-        {name: metric(sol.x, exact) for name, metric in measures.items()} if sol.success else {}
-    )
-    return Point(
-        label,
-        budget,
-        sol.nfe,
-        repeat,
-        {k: v for k, v in values.items() if math.isfinite(v)},
-        seconds,
-        sol.status,
-    )
+    def run(label: str, budget: int, repeat: int) -> Point | None:
+        method, grid = variants[label]
+        if method.steps(budget - 1) < 1:
+            return None
+        wanted = exact(repeat)[1]
+        began = time.perf_counter()
+        sol = solve(
+            process,
+            score,
+            method,
+            shape=(samples, *wanted.shape[1:]),
+            nfe=budget,
+            grid=grid,
+            eta=eta,
+            seed=seed + repeat,
+            device=wanted.device,
+            dtype=wanted.dtype,
+            on_failure="return",
+        )
+        if wanted.is_cuda:
+            torch.cuda.synchronize(wanted.device)
+        seconds = time.perf_counter() - began
+        found = {name: metric(sol.x, wanted) for name, metric in measures.items() if sol.success}
+        values = {name: value for name, value in found.items() if math.isfinite(value)}
+        return Point(label, budget, sol.nfe, repeat, values, seconds, sol.status)
+
+    runs = Runs(list(variants), budgets, repeats, list(measures), settings, resume)
+    return runs.make(floors, run, progress)
 
 
 def _reference(
