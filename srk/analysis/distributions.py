@@ -19,7 +19,7 @@ from srk.errors import ArgumentError, IncompatibleError
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
-from srk.plans.plan import without_noise
+from srk.plans.plan import StepPlan, without_noise
 from srk.processes.around_mean import AroundMean
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
@@ -115,7 +115,27 @@ def gaussian_distribution(
             "an exact Gaussian distribution needs a linear process or a phase-space process, not "
             f"{process!r}"
         )
-    method = integrator(solver)
+    m, v = _axes(mean, covariance)
+    plans = _plans(process, integrator(solver), steps, grid, eta, denoise_final, dtype)
+    last = plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
+    space = _Scalar(process, m, v) if process.components == 1 else _PhaseSpace(process, m, v)
+    variance = _variance(space, plans, start == "exact")
+    moved = _mean(space, plans, start == "exact") if np.any(m != 0) else np.zeros_like(m)
+    return GaussianDistribution(
+        moved, variance, *space.target(last), sum(plan.evaluations for plan in plans)
+    )
+
+
+def _plans(
+    process: LinearProcess | AroundMean | PhaseProcess,
+    method: Integrator,
+    steps: int | None,
+    grid: Any,
+    eta: Eta | None,
+    denoise_final: bool | Literal["mean"],
+    dtype: torch.dtype,
+) -> list[StepPlan]:
+    """The steps of the run, the final denoising included; all of them linear."""
     wanted = eta_given(eta, method, process)
     one = wanted if isinstance(wanted, float) else method.default_eta
     control = as_grid(grid)
@@ -124,7 +144,6 @@ def gaussian_distribution(
             f"an exact distribution needs a fixed grid, not {control!r}: the steps of an "
             "adaptive run depend on the draws"
         )
-    m, v = _axes(mean, covariance)
     times = control.times(RunInfo(process, method, steps, one))
     etas, first_diffusion = step_etas(wanted, process, method, times)
     eps = torch.finfo(dtype).eps
@@ -140,31 +159,43 @@ def gaussian_distribution(
     elif denoise_final and plans[-1].stop.sigma > 0:
         last = plans[-1].stop
         plans.append(method.final_step(process, last, one, len(plans)))
-    first, last = plans[0].start, plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
-    space = _Scalar(process, m, v) if process.components == 1 else _PhaseSpace(process, m, v)
+    return plans
 
-    def run(state: torch.Tensor, centred: bool, first_draw: int) -> torch.Tensor:
-        noise = BasisNoise(first_draw, space.components)
-        noise.start(state.shape, state.dtype, state.device)
-        executor = Executor(lambda x, stage: space.denoiser(x, stage.level, centred), noise)
-        for outcome in executor.follow(plans, state):
-            state = outcome.state
-        return space.data(state)
 
-    factors = space.factors(first, start == "exact")
+def _variance(space: _Scalar | _PhaseSpace, plans: Sequence[StepPlan], exact: bool) -> np.ndarray:
+    """The variance of the data at the end: the sum of squares over all unit draws.
+
+    Each row of the state is what one draw leaves in it, those of the start first.
+    """
+    factors = space.factors(plans[0].start, exact)
     rows = space.components * (1 + sum(len(plan.slots) for plan in plans))
     state = torch.zeros(rows, *factors.shape[1:], dtype=torch.float64)
     state[: space.components] = factors
-    variance = (run(state, True, space.components) ** 2).sum(0).numpy()
+    end = _end(space, plans, state, centred=True, first_draw=space.components)
+    return (end**2).sum(0).numpy()
+
+
+def _mean(space: _Scalar | _PhaseSpace, plans: Sequence[StepPlan], exact: bool) -> np.ndarray:
+    """The mean of the data at the end."""
     # One row: the k-th draw lands outside of it, so that the noise is zero
-    out_mean = (
-        run(space.mean(first, start == "exact"), False, -1)[0].numpy()
-        if np.any(m != 0)
-        else np.zeros_like(m)
-    )
-    return GaussianDistribution(
-        out_mean, variance, *space.target(last), sum(plan.evaluations for plan in plans)
-    )
+    state = space.mean(plans[0].start, exact)
+    return _end(space, plans, state, centred=False, first_draw=-1)[0].numpy()
+
+
+def _end(
+    space: _Scalar | _PhaseSpace,
+    plans: Sequence[StepPlan],
+    state: torch.Tensor,
+    centred: bool,
+    first_draw: int,
+) -> torch.Tensor:
+    """The data in the state at which the steps arrive with the exact denoiser."""
+    noise = BasisNoise(first_draw, space.components)
+    noise.start(state.shape, state.dtype, state.device)
+    executor = Executor(lambda x, stage: space.denoiser(x, stage.level, centred), noise)
+    for outcome in executor.follow(plans, state):
+        state = outcome.state
+    return space.data(state)
 
 
 def _around_mean(

@@ -206,15 +206,7 @@ def log_likelihood(
     _check_options(
         divergence, probes, distribution, method, rtol, atol, steps, max_nfe, data_variance, chunk
     )
-    if retraction(process) is not None and not getattr(process, "flat", False):
-        raise IncompatibleError(
-            f"log_likelihood integrates in a flat space, but {process!r} lives on a curved one; "
-            "use a process such as srk.Torus() or srk.VP()"
-        )
-    if start == process.t_max:
-        raise ArgumentError(
-            f"t = {start!r} is t_max, where the density is the prior itself; choose an earlier t"
-        )
+    _check_start(process, start)
     with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
         if x.is_inference():
             x = x.clone()
@@ -225,31 +217,17 @@ def log_likelihood(
         source = GeneratorNoise(seed) if divergence == "hutchinson" else None
         vectors = None if source is None else _probes(source, x, probes, distribution)
         trace = Divergence(prediction, vectors, chunk, differentiable)
-        flow: ProbabilityFlow
-        if isinstance(process, LinearProcess):
-            flow = LinearFlow(
-                process, process.level(start), float(data_variance), prediction, trace
-            )
-        else:
-            flow = OwnTimeFlow(process, start, prediction, trace)
+        flow = _flow(process, start, float(data_variance), prediction, trace)
         density = _prior(process, prior)
         state, change, accepted, rejected = integrate(
             flow, x, coefficients(method), rtol, atol, steps, max_nfe
         )
         latent = state * flow.scale_stop
-        if mean is not None and prior is not None:
-            end = density(latent + mean)
-        else:
-            end = density(latent)
-        latent = latent if mean is None else latent + mean
-        if not (isinstance(end, Tensor) and end.shape == x.shape[:1]):
-            raise ArgumentError(
-                f"prior must return log-densities of shape {tuple(x.shape[:1])}, one for "
-                f"each sample, not {_kind(end)}"
-            )
-        change = change + x[0].numel() * math.log(
-            flow.scale_stop / flow.scale_start
-        )  # the volume of the change of coordinates
+        uncentred = latent if mean is None else latent + mean
+        # The prior of the caller is of the states, our own of the states less their mean.
+        end = _density_at(density, latent if prior is None else uncentred)
+        # The last term is the volume of the change of coordinates.
+        change = change + x[0].numel() * math.log(flow.scale_stop / flow.scale_start)
         log_det = change.mean(0)
         error = (change.std(0) / math.sqrt(probes)).to(x.dtype) if probes > 1 else None
         log_prob = (end.to(log_det.dtype) + log_det).to(x.dtype)
@@ -258,7 +236,7 @@ def log_likelihood(
         end.to(x.dtype),
         log_det.to(x.dtype),
         error,
-        latent,
+        uncentred,
         start,
         flow.nfe,
         trace.products,
@@ -266,6 +244,42 @@ def log_likelihood(
         rejected,
         None if source is None else source.seed,
     )
+
+
+def _check_start(process: ForwardProcess, start: float) -> None:
+    if retraction(process) is not None and not getattr(process, "flat", False):
+        raise IncompatibleError(
+            f"log_likelihood integrates in a flat space, but {process!r} lives on a curved one; "
+            "use a process such as srk.Torus() or srk.VP()"
+        )
+    if start == process.t_max:
+        raise ArgumentError(
+            f"t = {start!r} is t_max, where the density is the prior itself; choose an earlier t"
+        )
+
+
+def _flow(
+    process: ForwardProcess,
+    start: float,
+    variance: float,
+    prediction: Prediction,
+    trace: Divergence,
+) -> ProbabilityFlow:
+    """The ODE in the coordinates that suit the process."""
+    if isinstance(process, LinearProcess):
+        return LinearFlow(process, process.level(start), variance, prediction, trace)
+    return OwnTimeFlow(process, start, prediction, trace)
+
+
+def _density_at(density: Prior, states: Tensor) -> Tensor:
+    """The log-densities of a prior at states, checked."""
+    end: object = density(states)
+    if not (isinstance(end, Tensor) and end.shape == states.shape[:1]):
+        raise ArgumentError(
+            f"prior must return log-densities of shape {tuple(states.shape[:1])}, one for "
+            f"each sample, not {_kind(end)}"
+        )
+    return end
 
 
 def _probes(source: GeneratorNoise, x: Tensor, probes: int, distribution: str) -> Tensor:

@@ -204,26 +204,28 @@ def strong_orders(
         dtype=torch.float64,
     )
     exact: dict[tuple[Integrator, str, float], tuple[torch.Tensor, GridPath, int]] = {}
+
+    def fine_run(label: str) -> tuple[torch.Tensor, GridPath, int]:
+        """The end of the fine run beside which a solver is put, its path and its steps."""
+        run, other = runs[label], fine[label]
+        n = reference_steps or counts[-1] * (16 if other is run.method else 8)
+        last = Runs.of(other, process, control, [n], run.eta)
+        if {run.clock, last.clock} - {""} != {run.clock} - {""}:
+            raise IncompatibleError(
+                f"the reference {other.name} draws on the clock {last.clock!r}, not on "
+                f"{run.clock!r} as {label} does"
+            )
+        key = other, run.clock, run.eta
+        alike = [p for k, r in runs.items() if (fine[k], r.clock, r.eta) == key for p in r.plans]
+        path = GridPath.of([*alike, *last.plans], seed)
+        return end_state(last.plans[0], target, begin, path), path, n
+
     orders = {}
     for label, run in runs.items():
         other = fine[label]
         key = other, run.clock, run.eta
         if key not in exact:
-            n = reference_steps or counts[-1] * (16 if other is run.method else 8)
-            last = Runs.of(other, process, control, [n], run.eta)
-            if {run.clock, last.clock} - {""} != {run.clock} - {""}:
-                raise IncompatibleError(
-                    f"the reference {other.name} draws on the clock {last.clock!r}, not on "
-                    f"{run.clock!r} as {label} does"
-                )
-            alike = [
-                plans
-                for k, r in runs.items()
-                if (fine[k], r.clock, r.eta) == key
-                for plans in r.plans
-            ]
-            path = GridPath.of([*alike, *last.plans], seed)
-            exact[key] = end_state(last.plans[0], target, begin, path), path, n
+            exact[key] = fine_run(label)
         end, path, n = exact[key]
         scale = float(end.square().mean().sqrt())
         distances = np.stack(

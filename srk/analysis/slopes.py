@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
 import torch
+from torch import Tensor
 
 from srk._columns import aligned
 from srk.analysis.orders import (
@@ -17,7 +20,7 @@ from srk.analysis.orders import (
     strong_from_distances,
 )
 from srk.analysis.paths import GridPath
-from srk.analysis.validation import METHODS, Frame, follow, load_torchsde
+from srk.analysis.validation import METHODS, Frame, Method, follow, load_torchsde
 from srk.errors import ArgumentError
 from srk.integrators import Integrator, TableauSolver
 from srk.plans.plan import StepPlan
@@ -152,50 +155,69 @@ def torchsde_slopes(
     chosen = [method for method in METHODS if method.name in names]
     fine = reference_steps or 8 * counts[-1]
     rows = []
-    for name in processes:
-        process = PROCESSES[name]
-        begin = TARGET.sample(paths, process, process.t_max, seed=seed, dtype=torch.float64)
-        for frame in frames:
-            best = _plans(
-                process,
-                TableauSolver(TABLEAUS["sra1"], *((0.0,) if frame == "localization" else ())),
-                fine,
+    for name, frame in itertools.product(processes, frames):
+        paired = _OnePath.of(PROCESSES[name], frame, chosen, counts, fine, paths, seed)
+        for method in chosen:
+            distances = paired.distances(torchsde, method)
+            ours = method.ours(frame)
+            against = f"sra1 with {fine} steps on the same path"
+            mine, theirs = (
+                strong_from_distances(label, ours, counts, run, against, seed)
+                for label, run in zip((ours.name, method.name), distances, strict=True)
             )
-            planned = {
-                method.name: [_plans(process, method.ours(frame), n) for n in counts]
-                for method in chosen
-            }
-            path = GridPath.of(
-                [best, *(plans for runs in planned.values() for plans in runs)], seed
-            )
-            end = end_state(best, TARGET, begin, path)
-            for method in chosen:
-                distances = []
-                for plans in planned[method.name]:
-                    path.start(begin.shape, begin.dtype, begin.device)
-                    *_, (mine, theirs) = follow(
-                        torchsde, method, plans, process, TARGET, begin, frame, path
-                    )
-                    level = plans[-1].stop
-                    scale = 1.0 if frame == "raw" else level.sigma**2 / level.alpha
-                    distances.append(
-                        [
-                            root_mean_squares(x * scale - end) / float(end.square().mean().sqrt())
-                            for x in (mine, theirs)
-                        ]
-                    )
-                ours = method.ours(frame)
-                against = f"sra1 with {fine} steps on the same path"
-                pair = [
-                    strong_from_distances(label, ours, counts, np.stack(run), against, seed)
-                    for label, run in zip(
-                        (ours.name, method.name), zip(*distances, strict=True), strict=True
-                    )
-                ]
-                rows.append(Slope(name, frame, method.name, *pair))
-                if watch is not None:
-                    watch(rows[-1])
+            rows.append(Slope(name, frame, method.name, mine, theirs))
+            if watch is not None:
+                watch(rows[-1])
     return Slopes(tuple(rows), str(torchsde.__version__))
+
+
+@attrs.frozen(eq=False)
+class _OnePath:
+    """The runs of several methods on one Brownian path, and the end of the fine run there."""
+
+    process: LinearProcess
+    frame: Frame
+    planned: Mapping[str, list[list[StepPlan]]]
+    path: GridPath
+    begin: Tensor
+    end: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        process: LinearProcess,
+        frame: Frame,
+        methods: Sequence[Method],
+        counts: Sequence[int],
+        fine: int,
+        paths: int,
+        seed: int,
+    ) -> _OnePath:
+        begin = TARGET.sample(paths, process, process.t_max, seed=seed, dtype=torch.float64)
+        sra1 = TableauSolver(TABLEAUS["sra1"], *((0.0,) if frame == "localization" else ()))
+        best = _plans(process, sra1, fine)
+        planned = {
+            method.name: [_plans(process, method.ours(frame), n) for n in counts]
+            for method in methods
+        }
+        path = GridPath.of([best, *(plans for runs in planned.values() for plans in runs)], seed)
+        end = end_state(best, TARGET, begin, path)
+        return cls(process, frame, planned, path, begin, end)
+
+    def distances(self, torchsde: Any, method: Method) -> tuple[np.ndarray, np.ndarray]:
+        """The distances of our ends and of torchsde's to the fine run, each (counts, paths)."""
+        size = float(self.end.square().mean().sqrt())
+        found = []
+        for plans in self.planned[method.name]:
+            self.path.start(self.begin.shape, self.begin.dtype, self.begin.device)
+            *_, ends = follow(
+                torchsde, method, plans, self.process, TARGET, self.begin, self.frame, self.path
+            )
+            level = plans[-1].stop
+            scale = 1.0 if self.frame == "raw" else level.sigma**2 / level.alpha
+            found.append([root_mean_squares(x * scale - self.end) / size for x in ends])
+        mine, theirs = zip(*found, strict=True)
+        return np.stack(mine), np.stack(theirs)
 
 
 def _plans(process: LinearProcess, method: Integrator, steps: int) -> list[StepPlan]:

@@ -203,31 +203,8 @@ def _from_means(
         )
     control = the_fixed_grid(grid)
     pairs = [Runs.of(method, process, control, (n, 2 * n), eta) for n in counts]
-    pieces = []
-    for piece, size in enumerate(
-        [PIECE] * (paths // PIECE) + [paths % PIECE] * (paths % PIECE > 0)
-    ):
-        own = int(np.random.SeedSequence([seed, piece]).generate_state(1, np.uint64)[0] >> 1)
-        begin = target.sample(
-            size, process, pairs[0].plans[0][0].start.t, seed=own, dtype=torch.float64
-        )
-        pieces.append(np.stack([_ends(pair, target, begin, own, observables) for pair in pairs]))
-    ends = np.concatenate(pieces, axis=3)  # (k, 2, observables, paths)
-    scale = ends[-1, 1].std(1)
-    if not (scale > 0).all():
-        raise ArgumentError(
-            f"an observable of {', '.join(observables)} is constant, which shows no order; "
-            "take it out"
-        )
-    differences = (ends[:, 0] - ends[:, 1]) / scale[:, None]
-    coarse = differences[0].mean(1)
-    length = float(np.linalg.norm(coarse))
-    if not length > 1e-13:
-        raise ArgumentError(
-            f"{method.name} is exact to rounding on this target, which shows no order; "
-            "choose another"
-        )
-    projected = np.einsum("kop,o->kp", differences, coarse / (length * math.sqrt(len(scale))))
+    ends = _all_ends(pairs, process, target, observables, paths, seed)
+    projected = _projected(ends, method, observables)
     errors = projected.mean(1)
     covariance = np.atleast_2d(np.cov(projected)) / paths  # of the means
     noise = np.sqrt(np.diag(covariance))
@@ -245,7 +222,7 @@ def _from_means(
     )  # the slope is linear in the logarithms
     spread = NORMAL * float(np.sqrt(gradient @ covariance @ gradient))
     reference = (
-        f"the means of {len(scale)} observables with twice the steps, {paths} pairs of paths"
+        f"the means of {ends.shape[2]} observables with twice the steps, {paths} pairs of paths"
     )
     low, high, interval = (
         errors - NORMAL * noise,
@@ -264,6 +241,54 @@ def _from_means(
         method.weak_order,
         reference,
     )
+
+
+def _all_ends(
+    pairs: list[Runs],
+    process: LinearProcess,
+    target: Target,
+    observables: Mapping[str, Observable],
+    paths: int,
+    seed: int,
+) -> np.ndarray:
+    """The observables at the ends of all paths, shape (k, 2, observables, paths)."""
+    pieces = []
+    for piece, size in enumerate(
+        [PIECE] * (paths // PIECE) + [paths % PIECE] * (paths % PIECE > 0)
+    ):
+        own = int(np.random.SeedSequence([seed, piece]).generate_state(1, np.uint64)[0] >> 1)
+        begin = target.sample(
+            size, process, pairs[0].plans[0][0].start.t, seed=own, dtype=torch.float64
+        )
+        pieces.append(np.stack([_ends(pair, target, begin, own, observables) for pair in pairs]))
+    return np.concatenate(pieces, axis=3)
+
+
+def _projected(
+    ends: np.ndarray, method: Integrator, observables: Mapping[str, Observable]
+) -> np.ndarray:
+    """The differences of coarse and fine ends along the mean difference of the coarsest pair.
+
+    Returns:
+        Shape (k, paths), in units of the observables' standard deviations.
+    """
+    scale = ends[-1, 1].std(1)
+    if not (scale > 0).all():
+        raise ArgumentError(
+            f"an observable of {', '.join(observables)} is constant, which shows no order; "
+            "take it out"
+        )
+    differences = (ends[:, 0] - ends[:, 1]) / scale[:, None]
+    coarse = differences[0].mean(1)
+    length = float(np.linalg.norm(coarse))
+    if not length > 1e-13:
+        raise ArgumentError(
+            f"{method.name} is exact to rounding on this target, which shows no order; "
+            "choose another"
+        )
+    along = coarse / (length * math.sqrt(len(scale)))
+    projected: np.ndarray = np.einsum("kop,o->kp", differences, along)
+    return projected
 
 
 def _ends(
