@@ -371,11 +371,11 @@ def test_own_parts_without_touching_ours() -> None:
         name = "slow"
 
         def plan(self, step: srk.integrators.Step) -> srk.integrators.StepPlan:
-            board = step.draft()
-            D = board.evaluate(board.state, step.start).value
+            draft = step.draft()
+            D = draft.evaluate(draft.state, step.start).value
             keep = step.stop.sigma / step.start.sigma
-            return board.finish(
-                keep * board.state + (step.stop.alpha - keep * step.start.alpha) * D
+            return draft.finish(
+                keep * draft.state + (step.stop.alpha - keep * step.start.alpha) * D
             )
 
     @srk.register_controller

@@ -94,8 +94,8 @@ def gaussian_distribution(
 
     Examples:
         >>> import srk
-        >>> law = srk.analysis.gaussian_distribution("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
-        >>> law.variance.shape
+        >>> made = srk.analysis.gaussian_distribution("ddpm", srk.VP(), 1.0, [0.1, 1.0], steps=20)
+        >>> made.variance.shape
         (2,)
     """
     if process.centred is not process:

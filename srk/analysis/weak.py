@@ -158,11 +158,11 @@ def _exact(
     eta: float | None,
 ) -> Order:
     control = the_fixed_grid(grid)
-    laws = [
+    distributions = [
         gaussian_distribution(method, process, mean, variance, steps=n, grid=control, eta=eta)
         for n in counts
     ]
-    errors = np.array([math.sqrt(max(law.kl, 0.0)) for law in laws])
+    errors = np.array([math.sqrt(max(each.kl, 0.0)) for each in distributions])
     if not (errors > 1e-13).all():
         raise ArgumentError(
             f"{method.name} is exact to rounding on this target, which shows no order; "

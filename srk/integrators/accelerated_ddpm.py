@@ -43,7 +43,7 @@ class AcceleratedDDPM(Integrator):
         s0, s1 = start.r**2, stop.r**2
         middle = s1 + 0.5 * (s0 - s1)
         n0, n1 = math.hypot(start.alpha, start.sigma), math.hypot(stop.alpha, stop.sigma)
-        board = step.draft("gauge(inf,1)")
-        node = board.evaluate(board.state + board.normal(-s0, -middle) * (half * n0), start)
+        draft = step.draft("gauge(inf,1)")
+        node = draft.evaluate(draft.state + draft.normal(-s0, -middle) * (half * n0), start)
         moved = node.x / n0 - preserving_score(node, start) * math.expm1(-2.0 * d)
-        return board.finish((moved * math.exp(d) + board.normal(-middle, -s1) * half) * n1)
+        return draft.finish((moved * math.exp(d) + draft.normal(-middle, -s1) * half) * n1)

@@ -82,7 +82,7 @@ class Integrator(ABC):
             raise ArgumentTypeError(
                 f"plan(step) of {self.name or type(self).__name__} returned {plan!r}, not a "
                 "StepPlan; "
-                "end it with `return board.finish(new_state)`, where board = step.draft()"
+                "end it with `return draft.finish(new_state)`, where draft = step.draft()"
             )
         return plan
 

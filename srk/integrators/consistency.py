@@ -44,8 +44,8 @@ class Consistency(Integrator):
                 "has no lowest level; use a process with alpha > 0 at t_min"
             )
         gauge = GaugeStep(step.start, step.stop, 0.0, step.eta)
-        board = step.draft(gauge.clock)
-        node = board.evaluate(board.state, step.start)
+        draft = step.draft(gauge.clock)
+        node = draft.evaluate(draft.state, step.start)
         r = step.stop.r
         new = math.sqrt(max(0.0, (r - lowest) * (r + lowest)))
-        return board.finish((node.value + board.normal(*gauge.interval) * new) * step.stop.alpha)
+        return draft.finish((node.value + draft.normal(*gauge.interval) * new) * step.stop.alpha)

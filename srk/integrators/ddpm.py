@@ -59,17 +59,17 @@ class DDPM(Integrator):
             return exponential_step(step)
         a = 1.0 + eta**2
         r0, r1 = start.r, stop.r
-        board = step.draft("gauge(inf,1)")
-        node = board.evaluate(board.state, start)
-        noise = board.normal(-(r0**2), -(r1**2)) * (
+        draft = step.draft("gauge(inf,1)")
+        node = draft.evaluate(draft.state, start)
+        noise = draft.normal(-(r0**2), -(r1**2)) * (
             stop.alpha * eta * r1 * math.sqrt(math.expm1(2.0 * step.h))
         )
         carried = node.x * (stop.alpha / start.alpha)
         if self.frame == "noise":
             eps = (node.x - node.value * start.alpha) / start.sigma
-            return board.finish(carried - eps * (stop.alpha * a * r1 * math.expm1(step.h)) + noise)
+            return draft.finish(carried - eps * (stop.alpha * a * r1 * math.expm1(step.h)) + noise)
         # The score of y = x/sqrt(alpha^2 + sigma^2) is sqrt(alpha^2 + sigma^2) s
         scale0, scale1 = math.hypot(start.alpha, start.sigma), math.hypot(stop.alpha, stop.sigma)
         score = (node.value * start.alpha - node.x) * (scale0 / start.sigma**2)
         d = ou_time(start) - ou_time(stop)
-        return board.finish(carried + score * (scale1 * a * math.expm1(d)) + noise)
+        return draft.finish(carried + score * (scale1 * a * math.expm1(d)) + noise)

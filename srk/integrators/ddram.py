@@ -93,25 +93,25 @@ class DDRaM(Integrator):
         middle: Level = step.process.level_at(
             -0.5 * math.log(r1 + (1.0 + r1) * math.expm1(2.0 * (d - tau)))
         )
-        board = step.draft("gauge(inf,1)")
-        first = board.evaluate(board.state, start)
+        draft = step.draft("gauge(inf,1)")
+        first = draft.evaluate(draft.state, start)
         # In u = x/alpha = e^t Y nothing decays: the growth is that of Y alone, and noise keeps its
         # size
-        u = board.state / start.alpha
+        u = draft.state / start.alpha
         z1, z2 = (
-            board.normal(-(start.r**2), -(middle.r**2)),
-            board.normal(-(middle.r**2), -(stop.r**2)),
+            draft.normal(-(start.r**2), -(middle.r**2)),
+            draft.normal(-(middle.r**2), -(stop.r**2)),
         )
         before = z1 * (eta * middle.r * math.sqrt(math.expm1(2.0 * (middle.lam - start.lam))))
         after = z2 * (eta * stop.r * math.sqrt(math.expm1(2.0 * (stop.lam - middle.lam))))
         rise = (
             (1.0 + eta**2) / middle.alpha * math.hypot(middle.alpha, middle.sigma) * math.expm1(tau)
         )
-        node = board.evaluate(
+        node = draft.evaluate(
             (u + preserving_score(first, start) * rise + before) * middle.alpha, middle
         )
         rise = (1.0 + eta**2) / stop.alpha * math.hypot(stop.alpha, stop.sigma) * math.expm1(d)
-        return board.finish(
+        return draft.finish(
             (u + preserving_score(node, middle) * rise + before + after) * stop.alpha
         )
 
@@ -120,11 +120,11 @@ class DDRaM(Integrator):
         x = (1.0 + step.eta**2) * step.h
         part = x * (1.0 - self._fraction(step.index, x))
         level: Level = step.process.level_at(start.lam + part / (1.0 + step.eta**2))
-        board = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
-        noise = noise_path(board, step)
-        first = board.evaluate(board.state, start)
-        u = board.state / start.alpha
-        node = board.evaluate(
+        draft = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
+        noise = noise_path(draft, step)
+        first = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha
+        node = draft.evaluate(
             (u * math.exp(-part) + first.value * psi(0, part) + noise(level)) * level.alpha, level
         )
-        return board.finish((u * math.exp(-x) + node.value * psi(0, x) + noise(stop)) * stop.alpha)
+        return draft.finish((u * math.exp(-x) + node.value * psi(0, x) + noise(stop)) * stop.alpha)

@@ -41,19 +41,19 @@ class DEIS2(Integrator):
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h = step.start, step.stop, step.h
-        board = step.draft()
-        node = board.evaluate(board.state, start)
+        draft = step.draft()
+        node = draft.evaluate(draft.state, start)
         lams: list[float] = [start.lam, *step.memory]
         eps = [(node.x - node.value * start.alpha) / start.sigma] + [
-            board.memory(i) for i in range(len(step.memory))
+            draft.memory(i) for i in range(len(step.memory))
         ]
         used = usable(step, lams, h, 0.0)
         # d rho = -rho dlam, heaviest at the start of the step: the integral of the step reversed
         weights = exponential_weights([start.lam + h - lams[i] for i in used], h)
-        u = board.state / start.alpha - start.r * sum(
+        u = draft.state / start.alpha - start.r * sum(
             (eps[i] * w for i, w in zip(used, weights, strict=True)), ZERO
         )
-        return board.finish(
+        return draft.finish(
             u * stop.alpha, keep=list(zip(eps, lams, strict=True))[: self.order - 1]
         )
 

@@ -34,7 +34,7 @@ class DPM2(Integrator):
     advice = "ODE, two calls, order 2, single step; dpm-solver-2 under another name"
 
     def plan(self, step: Step) -> StepPlan:
-        board = step.draft()
-        return board.finish(
-            midpoint(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
+        draft = step.draft()
+        return draft.finish(
+            midpoint(draft, draft.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
         )

@@ -22,9 +22,9 @@ from srk.plans.step import Draft, Step
 from srk.processes.base import Level
 
 
-def _noise_at(board: Draft, u: LinearForm, level: Level) -> LinearForm:
+def _noise_at(draft: Draft, u: LinearForm, level: Level) -> LinearForm:
     """eps at the state u (in the scale of the data); one network call."""
-    node = board.evaluate(u * level.alpha, level)
+    node = draft.evaluate(u * level.alpha, level)
     return (node.x / level.alpha - node.value) / level.r
 
 
@@ -58,11 +58,11 @@ class DPMSolver2(Integrator):
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node
         level = stop if c == 1.0 else step.process.level_at(start.lam + c * h)
-        board = step.draft()
-        u = board.state / start.alpha
-        eps = _noise_at(board, u, start)
-        eps_s = _noise_at(board, u - eps * (level.r * math.expm1(c * h)), level)
-        return board.finish(
+        draft = step.draft()
+        u = draft.state / start.alpha
+        eps = _noise_at(draft, u, start)
+        eps_s = _noise_at(draft, u - eps * (level.r * math.expm1(c * h)), level)
+        return draft.finish(
             (u - (eps + (eps_s - eps) * (0.5 / c)) * (stop.r * math.expm1(h))) * stop.alpha
         )
 
@@ -111,15 +111,15 @@ class DPMSolver3(Integrator):
         c1, c2 = self.nodes
         level1 = step.process.level_at(start.lam + c1 * h)
         level2 = stop if c2 == 1.0 else step.process.level_at(start.lam + c2 * h)
-        board = step.draft()
-        u = board.state / start.alpha
-        eps = _noise_at(board, u, start)
-        eps1 = _noise_at(board, u - eps * (level1.r * math.expm1(c1 * h)), level1)
+        draft = step.draft()
+        u = draft.state / start.alpha
+        eps = _noise_at(draft, u, start)
+        eps1 = _noise_at(draft, u - eps * (level1.r * math.expm1(c1 * h)), level1)
         u2 = (
             u
             - eps * (level2.r * math.expm1(c2 * h))
             + (eps1 - eps) * (level2.r * (c2 / c1) * psi(1, -c2 * h))
         )
-        eps2 = _noise_at(board, u2, level2)
+        eps2 = _noise_at(draft, u2, level2)
         new = u - eps * (stop.r * math.expm1(h)) + (eps2 - eps) * (stop.r / c2 * psi(1, -h))
-        return board.finish(new * stop.alpha)
+        return draft.finish(new * stop.alpha)

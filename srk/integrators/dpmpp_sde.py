@@ -50,20 +50,20 @@ class DPMppSDE(Integrator):
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node
         level = stop if c == 1.0 else step.process.level_at(start.lam + c * h)
-        board = step.draft("-sigma/alpha")
-        first = board.evaluate(board.state, start)
-        u = board.state / start.alpha
-        n1, rest = board.normal(-start.r, -level.r), board.normal(-level.r, -stop.r)
+        draft = step.draft("-sigma/alpha")
+        first = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha
+        n1, rest = draft.normal(-start.r, -level.r), draft.normal(-level.r, -stop.r)
         f = math.expm1(-c * h) / math.expm1(-h)
         n2 = n1 * math.sqrt(f) + rest * math.sqrt(max(0.0, 1.0 - f))
 
         H, up = ancestral_step(c * h, step.eta)
-        node = board.evaluate(
+        node = draft.evaluate(
             (u * math.exp(-H) - first.value * math.expm1(-H) + n1 * (level.r * up)) * level.alpha,
             level,
         )
         H, up = ancestral_step(h, step.eta)
         denoised = first.value * (1.0 - 0.5 / c) + node.value * (0.5 / c)
-        return board.finish(
+        return draft.finish(
             (u * math.exp(-H) - denoised * math.expm1(-H) + n2 * (stop.r * up)) * stop.alpha
         )

@@ -64,24 +64,24 @@ class _Churned(Integrator):
                 "gamma is that of each step"
             )
 
-    def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+    def _down(self, draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
         raise NotImplementedError
 
     def plan(self, step: Step) -> StepPlan:
         start, stop = step.start, step.stop
-        board = step.draft("half-log-snr")
-        u = board.state / start.alpha
+        draft = step.draft("half-log-snr")
+        u = draft.state / start.alpha
         hat = self._raised(step)
         if hat is not start:
             # a step to sigma = 0 ends at infinity; a source that holds a path needs a piece of it
             end = stop.lam if math.isfinite(stop.lam) else start.lam + 1.0
-            u = u + board.normal(start.lam, end) * (
+            u = u + draft.normal(start.lam, end) * (
                 self.s_noise * math.sqrt((hat.r - start.r) * (hat.r + start.r))
             )
-        down = self._down(board, u, hat, stop)
+        down = self._down(draft, u, hat, stop)
         if self.step_scale != 1.0:
             down = u + (down - u) * self.step_scale
-        return board.finish(down * stop.alpha)
+        return draft.finish(down * stop.alpha)
 
     def _raised(self, step: Step) -> Level:
         """The level r^ that churn raises the start to; the start itself where there is none."""
@@ -149,8 +149,8 @@ class EDMHeun(_Churned):
     reference = "Karras et al. 2022 (arXiv 2206.00364), algorithm 2"
     advice = "two calls, order 2, single step; EDM's churn"
 
-    def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return heun(board, u, start, stop)
+    def _down(self, draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+        return heun(draft, u, start, stop)
 
 
 @register_solver
@@ -171,8 +171,8 @@ class EDMEuler(_Churned):
     reference = "k-diffusion 0.1.1, sample_euler; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "one call, order 1, with EDM's churn"
 
-    def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return euler(board, u, start, stop)
+    def _down(self, draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+        return euler(draft, u, start, stop)
 
 
 @register_solver
@@ -193,8 +193,8 @@ class EDMDPM2(_Churned):
     reference = "k-diffusion 0.1.1, sample_dpm_2; Karras et al. 2022 (arXiv 2206.00364)"
     advice = "two calls, order 2, single step, with EDM's churn"
 
-    def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return midpoint(board, u, start, stop)
+    def _down(self, draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+        return midpoint(draft, u, start, stop)
 
 
 @register_solver
@@ -223,8 +223,8 @@ class EDMDPMpp2S(_Churned):
     )
     advice = "two calls, order 2, single step, data form, with EDM's churn"
 
-    def _down(self, board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
-        return data_midpoint(board, u, start, stop)
+    def _down(self, draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+        return data_midpoint(draft, u, start, stop)
 
 
 @register_solver

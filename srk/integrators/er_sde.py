@@ -74,11 +74,11 @@ class ERSDE1(Integrator):
             )
         ratio = min(ratio, 0.0)
         fall = ratio - h  # log q
-        board = step.draft(f"er-sde({digits(step.eta)})")
-        node = board.evaluate(board.state, start)
-        u = board.state / start.alpha * math.exp(fall) - node.value * math.expm1(fall)
+        draft = step.draft(f"er-sde({digits(step.eta)})")
+        node = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha * math.exp(fall) - node.value * math.expm1(fall)
         past: list[float] = list(step.memory)
-        values = [node.value] + [board.memory(i) for i in range(len(past))]
+        values = [node.value] + [draft.memory(i) for i in range(len(past))]
         places = [r0, *past]
         kept = list(zip(values, places, strict=True))[: self.order - 1]
         lams = [-math.log(r) for r in places]
@@ -92,10 +92,10 @@ class ERSDE1(Integrator):
                 before = (values[1] - values[2]) / (places[1] - places[2])
                 u = u + (slope - before) * (2.0 / (places[0] - places[2]) * moments[1])
         if ratio < 0.0:
-            u = u + board.normal(math.exp(-2.0 * g0), math.exp(-2.0 * (g0 + ratio))) * (
+            u = u + draft.normal(math.exp(-2.0 * g0), math.exp(-2.0 * (g0 + ratio))) * (
                 r1 * math.sqrt(-math.expm1(2.0 * ratio))
             )
-        return board.finish(u * stop.alpha, keep=kept)
+        return draft.finish(u * stop.alpha, keep=kept)
 
     def _growth(self, r: float, e: float) -> float:
         """eta^2 log(phi(r)/r)."""

@@ -47,8 +47,8 @@ class ETDSRA1(Integrator):
         a = 1.0 + eta**2
         level = stop if c == 1.0 else step.process.level_at(start.lam + c * h)
         gauge = GaugeStep(start, stop, 0.0, eta)
-        board = step.draft(gauge.clock)
-        first = board.evaluate(board.state, start)
+        draft = step.draft(gauge.clock)
+        first = draft.evaluate(draft.state, start)
         p1 = -math.expm1(-a * h)
         b = _phi2(a * h) / c
         t0, t1 = gauge.interval
@@ -59,18 +59,18 @@ class ETDSRA1(Integrator):
                 return 0.5 * gauge.log_noise(t)
 
             # both integrals are in units of u at the end of the step
-            m, z = board.functionals(t0, t1, [lambda t: np.ones_like(t), lambda t: a * lag(t)])
+            m, z = draft.functionals(t0, t1, [lambda t: np.ones_like(t), lambda t: a * lag(t)])
             std = gauge.noise_std(stop) / stop.alpha / math.sqrt(t1 - t0)
             m, z = m * std, z * std
         else:
-            m = z = board.state * 0.0
-        u = board.state / start.alpha
-        node = board.evaluate(
+            m = z = draft.state * 0.0
+        u = draft.state / start.alpha
+        node = draft.evaluate(
             (u * math.exp(-a * c * h) - first.value * math.expm1(-a * c * h) + z / b) * level.alpha,
             level,
         )
         new = u * math.exp(-a * h) + first.value * p1 + (node.value - first.value) * b + m
-        return board.finish(new * stop.alpha)
+        return draft.finish(new * stop.alpha)
 
 
 def _phi2(x: float) -> float:

@@ -41,18 +41,18 @@ class EulerMaruyama(Integrator):
         ends = process.t_min, process.t_max
         alpha_rate = derivative(lambda t: float(process.alpha(t)), start.t, *ends)
         sigma_rate = derivative(lambda t: float(process.sigma(t)), start.t, *ends)
-        board = step.draft("time")
-        node = board.evaluate(board.state, start)
+        draft = step.draft("time")
+        node = draft.evaluate(draft.state, start)
         velocity = node.value * alpha_rate + node.x * (sigma_rate / start.sigma)
         pull = node.x * (0.5 * diffusion**2 / start.sigma**2)
-        noise = board.increment(-start.t, -stop.t) * diffusion
-        return board.finish(board.state - (velocity + pull) * dt + noise)
+        noise = draft.increment(-start.t, -stop.t) * diffusion
+        return draft.finish(draft.state - (velocity + pull) * dt + noise)
 
     def plan(self, step: Step) -> StepPlan:
         dt = step.start.t - step.stop.t
-        board = step.draft("time")
-        drift = board.drift(board.state, step.start)
+        draft = step.draft("time")
+        drift = draft.drift(draft.state, step.start)
         g = step.process.diffusion(step.start.t)
-        return board.finish(
-            board.state + drift * dt + board.increment(-step.start.t, -step.stop.t) * (step.eta * g)
+        return draft.finish(
+            draft.state + drift * dt + draft.increment(-step.start.t, -step.stop.t) * (step.eta * g)
         )

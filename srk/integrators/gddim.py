@@ -54,16 +54,16 @@ class GDDIM(Integrator):
             return multistep_step(step, line("heun"), name=self.name)
         phi, noise, slope = flow
         a0, a1 = process.kernel(start.t).mean, process.kernel(stop.t).mean
-        board = step.draft("phase")
-        node = board.evaluate(board.state, start)
+        draft = step.draft("phase")
+        node = draft.evaluate(draft.state, start)
         new = node.x * phi + node.value * of_data(a1 - phi @ a0)
         if (
             self.order > 1
             and len(usable_for_denoiser(step, [start.lam, *step.memory], name=self.name)) > 1
         ):
-            new = new + (node.value - board.memory(0)) * of_data(
+            new = new + (node.value - draft.memory(0)) * of_data(
                 slope / (start.lam - step.memory[0])
             )
         if step.eta > 0.0:
-            new = new + board.normal(-start.t, -stop.t) * factor(noise)
-        return board.finish(new, keep=[(node.value, start.lam)] if self.order > 1 else ())
+            new = new + draft.normal(-start.t, -stop.t) * factor(noise)
+        return draft.finish(new, keep=[(node.value, start.lam)] if self.order > 1 else ())

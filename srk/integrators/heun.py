@@ -34,7 +34,7 @@ class Heun(Integrator):
     advice = "ODE, two calls, order 2, single step; dpmpp-2m is more accurate at the same cost"
 
     def plan(self, step: Step) -> StepPlan:
-        board = step.draft()
-        return board.finish(
-            heun(board, board.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
+        draft = step.draft()
+        return draft.finish(
+            heun(draft, draft.state / step.start.alpha, step.start, step.stop) * step.stop.alpha
         )

@@ -34,7 +34,7 @@ class LCM(Integrator):
 
     def plan(self, step: Step) -> StepPlan:
         gauge = GaugeStep(step.start, step.stop, 0.0, step.eta)
-        board = step.draft(gauge.clock)
-        node = board.evaluate(board.state, step.start)
-        noise = board.normal(*gauge.interval) * step.stop.sigma
-        return board.finish(node.value * step.stop.alpha + noise)
+        draft = step.draft(gauge.clock)
+        node = draft.evaluate(draft.state, step.start)
+        noise = draft.normal(*gauge.interval) * step.stop.sigma
+        return draft.finish(node.value * step.stop.alpha + noise)

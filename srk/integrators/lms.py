@@ -57,16 +57,16 @@ class LMS(Integrator):
 
     def plan(self, step: Step) -> StepPlan:
         start, stop = step.start, step.stop
-        board = step.draft()
-        node = board.evaluate(board.state, start)
+        draft = step.draft()
+        node = draft.evaluate(draft.state, start)
         slope = node.x / start.sigma - node.value / start.r
-        history = [(slope, start.r)] + [(board.memory(i), r) for i, r in enumerate(step.memory)]
+        history = [(slope, start.r)] + [(draft.memory(i), r) for i, r in enumerate(step.memory)]
         places = [r for _, r in history]
         used = usable(step, places, start.r - stop.r, 0.0)
         weights = _lagrange_integrals([places[i] for i in used], stop.r)
         total = sum((history[i][0] * c for i, c in zip(used, weights, strict=True)), ZERO)
-        return board.finish(
-            (board.state / start.alpha + total) * stop.alpha, keep=history[: self.order - 1]
+        return draft.finish(
+            (draft.state / start.alpha + total) * stop.alpha, keep=history[: self.order - 1]
         )
 
 

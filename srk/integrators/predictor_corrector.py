@@ -249,19 +249,19 @@ class PredictorCorrector(Integrator):
         length = factor * self.snr * math.sqrt(2.0)  # sqrt(e)/sigma where the norms are equal
         if length == 0.0:  # at alpha = 0
             return predicted
-        board = step.draft(predicted.clock)
-        x, draws = board.state, _beside(predicted, step)
+        draft = step.draft(predicted.clock)
+        x, draws = draft.state, _beside(predicted, step)
         for number in range(self.corrector_steps):
-            node = board.evaluate(x, start)
+            node = draft.evaluate(x, start)
             noise = (node.x - node.value * start.alpha) / start.sigma
-            z = board.normal(*draws(number))
+            z = draft.normal(*draws(number))
             if self.corrector == "langevin":
-                noise = board.formed(noise)
-                ratio = board.norms(z, noise, self.norms)
-                noise, z = board.formed(noise, ratio, 2.0), board.formed(z, ratio)
+                noise = draft.formed(noise)
+                ratio = draft.norms(z, noise, self.norms)
+                noise, z = draft.formed(noise, ratio, 2.0), draft.formed(z, ratio)
             x = node.x - noise * (length**2 * start.sigma)
             x = x + z * (math.sqrt(2.0) * length * start.sigma)
-        return join(board.finish(x), predicted)
+        return join(draft.finish(x), predicted)
 
 
 def _beside(plan: StepPlan, step: Step) -> Callable[[int], tuple[float, float, tuple[float, ...]]]:

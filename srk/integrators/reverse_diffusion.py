@@ -55,10 +55,10 @@ class ReverseDiffusion(Integrator):
         else:
             a, spread = forward_coefficients(stop, start)
             decay = a - 1.0
-        board = step.draft("time")
-        node = board.evaluate(board.state, start)
+        draft = step.draft("time")
+        node = draft.evaluate(draft.state, start)
         score = (node.value * start.alpha - node.x) / start.sigma**2
-        mean = board.state * (1.0 - decay) + score * (0.5 * (1.0 + step.eta**2) * spread**2)
+        mean = draft.state * (1.0 - decay) + score * (0.5 * (1.0 + step.eta**2) * spread**2)
         if stop.sigma == 0.0:
-            return board.finish(mean)
-        return board.finish(mean + board.normal(-start.t, -stop.t) * (step.eta * spread))
+            return draft.finish(mean)
+        return draft.finish(mean + draft.normal(-start.t, -stop.t) * (step.eta * spread))

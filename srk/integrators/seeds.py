@@ -60,17 +60,17 @@ class SEEDS2(Integrator):
         start, stop, h, c = step.start, step.stop, step.h, self.node
         x = (1.0 + step.eta**2) * h
         level = stop if c == 1.0 else step.process.level_at(start.lam + c * h)
-        board = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
-        noise = noise_path(board, step)
-        first = board.evaluate(board.state, start)
-        u = board.state / start.alpha
+        draft = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
+        noise = noise_path(draft, step)
+        first = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha
         inner = noise(level)
-        node = board.evaluate(
+        node = draft.evaluate(
             (u * math.exp(-c * x) + first.value * psi(0, c * x) + inner) * level.alpha, level
         )
         slope = 0.5 * psi(0, x) / c if self.weights == "phi1" else psi(1, x) / c
         end = inner if c == 1.0 else noise(stop)
-        return board.finish(
+        return draft.finish(
             (u * math.exp(-x) + first.value * psi(0, x) + (node.value - first.value) * slope + end)
             * stop.alpha
         )
@@ -117,17 +117,17 @@ class SEEDS3(Integrator):
         r1, r2 = self.nodes
         x = (1.0 + step.eta**2) * h
         one, two = (step.process.level_at(start.lam + r * h) for r in self.nodes)
-        board = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
-        noise = noise_path(board, step)
-        first = board.evaluate(board.state, start)
-        u = board.state / start.alpha
+        draft = step.draft(GaugeStep(start, stop, 0.0, step.eta).clock)
+        noise = noise_path(draft, step)
+        first = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha
 
         def carried(part: float) -> LinearForm:
             return u * math.exp(-part) + first.value * psi(0, part)
 
-        second = board.evaluate((carried(r1 * x) + noise(one)) * one.alpha, one)
+        second = draft.evaluate((carried(r1 * x) + noise(one)) * one.alpha, one)
         rise = (second.value - first.value) * (r2 / r1 * psi(1, r2 * x))
-        third = board.evaluate((carried(r2 * x) + rise + noise(two)) * two.alpha, two)
-        return board.finish(
+        third = draft.evaluate((carried(r2 * x) + rise + noise(two)) * two.alpha, two)
+        return draft.finish(
             (carried(x) + (third.value - first.value) * (psi(1, x) / r2) + noise(stop)) * stop.alpha
         )

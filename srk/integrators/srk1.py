@@ -41,6 +41,6 @@ class SRK1(Integrator):
         cx, cd, cz, interval = exponential_coefficients(
             step.start, step.stop, self.data_variance, step.eta
         )
-        board = step.draft(GaugeStep(step.start, step.stop, self.data_variance, step.eta).clock)
-        node = board.evaluate(board.state, step.start)
-        return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
+        draft = step.draft(GaugeStep(step.start, step.stop, self.data_variance, step.eta).clock)
+        node = draft.evaluate(draft.state, step.start)
+        return draft.finish(draft.state * cx + node.value * cd + draft.normal(*interval) * cz)

@@ -123,14 +123,14 @@ class SRK2M(Integrator):
         if gauge.to_stop(stage.c(step.eta)) > FARTHEST:
             return exponential_step(step)
         level = gauge.node(step.process, stage.c(step.eta))
-        board, *draws = stage.draws(step, gauge)
+        draft, *draws = stage.draws(step, gauge)
         rows = 2 if stage.follows else 1
         kept: tuple[_Kept, ...] = step.memory[::rows]
         if rows == 1:
-            R = [board.memory(i) for i in range(len(kept))]
+            R = [draft.memory(i) for i in range(len(kept))]
         else:
             R = [
-                remainder(note.level, gauge.v, board.memory(2 * i + 1), board.memory(2 * i))
+                remainder(note.level, gauge.v, draft.memory(2 * i + 1), draft.memory(2 * i))
                 for i, note in enumerate(kept)
             ]
         # The moments are followed at every eta, so that a later step at eta = 1 can match its
@@ -145,20 +145,20 @@ class SRK2M(Integrator):
         if kept:
             predicted = sum((r * a for r, a in zip(R, weights, strict=False)), ZERO)
         elif self.first == "evaluate":
-            first = board.evaluate(board.state, step.start)
+            first = draft.evaluate(draft.state, step.start)
             predicted = remainder(step.start, gauge.v, first.x, first.value)
         else:
             predicted = ZERO
-        new, node, last = stage.stage(step, board, gauge, level, draws, predicted)
+        new, node, last = stage.stage(step, draft, gauge, level, draws, predicted)
         note = _Kept(step.start, step.stop, level, moments)
         keep: list[tuple[LinearForm, Any]] = (
             [(last, note)] if rows == 1 else [(node.value, note), (node.x, None)]
         )
         keep += [
-            (board.memory(i), step.memory[i])
+            (draft.memory(i), step.memory[i])
             for i in range(min(len(step.memory), (depth - 1) * rows))
         ]
-        return board.finish(new, keep=keep)
+        return draft.finish(new, keep=keep)
 
     def _match(
         self, step: Step, gauge: GaugeStep, level: Level, kept: tuple[_Kept, ...], depth: int

@@ -65,14 +65,14 @@ class SRK2S(Integrator):
         gauge = stage.gauge(step)
         if gauge.to_stop(stage.c(step.eta)) > FARTHEST:
             return exponential_step(step)
-        board, *draws = stage.draws(step, gauge)
-        first = board.evaluate(board.state, step.start)
+        draft, *draws = stage.draws(step, gauge)
+        first = draft.evaluate(draft.state, step.start)
         R0 = remainder(step.start, gauge.v, first.x, first.value)
         new, _, R = stage.stage(
-            step, board, gauge, gauge.node(step.process, stage.c(step.eta)), draws, R0
+            step, draft, gauge, gauge.node(step.process, stage.c(step.eta)), draws, R0
         )
         # what srk1 would have made of the first evaluation, with the same noise
-        return board.finish(
+        return draft.finish(
             new,
-            error=gauge.carry(board.state, R, step.stop) - gauge.carry(board.state, R0, step.stop),
+            error=gauge.carry(draft.state, R, step.stop) - gauge.carry(draft.state, R0, step.stop),
         )

@@ -46,17 +46,17 @@ class SSCS(Integrator):
         g = process.diffusion(middle.t)
         kernel, square = process.kernel(middle.t), (start.t - stop.t) * g @ g.T
         precision = np.linalg.inv(kernel.covariance)
-        board = step.draft("phase")
-        z = self._half(board, process, board.state, middle.t, start.t)
-        node = board.evaluate(z, middle)
+        draft = step.draft("phase")
+        z = self._half(draft, process, draft.state, middle.t, start.t)
+        node = draft.evaluate(z, middle)
         kick = np.linalg.inv(process.equilibrium) - precision
         z = node.x * (np.eye(2) + square @ kick) + node.value * of_data(
             square @ precision @ kernel.mean
         )
-        return board.finish(self._half(board, process, z, stop.t, middle.t))
+        return draft.finish(self._half(draft, process, z, stop.t, middle.t))
 
     def _half(
-        self, board: Draft, process: CLD, z: LinearForm, low: float, high: float
+        self, draft: Draft, process: CLD, z: LinearForm, low: float, high: float
     ) -> LinearForm:
         """The reverse of the equilibrium process over [low, high].
 
@@ -64,4 +64,4 @@ class SSCS(Integrator):
         """
         turn = np.diag([1.0, -1.0])
         psi, q = process.transition(low, high)
-        return z * (turn @ psi @ turn) + board.normal(-high, -low) * (turn @ factor(q))
+        return z * (turn @ psi @ turn) + draft.normal(-high, -low) * (turn @ factor(q))

@@ -106,8 +106,8 @@ class TableauSolver(Integrator):
         t, process = self.tableau, step.process
         t0, t1 = step.start.t, step.stop.t
         h = t0 - t1
-        board = step.draft("time")
-        W, H = _path(board, -t0, -t1)
+        draft = step.draft("time")
+        W, H = _path(draft, -t0, -t1)
 
         def level_at(c: float) -> Any:
             if c in (0.0, 1.0):
@@ -118,32 +118,32 @@ class TableauSolver(Integrator):
         g = [step.eta * process.diffusion((1.0 - float(c)) * t0 + float(c) * t1) for c in t.c1]
         drifts: list[LinearForm] = []
         for i in range(len(t.alpha)):
-            x = board.state + _sum(t.A[i], drifts) * h + _noise(t.w[i], t.k[i], g, W, H)
-            drifts.append(board.drift(x, level_at(float(t.c[i]))))
+            x = draft.state + _sum(t.A[i], drifts) * h + _noise(t.w[i], t.k[i], g, W, H)
+            drifts.append(draft.drift(x, level_at(float(t.c[i]))))
         error = None
         if t.alpha_hat is not None:
             error = self._drift_error(drifts, h)
             if t.bw_error is not None and t.bk_error is not None:
                 error += _noise(t.bw_error, t.bk_error, g, W, H)
-        return board.finish(
-            board.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H), error=error
+        return draft.finish(
+            draft.state + _sum(t.alpha, drifts) * h + _noise(t.bw, t.bk, g, W, H), error=error
         )
 
     def _gauge(self, step: Step, v: float) -> StepPlan:
         t, clock = self.tableau, GaugeClock(v)
         h = clock.length(step.start, step.stop)
-        board = step.draft(clock.name)
+        draft = step.draft(clock.name)
         begin = clock.value(step.start)
-        W = board.normal(begin, begin + h) * math.sqrt(h)
-        H = board.normal(begin, begin + h, (0.0, 1.0)) * math.sqrt(h / 12.0)
+        W = draft.normal(begin, begin + h) * math.sqrt(h)
+        H = draft.normal(begin, begin + h, (0.0, 1.0)) * math.sqrt(h / 12.0)
         ones = [1.0] * len(t.c1)
-        Z = clock.to_clock(step.start, board.state)
+        Z = clock.to_clock(step.start, draft.state)
         rates: list[LinearForm] = []
         for i in range(len(t.alpha)):
             level = clock.node(step.process, step.start, step.stop, float(t.c[i]))
             z = Z + _sum(t.A[i], rates) * h + _noise(t.w[i], t.k[i], ones, W, H)
-            x = clock.from_clock(level, z) if level is not step.start or z is not Z else board.state
-            node = board.evaluate(x, level)
+            x = clock.from_clock(level, z) if level is not step.start or z is not Z else draft.state
+            node = draft.evaluate(x, level)
             rates.append(clock.rate(level, node.x, node.value))
         # g is constant on this clock: the noise error vanishes
         error = (
@@ -151,7 +151,7 @@ class TableauSolver(Integrator):
             if t.alpha_hat is None
             else clock.from_clock(step.stop, self._drift_error(rates, h))
         )
-        return board.finish(
+        return draft.finish(
             clock.from_clock(
                 step.stop, Z + _sum(t.alpha, rates) * h + _noise(t.bw, t.bk, ones, W, H)
             ),
@@ -164,8 +164,8 @@ class TableauSolver(Integrator):
         return _sum([a - b for a, b in zip(t.alpha, t.alpha_hat or (), strict=True)], forms) * h
 
 
-def _path(board: Draft, start: float, stop: float) -> tuple[LinearForm, LinearForm]:
-    return board.increment(start, stop), board.area(start, stop)
+def _path(draft: Draft, start: float, stop: float) -> tuple[LinearForm, LinearForm]:
+    return draft.increment(start, stop), draft.area(start, stop)
 
 
 def _sum(weights: Any, forms: list[LinearForm]) -> LinearForm:

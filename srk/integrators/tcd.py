@@ -42,13 +42,13 @@ class TCD(Integrator):
         start, stop = step.start, step.stop
         down = self._below(step)
         gauge = GaugeStep(start, stop, 0.0, step.eta)
-        board = step.draft(gauge.clock)
-        node = board.evaluate(board.state, start)
+        draft = step.draft(gauge.clock)
+        node = draft.evaluate(draft.state, start)
         kept = down.r / start.r if start.alpha else 0.0
-        carried = board.state * (stop.alpha * down.r / start.sigma)
+        carried = draft.state * (stop.alpha * down.r / start.sigma)
         up = math.sqrt(max(0.0, (stop.r - down.r) * (stop.r + down.r)))
-        noise = board.normal(*gauge.interval) * (stop.alpha * up)
-        return board.finish(carried + node.value * (stop.alpha * (1.0 - kept)) + noise)
+        noise = draft.normal(*gauge.interval) * (stop.alpha * up)
+        return draft.finish(carried + node.value * (stop.alpha * (1.0 - kept)) + noise)
 
     def _below(self, step: Step) -> Level:
         """The level that the deterministic part of the step goes down to."""

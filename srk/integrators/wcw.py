@@ -77,7 +77,7 @@ class WCW(Integrator):
             resolved = 2.0 * step.resolution / (RESOLVED * s0**2 * (stop.sigma / y1))
             kappa = max(float(self.kappa), min(resolved, calm))
         # The clock of N is 1 - e^{-2u} = -r^2 up to a factor; on it N has a constant kernel
-        board = step.draft("gauge(inf,1)")
+        draft = step.draft("gauge(inf,1)")
         r0, r1 = start.r**2, stop.r**2
 
         def probe(clock: np.ndarray) -> np.ndarray:
@@ -85,14 +85,14 @@ class WCW(Integrator):
             left = 0.5 * np.log1p((-clock - r1) / (1.0 + r1))
             return np.asarray(np.sinh(left) * np.exp(-left))
 
-        n, g = board.functionals(-r0, -r1, [lambda clock: np.ones_like(clock), probe])
+        n, g = draft.functionals(-r0, -r1, [lambda clock: np.ones_like(clock), probe])
         unit = math.exp(
             -(t0 - d)
         )  # d(r^2) = 2 e^{2t} dt turns sqrt2 e^{d-u} dB into e^{-t1} dB(r^2)
         noise, g = n * unit, g * unit
-        first = board.evaluate(board.state, start)
+        first = draft.evaluate(draft.state, start)
         score = (first.value * a0 - first.x / y0) / s0**2
-        moved = board.evaluate(first.x + g * (kappa * y0), start)
+        moved = draft.evaluate(first.x + g * (kappa * y0), start)
         other = (moved.value * a0 - moved.x / y0) / s0**2
         new = (
             first.x * (math.exp(d) / y0)
@@ -100,4 +100,4 @@ class WCW(Integrator):
             + (other - score) * (2.0 / kappa)
             + noise
         )
-        return board.finish(new * y1)
+        return draft.finish(new * y1)

@@ -64,21 +64,21 @@ def adams_step(
     predict, correct = weights or (exponential_weights, exponential_weights)
     rate = 1.0 + tau**2
     gauge = GaugeStep(start, stop, 0.0, tau)
-    board = step.draft(gauge.clock)
-    node = board.evaluate(board.state, start)
+    draft = step.draft(gauge.clock)
+    node = draft.evaluate(draft.state, start)
     lams: list[float] = [start.lam]
     values: list[LinearForm] = [node.value]
-    x = board.state
+    x = draft.state
     if step.memory:
         first = 1 if c else 0  # the row of the carried part comes before those of the past D_j
         lams += step.memory[first:]
-        values += [board.memory(i) for i in range(first, len(step.memory))]
+        values += [draft.memory(i) for i in range(first, len(step.memory))]
         if c:
             carried: Carried = step.memory[0]
             places = [lam - carried.lam for lam in lams[:c]]
             noise = math.sqrt(carried.rate - 1.0)
             used = usable(step, places, places[0], noise, corrects=True)
-            x = board.memory(0) + start.alpha * _dot(
+            x = draft.memory(0) + start.alpha * _dot(
                 correct([places[i] for i in used], places[0], carried.rate),
                 [values[i] for i in used],
             )
@@ -88,11 +88,11 @@ def adams_step(
     warn_of_long_step(step, places, tau, name)
     base = x * (stop.alpha / start.alpha * math.exp(-rate * h))
     if tau > 0.0:
-        base = base + board.normal(*gauge.interval) * gauge.noise_std(stop)
+        base = base + draft.normal(*gauge.interval) * gauge.noise_std(stop)
     new = base + stop.alpha * _dot(predict(places, h, rate), [values[i] for i in used])
     keep = [(base, Carried(start.lam, rate))] if c else []
     depth = max(p, c) - 1
-    return board.finish(new, keep=[*keep, *zip(values[:depth], lams[:depth], strict=True)])
+    return draft.finish(new, keep=[*keep, *zip(values[:depth], lams[:depth], strict=True)])
 
 
 def _dot(weights: list[float], values: list[LinearForm]) -> LinearForm:

@@ -40,24 +40,24 @@ def ancestral_step(h: float, eta: float) -> tuple[float, float]:
     return h - 0.5 * math.log1p(kept), math.sqrt(-kept)
 
 
-def ancestral_noise(board: Draft, gauge: GaugeStep, up: float) -> LinearForm:
+def ancestral_noise(draft: Draft, gauge: GaugeStep, up: float) -> LinearForm:
     """The noise of the step in units of x, from the draw that `ddpm` makes too (slot and clock)."""
-    return board.normal(*gauge.interval) * (gauge.stop.sigma * up)
+    return draft.normal(*gauge.interval) * (gauge.stop.sigma * up)
 
 
 def euler_step(step: Step) -> StepPlan:
     """The ancestral Euler step: u' = e^{-H} u + (1 - e^{-H}) D + r_up z."""
     start, stop = step.start, step.stop
     gauge = GaugeStep(start, stop, 0.0, step.eta)
-    board = step.draft(gauge.clock)
-    node = board.evaluate(board.state, start)
+    draft = step.draft(gauge.clock)
+    node = draft.evaluate(draft.state, start)
     H, up = ancestral_step(step.h, step.eta)
     down = math.sqrt(max(0.0, 1.0 - up**2)) if math.isinf(step.h) else math.exp(step.h - H)
-    carried = board.state * (
+    carried = draft.state * (
         stop.sigma * down / start.sigma
     )  # e^{-H} alpha'/alpha, finite at alpha = 0
-    return board.finish(
-        carried - node.value * (stop.alpha * math.expm1(-H)) + ancestral_noise(board, gauge, up)
+    return draft.finish(
+        carried - node.value * (stop.alpha * math.expm1(-H)) + ancestral_noise(draft, gauge, up)
     )
 
 
@@ -68,16 +68,16 @@ def midpoint_step(step: Step, *, data: bool) -> StepPlan:
     """
     start, stop = step.start, step.stop
     gauge = GaugeStep(start, stop, 0.0, step.eta)
-    board = step.draft(gauge.clock)
+    draft = step.draft(gauge.clock)
     H, up = ancestral_step(step.h, step.eta)
-    first = board.evaluate(board.state, start)
+    first = draft.evaluate(draft.state, start)
     level = stop if step.eta == 1.0 else step.process.level_at(start.lam + 0.5 * H)
-    u = board.state / start.alpha
-    node = board.evaluate(
+    u = draft.state / start.alpha
+    node = draft.evaluate(
         (u * math.exp(-0.5 * H) - first.value * math.expm1(-0.5 * H)) * level.alpha, level
     )
     if data:
         down = u * math.exp(-H) - node.value * math.expm1(-H)
     else:
         down = u + (node.x / level.alpha - node.value) * (start.r * math.expm1(-H) / level.r)
-    return board.finish(down * stop.alpha + ancestral_noise(board, gauge, up))
+    return draft.finish(down * stop.alpha + ancestral_noise(draft, gauge, up))

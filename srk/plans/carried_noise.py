@@ -11,7 +11,7 @@ from srk.plans.step import Draft, Step
 from srk.processes.base import Level
 
 
-def noise_path(board: Draft, step: Step) -> Callable[[Level], LinearForm]:
+def noise_path(draft: Draft, step: Step) -> Callable[[Level], LinearForm]:
     """The noise of the reverse SDE in u = x/alpha, carried from the start of a step.
 
     It is asked for at levels inside the step, in order.
@@ -27,7 +27,7 @@ def noise_path(board: Draft, step: Step) -> Callable[[Level], LinearForm]:
         nonlocal place, noise
         if eta > 0.0:
             h = level.lam - place.lam
-            fresh = board.normal(*GaugeStep(place, level, 0.0, eta).interval)
+            fresh = draft.normal(*GaugeStep(place, level, 0.0, eta).interval)
             noise = noise * math.exp(-rate * h) + fresh * (
                 level.r * math.sqrt(-math.expm1(-2.0 * eta**2 * h))
             )

@@ -33,10 +33,10 @@ def exponential_step(step: Step) -> StepPlan:
 
     Any noise level, alpha = 0 included.
     """
-    board = step.draft(clock=f"gauge(0,{digits(step.eta)})")
-    node = board.evaluate(board.state, step.start)
+    draft = step.draft(clock=f"gauge(0,{digits(step.eta)})")
+    node = draft.evaluate(draft.state, step.start)
     cx, cd, cz, interval = exponential_coefficients(step.start, step.stop, 0.0, step.eta)
-    return board.finish(board.state * cx + node.value * cd + board.normal(*interval) * cz)
+    return draft.finish(draft.state * cx + node.value * cd + draft.normal(*interval) * cz)
 
 
 def denoising_step(step: Step) -> StepPlan:
@@ -44,9 +44,9 @@ def denoising_step(step: Step) -> StepPlan:
 
     The new state is the denoiser at the start, in the scale of the data.
     """
-    board = step.draft()
-    node = board.evaluate(board.state, step.start)
-    return board.finish(node.value * step.stop.alpha)
+    draft = step.draft()
+    node = draft.evaluate(draft.state, step.start)
+    return draft.finish(node.value * step.stop.alpha)
 
 
 def final_step(process: ForwardProcess, start: Level, eta: float = 1.0, index: int = 0) -> StepPlan:

@@ -48,7 +48,7 @@ class LinearForm:
         raise ArgumentTypeError(
             f"a linear form adds to another linear form, not to {_named(other)}: a step is linear "
             "in the state, the network's results and the draws, and has no constant term; scale a "
-            "form instead, e.g. board.state * 0.5 + node.value"
+            "form instead, e.g. draft.state * 0.5 + node.value"
         )
 
     __radd__ = __add__

@@ -149,16 +149,16 @@ class GaugeNode:
         return GaugeStep(step.start, step.stop, v, step.eta)
 
     def draws(self, step: Step, gauge: GaugeStep) -> tuple[Draft, LinearForm, LinearForm]:
-        """The board, and unit draws: the increment of the gauge's clock, and its space-time area.
+        """The draft, and unit draws: the increment of the gauge's clock, and its space-time area.
 
         With `local` every step has a clock of its own, while a path lives on that of
         `data_variance`; there the increment is an integral with a kernel.
         """
         v, e = self.data_variance, step.eta**2
         path = attrs.evolve(gauge, v=v)
-        board = step.draft(path.clock)
+        draft = step.draft(path.clock)
         if gauge.v == v or e == 0.0:
-            return board, board.normal(*path.interval), board.normal(*path.interval, (0.0, 1.0))
+            return draft, draft.normal(*path.interval), draft.normal(*path.interval, (0.0, 1.0))
 
         def kernel(c: np.ndarray) -> np.ndarray:
             # dT_v/dT, T the clock of data_variance, is ((s + data_variance)/(s + v))^(1 + e)
@@ -168,15 +168,15 @@ class GaugeNode:
         def area(c: np.ndarray) -> np.ndarray:
             return np.asarray(kernel(c) * (0.5 - gauge.fraction(path.noise(c))))
 
-        first, *rest = board.orthonormal(
+        first, *rest = draft.orthonormal(
             *path.interval, [kernel, area] if self.c(step.eta) > 0.25 else [kernel], fractions=True
         )
-        return board, first, rest[0] if rest else ZERO
+        return draft, first, rest[0] if rest else ZERO
 
     def stage(
         self,
         step: Step,
-        board: Draft,
+        draft: Draft,
         gauge: GaugeStep,
         level: Level,
         draws: Sequence[LinearForm],
@@ -191,8 +191,8 @@ class GaugeNode:
         # J = B/2 + sqrt(c - 1/4) z': Var J = c (the node's own noise level) and Cov(J, B) = 1/2, in
         # units of the step
         j = b * 0.5 + area * math.sqrt(max(c - 0.25, 0.0))
-        x = gauge.carry(board.state, predicted, level, c) + j * gauge.noise_std(level, c)
-        node = board.evaluate(x, level)
+        x = gauge.carry(draft.state, predicted, level, c) + j * gauge.noise_std(level, c)
+        node = draft.evaluate(x, level)
         R = remainder(level, gauge.v, node.x, node.value)
-        new = gauge.carry(board.state, R, step.stop) + b * gauge.noise_std(step.stop)
+        new = gauge.carry(draft.state, R, step.stop) + b * gauge.noise_std(step.stop)
         return new, node, R

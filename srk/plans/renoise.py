@@ -35,5 +35,5 @@ def renoising_step(step: Step, scale: float = 1.0, name: str = "") -> StepPlan:
         name: of the clock of the draw, which no other step shares.
     """
     a, c = forward_coefficients(step.start, step.stop)
-    board = step.draft(name)
-    return board.finish(board.state * a + board.normal(step.start.t, step.stop.t) * (scale * c))
+    draft = step.draft(name)
+    return draft.finish(draft.state * a + draft.normal(step.start.t, step.stop.t) * (scale * c))

@@ -25,44 +25,44 @@ def level_at(process: LinearProcess, lam: float) -> Level:
     return top
 
 
-def slope(board: Draft, u: LinearForm, level: Level) -> tuple[LinearForm, LinearForm]:
+def slope(draft: Draft, u: LinearForm, level: Level) -> tuple[LinearForm, LinearForm]:
     """(u - D)/r, and D, at the state `u` in the scale of the data."""
-    node = board.evaluate(u * level.alpha, level)
+    node = draft.evaluate(u * level.alpha, level)
     return (node.x / level.alpha - node.value) / level.r, node.value
 
 
-def euler(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+def euler(draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
     """Euler's method in r from `start` to `stop`."""
-    d, denoised = slope(board, u, start)
+    d, denoised = slope(draft, u, start)
     return denoised if stop.sigma == 0.0 else u + d * (stop.r - start.r)
 
 
-def heun(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+def heun(draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
     """Heun's method in r; two network calls."""
-    d, denoised = slope(board, u, start)
+    d, denoised = slope(draft, u, start)
     if stop.sigma == 0.0:
         return denoised
-    d2, _ = slope(board, u + d * (stop.r - start.r), stop)
+    d2, _ = slope(draft, u + d * (stop.r - start.r), stop)
     return u + (d + d2) * (0.5 * (stop.r - start.r))
 
 
-def midpoint(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+def midpoint(draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
     """The midpoint method in r, the middle taken in log r; two network calls."""
-    d, denoised = slope(board, u, start)
+    d, denoised = slope(draft, u, start)
     if stop.sigma == 0.0:
         return denoised
-    level = level_at(board.step.process, 0.5 * (start.lam + stop.lam))
-    d2, _ = slope(board, u + d * (level.r - start.r), level)
+    level = level_at(draft.step.process, 0.5 * (start.lam + stop.lam))
+    d2, _ = slope(draft, u + d * (level.r - start.r), level)
     return u + d2 * (stop.r - start.r)
 
 
-def data_midpoint(board: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
+def data_midpoint(draft: Draft, u: LinearForm, start: Level, stop: Level) -> LinearForm:
     """DPM-Solver++(2S): the denoiser of the middle in log r frozen over the step; two calls."""
     H = stop.lam - start.lam
-    first = board.evaluate(u * start.alpha, start)
+    first = draft.evaluate(u * start.alpha, start)
     if stop.sigma == 0.0:
         return first.value
-    level = level_at(board.step.process, start.lam + 0.5 * H)
+    level = level_at(draft.step.process, start.lam + 0.5 * H)
     middle = u * math.exp(-0.5 * H) - first.value * math.expm1(-0.5 * H)
-    node = board.evaluate(middle * level.alpha, level)
+    node = draft.evaluate(middle * level.alpha, level)
     return u * math.exp(-H) - node.value * math.expm1(-H)

@@ -163,7 +163,7 @@ def plans_up(process: LinearProcess, method: Integrator, times: Sequence[float])
 
 def _to_noise(step: Step) -> StepPlan:
     """The step to alpha = 0, where the state is the noise that the denoiser leaves."""
-    board = step.draft()
-    node = board.evaluate(board.state, step.start)
+    draft = step.draft()
+    node = draft.evaluate(draft.state, step.start)
     noise = (node.x - node.value * step.start.alpha) / step.start.sigma
-    return board.finish(noise * step.stop.sigma)
+    return draft.finish(noise * step.stop.sigma)

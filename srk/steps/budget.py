@@ -102,8 +102,8 @@ EVEN = frozenset({"deis-2", "deis-3", "unipc-2", "unipc-3"})
 """Solvers whose default is "even": no criterion that was tried is better than `log-snr` for them
 (docs/calibration.md)."""
 CONCENTRATED = frozenset({"ddpm", "srk1", "srk2s", "srk2m"})
-"""Solvers whose default is "concentrated": those that take the denoiser as it is, and the house's
-in one gauge clock. Most others extrapolate it: "broad". The house's in a gauge that follows the
+"""Solvers whose default is "concentrated": those that take the denoiser as it is, and those of
+srk in one gauge clock. Most others extrapolate it: "broad". Those in a gauge that follows the
 noise (`auto`, `srk2m-local`): "network"."""
 
 

@@ -64,24 +64,24 @@ def test_a_solver_whose_plan_returns_something_else_is_told_so(returned: Any) ->
         def plan(self, step: Step) -> StepPlan:
             return returned  # type: ignore[no-any-return]
 
-    with pytest.raises(srk.errors.ArgumentTypeError, match=r"returned .*`return board\.finish"):
+    with pytest.raises(srk.errors.ArgumentTypeError, match=r"returned .*`return draft\.finish"):
         srk.solve(srk.EDM(), lambda x, t: -x, Forgetful(), shape=(2, 1), steps=3)
 
 
 def test_a_coefficient_that_is_not_finite_is_an_error_of_ours() -> None:
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
-    board = step.draft()
-    board.evaluate(board.state, step.start)
+    draft = step.draft()
+    draft.evaluate(draft.state, step.start)
     with pytest.raises(srk.errors.ArgumentError, match="overflows"):
-        board.finish(board.state * math.inf)
+        draft.finish(draft.state * math.inf)
 
 
 def test_kept_rows_come_back_as_they_were() -> None:
-    """What a step keeps is divided by a power of two, and `board.memory` restores it."""
+    """What a step keeps is divided by a power of two, and `draft.memory` restores it."""
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
-    board = step.draft()
-    node = board.evaluate(board.state, step.start)
-    plan = board.finish(board.state, keep=[(node.value * 3e5 - node.x * 7.0, "a"), (node.x, "b")])
+    draft = step.draft()
+    node = draft.evaluate(draft.state, step.start)
+    plan = draft.finish(draft.state, keep=[(node.value * 3e5 - node.x * 7.0, "a"), (node.x, "b")])
     assert plan.notes == ("a", "b") and isinstance(plan.notes, Notes)
     assert max(abs(value) for row in plan.keep for _, value in row) < 2.0
     after = attrs.evolve(step, memory=plan.notes).draft()

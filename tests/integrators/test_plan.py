@@ -75,7 +75,7 @@ def plans(draw: st.DrawFn, memory: int) -> StepPlan:
 
     rows = []
     for i in range(stages):
-        # a stage whose input is the state itself has no column X (the board never refers to it)
+        # a stage whose input is the state itself has no column X (the draft never refers to it)
         r = row(i)
         rows.append(r if r != ((Column("x"), 1.0),) else ((Column("x"), 0.3),))
     keep = tuple(row(stages) for _ in range(draw(st.integers(0, 3))))
@@ -187,8 +187,8 @@ def test_functionals_have_their_covariance(kernels: list[str]) -> None:
     functions = {"1": np.ones_like, "t": lambda t: t, "exp": lambda t: np.exp(-t)}
     a, b = 0.5, 2.0
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
-    board = step.draft("test")
-    forms = board.functionals(a, b, [functions[k] for k in kernels])
+    draft = step.draft("test")
+    forms = draft.functionals(a, b, [functions[k] for k in kernels])
     t = np.linspace(a, b, 200_001)
     for i, k in enumerate(kernels):
         for j, m in enumerate(kernels):
@@ -197,7 +197,7 @@ def test_functionals_have_their_covariance(kernels: list[str]) -> None:
             )
             exact = np.trapezoid(functions[k](t) * functions[m](t), t)
             assert ours == pytest.approx(exact, rel=1e-9)
-    plan = board.finish(board.evaluate(sum(forms, start=LinearForm({})), LEVEL).value)
+    plan = draft.finish(draft.evaluate(sum(forms, start=LinearForm({})), LEVEL).value)
     rows = [np.pad(slot.weights, (0, 5 - len(slot.weights))) for slot in plan.slots]
     assert np.allclose(np.array(rows) @ np.array(rows).T, np.eye(len(rows)), atol=1e-10)
     assert len(plan.slots) == len(set(kernels))
@@ -209,13 +209,13 @@ def test_orthonormal_functionals_are_unit_normals() -> None:
     The first two span what the integrals span, in order.
     """
     step = Step(srk.VP(), srk.VP().level(1.0), srk.VP().level(0.5))
-    board = step.draft("test")
+    draft = step.draft("test")
     kernels = [lambda t: 1.0 / (t - 0.49999), np.ones_like]
-    units, forms = board.orthonormal(0.5, 2.0, kernels), board.functionals(0.5, 2.0, kernels)
+    units, forms = draft.orthonormal(0.5, 2.0, kernels), draft.functionals(0.5, 2.0, kernels)
 
     def vector(form: LinearForm) -> np.ndarray:
         weights = [
-            (board._slots[column.number].weights, form.number(column)) for column in form.terms
+            (draft._slots[column.number].weights, form.number(column)) for column in form.terms
         ]
         return np.sum([np.pad(w, (0, 6 - len(w))) * c for w, c in weights], axis=0)
 

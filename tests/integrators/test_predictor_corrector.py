@@ -547,12 +547,12 @@ class Normalized(srk.Integrator):
     eta_range = (0.0, 0.0)
 
     def plan(self, step: srk.integrators.Step) -> srk.integrators.StepPlan:
-        board = step.draft("example")
-        board.normal(0.0, 1.0)  # a draw that nothing needs is left out
-        value = board.evaluate(board.state, step.start).value
-        eps = board.formed((board.state - value * step.start.alpha) / step.start.sigma)
-        ratio = board.norms(board.normal(step.start.lam, step.stop.lam), eps)
-        return board.finish(value * step.stop.alpha + board.formed(eps, ratio) * step.stop.sigma)
+        draft = step.draft("example")
+        draft.normal(0.0, 1.0)  # a draw that nothing needs is left out
+        value = draft.evaluate(draft.state, step.start).value
+        eps = draft.formed((draft.state - value * step.start.alpha) / step.start.sigma)
+        ratio = draft.norms(draft.normal(step.start.lam, step.stop.lam), eps)
+        return draft.finish(value * step.stop.alpha + draft.formed(eps, ratio) * step.stop.sigma)
 
 
 def test_a_solver_of_a_user_with_norms() -> None:

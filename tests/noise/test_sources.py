@@ -133,11 +133,11 @@ def test_a_draw_keeps_its_number_where_an_earlier_one_is_not_used() -> None:
     from srk.plans.step import Draft, Step
 
     step = Step(PROCESS, PROCESS.level(0.5), PROCESS.level(0.4), 1.0, 0, (), 1)
-    board = Draft(step, "clock")
-    two = board.orthonormal(0.0, 1.0, [lambda u: u, lambda u: u * u])
-    one = board.functionals(0.0, 1.0, [lambda u: u**3])
-    node = board.evaluate(board.state, step.start)
-    plan = board.finish(node.value + two[1] + one[0])
+    draft = Draft(step, "clock")
+    two = draft.orthonormal(0.0, 1.0, [lambda u: u, lambda u: u * u])
+    one = draft.functionals(0.0, 1.0, [lambda u: u**3])
+    node = draft.evaluate(draft.state, step.start)
+    plan = draft.finish(node.value + two[1] + one[0])
     assert [slot.number for slot in plan.slots] == [1, 2]
     assert plan.slots[0].name == (0.0, 1.0, "computed", 1.0)
     assert Slot(0.0, 1.0, (0.0, 1.0)).name == (0.0, 1.0, 0.0, 1.0)

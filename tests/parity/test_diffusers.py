@@ -434,17 +434,17 @@ class _IndependentStage(Integrator):
     def plan(self, step: Step) -> StepPlan:
         start, stop, x = step.start, step.stop, 2.0 * step.h
         level = step.process.level_at(start.lam + 0.5 * step.h)
-        board = step.draft()
-        first = board.evaluate(board.state, start)
-        u = board.state / start.alpha
-        z1, z2 = board.normal(0.0, 1.0), board.normal(1.0, 2.0)
+        draft = step.draft()
+        first = draft.evaluate(draft.state, start)
+        u = draft.state / start.alpha
+        z1, z2 = draft.normal(0.0, 1.0), draft.normal(1.0, 2.0)
         stage = (
             u * math.exp(-0.5 * x)
             + first.value * psi(0, 0.5 * x)
             + z1 * (level.r * math.sqrt(psi(0, 0.5 * x)))
         )
-        node = board.evaluate(stage * level.alpha, level)
-        return board.finish(
+        node = draft.evaluate(stage * level.alpha, level)
+        return draft.finish(
             (u * math.exp(-x) + node.value * psi(0, x) + z2 * (stop.r * math.sqrt(psi(0, x))))
             * stop.alpha
         )

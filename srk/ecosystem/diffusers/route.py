@@ -235,10 +235,10 @@ class Route:
                 corrector = min(corrector, 3)
             beyond = attrs.evolve(level, lam=level.lam + 1e-12)
             return _Capped(inner, 1, corrector).plan(attrs.evolve(step, stop=beyond, eta=0.0))
-        board = step.draft()
-        board.evaluate(board.state, level)
-        kept = [(board.memory(i), note) for i, note in enumerate(notes)]
-        stop = board.finish(board.state, keep=kept)
+        draft = step.draft()
+        draft.evaluate(draft.state, level)
+        kept = [(draft.memory(i), note) for i, note in enumerate(notes)]
+        stop = draft.finish(draft.state, keep=kept)
         missing = method.evaluations_per_step - 1
         return stop if missing <= 0 else _filled(step, stop, missing)
 
@@ -345,14 +345,14 @@ def sees_state(plan: StepPlan) -> bool:
 
 def _idle(step: Step) -> StepPlan:
     """A step that asks for an evaluation and stays where it is."""
-    board = step.draft()
-    board.evaluate(board.state, step.start)
-    return board.finish(board.state)
+    draft = step.draft()
+    draft.evaluate(draft.state, step.start)
+    return draft.finish(draft.state)
 
 
 def _filled(step: Step, plan: StepPlan, missing: int) -> StepPlan:
     """The step with `missing` more calls, at its end, whose results it does not use."""
-    board = step.draft()
-    board.evaluate(board.state, step.stop)
-    form = attrs.evolve(board.finish(board.state).stages[0], row=plan.update)
+    draft = step.draft()
+    draft.evaluate(draft.state, step.stop)
+    form = attrs.evolve(draft.finish(draft.state).stages[0], row=plan.update)
     return attrs.evolve(plan, stages=plan.stages + (form,) * missing)
