@@ -133,10 +133,9 @@ def log_likelihood(
     The probability-flow ODE of `score` is integrated from there to t_max.
 
     The density is that of x_t, by default at t_min, which is the distribution of the data with a
-    little noise (and the factor alpha(t_min)), not of the data. Where data of their own scale are
-    wanted,
-    noise them first: `process.perturb(x0, t)`. A density without noise, at sigma(t) = 0, is not
-    defined for data on a lower-dimensional set, and the ODE cannot start there.
+    little noise (and the factor alpha(t_min)), not of the data. Data without noise get
+    it first: `process.perturb(x0, t)`. A density without noise, at sigma(t) = 0, is not defined for
+    data on a lower-dimensional set, and the ODE cannot start there.
 
     The state's accuracy is controlled in units of `data_variance`'s standard deviation at the noise
     level, that of the log-density in nats per coordinate. Samples of a batch share the steps, which

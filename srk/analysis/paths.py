@@ -25,14 +25,17 @@ SAME = 1e-13
 
 
 class GridPath(NoiseSource):
-    """A Brownian path known at given points of a clock, with its Levy area between them.
+    r"""A Brownian path known at given points of a clock, with its Levy area between them.
 
     Any run whose draws end at these points sees it.
 
     W and H of every interval between neighbouring points are drawn once. A draw over several
     intervals joins them, exactly:
 
-        W = sum W_k,    h (W/2 + H) = int B = sum (B_k h_k + h_k (W_k/2 + H_k))
+    $$
+    W = \sum_k W_k, \qquad
+    h \big(\tfrac12 W + H\big) = \int B = \sum_k \big(B_k h_k + h_k (\tfrac12 W_k + H_k)\big)
+    $$
 
     What a draw needs beyond W and H of its interval (weights 2, 3, ... of `Slot`) is drawn for each
     interval anew: two runs with different steps then share W and H, which is all that strong order

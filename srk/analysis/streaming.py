@@ -122,7 +122,9 @@ def moments(
 def frechet_distance(one: Moments, other: Moments) -> float:
     r"""The Frechet distance of two sets of samples, if both were Gaussian.
 
-        |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1^{1/2} C_2 C_1^{1/2})^{1/2})
+    $$
+    |m_1 - m_2|^2 + \operatorname{tr}\big(C_1 + C_2 - 2 (C_1^{1/2} C_2 C_1^{1/2})^{1/2}\big)
+    $$
 
     It is the square of the 2-Wasserstein distance of two Gaussians. Of features of Inception it is
     the FID. Its estimate is too large by a term of order d/n: measure two sets of the reference

@@ -22,7 +22,10 @@ class AcceleratedDDPM(Integrator):
     variance-preserving scale Y, with a the ratio of the squared signal scales at start and end and
     s the score of Y at the noise level of the start:
 
-        Y+ = Y + sqrt((1 - a)/2) z,      Y' = a^{-1/2} (Y+ + (1 - a) s(Y+)) + sqrt((1 - a)/2) z+
+    $$
+    Y_+ = Y + \sqrt{(1 - a)/2}\; z, \qquad
+    Y' = a^{-1/2} \big(Y_+ + (1 - a)\, s(Y_+)\big) + \sqrt{(1 - a)/2}\; z_+
+    $$
 
     Y+ is noisier than the level at which s is taken; that is the method. The reverse SDE only (eta
     = 1). The draws are the increments of one path over the two halves of the step in the clock

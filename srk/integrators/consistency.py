@@ -17,13 +17,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class Consistency(Integrator):
-    """`consistency`: multistep consistency sampling of Song et al. 2023.
+    r"""`consistency`: multistep consistency sampling of Song et al. 2023.
 
     One network call per step, for consistency models, whose network returns a sample at the lowest
     level r_min from any level r = sigma/alpha. It has no order: with an ordinary denoiser samples
     lack variance.
 
-        u' = D + sqrt(r'^2 - r_min^2) z        u = x/alpha
+    $$
+    u' = D + \sqrt{r'^2 - r_{\min}^2}\; z, \qquad u = x/\alpha
+    $$
 
     r_min is the level at t_min of the process, where the last step then ends without noise: use
     denoise_final=False, or the final denoising is one more call. Elsewhere: diffusers

@@ -14,22 +14,23 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DDIM(Integrator):
-    """`ddim`: the sampler of Song et al. 2021 with their eta.
+    r"""`ddim`: the sampler of Song et al. 2021 with their eta.
 
     It goes from the deterministic DDIM (eta = 0) to DDPM (eta = 1).
 
     One network call per step, weak order 1, strong order 1. In their notation, for a
     variance-preserving process,
 
-        x' = alpha' D + sqrt(sigma'^2 - s^2) eps + s z
-        s = eta (sigma'/sigma) sqrt(1 - alpha^2/alpha'^2)
+    $$
+    x' = \alpha' D + \sqrt{\sigma'^2 - s^2}\; \varepsilon + s z, \qquad
+    s = \eta\, \frac{\sigma'}{\sigma} \sqrt{1 - \alpha^2/\alpha'^2}
+    $$
 
     which for any linear process is `euler-ancestral` with s = alpha' r_up. Between 0 and 1 the
-    method `ddpm` at eta makes another, equally
-    valid step: it solves srk's reverse SDE of that eta exactly with D frozen, where DDIM scales the
-        standard deviation of the posterior;
-    the two agree to first order in the step. From alpha = 0 it carries the noise on, as the formula
-    says. Elsewhere: diffusers `DDIMScheduler(clip_sample=False)` with its eta.
+    method `ddpm` at eta makes another, equally valid step: it solves srk's reverse SDE of that eta
+    exactly with D frozen, where DDIM scales the standard deviation of the posterior; the two agree
+    to first order in the step. From alpha = 0 it carries the noise on, as the formula says.
+    Elsewhere: diffusers `DDIMScheduler(clip_sample=False)` with its eta.
     """
 
     name = "ddim"

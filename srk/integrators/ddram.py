@@ -42,12 +42,24 @@ class DDRaM(Integrator):
     variance-preserving scale and d the step in Ornstein-Uhlenbeck time; in "data", u = x/alpha and
     h is the step in half log-SNR.
 
-        "score" (published): density ~ e^{-tau} on [0, d]
-            Ym = e^tau Y + a (e^tau - 1) s(Y) + eta sqrt(e^{2 tau} - 1) z1 Y' = e^d Y + a (e^d - 1)
-            s(Ym) + eta e^{d - tau} sqrt(e^{2 tau} - 1) z1 + eta sqrt(e^{2(d - tau)} - 1) z2
-        "data": density ~ e^{-a(h - tau)} on [0, h], N the noise of the linear SDE
-            Um = e^{-a tau} u + (1 - e^{-a tau}) D + N_tau
-            u' = e^{-ah} u + (1 - e^{-ah}) D(Um) + N_h
+    "score", the published frame, has the density of e^{-tau} on [0, d]:
+
+    $$
+    \begin{aligned}
+    Y_m &= e^\tau Y + a\, (e^\tau - 1)\, s(Y) + \eta \sqrt{e^{2\tau} - 1}\; z_1 \\
+    Y' &= e^d Y + a\, (e^d - 1)\, s(Y_m) + \eta\, e^{d - \tau} \sqrt{e^{2\tau} - 1}\; z_1
+        + \eta \sqrt{e^{2(d - \tau)} - 1}\; z_2
+    \end{aligned}
+    $$
+
+    "data" has the density of e^{-a(h - tau)} on [0, h], with N the noise of the linear SDE:
+
+    $$
+    \begin{aligned}
+    U_m &= e^{-a\tau} u + (1 - e^{-a\tau}) D + N_\tau \\
+    u' &= e^{-ah} u + (1 - e^{-ah}) D(U_m) + N_h
+    \end{aligned}
+    $$
 
     An integrator plans numbers, so tau is a number of the step: it comes from `seed` and the index
     of the step, the same for all samples of a run and for all runs of one object. For places that

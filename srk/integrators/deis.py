@@ -23,7 +23,10 @@ class DEIS2(Integrator):
     One network call per step, order 2; probability-flow ODE only. With rho = sigma/alpha, eps = (x
     - alpha D)/sigma at the last two evaluations and l_j their Lagrange polynomials in log(rho):
 
-        x'/alpha' = x/alpha + sum_j eps_j int_rho^rho' l_j(log rho) d rho
+    $$
+    \frac{x'}{\alpha'} = \frac{x}{\alpha}
+    + \sum_j \varepsilon_j \int_\rho^{\rho'} l_j(\log\rho)\, d\rho
+    $$
 
     Equals diffusers' DEISMultistepScheduler(solver_order=2) with lower_order_final=False; order 1
     would be DDIM.

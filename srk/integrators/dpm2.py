@@ -14,13 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPM2(Integrator):
-    """`dpm2`: the midpoint method for the probability-flow ODE in r (eta = 0).
+    r"""`dpm2`: the midpoint method for the probability-flow ODE in r (eta = 0).
 
     The middle of the step is taken in log r.
 
     Two network calls per step, order 2. With r_m = sqrt(r r') and d = (u - D)/r the slope,
 
-        u_m = u + (r_m - r) d,    u' = u + (r' - r) d_m
+    $$
+    u_m = u + (r_m - r)\, d, \qquad u' = u + (r' - r)\, d_m
+    $$
 
     It is `dpm-solver-2` with its node at 1/2. Elsewhere: k-diffusion `sample_dpm_2` without churn;
     diffusers `KDPM2DiscreteScheduler`.

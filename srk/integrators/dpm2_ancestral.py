@@ -14,12 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPM2Ancestral(Integrator):
-    """`dpm2-ancestral`: the midpoint method in log r (noise form) down, noise up.
+    r"""`dpm2-ancestral`: the midpoint method in log r (noise form) down, noise up.
 
     Two network calls per step, weak order 2, strong order 1. With m halfway between the start and
     r_down in the half log-SNR (at eta = 1 the end of the step):
 
-        u_m = e^{-H/2} u + (1 - e^{-H/2}) D,    u' = u + (r_down - r) (u_m - D_m)/r_m + r_up z
+    $$
+    u_m = e^{-H/2} u + (1 - e^{-H/2}) D, \qquad
+    u' = u + (r_\mathrm{down} - r) \frac{u_m - D_m}{r_m} + r_\mathrm{up} z
+    $$
 
     For eta > 1 the midpoint would lie below the end of the step. Elsewhere: k-diffusion
     `sample_dpm_2_ancestral` with the same eta; diffusers `KDPM2AncestralDiscreteScheduler`.

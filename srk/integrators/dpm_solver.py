@@ -31,11 +31,14 @@ def _noise_at(draft: Draft, u: LinearForm, level: Level) -> LinearForm:
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMSolver2(Integrator):
-    """`dpm-solver-2`: DPM-Solver-2, single step, for the probability-flow ODE (eta = 0).
+    r"""`dpm-solver-2`: DPM-Solver-2, single step, for the probability-flow ODE (eta = 0).
 
     Two network calls per step, order 2. With s at the fraction c of the step in the half log-SNR:
 
-        u_s = u - r_s (e^{ch} - 1) eps,    u' = u - r' (e^h - 1) (eps + (eps_s - eps)/(2c))
+    $$
+    u_s = u - r_s (e^{ch} - 1)\, \varepsilon, \qquad
+    u' = u - r' (e^h - 1) \Big(\varepsilon + \frac{\varepsilon_s - \varepsilon}{2c}\Big)
+    $$
 
     With c = 1/2 it is `dpm2`. Elsewhere: k-diffusion `DPMSolver.dpm_solver_2_step` with r1 = c;
     diffusers `DPMSolverSinglestepScheduler(algorithm_type="dpmsolver", solver_order=2)`.
@@ -70,14 +73,19 @@ class DPMSolver2(Integrator):
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMSolver3(Integrator):
-    """`dpm-solver-3`: DPM-Solver-3, single step, for the probability-flow ODE (eta = 0).
+    r"""`dpm-solver-3`: DPM-Solver-3, single step, for the probability-flow ODE (eta = 0).
 
     Three network calls per step, order 3. With stages at the fractions c1, c2 of the step in the
     half log-SNR and E(x) = (e^x - 1)/x - 1:
 
-        u_1 = u - r_1 (e^{c1 h} - 1) eps
-        u_2 = u - r_2 (e^{c2 h} - 1) eps - r_2 (c2/c1) E(c2 h) (eps_1 - eps)
-        u'  = u - r' (e^h - 1) eps - (r'/c2) E(h) (eps_2 - eps)
+    $$
+    \begin{aligned}
+    u_1 &= u - r_1 (e^{c_1 h} - 1)\, \varepsilon \\
+    u_2 &= u - r_2 (e^{c_2 h} - 1)\, \varepsilon
+        - r_2 \tfrac{c_2}{c_1} E(c_2 h) (\varepsilon_1 - \varepsilon) \\
+    u' &= u - r' (e^h - 1)\, \varepsilon - \tfrac{r'}{c_2} E(h) (\varepsilon_2 - \varepsilon)
+    \end{aligned}
+    $$
 
     Elsewhere: k-diffusion `DPMSolver.dpm_solver_3_step` with r1, r2 = c1, c2; `sample_dpm_fast`
         takes these steps and ends with lower

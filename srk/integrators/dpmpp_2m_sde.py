@@ -14,12 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMpp2MSDE(Integrator):
-    """`dpmpp-2m-sde`: DPM-Solver++(2M) SDE, the second-order multistep method of k-diffusion.
+    r"""`dpmpp-2m-sde`: DPM-Solver++(2M) SDE, the second-order multistep method of k-diffusion.
 
     One network call per step, weak order 2, strong order 1. With D1 the denoiser of the step before
     and h1 its length, the correction to exponential Euler is
 
-        "midpoint"  (1/2) psi_0 (h/h1) (D - D1)            "heun"  psi_1 (h/h1) (D - D1)
+    $$
+    \tfrac12 \psi_0 \frac{h}{h_1} (D - D_1) \text{ for } \texttt{midpoint}, \qquad
+    \psi_1 \frac{h}{h_1} (D - D_1) \text{ for } \texttt{heun}
+    $$
 
     The first step, and one after a step from alpha = 0, is `ddpm`. At eta = 0 it is `dpmpp-2m`.
     Elsewhere: k-diffusion `sample_dpmpp_2m_sde`, whose eta is our eta^2 (so that 0 and 1 are the

@@ -14,14 +14,17 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMpp2SAncestral(Integrator):
-    """`dpmpp-2s-ancestral`: DPM-Solver++(2S) down, noise up.
+    r"""`dpmpp-2s-ancestral`: DPM-Solver++(2S) down, noise up.
 
     DPM-Solver++(2S) is the midpoint method in log r, in data form.
 
     Two network calls per step, weak order 2, strong order 1. With m halfway between the start and
     r_down in the half log-SNR (at eta = 1 the end of the step):
 
-        u_m = e^{-H/2} u + (1 - e^{-H/2}) D,    u' = e^{-H} u + (1 - e^{-H}) D_m + r_up z
+    $$
+    u_m = e^{-H/2} u + (1 - e^{-H/2}) D, \qquad
+    u' = e^{-H} u + (1 - e^{-H}) D_m + r_\mathrm{up} z
+    $$
 
     For eta > 1 the midpoint would lie below the end of the step. At eta = 0 it is DPM-Solver++(2S).
     Elsewhere: k-diffusion `sample_dpmpp_2s_ancestral` with the same eta.

@@ -16,15 +16,20 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class DPMppSDE(Integrator):
-    """`dpmpp-sde`: two ancestral steps from the same start.
+    r"""`dpmpp-sde`: two ancestral steps from the same start.
 
     The first of them goes to the middle of the step.
 
     Two network calls per step, weak order 2. With (H, r_up) the ancestral step to the end and (H_s,
     r_up,s) that to s = lam + c h:
 
-        u_s = e^{-H_s} u + (1 - e^{-H_s}) D + r_up,s n1
-        u' = e^{-H} u + (1 - e^{-H}) ((1 - 1/(2c)) D + D_s/(2c)) + r_up n2
+    $$
+    \begin{aligned}
+    u_s &= e^{-H_s} u + (1 - e^{-H_s}) D + r_{\mathrm{up},s} n_1 \\
+    u' &= e^{-H} u + (1 - e^{-H}) \Big(\big(1 - \tfrac1{2c}\big) D + \tfrac1{2c} D_s\Big)
+        + r_\mathrm{up} n_2
+    \end{aligned}
+    $$
 
     n1 and n2 are the increments, scaled to unit variance, of ONE Brownian path in r over [r, r_s]
     and [r, r'], correlation sqrt((r - r_s)/(r - r')); with independent draws the weak order would

@@ -115,14 +115,20 @@ class _Churned(Integrator):
 @register_solver
 @attrs.frozen(kw_only=True)
 class EDMHeun(_Churned):
-    """`edm-heun`: EDM's stochastic sampler (Algorithm 2): churn up, Heun down.
+    r"""`edm-heun`: EDM's stochastic sampler (Algorithm 2): churn up, Heun down.
 
     Two network calls per step, the first one at the raised level r^ = (1 + gamma) r; weak order 2.
     With d^ the slope (u - D)/r at r^:
 
-        gamma = min(eta^2 S_churn/N, sqrt2 - 1)  where S_min <= r <= S_max, else 0
-        u^ = u + S_noise sqrt(r^^2 - r^2) z
-        u_2 = u^ + (r' - r^) d^,    u' = u^ + (r' - r^) (d^ + d_2)/2
+    $$
+    \begin{aligned}
+    \gamma &= \min\big(\eta^2 S_\mathrm{churn}/N,\; \sqrt2 - 1\big)
+        \text{ where } S_{\min} \le r \le S_{\max}, \text{ else } 0 \\
+    \hat u &= u + S_\mathrm{noise} \sqrt{\hat r^2 - r^2}\; z \\
+    u_2 &= \hat u + (r' - \hat r)\, \hat d, \qquad
+    u' = \hat u + \tfrac12 (r' - \hat r) (\hat d + d_2)
+    \end{aligned}
+    $$
 
     With `s_churn`, eta = 1 (the default) is the algorithm and eta = 0 is `heun`. Without it,
     gamma = min(eta^2 h, sqrt2 - 1) with h the step in the half log-SNR, which in the limit of short
@@ -200,12 +206,15 @@ class EDMDPM2(_Churned):
 @register_solver
 @attrs.frozen(kw_only=True)
 class EDMDPMpp2S(_Churned):
-    """`edm-dpmpp-2s`: churn up, DPM-Solver++(2S) in data form down.
+    r"""`edm-dpmpp-2s`: churn up, DPM-Solver++(2S) in data form down.
 
     Two network calls per step, the first one at the raised level; weak order 2. gamma as in
     `edm-heun`; with H = log(r^/r') and D_m the denoiser at the middle sqrt(r^ r'):
 
-        u_m = e^{-H/2} u^ + (1 - e^{-H/2}) D^,    u' = e^{-H} u^ + (1 - e^{-H}) D_m
+    $$
+    u_m = e^{-H/2} \hat u + (1 - e^{-H/2}) \hat D, \qquad
+    u' = e^{-H} \hat u + (1 - e^{-H}) D_m
+    $$
 
     At eta = 0 it is `dpmpp-2s-ancestral` at eta = 0, DPM-Solver++(2S). A step to sigma = 0 is the
     denoiser.

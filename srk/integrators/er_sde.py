@@ -38,7 +38,9 @@ class ERSDE1(Integrator):
     One network call per step, strong order 1, weak order 1. With r = sigma/alpha, u = x/alpha, q =
     phi(r')/phi(r):
 
-        u' = q u + (1 - q) D + sqrt(r'^2 - q^2 r^2) z
+    $$
+    u' = q\, u + (1 - q) D + \sqrt{r'^2 - q^2 r^2}\; z
+    $$
 
     phi says how much noise there is at each level: phi = r is the probability-flow ODE (the step is
     DDIM), phi = r^2 the reverse SDE (`ddpm`); in general 1 + eta(r)^2 = d log phi/d log r. The
@@ -124,7 +126,10 @@ class ERSDE2(ERSDE1):
     One network call per step, strong order 1, weak order 2. As `er-sde-1`, plus the slope of D in r
     from the last two evaluations:
 
-        u' += [r' - r + phi(r') int_r'^r ds/phi(s)] (D - D_old)/(r - r_old)
+    $$
+    u' \mathrel{+}= \Big[r' - r + \varphi(r') \int_{r'}^r \frac{ds}{\varphi(s)}\Big]
+    \frac{D - D_\mathrm{old}}{r - r_\mathrm{old}}
+    $$
 
     The integral is exact here (Gauss-Legendre); the authors' code takes a left Riemann sum of 100
     points, and drops a noise variance below 1e-6.
@@ -151,7 +156,10 @@ class ERSDE3(ERSDE1):
     one-sided difference of `er-sde-2`. As that, plus the curvature D_2 = 2 (D' - D'_old)/(r - r_2),
     with D' the slopes of the last two steps:
 
-        u' += [(r' - r)^2/2 + phi(r') int_r'^r (s - r)/phi(s) ds] D_2
+    $$
+    u' \mathrel{+}= \Big[\tfrac12 (r' - r)^2
+    + \varphi(r') \int_{r'}^r \frac{s - r}{\varphi(s)}\, ds\Big] D_2
+    $$
 
     Arguments:
         growth: log(phi(r)/r), a function of r = sigma/alpha that does not decrease; `math.log` is

@@ -17,15 +17,19 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class ETDSRA1(Integrator):
-    """`etd-sra1`: SRA1 with the linear part exact, in the half log-SNR.
+    r"""`etd-sra1`: SRA1 with the linear part exact, in the half log-SNR.
 
     Two network calls per step, strong order 1.5, weak order 2 (eta = 1). With a = 1 + eta^2, p1 = 1
     - e^{-ah}, p2 = h - p1/a, the noise M of the step and Z = int a e^{-a(h - t)} M_t dt, jointly
     Gaussian, and node c:
 
-        b = p2/(c h)
-        Xc = e^{-ach} u + (1 - e^{-ach}) D + Z/b
-        u' = e^{-ah} u + p1 D + b (D(Xc) - D) + M
+    $$
+    \begin{aligned}
+    b &= p_2/(c h) \\
+    X_c &= e^{-ach} u + (1 - e^{-ach}) D + Z/b \\
+    u' &= e^{-ah} u + p_1 D + b\, (D(X_c) - D) + M
+    \end{aligned}
+    $$
 
     Arguments:
         node: c, the place of the stage in the half log-SNR, in (0, 1].

@@ -19,7 +19,9 @@ class Euler(Integrator):
     `sample_euler` of k-diffusion without churn, and the `EulerDiscreteScheduler` and
     `FlowMatchEulerDiscreteScheduler` of diffusers. With u = x/alpha and the slope d = (u - D)/r,
 
-        u' = u + (r' - r) d
+    $$
+    u' = u + (r' - r)\, d
+    $$
 
     The line in r is exactly the step of the deterministic DDIM (`ddim` at eta = 0). `heun` and
     `dpmpp-2m` are of order 2, the latter at the same cost. Euler's method for the reverse SDE is

@@ -14,13 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class EulerAncestral(Integrator):
-    """`euler-ancestral`: Euler down, noise up.
+    r"""`euler-ancestral`: Euler down, noise up.
 
     At eta = 1 it is DDPM; for eta <= 1 it is `ddim` under k-diffusion's name.
 
     One network call per step, weak order 1, strong order 1.
 
-        u' = e^{-H} u + (1 - e^{-H}) D + r_up z
+    $$
+    u' = e^{-H} u + (1 - e^{-H}) D + r_\mathrm{up} z
+    $$
 
     Elsewhere: k-diffusion `sample_euler_ancestral` with the same eta (for eta > 1, r_up is cut at
         r' as there); diffusers

@@ -14,13 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class Heun(Integrator):
-    """`heun`: Heun's method for the probability-flow ODE in r = sigma/alpha (eta = 0).
+    r"""`heun`: Heun's method for the probability-flow ODE in r = sigma/alpha (eta = 0).
 
     It is EDM's deterministic sampler.
 
     Two network calls per step, order 2. With d = (u - D)/r the slope,
 
-        u_2 = u + (r' - r) d,    u' = u + (r' - r) (d + d_2)/2
+    $$
+    u_2 = u + (r' - r)\, d, \qquad u' = u + \tfrac12 (r' - r) (d + d_2)
+    $$
 
     Elsewhere: EDM's Algorithm 1 with s(t) = 1, sigma(t) = t; k-diffusion `sample_heun` without
         churn; diffusers `HeunDiscreteScheduler`.

@@ -14,13 +14,15 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class LCM(Integrator):
-    """`lcm`: the denoised state, noised anew to the level at the end of the step.
+    r"""`lcm`: the denoised state, noised anew to the level at the end of the step.
 
     One network call per step, for consistency models, whose network returns a sample of the data
     from any level. It has no order: with an ordinary denoiser, which returns the mean of the data,
     samples lack variance.
 
-        x' = alpha' D + sigma' z
+    $$
+    x' = \alpha' D + \sigma' z
+    $$
 
     A step to sigma = 0, and the final denoising, return D. Elsewhere: diffusers `LCMScheduler`,
     whose boundary scaling c_skip x + c_out D is a property of the network: apply it in the adapter.

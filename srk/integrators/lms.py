@@ -17,14 +17,17 @@ from srk.processes.quadrature import gauss_legendre
 @register_solver
 @attrs.frozen(kw_only=True)
 class LMS(Integrator):
-    """`lms`: the linear multistep method for du/dr = (u - D)/r (eta = 0).
+    r"""`lms`: the linear multistep method for du/dr = (u - D)/r (eta = 0).
 
     It is Adams-Bashforth with variable steps.
 
     One network call per step; the slopes d_j of the last `order` steps are interpolated by a
     polynomial in r, which is integrated exactly:
 
-        u' = u + sum_j c_j d_j,    c_j = int_r^{r'} l_j(s) ds,    d_j = (u_j - D_j)/r_j
+    $$
+    u' = u + \sum_j c_j d_j, \qquad c_j = \int_r^{r'} l_j(s)\, ds, \qquad
+    d_j = \frac{u_j - D_j}{r_j}
+    $$
 
     The first steps have the order that their history allows, so that the order is 2 where the run
     starts at a noise level that already carries information; from pure noise that start-up error is

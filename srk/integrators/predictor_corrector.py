@@ -61,14 +61,18 @@ def _predictor(value: Any) -> Integrator:
 
 @attrs.frozen
 class PredictorCorrector(Integrator):
-    r"""A solver with corrector steps: `steps` Langevin steps at the level at which each of its
-    steps starts.
+    r"""Any solver, with `steps` Langevin steps before each of its steps.
 
-    `steps` network calls more in each step, the final denoising included. With N = (x - alpha D)/
-    sigma, so that the score is -N/sigma, one corrector step is
+    They take `steps` network calls more in each step, the final denoising included. With
+    N = (x - alpha D)/sigma, so that the score is -N/sigma, one corrector step is
 
-        x' = x - (e/sigma) N + sqrt(2 e) z
-        e = 2 a (snr sigma |z|/|N|)^2   ("langevin"),   e = 2 a (snr sigma)^2   ("ald")
+    $$
+    \begin{aligned}
+    x' &= x - \frac{e}{\sigma} N + \sqrt{2 e}\; z \\
+    e &= 2 a \big(\mathrm{snr}\, \sigma\, |z|/|N|\big)^2 \text{ for } \texttt{langevin}, \qquad
+    e = 2 a\, (\mathrm{snr}\, \sigma)^2 \text{ for } \texttt{ald}
+    \end{aligned}
+    $$
 
     At a fixed `snr` the corrector's own error stays, whatever the number of steps. On data N(m, v)
     "ald" settles at the variance V/(1 - e/(2 V)) instead of V = alpha^2 v + sigma^2, which is next
@@ -78,9 +82,8 @@ class PredictorCorrector(Integrator):
 
     "ald" is linear, so that its exact distribution on Gaussian data is known
     (`srk.analysis.gaussian_distribution`); "langevin" is not, because its step size depends on the
-    draws.
-    Draws of the corrector are independent of those of the predictor with every noise source: a
-    Brownian path drives the predictor alone.
+    draws. Draws of the corrector are independent of those of the predictor with every noise source:
+    a Brownian path drives the predictor alone.
 
     Arguments:
         predictor: the solver: a name, an integrator or a tableau.

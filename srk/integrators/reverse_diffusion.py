@@ -17,12 +17,14 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class ReverseDiffusion(Integrator):
-    """`reverse-diffusion`: the forward step between two levels with its drift and noise reversed.
+    r"""`reverse-diffusion`: the forward step between two levels with its drift and noise reversed.
 
     One network call per step, weak order 1, strong order 1. With x = a x' + c z the forward step
     from the end to the start of a step, and s the score at its start,
 
-        x' = x - (a - 1) x + (1 + eta^2)/2 c^2 s + eta c z
+    $$
+    x' = x - (a - 1)\, x + \tfrac{1 + \eta^2}{2} c^2 s + \eta\, c\, z
+    $$
 
     For a variance-exploding process it is c^2 = sigma^2 - sigma'^2; on discrete betas a^2 = 1 -
     beta, c^2 = beta. The step to sigma = 0 is taken without noise. Elsewhere: score_sde's predictor

@@ -54,8 +54,11 @@ class SASolver(Integrator):
     Lagrange polynomials of the last p times (predictor), or of the last c times with that of the
     new state among them (corrector, same z):
 
-        x' = (alpha'/alpha) e^{-ah} x + alpha' sum_j D_j int a e^{-a(lam' - lam)} l_j(lam) dlam +
-        sigma' sqrt(1 - e^{-2 tau^2 h}) z
+    $$
+    x' = \frac{\alpha'}{\alpha} e^{-ah} x
+    + \alpha' \sum_j D_j \int a\, e^{-a(\lambda' - \lambda)} l_j(\lambda)\, d\lambda
+    + \sigma' \sqrt{1 - e^{-2 \tau^2 h}}\; z
+    $$
 
     tau is eta. Orders (3, 4) are the default of the authors' code; at eta = 0 they are `unipc-3`
     (with few_steps, its variant bh1 to the last step), and (1, 0) is `ddpm`. The state handed on is

@@ -28,9 +28,15 @@ class SEEDS2(Integrator):
     Two network calls per step, strong order 1, weak order 2. In u = x/alpha, with a = 1 + eta^2, N
     the noise of the linear SDE (one path through stage and update) and c the node in half log-SNR:
 
-        U  = e^{-ach} u + (1 - e^{-ach}) D + N_c
-        phi1:  u' = e^{-ah} u + (1 - e^{-ah}) [D + (D(U) - D)/(2c)] + N_1
-        phi2:  u' = e^{-ah} u + (1 - e^{-ah}) D + (1 - (1 - e^{-ah})/(ah)) (D(U) - D)/c + N_1
+    $$
+    \begin{aligned}
+    U &= e^{-ach} u + (1 - e^{-ach}) D + N_c \\
+    \texttt{phi1:}\quad u' &= e^{-ah} u
+        + (1 - e^{-ah}) \Big[D + \frac{D(U) - D}{2c}\Big] + N_1 \\
+    \texttt{phi2:}\quad u' &= e^{-ah} u + (1 - e^{-ah}) D
+        + \Big(1 - \frac{1 - e^{-ah}}{ah}\Big) \frac{D(U) - D}{c} + N_1
+    \end{aligned}
+    $$
 
     With c = 1/2 and "phi1", D(U) carries the whole step. At eta = 0 it is DPM-Solver++(2S).
     ComfyUI's `seeds_2` has both weights, its eta is our eta^2; diffusers' single-step SDE variant
@@ -87,9 +93,14 @@ class SEEDS3(Integrator):
     with a = 1 + eta^2, N the noise of the linear SDE (one path through all stages), phi1(x) = 1 -
     e^{-x}, phi2(x) = 1 - phi1(x)/x and nodes r1, r2 in half log-SNR:
 
-        U1 = e^{-a r1 h} u + phi1(a r1 h) D + N_r1
-        U2 = e^{-a r2 h} u + phi1(a r2 h) D + (r2/r1) phi2(a r2 h) (D(U1) - D) + N_r2
-        u' = e^{-a h} u + phi1(a h) D + (1/r2) phi2(a h) (D(U2) - D) + N_1
+    $$
+    \begin{aligned}
+    U_1 &= e^{-a r_1 h} u + \varphi_1(a r_1 h) D + N_{r_1} \\
+    U_2 &= e^{-a r_2 h} u + \varphi_1(a r_2 h) D
+        + \tfrac{r_2}{r_1} \varphi_2(a r_2 h) (D(U_1) - D) + N_{r_2} \\
+    u' &= e^{-a h} u + \varphi_1(a h) D + \tfrac1{r_2} \varphi_2(a h) (D(U_2) - D) + N_1
+    \end{aligned}
+    $$
 
     At eta = 0 it is DPM-Solver-3 with the denoiser in place of the noise. The same as ComfyUI's
     `seeds_3`, whose eta is our eta^2.

@@ -46,13 +46,17 @@ class _Kept:
 @register_solver
 @attrs.frozen(kw_only=True)
 class SRK2M(Integrator):
-    """`srk2m`: the multistep sibling of `srk2s`, one network call per step.
+    r"""`srk2m`: the multistep sibling of `srk2s`, one network call per step.
 
     Weak order 2, strong order 1 (1.5 with `strong=True`). R on the way to the node is predicted
     from the stages of earlier steps:
 
-        Rp = R_1 + beta H_1/(H_1 + H_2) (R_1 - R_2)
-        Xc = X + c H Rp + J,    X' = X + H R(Xc) + B
+    $$
+    \begin{aligned}
+    R_p &= R_1 + \beta \frac{H_1}{H_1 + H_2} (R_1 - R_2) \\
+    X_c &= X + c H R_p + J, \qquad X' = X + H R(X_c) + B
+    \end{aligned}
+    $$
 
     R is a martingale along the exact reverse process, so that nothing systematic is lost by
     predicting it. For eta < 1 the prediction is eta^2 times this rule plus (1 - eta^2) times linear

@@ -18,13 +18,16 @@ from srk.plans.step import Step
 @register_solver
 @attrs.frozen(kw_only=True)
 class SRK2S(Integrator):
-    """`srk2s` = `srk2`: two-stage stochastic Runge-Kutta in the gauge clock.
+    r"""`srk2s` = `srk2`: two-stage stochastic Runge-Kutta in the gauge clock.
 
     Two network calls per step, weak order 2 (3 on linear problems), strong order 1 with the default
     node c = 1/4 and 1.5 with `strong=True` (c = 1/3, which costs about 1.7x in KL). Update, with H
     the step and B its Brownian increment on the clock:
 
-        Xc = X + c H R(X) + J,    X' = X + H R(Xc) + B,    Var J = c H,  Cov(J, B) = H/2
+    $$
+    X_c = X + c H R(X) + J, \qquad X' = X + H R(X_c) + B, \qquad
+    \operatorname{Var} J = c H, \quad \operatorname{Cov}(J, B) = H/2
+    $$
 
     Its sibling with one call per step is `srk2m`.
 

@@ -18,14 +18,16 @@ from srk.processes.discrete import VPDiscrete
 @register_solver
 @attrs.frozen(kw_only=True)
 class TCD(Integrator):
-    """`tcd`: DDIM to a level below the end of the step, and the forward process back up.
+    r"""`tcd`: DDIM to a level below the end of the step, and the forward process back up.
 
     One network call per step, for consistency models. eta is the paper's gamma, between `ddim`
     without noise (0) and all noise drawn anew, close to `lcm` (1, the default here as of every
     solver; diffusers' default is 0.3). With t' the own time of the end of the step and
     r_s = sigma/alpha at the time t_s = (1 - eta) t':
 
-        u' = D + (r_s/r) (u - D) + sqrt(r'^2 - r_s^2) z        u = x/alpha
+    $$
+    u' = D + \frac{r_s}{r} (u - D) + \sqrt{r'^2 - r_s^2}\; z, \qquad u = x/\alpha
+    $$
 
     On `VPDiscrete` t_s is rounded down to a training index. A step to sigma = 0 is the denoiser.
     Between 0 and 1 eta is not the eta of the reverse SDE, and the method has no order. Elsewhere:

@@ -26,9 +26,14 @@ class UniPC2(Integrator):
     One network call per step, order 3 (2 without the corrector); probability-flow ODE only.
     Predictor (hl the step before, B = h for bh1, 1 - e^{-h} for bh2) and corrector:
 
-        xp' = (sigma'/sigma) x + alpha' (1 - e^{-h}) D + alpha' (B/2)(h/hl)(D - D_old)
-        x'  = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam
-        P through D_old, D, D(xp')
+    $$
+    \begin{aligned}
+    x'_p &= \frac{\sigma'}{\sigma} x + \alpha' (1 - e^{-h}) D
+        + \alpha' \frac{B}{2} \frac{h}{h_l} (D - D_\mathrm{old}) \\
+    x' &= \frac{\sigma'}{\sigma} x + \alpha' \int e^{-(\lambda' - \lambda)} P(\lambda)\, d\lambda,
+        \qquad P \text{ through } D_\mathrm{old}, D, D(x'_p)
+    \end{aligned}
+    $$
 
     With bh2 the predictor is DPM-Solver++(2M). The state handed on is the predicted one, so a run
     ends uncorrected. Equals diffusers' UniPCMultistepScheduler(solver_order=2) with
@@ -90,20 +95,19 @@ class UniPC3(UniPC2):
 
     Its corrector re-uses the evaluation of the next step.
 
-    One network call per step, order 4 (3 without the corrector); probability-flow ODE only. As
-    `unipc-2` with one more past D in
-    predictor and corrector:
+    One network call per step, order 4 (3 without the corrector); probability-flow ODE only. It is
+    `unipc-2` with one more past D in predictor and corrector:
 
-        xp' = (sigma'/sigma) x + alpha' int e^{-(lam' - lam)} P(lam) dlam
-        P through the last three D
-        x'  = the same with P through the last three D and D(xp')
+    $$
+    x'_p = \frac{\sigma'}{\sigma} x + \alpha' \int e^{-(\lambda' - \lambda)} P(\lambda)\, d\lambda,
+    \qquad P \text{ through the last three } D
+    $$
 
-    The order of the first two steps is lower, which shows only where a run starts at a level that
-    already carries information. The two
-    variants differ in these steps only: from order 3 on, B(h) cancels, and the method is the
-        exponential Adams method of orders (3, 4),
-    `sa-solver` at eta = 0. Equals diffusers' UniPCMultistepScheduler(solver_order=3) with
-    lower_order_final=False.
+    x' is the same with P through the last three D and that at x'_p. The order of the first two
+    steps is lower, which shows only where a run starts at a level that already carries information.
+    The two variants differ in these steps only: from order 3 on, B(h) cancels, and the method is
+    the exponential Adams method of orders (3, 4), `sa-solver` at eta = 0. It equals diffusers'
+    UniPCMultistepScheduler(solver_order=3) with lower_order_final=False.
 
     Arguments:
         variant: B(h), "bh1" or "bh2".

@@ -29,7 +29,7 @@ def _kappa(value: object) -> object:
 @register_solver
 @attrs.frozen(kw_only=True)
 class WCW(Integrator):
-    """`wcw`: the stochastic Runge-Kutta step of Wu, Chen and Wei, RECONSTRUCTED.
+    r"""`wcw`: the stochastic Runge-Kutta step of Wu, Chen and Wei, RECONSTRUCTED.
 
     The text we have gives no update formula.
 
@@ -37,8 +37,12 @@ class WCW(Integrator):
     order 2 with kappa = 1. The paper names two ingredients, an exponential integrator and a
     score-difference correction. In Ornstein-Uhlenbeck time, step d, with e^t s a martingale:
 
-        Y' = e^d Y + 2 sinh(d) s(Y) + (2/kappa)(s(Y + kappa G) - s(Y)) + N
-        N = sqrt2 int e^{d-u} dB,  G = sqrt2 int sinh(d-u) dB
+    $$
+    \begin{aligned}
+    Y' &= e^d Y + 2 \sinh(d)\, s(Y) + \tfrac2\kappa \big(s(Y + \kappa G) - s(Y)\big) + N \\
+    N &= \sqrt2 \int e^{d-u}\, dB, \qquad G = \sqrt2 \int \sinh(d - u)\, dB
+    \end{aligned}
+    $$
 
     The reverse SDE only (eta = 1). kappa near 1 amplifies an error of the score by 1/(kappa d);
     kappa = 3/(2d) does not, at strong order 1. Rounding is such an error. Where kappa is too small

@@ -14,8 +14,8 @@ def psi(k: int, x: float) -> float:
     psi_0 = 1 - e^{-x} and psi_k = 1 - k psi_{k-1}/x.
 
     In du = a (D - u) dlam over a step h, a denoiser D = sum_k d_k t^k (t the fraction of the step)
-    adds sum_k psi_k(a h) d_k. A negative x
-    serves the noise form: e^h - 1 = -psi_0(-h).
+    adds sum_k psi_k(a h) d_k. A negative x serves the noise
+    form: e^h - 1 = -psi_0(-h).
 
     Examples:
         >>> from srk.plans.phi import psi

@@ -226,9 +226,8 @@ def fold(plan: StepPlan, pairs: tuple[tuple[float, float], ...]) -> StepPlan:
     """The same step in terms of what a network says rather than of the denoiser.
 
     With E_i = a_i X_i + b_i O_i for (a_i, b_i) = pairs[i], every row is rewritten over the inputs
-    X_i and the outputs O_i, which then stand in the E
-    columns: the conversion costs no pass over memory of its own, and its cancellations happen in
-        float64.
+    X_i and the outputs O_i, which then stand in the E columns: the conversion costs no pass over
+    memory of its own, and its cancellations happen in float64.
     """
 
     def rewrite(row: Row) -> Row:

@@ -20,8 +20,11 @@ class CLD(PhaseProcess):
 
     Data x with a velocity v, noise enters the velocity only.
 
-        dx = (beta/M) v dt        dv = -beta (x + (Gamma/M) v) dt + sqrt(2 Gamma beta) dW
-        Gamma^2 = 4 M
+    $$
+    dx = \tfrac{\beta}{M} v\, dt, \qquad
+    dv = -\beta \big(x + \tfrac{\Gamma}{M} v\big) dt + \sqrt{2 \Gamma \beta}\; dW, \qquad
+    \Gamma^2 = 4 M
+    $$
 
     with v_0 ~ N(0, gamma M) and the equilibrium N(0, 1) N(0, M). In B = beta t, with kappa =
     1/sqrt(M), the transition is Psi = e^{-kappa B} [[1 + kappa B, B/M], [-B, 1 - kappa B]]. States

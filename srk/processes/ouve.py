@@ -17,7 +17,7 @@ from srk.processes.parameters import check_range, parameter
 
 @attrs.frozen
 class CentredOUVE(LinearProcess):
-    r"""`OUVE` around 0: $dz = -\theta z\,dt + \sigma_{min} k^t \sqrt{2 \log k}\,dw$, k =
+    r"""`OUVE` around 0: $dz = -\theta z\,dt + \sigma_{\min} k^t \sqrt{2 \log k}\,dw$, k =
     sigma_max/sigma_min.
 
     With alpha = e^(-theta t),
@@ -86,8 +86,8 @@ class CentredOUVE(LinearProcess):
 class OUVE(AroundMean):
     r"""Ornstein-Uhlenbeck, variance exploding: from clean speech to noisy speech plus noise.
 
-    $$dx = \theta (y - x)\,dt + \sigma_{min} k^t \sqrt{2 \log k}\,dw, \qquad k =
-    \sigma_{max}/\sigma_{min}$$
+    $$dx = \theta (y - x)\,dt + \sigma_{\min} k^t \sqrt{2 \log k}\,dw, \qquad k =
+    \sigma_{\max}/\sigma_{\min}$$
 
     so that the mean goes from x_0 to the noisy y, $x_t = y + e^{-\theta t} (x_0 - y) + \sigma_t
     \varepsilon$. The reversal starts at y + sigma(t_max) noise, as SGMSE's does; that leaves out

@@ -40,7 +40,9 @@ class PhaseProcess(ForwardProcess):
     = rho^2 a^T C^-1 z = x0 + rho eps, is a sufficient statistic: the denoiser and the whole score
     follow from D(m) = E[x0 | m],
 
-        E[x0 | z] = D(m)                grad log p(z) = C^-1 (a D(m) - z)
+    $$
+    E[x_0 \mid z] = D(m), \qquad \nabla \log p(z) = C^{-1} (a D(m) - z)
+    $$
 
     `statistic` is that linear process (alpha = 1, sigma = rho(t)); `level`, `lam` and `time` are
     its.

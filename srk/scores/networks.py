@@ -198,14 +198,12 @@ def score_sde(
 
     `model(x, labels)`, whose labels and output depend on the process of the training.
 
-    =====================  ==============================  ========================
-    process                labels                          output
-    =====================  ==============================  ========================
-    VP, SubVP              999 t                           -sigma times the score
-    VPDiscrete             the training index              -sigma times the score
-    VE                     sigma                           the score
-    VE with `num_scales`   (N - 1)(1 - t), torch.long      the score
-    =====================  ==============================  ========================
+    | process              | labels                     | output                 |
+    | -------------------- | -------------------------- | ---------------------- |
+    | VP, SubVP            | 999 t                      | -sigma times the score |
+    | VPDiscrete           | the training index         | -sigma times the score |
+    | VE                   | sigma                      | the score              |
+    | VE with `num_scales` | (N - 1)(1 - t), torch.long | the score              |
 
     The adapter serves every linear process, by the time of the same signal-to-noise ratio. The data
     are in the range of the training: [0, 1], or [-1, 1] with `config.data.centered`.

@@ -138,11 +138,14 @@ class RigidAlign(StateHook):
 
 @attrs.frozen
 class LowTemperature(StateHook):
-    """DiffDock's low-temperature sampling: the score is made larger where the noise is large.
+    r"""DiffDock's low-temperature sampling: the score is made larger where the noise is large.
 
     The score s becomes c s, and so D becomes u + c (D - u) with u = x/alpha and r = sigma/alpha:
 
-        c = (lambda + T psi/2)/(1 + psi/2),    lambda = (s_data + r)/(s_data + r/T)
+    $$
+    c = \frac{\lambda + T\psi/2}{1 + \psi/2}, \qquad
+    \lambda = \frac{s_\mathrm{data} + r}{s_\mathrm{data} + r/T}
+    $$
 
     With `eta=hook.eta`, which is sqrt(1 + psi), "euler-maruyama" and `denoise_final="mean"` this is
     DiffDock's sampler. Its T is an inverse temperature: samples concentrate for T > 1. DiffDock

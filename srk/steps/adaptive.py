@@ -20,7 +20,7 @@ _SOLVERS = "'srk2', 'sra1' or 'sosra'"
 
 @attrs.frozen
 class Adaptive(StepController):
-    """`adaptive`: steps as long as their error estimate allows.
+    r"""`adaptive`: steps as long as their error estimate allows.
 
     It needs a solver that has an estimate, and noise="brownian" unless eta = 0.
 
@@ -33,7 +33,10 @@ class Adaptive(StepController):
     Steps are chosen in half log-SNR for linear processes, in own time otherwise. The length is
     multiplied by
 
-        factor = safety (e1^-(p + i + d) e2^(p + 2d) e3^-d)^(1/q)
+    $$
+    \mathrm{factor} = \mathrm{safety}\,
+    \big(e_1^{-(p + i + d)}\, e_2^{p + 2d}\, e_3^{-d}\big)^{1/q}
+    $$
 
     where e1, e2, e3 are this step's norm and the two accepted before it, and q = 3/2 (2 at
     eta = 0) is the order of the estimate; it is kept between `min_factor` and `max_factor`, and

@@ -30,7 +30,10 @@ _finite = attrs.validators.and_(attrs.validators.gt(-math.inf), attrs.validators
 class Criterion:
     r"""What a budget grid equidistributes over the half log-SNR, with r = sigma/alpha:
 
-        (1 - uniform) normalized[q^power r^-slope (1 - mmse/r^2)^residual] + uniform
+    $$
+    (1 - \mathrm{uniform})\, \mathrm{normalized}\big[q^\mathrm{power}\, r^{-\mathrm{slope}}
+    (1 - \mathrm{mmse}/r^2)^\mathrm{residual}\big] + \mathrm{uniform}
+    $$
 
     1 - mmse/r^2 = E|x/alpha - D|^2/(d r^2) is the part of the noise that the denoiser removes,
     taken as 0.02 at least. On N(m, v) data, s = r^2, a step h of `ddpm` leaves a relative error

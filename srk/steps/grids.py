@@ -110,11 +110,14 @@ class LogSNR(Grid):
 
 @attrs.frozen
 class Gauge(Grid):
-    """`gauge`: few steps where the data looks Gaussian.
+    r"""`gauge`: few steps where the data looks Gaussian.
 
     The density of steps over the half log-SNR is, with s = (sigma/alpha)^2,
 
-        0.85 normalized[v/(v + s) s/(s + v_min)] + 0.15 uniform
+    $$
+    0.85\, \mathrm{normalized}\Big[\frac{v}{v + s} \frac{s}{s + v_{\min}}\Big]
+    + 0.15\, \mathrm{uniform}
+    $$
 
     It is superb on low-dimensional mixtures with few steps, and harmful where the data has many
     scales and v is not the largest (images with a per-pixel variance). So it is never a default,

@@ -51,7 +51,10 @@ class Profile:
     Along the exact reverse process D = E[x0 | x_t] is a martingale, so that, with lambda the half
     log-SNR and d the number of coordinates,
 
-        q(lambda) dlambda = E|dD|^2 / d = -d mmse        mmse(lambda) = E|x0 - D|^2 / d
+    $$
+    q(\lambda)\, d\lambda = \tfrac1d E|dD|^2 = -d\,\mathrm{mmse}, \qquad
+    \mathrm{mmse}(\lambda) = \tfrac1d E|x_0 - D|^2
+    $$
 
     in squared units of the data. q belongs to the data alone: processes that reach the same lambda
     share it. For N(m, v) data and r = sigma/alpha, mmse = v r^2/(v + r^2) and

@@ -32,8 +32,10 @@ class GaussianMixture(Target):
 
     With S_k = alpha^2 C_k + sigma^2 I and p_k proportional to w_k N(x; alpha m_k, S_k):
 
-        D = sum_k p_k [m_k + alpha C_k S_k^-1 (x - alpha m_k)]
-        s = -sum_k p_k S_k^-1 (x - alpha m_k)
+    $$
+    D = \sum_k p_k \big[m_k + \alpha C_k S_k^{-1} (x - \alpha m_k)\big], \qquad
+    s = -\sum_k p_k S_k^{-1} (x - \alpha m_k)
+    $$
 
     Arguments:
         weights: w, shape (K,), positive; normalized to sum 1.

@@ -11,12 +11,15 @@ from srk.ecosystem.diffusers.interface import BaseOutput
 
 @dataclass
 class SRKSchedulerOutput(BaseOutput):  # type: ignore[misc]  # diffusers is untyped here
-    """What `SRKScheduler.step` returns.
+    r"""What `SRKScheduler.step` returns.
 
     The last four are there with `return_log_prob=True` or `prev_sample`, else None. With n
     coordinates of a sample, m the mean and s the standard deviation,
 
-        log_prob = sum over coordinates of -(prev_sample - m)^2/(2 s^2) - log s - log(2 pi)/2
+    $$
+    \mathrm{log\_prob} = \sum_{i=1}^n
+    \Big[-\frac{(x'_i - m_i)^2}{2 s^2} - \log s - \tfrac12 \log(2\pi)\Big]
+    $$
 
     Arguments:
         prev_sample: the next network input, (batch, *event); after the last call the result.
