@@ -38,10 +38,10 @@ MORE: dict[str, dict[str, Any]] = {"Latent upscaler": {"frame": "sigma"}}
 HEAD = """\
 # Pipelines of diffusers
 
-Which pipelines run with `SRKScheduler`, how well a run repeats, and with which solvers.
-`benchmarks/diffusers_matrix.py` ran every one of them, with small networks of random
-weights, in {steps} steps, and wrote this page (diffusers {diffusers}, PyTorch {torch},
-{machine}).
+After this page you know which pipelines run with `SRKScheduler`, how well a run repeats,
+and with which solvers. `benchmarks/diffusers_matrix.py` ran every one of them, with
+small networks of random weights, in {steps} steps, and wrote this page (diffusers
+{diffusers}, PyTorch {torch}, {machine}).
 
 - **its own scheduler**: how far the result of `solver="host"`, the solver of ours that
   the pipeline's own scheduler has, is from that scheduler's, relative to the largest
@@ -52,7 +52,7 @@ weights, in {steps} steps, and wrote this page (diffusers {diffusers}, PyTorch {
 - **solvers**: how many of the {solvers} registered solvers ran, with finite results.
 
 | pipeline | its scheduler | its own scheduler | repeats | solvers | since |
-|---|---|---:|---|---:|---|
+|---|---|---|---|---:|---|
 """
 
 NOTES = {

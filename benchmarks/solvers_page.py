@@ -18,8 +18,9 @@ HEAD = """# All solvers
 
 <!-- written by benchmarks/solvers_page.py from the registry; not to be edited -->
 
-{count} solvers are registered. `srk solvers` prints the same table, [How to choose a
-solver](choosing.md) the short one.
+After this page you know what each of the {count} registered solvers costs, which order
+it has, and where it comes from. `srk solvers` prints the same table; [How to choose a
+solver](choosing.md) is shorter.
 
 - **calls**: network calls a step. `+n` are calls before the first step. The final
   denoising, where there is one, is one call more.
