@@ -11,7 +11,7 @@ from typing import Any
 
 import griffe
 
-SENTENCE = re.compile(r"[.:!?]\)?(?=\s+[A-Z`\"'(])")
+SENTENCE = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!al)[.!?]\)?(?=\s+[A-Z`\"'(])")
 
 
 class Summaries(griffe.Extension):
@@ -34,7 +34,10 @@ def summarized(text: str) -> str:
     lines = paragraph.splitlines()
     if len(lines) < 2 or any(line.startswith((" ", "-", "*", "`" * 3, ">>>")) for line in lines):
         return text
-    end = SENTENCE.search(joined := " ".join(lines))
-    if end is None or lines[0].endswith((".", ":")):
-        return joined + gap + rest if end is None else text
+    if lines[0].endswith((".", ":")):
+        return text
+    joined = " ".join(lines)
+    end = SENTENCE.search(joined)
+    if end is None:
+        return joined + gap + rest
     return joined[: end.end()] + "\n" + joined[end.end() :].lstrip() + gap + rest

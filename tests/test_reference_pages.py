@@ -68,3 +68,4 @@ def test_a_first_sentence_of_two_lines_is_one_in_the_summary() -> None:
     )
     assert summarized("Whole.\nAnother.") == "Whole.\nAnother."
     assert summarized("A list:\n- one\n- two") == "A list:\n- one\n- two"
+    assert summarized("w = eps: D\nfollows. More.") == "w = eps: D follows.\nMore."

@@ -162,7 +162,8 @@ def moment_errors(x: Tensor, y: Tensor) -> dict[str, float]:
         y: samples of the reference, shape (m, *event), at least two.
 
     Returns:
-        {"mean": |mean_x - mean_y|/sqrt(trace C_y), "covariance": |C_x - C_y|_F/|C_y|_F}.
+        Two numbers by name, `mean` with |mean_x - mean_y|/sqrt(trace C_y) and `covariance` with
+        |C_x - C_y|_F/|C_y|_F.
     """
     x, y = _pair(x, y, least=2)
     x, y = x.double(), y.double()

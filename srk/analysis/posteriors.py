@@ -38,10 +38,10 @@ def posterior_errors(x: Tensor, exact: GaussianMixture, reference: Tensor) -> di
         reference: exact samples of it, for the sliced distance.
 
     Returns:
-        "mean": |mean - exact mean|, in units of the posterior's standard deviation (the root of
-        the trace of its covariance); "covariance": relative error in the Frobenius norm; "modes":
-        total variation between the weights of the components; "sliced-w2": the sliced
-        2-Wasserstein distance to the reference, in the units of the data.
+        A number for each name. `mean` is |mean - exact mean|, in units of the posterior's standard
+        deviation (the root of the trace of its covariance), `covariance` the relative error in the
+        Frobenius norm, `modes` the total variation between the weights of the components, and
+        `sliced-w2` the sliced 2-Wasserstein distance to the reference, in the units of the data.
     """
     wide = x.double()
     mean, covariance = (tensor.to(wide.device) for tensor in exact.moments())

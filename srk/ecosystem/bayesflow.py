@@ -52,8 +52,8 @@ def from_bayesflow(
             are cut with the batch.
 
     Returns:
-        The process and the prediction. States and samples are in the units of the network: where an
-        approximator standardizes its variables, its own `standardizer` brings them back.
+        The process and the prediction. States and samples are in the units of the network. Where
+        an approximator standardizes its variables, its own `standardizer` brings them back.
 
     Raises:
         ArgumentTypeError: it is no such network.

@@ -37,7 +37,7 @@ def linear_flow(
             what is added per |dt|.
 
     Returns:
-        (Phi, N, q): z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of
+        (Phi, N, q) with z_stop = Phi z_start + q + N(0, N), to about 1e-13, by Gauss collocation of
         order 16.
 
     Examples:

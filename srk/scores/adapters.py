@@ -35,9 +35,9 @@ __all__ = [
 
 
 class Score(NetworkPrediction):
-    """A network that returns the score grad log p_t(x): D = (x + sigma^2 s)/alpha. Options.
+    """A network that returns the score grad log p_t(x): D = (x + sigma^2 s)/alpha.
 
-    See `NetworkPrediction`.
+    Options: see `NetworkPrediction`.
 
     Undetermined at alpha = 0 (`IncompatibleError`). At high noise the difference cancels: the error
     of the score is magnified by sigma^2/alpha, as it must be. A bare callable `(x, t) -> score`
@@ -88,9 +88,9 @@ class Score(NetworkPrediction):
 
 
 class NoisePrediction(NetworkPrediction):
-    """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha. Options.
+    """A network that returns the noise E[eps | x_t]: D = (x - sigma eps)/alpha.
 
-    See `NetworkPrediction`.
+    Options: see `NetworkPrediction`.
 
     Undetermined at alpha = 0 (`IncompatibleError`).
 
@@ -152,9 +152,9 @@ class Velocity(NetworkPrediction):
 
 
 class FlowVelocity(NetworkPrediction):
-    """A network that returns w = eps - x0: D = (x - sigma w)/(alpha + sigma). Options.
+    """A network that returns w = eps - x0: D = (x - sigma w)/(alpha + sigma).
 
-    See `NetworkPrediction`.
+    Options: see `NetworkPrediction`.
 
     Fine at every level, alpha = 0 included. In the rectified flow alpha = 1 - t, sigma = t it is
     dx/dt. For a network that returns x0 - eps, with time running from noise to data, wrap `lambda

@@ -137,8 +137,8 @@ def respaced_timesteps(num_timesteps: int, sections: str | int | Sequence[int]) 
             that there are N.
 
     Returns:
-        Indices from noise to data, decreasing. The last one is 0: the final denoising of
-        `srk.solve` is the last step of their sampler.
+        Indices from noise to data, decreasing. The last one is 0, because the final denoising
+        of `srk.solve` is the last step of their sampler.
 
     Raises:
         ArgumentError: more steps than there are, or no integer stride for "ddimN".

@@ -200,8 +200,8 @@ def check_tableau(tableau: StochasticTableau) -> TableauReport:
         tableau: any tableau; what it declares does not influence the residuals.
 
     Returns:
-        The report: residuals, the strong and weak orders supported for constant and for
-            time-dependent g, noise levels.
+        A report of the residuals, of the strong and weak orders that they support for constant and
+        for time-dependent g, and of the noise levels.
 
     Source: the docstring of `srk.tableaus.conditions`.
 

@@ -66,8 +66,8 @@ class ManifoldMixture:
             process, t: a process and its own time, both or neither.
 
         Returns:
-            Tensor (batch,): per unit of each angle of a torus, relative to the uniform distribution
-            for rotations.
+            A tensor (batch,), per unit of each angle of a torus, relative to the uniform
+            distribution for rotations.
         """
         space, variance = self._at(process, t)
         return torch.logsumexp(self._logs(x, space, variance), 1).to(x.dtype)
