@@ -10,6 +10,7 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import hypothesis.strategies as st
@@ -21,7 +22,7 @@ from torch import Tensor
 import srk
 from srk._engine import compiled
 from srk._engine.memory import copy_of, owners
-from srk.errors import SRKError
+from srk.errors import IncompatibleError, ScoreError, SRKError
 
 EDM = srk.EDM(0.02, 10.0)
 VP = srk.VP()
@@ -575,3 +576,68 @@ def test_any_network_gives_the_exact_distribution_or_an_error(data: st.DataObjec
             mean = float(law.mean.flatten()[0])
             assert abs(values.mean().item() - mean) < 5.0 * (variance / n) ** 0.5 + 1e-5
             assert abs(values.var().item() / variance - 1.0) < 5.0 * (2.0 / n) ** 0.5 + 1e-4
+
+
+def plain(x: Tensor, t: Tensor) -> Tensor:
+    return 0.5 * torch.tanh(x)
+
+
+class WritesLater:
+    """A network that keeps its input, and writes to it in its next call."""
+
+    def __init__(self) -> None:
+        self.kept: Tensor | None = None
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.kept is not None:
+            with torch.no_grad():
+                self.kept.fill_(7.0)
+        self.kept = x
+        return plain(x, t)
+
+
+@pytest.mark.parametrize("solver", ["auto", "srk2", "sra1", "heun"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 6},
+        {"steps": 6, "grad": True},
+        {"steps": 6, "grad": "checkpoint"},
+        {"steps": 6, "save": "inputs"},
+        {"grid": "adaptive", "noise": "brownian"},
+        {"grid": srk.steps.Adaptive(norm="sample"), "noise": "brownian"},
+    ],
+    ids=["plain", "grad", "checkpoint", "inputs", "adaptive", "by sample"],
+)
+def test_an_input_that_is_written_to_in_a_later_call(solver: str, options: dict[str, Any]) -> None:
+    """The samples are those of another network, or the error says what happened."""
+    eta = {"heun": 0.0}.get(solver, 1.0)
+
+    def draw(network: Network) -> srk.Solution:
+        return srk.solve(VP, srk.Data(network), solver, shape=(4, 3), seed=0, eta=eta, **options)
+
+    try:
+        wanted = draw(plain)
+    except IncompatibleError:
+        return  # a solver without an estimate of its error
+    _same_or_told(lambda: draw(WritesLater()), wanted)
+
+
+@pytest.mark.parametrize("solver", ["euler-maruyama", "sra1", "stochastic-heun"])
+def test_an_angle_that_is_written_to_in_a_later_call(solver: str) -> None:
+    options: dict[str, Any] = {"shape": (4, 3), "seed": 0, "steps": 6}
+    wanted = srk.solve(srk.Torus(), plain, solver, **options)
+    _same_or_told(lambda: srk.solve(srk.Torus(), WritesLater(), solver, **options), wanted)
+
+
+def _same_or_told(draw: Callable[[], srk.Solution], wanted: srk.Solution) -> None:
+    found = None
+    with suppress(ScoreError):
+        found = draw()
+    if found is None:
+        with pytest.raises(ScoreError, match="changed its input"):
+            draw()
+        return
+    assert torch.equal(found.x, wanted.x)
+    if wanted.inputs is not None and found.inputs is not None:
+        assert torch.equal(found.inputs.values, wanted.inputs.values)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from srk._engine.cache import PlanCache
 from srk._engine.memory import (
+    Shown,
     changed_in_place,
     copy_of,
     empty_like,
@@ -119,7 +120,7 @@ class Executor(Stepper):
         """
         layout, numbers = self._program(plan, state, memory)
         values: list[Any] = [state, *memory, *layout.blank]
-        evaluate = self.evaluate
+        evaluate, shown = self.evaluate, None if self.reuse else Shown(state, *memory)
         for part in layout.parts:
             held = self._form(part, plan, numbers, values)
             call, at = part.call, part.at
@@ -130,6 +131,8 @@ class Executor(Stepper):
             result = evaluate(values[at], plan.stages[call])
             if version(values[at]) != written:
                 raise changed_in_place()
+            if shown is not None:
+                shown.see(values[at])
             self._take(part, values, held, result)
             del result
         return self._end(layout, values)
@@ -143,11 +146,14 @@ class Executor(Stepper):
     ) -> Walk:
         layout, numbers = program
         values: list[Any] = [state, *memory, *layout.blank]
+        shown = None if self.reuse else Shown(state, *memory)
         for part in layout.parts:
             held = self._form(part, plan, numbers, values)
             if part.call is None:
                 break
             result = yield values[part.at], plan.stages[part.call]
+            if shown is not None:
+                shown.see(values[part.at])
             self._take(part, values, held, result)
             del result
         return self._end(layout, values)

@@ -43,4 +43,25 @@ def copy_of(tensor: Tensor) -> Tensor:
     return made.copy_(tensor)
 
 
-__all__ = ["changed_in_place", "copy_of", "empty_like", "owners", "version"]
+class Shown:
+    """Tensors that a network has seen and that are still needed: has it written to one since?
+
+    A network that keeps its input may write to it in a later call. Where nothing of ours is written
+    over, no copy is made of an input that is kept, and this is how it is noticed.
+
+    Arguments:
+        needed: what a step begins with, which the network may have seen in an earlier one.
+    """
+
+    def __init__(self, *needed: Tensor) -> None:
+        self._seen = [(x, version(x)) for x in needed]
+
+    def see(self, x: Tensor) -> None:
+        """The network was called at `x`: raise `ScoreError` if it wrote to one of the others."""
+        for other, before in self._seen:
+            if version(other) != before:
+                raise changed_in_place()
+        self._seen.append((x, version(x)))
+
+
+__all__ = ["Shown", "changed_in_place", "copy_of", "empty_like", "owners", "version"]

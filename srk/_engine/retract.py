@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srk._engine.cache import PlanCache
 from srk._engine.eager import Evaluate, Executor, Outcome, Stepper, Walk
-from srk._engine.memory import copy_of
+from srk._engine.memory import Shown, copy_of
 from srk._engine.program import check_range
 from srk._modes import ordinary_tensors
 from srk.noise.base import NoiseSource
@@ -75,9 +75,11 @@ class Retracting(Stepper):
             draws.append(z := torch.empty_like(state))
             self.noise.draw(slot, plan.clock, z)
         results: list[Tensor] = []
+        shown = Shown(state)
         for stage, terms in zip(plan.stages, moves.stages, strict=True):
             x = self._moved(terms, state, results, draws)
             result = yield x, stage
+            shown.see(x)
             # The memory of a result is the network's, which may write to it in the next call.
             results.append(copy_of(result) if len(plan.stages) > 1 else result)
             del x, result
