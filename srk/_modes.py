@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,21 @@ def asked(ask: Callable[..., Tensor], x: Tensor, *arguments: object) -> Tensor:
     if version(x) != before:
         raise changed_in_place()
     return result
+
+
+def uncast(like: Tensor) -> AbstractContextManager[Any]:
+    """Products of matrices of the dtype that they have, where `torch.autocast` would round them.
+
+    A network asks for autocast; what is computed around it does not. Without autocast this is
+    nothing.
+
+    Arguments:
+        like: a tensor on the device of the products.
+    """
+    kind = like.device.type
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 @contextmanager

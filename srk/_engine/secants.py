@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srk._modes import uncast
+
 KEPT = 3
 """How many moves of an evaluation are kept."""
 BEFORE, AFTER = 6, 3
@@ -123,9 +125,10 @@ class Secants:
         inverse = self._inverse()
         moves, effects = self.moves.flatten(1, 2), self.effects.flatten(1, 2)
         order = neighbours(len(self.known), x.device)[at]
-        along = torch.einsum("bpn,bn->bp", moves[:, order], x - self.inputs[at])
-        weights = torch.einsum("bpq,bq->bp", inverse[:, at], along)
-        change = torch.einsum("bpn,bp->bn", effects[:, order], weights)
+        with uncast(x):
+            along = torch.einsum("bpn,bn->bp", moves[:, order], x - self.inputs[at])
+            weights = torch.einsum("bpq,bq->bp", inverse[:, at], along)
+            change = torch.einsum("bpn,bp->bn", effects[:, order], weights)
         known = self.known[at][:, None]
         # what is not finite is a matter for the network's watch, not for a guess
         change = torch.where(known & change.isfinite(), change, 0.0)
@@ -146,7 +149,8 @@ class Secants:
         """The inverses of N, of each sample for each evaluation."""
         if self._solved is None:
             moves = self.moves.flatten(1, 2)
-            products = moves @ moves.mT
+            with uncast(moves):
+                products = moves @ moves.mT
             order = neighbours(len(self.known), moves.device)
             near = products[:, order[:, :, None], order[:, None, :]].triu(1)
             identity = torch.eye(near.shape[-1], dtype=near.dtype, device=near.device)

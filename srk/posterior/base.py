@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.memory import changed_in_place, version
+from srk._modes import uncast
 from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.posterior.linear import Linear
 from srk.posterior.measurement import Measurement
@@ -179,7 +180,8 @@ class Pullback:
 
     def __call__(self, v: Tensor) -> Tensor:
         """The transposed Jacobian of the denoiser times `v`, shapes (batch, *event)."""
-        with torch.inference_mode(False), torch.enable_grad():
+        # Each operation goes back in the dtype that autocast gave it on the way there.
+        with torch.inference_mode(False), torch.enable_grad(), uncast(v):
             (out,) = torch.autograd.grad(
                 self._out,
                 self._at,

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import uncast
 from srk.errors import ArgumentError, IncompatibleError
 from srk.posterior.base import Posterior
 from srk.processes.base import Level
@@ -95,7 +96,8 @@ class Exact(Posterior):
             return denoised
         r = self.measurement.residual(self._linear()(denoised))
         gain = self._gain(self._axes, tuple(x.shape[1:]), level).to(r)
-        return denoised + (r.flatten(1) @ gain.mT).reshape(x.shape)
+        with uncast(x):
+            return denoised + (r.flatten(1) @ gain.mT).reshape(x.shape)
 
     def _gain(
         self, axes: tuple[Tensor, Tensor | None], event: tuple[int, ...], level: Level

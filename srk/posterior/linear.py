@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srk._modes import uncast
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.posterior.spectra import Dense, Function, Spectrum
 from srk.scores.moved import moved
@@ -162,7 +163,8 @@ class Linear(Operator):
                 f"{self!r} takes samples of {self._dense.shape[1]} numbers, but these have shape "
                 f"{tuple(x.shape[1:])}, {flat.shape[1]} numbers"
             )
-        return flat @ self._on(x).mT
+        with uncast(x):
+            return flat @ self._on(x).mT
 
     def transpose(self, v: Tensor, event: Sequence[int]) -> Tensor:
         """A^T v for measurements `v` of shape (batch, *measured).
@@ -175,7 +177,8 @@ class Linear(Operator):
             Tensor of shape (batch, *event).
         """
         if self._dense is not None:
-            return (v.flatten(1) @ self._on(v)).reshape(len(v), *event)
+            with uncast(v):
+                return (v.flatten(1) @ self._on(v)).reshape(len(v), *event)
         if self.adjoint is not None:
             return self.adjoint(v)
         assert self._function is not None

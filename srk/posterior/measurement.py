@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import uncast
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.posterior.linear import Linear, Operator, as_operator
 from srk.scores.moved import moved
@@ -142,7 +143,8 @@ class Measurement:
         """`to` + (covariance of the noise) v, shapes (batch, *measured)."""
         if self.covariance is not None:
             matrix = moved(self.covariance, v.device, v.dtype)
-            return to + (v.flatten(1) @ matrix).reshape(v.shape)
+            with uncast(v):
+                return to + (v.flatten(1) @ matrix).reshape(v.shape)
         variance = self.variance(v)
         return to + v * variance
 

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import uncast
 from srk.scores.moved import moved
 
 Function = Callable[[Tensor], Tensor]
@@ -67,7 +68,8 @@ class Dense(Spectrum):
     def apply(self, function: Function, r: Tensor) -> Tensor:
         u = moved(self.vectors, r.device, r.dtype)
         factor = function(moved(self.values, r.device, r.dtype))
-        return (((r.flatten(1) @ u) * factor) @ u.mT).reshape(r.shape)
+        with uncast(r):
+            return (((r.flatten(1) @ u) * factor) @ u.mT).reshape(r.shape)
 
 
 __all__ = ["Convolution", "Dense", "Flat", "Function", "Spectrum"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import as_float, real
+from srk._modes import uncast
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import Level
 from srk.scores.rigid import as_points, best_rotation, center_of, rotation, weights_of
@@ -77,7 +78,8 @@ class CenterRandomAugmentation(StateHook):
         wide = torch.promote_types(x.dtype, torch.float32)
         points, normals = as_points(x).to(wide), normals.to(wide)
         centred = points - center_of(points, weights_of(self.mask, x, points, self._windows))
-        turned = centred @ rotation(normals[:, :4])
+        with uncast(x):
+            turned = centred @ rotation(normals[:, :4])
         moved = turned + normals[:, None, 4:] * (level.alpha * self.shift)
         return moved.reshape(x.shape).to(x.dtype)
 
@@ -129,7 +131,8 @@ class RigidAlign(StateHook):
         weights = weights_of(self.weights, x, points, self._windows)
         centre, goal = center_of(points, weights), center_of(wanted, weights)
         points, wanted = points - centre, wanted - goal
-        moved = points @ best_rotation(points, wanted, weights) + goal
+        with uncast(x):
+            moved = points @ best_rotation(points, wanted, weights) + goal
         return moved.reshape(x.shape).to(x.dtype)
 
     def select(self, rows: slice | Tensor, batch: int) -> RigidAlign:

@@ -14,6 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._modes import uncast
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.around_mean import AroundMean
 from srk.processes.base import ForwardProcess, Level, LinearProcess
@@ -203,10 +204,12 @@ class ExactScore(Prediction):
         return self if process is self.process else ExactScore(self.target, need_linear(process))
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        return self.target.denoise(signal(x, level, process), level)
+        with uncast(x):
+            return self.target.denoise(signal(x, level, process), level)
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        return self.target.score_at(signal(x, level, process), level)
+        with uncast(x):
+            return self.target.score_at(signal(x, level, process), level)
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The score at states `x` and times `t`, for other libraries and bare loops.
