@@ -14,7 +14,7 @@ from torch import Tensor
 from srk._modes import ordinary_tensors
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen(slots=True, eq=False)
 class Saved:
     """States along a run: own times (n,), and tensors of shape (n, batch, *event)."""
 
@@ -22,7 +22,7 @@ class Saved:
     values: Tensor
 
 
-@attrs.frozen(slots=True, repr=False)
+@attrs.frozen(slots=True, repr=False, eq=False)
 class Solution:
     """Samples and their cost.
 
@@ -163,7 +163,7 @@ class Solution:
         return "\n".join(lines)
 
 
-@attrs.frozen(slots=True, repr=False)
+@attrs.frozen(slots=True, repr=False, eq=False)
 class ProductSolution:
     """Samples of the parts of a product, and their cost.
 

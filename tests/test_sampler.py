@@ -393,3 +393,20 @@ def test_remembered_plans_are_nobodys_to_change() -> None:
     again = srk.analysis.gaussian_distribution("ddpm", VP, 0.0, 0.25, steps=7, denoise_final=True)
     assert first.nfe == again.nfe == 8
     assert srk.solve(VP, TARGET.score(VP), "ddpm", shape=(2, 1), steps=7).nfe == 8
+
+
+def test_solutions_and_steps_are_compared_as_objects() -> None:
+    """Tensors have no one truth value: `sol == other` or `sol in list` is not to raise."""
+    process = srk.VP()
+    seen: list[Any] = []
+    options: dict[str, Any] = {"shape": (3, 2), "steps": 3, "save": "x", "callback": seen.append}
+    one, two = (srk.solve(process, lambda x, t: -x, seed=0, **options) for _ in range(2))
+    product = srk.Product(a=process)
+    score = srk.scores.Independent(a=lambda x, t: -x)
+    three = srk.solve(product, score, shape={"a": (3, 2)}, steps=3, seed=0, callback=seen.append)
+    assert three != one
+    for value in (one, three, one.trajectory, *seen):
+        assert value == value
+        assert value != two
+        assert [two, value].index(value) == 1
+        assert len({value, two}) == 2

@@ -109,6 +109,9 @@ class Executor(Stepper):
         self._free: list[Tensor] = []
         self._ready: dict[int, tuple[StepPlan, Program]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ready": {}}  # it is found by the identity of plans
+
     def prepare(self, plans: Sequence[StepPlan], dtype: torch.dtype) -> None:
         how = self.reuse, dtype
         self._ready = _programs.get_all(plans, how, bind_all, plans, *how)
@@ -187,7 +190,7 @@ class Executor(Stepper):
 
     def _program(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor]) -> Program:
         known = self._ready.get(id(plan))
-        if known is not None and known[1].layout.memory == len(memory):
+        if known is not None and known[0] is plan and known[1].layout.memory == len(memory):
             return known[1]
         given = plan, len(memory), self.reuse, state.dtype
         if not self.remember:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,6 +123,11 @@ class Network:
         self._plans: Sequence[StepPlan] = ()
         self._numbers: dict[int, int] = {}
         self._outputs: Callable[[Tensor, int], Tensor]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What `prepare_all` has made is found by the identity of stages, which a copy has not.
+        kept = {name: value for name, value in self.__dict__.items() if name != "_outputs"}
+        return {**kept, "_plans": (), "_numbers": {}}
 
     def prepare_all(self, plans: Sequence[StepPlan], x: Tensor) -> Sequence[StepPlan]:
         """The steps of a run in terms of what this network says, made ready for states like `x`."""

@@ -14,7 +14,7 @@ from srk.processes.base import Level
 from srk.solution import Saved
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen(slots=True, eq=False)
 class StepInfo:
     """What a callback sees after each accepted step.
 

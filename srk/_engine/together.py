@@ -23,7 +23,7 @@ from srk.scores.joint import BoundPrediction
 from srk.solution import ProductSolution
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen(slots=True, eq=False)
 class ProductStepInfo:
     """What a callback of a product sees after each step; dicts with the names of the parts.
 

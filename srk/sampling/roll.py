@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -214,6 +215,15 @@ class Roll(Iterator[Tensor]):
         with ordinary_tensors():
             for number in range(1, window):
                 self._enter(number)
+
+    def __copy__(self) -> Roll:
+        """A second sequence that goes on from here by itself, with the same network."""
+        kept: dict[int, Any] = {}
+        for shared in self._bound.shared:
+            adapter = getattr(shared.call, "adapter", None)
+            if adapter is not None:
+                kept[id(adapter)] = adapter
+        return copy.deepcopy(self, kept)
 
     @property
     def nfe(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -225,3 +227,33 @@ def test_a_failure_is_that_of_a_run() -> None:
     rolling = srk.roll(VP, srk.Data(lambda x, t: x * math.nan), window=2, shape=(2, 2), steps=4)
     with pytest.raises(SolveError, match="'frame 0 of the window', the score returned NaN"):
         next(rolling)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.parametrize("solver", ["srk2m", "dpmpp-2m"])
+def test_a_window_that_rolls_is_copied_and_pickled(solver: str, taken: int) -> None:
+    def start() -> Any:
+        made = srk.roll(VP, srk.Data(network), solver, window=3, shape=(2, 2), steps=7, seed=5)
+        frames(made, taken) if taken else None
+        return made
+
+    ordinary = start()
+    wanted = frames(ordinary, 4)
+    for other in (copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))):
+        one = start()
+        two = other(one)
+        pairs = [(next(one), next(two)) for _ in range(4)]  # one after the other
+        for number, pair in enumerate(pairs):
+            for frame in pair:
+                assert torch.equal(frame, wanted[:, number])
+        assert one.nfe == two.nfe == ordinary.nfe
+
+
+def test_a_copy_of_a_window_has_the_same_network() -> None:
+    layer = torch.nn.Linear(2, 2)
+    rolling = srk.roll(VP, srk.Data(lambda x, t: layer(x)), window=2, shape=(3, 2), steps=5, seed=0)
+    other = copy.copy(rolling)
+    first = next(rolling).clone()
+    with torch.no_grad():
+        layer.weight.zero_()
+    assert not torch.equal(next(other), first)
