@@ -158,6 +158,11 @@ def as_mean(value: Any) -> torch.Tensor:
         mean = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentTypeError(f"mean is a tensor or a number, not {shown(value)}") from error
+    if mean.layout is not torch.strided or mean.device.type == "meta":
+        raise ArgumentError(
+            f"mean must be a dense tensor with numbers in it, not one of layout {mean.layout} on "
+            f"{mean.device}; use mean.to_dense()"
+        )
     if not (mean.is_floating_point() or mean.is_complex()):
         mean = mean.to(torch.float64)
     bad = int((~torch.isfinite(mean)).sum())

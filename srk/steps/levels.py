@@ -45,6 +45,23 @@ def _matrix(schedule: Any) -> Matrix:
     return made
 
 
+def _times(times: Any) -> tuple[float, ...]:
+    """The times of one element, for the makers."""
+    given = times.tolist() if hasattr(times, "tolist") else times
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ArgumentTypeError(
+            f"times are own times of the process that decrease, not {shown(times)}; e.g. "
+            "[1.0, 0.5, 0.001]"
+        )
+    made = tuple(as_number(value, "a time of an element") for value in given)
+    if len(made) < 2:
+        raise ArgumentError(
+            f"the times of an element are two or more, from noise to data, not {shown(times)}; "
+            "e.g. [1.0, 0.5, 0.001]"
+        )
+    return made
+
+
 def _axis(value: Any) -> int:
     return integer(value, "axis")
 
@@ -111,6 +128,7 @@ class Levels:
         """
         elements = integer(elements, "elements", least=2)
         fixed = integer(fixed, "fixed", least=1, most=elements - 1)
+        times = _times(times)
         return cls([[times[-1]] * fixed + [t] * (elements - fixed) for t in times], axis)
 
     @classmethod
@@ -134,6 +152,7 @@ class Levels:
         """
         elements = integer(elements, "elements", least=1)
         delay = integer(delay, "delay", least=0)
+        times = _times(times)
         last = len(times) - 1
         rows = range(last + (elements - 1) * delay + 1)
         return cls(
@@ -159,6 +178,7 @@ class Levels:
             ((1.0, 1.0, 1.0), (0.001, 0.001, 1.0), (0.001, 0.001, 0.001))
         """
         size = integer(size, "size", least=1)
+        times = _times(times)
         elements = integer(elements, "elements", least=1)
         last = len(times) - 1
         rows = range(last * -(-elements // size) + 1)
@@ -192,8 +212,9 @@ class Levels:
             (0.001, 0.5, 1.0, 1.0)
         """
         window = integer(window, "window", least=1)
+        times = _times(times)
         steps = len(times) - 1
-        if steps < 1 or steps % window:
+        if steps % window:
             raise ArgumentError(
                 f"window={window} does not divide the {steps} steps of the times; give times for "
                 f"{window * max(1, round(steps / window))} steps, or another window"

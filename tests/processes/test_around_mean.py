@@ -631,6 +631,8 @@ def test_means_that_cannot_be_used() -> None:
         srk.Shifted(srk.VP())
     with pytest.raises(ArgumentError, match="NaN or inf in 1 of 3"):
         srk.OUVE(mean=torch.tensor([0.0, math.nan, 1.0]))
+    with pytest.raises(ArgumentError, match="a dense tensor"):
+        srk.OUVE(mean=torch.ones(3).to_sparse())
     for wrong in ("noisy", True, object()):
         with pytest.raises(ArgumentTypeError, match="mean is a tensor or a number"):
             srk.OUVE(mean=wrong)

@@ -240,6 +240,28 @@ def test_wrong_schedules(schedule: Any, error: type[Exception], message: str) ->
 
 
 @pytest.mark.parametrize(
+    ("times", "error", "message"),
+    [
+        ([], ArgumentError, "two or more"),
+        ([1.0], ArgumentError, "two or more"),
+        (None, ArgumentTypeError, "times are own times"),
+        ("abc", ArgumentTypeError, "times are own times"),
+        (["a", "b"], ArgumentTypeError, "a time of an element"),
+        ([0.1, 1.0], TimeError, "go from noise to data"),
+    ],
+)
+def test_wrong_times_of_the_makers(times: Any, error: type[Exception], message: str) -> None:
+    for make in (
+        lambda: srk.Levels.prefix(times, 3, 1),
+        lambda: srk.Levels.pyramid(times, 3),
+        lambda: srk.Levels.blocks(times, 3, 2),
+        lambda: srk.Levels.rolling(times, 3, 1),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+
+
+@pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"steps": 3}, IncompatibleError, "steps=3"),
