@@ -112,9 +112,9 @@ class Integrator(ABC):
         return min(max(1.0, low), high)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
-        """The integrator that runs when this one is asked for `steps` steps (None.
+        """The integrator that runs when this one is asked for `steps` steps.
 
-        Not known): itself, unless its work is to choose.
+        It is this one, unless its work is to choose. `steps` is None where that is not known.
         """
         return self
 

@@ -133,9 +133,9 @@ def test_the_network_gets_the_training_index_and_its_keywords():
 
 
 def their_chain(model, betas, steps, x, draws, scale=1.0):
-    """p_sample_loop with respacing and the small fixed variance, in the formulas of Ho et al.
+    """p_sample_loop with respacing and the small fixed variance, in published formulas.
 
-    and Nichol and Dhariwal.
+    They are those of Ho et al. and of Nichol and Dhariwal.
     """
     bars = np.cumprod(1 - np.asarray(betas))[sorted(steps)]
     for i in range(len(steps))[::-1]:

@@ -138,9 +138,9 @@ def quadratic_error(t: StochasticTableau, steps: int) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_strong_order_of_a_linear_sde_with_time_dependent_noise(name: str) -> None:
-    """At least the declared strong order (exactly 1 for methods of order 1.
+    """At least the declared strong order, and exactly 1 for methods of order 1.
 
-    A linear drift hides the h^(3/2) term of the others).
+    A linear drift hides the h^(3/2) term of the others.
     """
     tableau = TABLEAUS[name]
     measured = slopes([linear_error(tableau, n) for n in (16, 32, 64, 128)])[-1]
