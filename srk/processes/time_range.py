@@ -20,7 +20,13 @@ class Timed(Protocol):
 
 
 def time_in_range(process: Timed, t: float) -> float:
-    """`t` as a float in the range of the process; a time beyond an end by rounding is that end."""
+    """`t` as a float in the range of the process; a time beyond an end by rounding is that end.
+
+    Examples:
+        >>> import srk
+        >>> time_in_range(srk.VP(t_max=1.0), 1.0 + 1e-8)
+        1.0
+    """
     t = as_number(t, "a time")
     t_min, t_max = process.t_min, process.t_max
     if t_min <= t <= t_max:
@@ -36,7 +42,13 @@ def time_in_range(process: Timed, t: float) -> float:
 
 
 def snapped_to_end(process: Timed, t: float) -> float:
-    """`t`, or the end of the range that is the same number in float32."""
+    """`t`, or the end of the range that is the same number in float32.
+
+    Examples:
+        >>> import srk
+        >>> snapped_to_end(srk.VP(t_min=0.1), 0.10000000149011612)  # 0.1 in float32
+        0.1
+    """
     for end in (process.t_min, process.t_max):
         if abs(t - end) <= _SINGLE * abs(end):
             return float(end)
