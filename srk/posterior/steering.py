@@ -33,6 +33,7 @@ from srk.posterior.population import Population
 from srk.processes.base import Level, LinearProcess
 from srk.sampling.arguments import one_time
 from srk.sampling.sampler import Sampler
+from srk.sampling.start import start
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction
 from srk.solution import Solution
@@ -144,7 +145,7 @@ def steer(
     plans = _plans(sampler)
     if twist is not False:
         _check_twistable(plans, sampler.label)
-    x, source = sampler._start(shape, None, noise, seed, device, dtype, False)
+    x, source = start(sampler.settings, shape, None, noise, seed, device, dtype, False)
     source.prepare(plans)
     began = time.perf_counter()
     with torch.no_grad():
@@ -194,7 +195,7 @@ def _plans(sampler: Sampler) -> Sequence[StepPlan]:
     """The steps of the run, from t_max on and on times that are known before."""
     if not isinstance(sampler.control, Grid):
         raise IncompatibleError(f"steering needs a fixed grid, not {sampler.control!r}")
-    if sampler.mean:
+    if sampler.settings.mean:
         raise IncompatibleError(
             "steering weighs each step by its noise, which the last step of denoise_final='mean' "
             "has not; use denoise_final=True"

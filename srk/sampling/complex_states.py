@@ -14,7 +14,7 @@ from srk._checks import is_integer, shown
 from srk._engine.memory import version
 from srk._engine.recorder import StepInfo
 from srk._modes import ordinary_tensors
-from srk.errors import ArgumentError, IncompatibleError
+from srk.errors import ArgumentError, IncompatibleError, SolveError
 from srk.processes.base import ForwardProcess
 from srk.scores.pairs import REAL, to_complex, to_pairs
 from srk.solution import Saved, Solution
@@ -61,6 +61,37 @@ class ComplexRun:
                 f"complex states need a process that is linear in the state, not {process!r}; give "
                 "it the real and imaginary parts as an axis of their own: torch.view_as_real(z)"
             )
+
+    def solved(
+        self,
+        process: ForwardProcess,
+        solve: Callable[..., Solution],
+        shape: Any,
+        x_init: Any,
+        callback: Callable[..., Any] | None,
+        **options: Any,
+    ) -> Solution:
+        """The solution of complex states.
+
+        Arguments:
+            process: what is reversed.
+            solve: draws pairs of real numbers; takes the arguments of a `srk.Sampler`'s call.
+            shape, x_init, callback: as the user gave them.
+            options: the other arguments of the call.
+        """
+        self.check(process)
+        try:
+            return self.solution(
+                solve(
+                    self.shape(shape),
+                    x_init=self.state(x_init),
+                    dtype=self.real,
+                    callback=self.callback(callback),
+                    **options,
+                )
+            )
+        except SolveError as error:
+            raise SolveError(str(error), self.solution(error.solution)) from None
 
     def state(self, x_init: Any) -> Any:
         """The state to start from."""

@@ -17,8 +17,10 @@ from srk.integrators import Integrator
 from srk.noise import NoiseSource
 from srk.processes.base import ForwardProcess
 from srk.processes.product import Product
+from srk.sampling.compatible import Gradient
 from srk.sampling.product import solve_product
-from srk.sampling.sampler import Calls, Compile, Gradient, Sampler
+from srk.sampling.sampler import Sampler
+from srk.sampling.settings import Calls, Compile
 from srk.scores import Prediction, ProductPrediction
 from srk.scores.hooks import Hook
 from srk.solution import ProductSolution, Solution

@@ -32,6 +32,7 @@ from srk.sampling.arguments import (
     process_given,
     saves_given,
 )
+from srk.sampling.compatible import check_grad
 from srk.sampling.levels_groups import Columns, check_still
 from srk.sampling.levels_start import Start
 from srk.sampling.planning import validate
@@ -186,7 +187,7 @@ class LevelsSampler:
             "progress": flag(progress, "progress"),
             "grad": grad,
         }
-        self._columns.first._check_grad(grad, x_init)
+        check_grad(grad, self._columns.first.settings.compile, x_init)
         if not isinstance(noise, NoiseSource) and not callable(noise):
             seed = check_seed(seed)
         wanted = "generator" if microbatch is None else "keyed"

@@ -122,23 +122,12 @@ class Columns:
         """
         made: dict[str, tuple[Job, list[StepPlan]]] = {}
         for name, known in self.samplers.items():
-            sampler = copy.copy(known)
-            sampler.prediction = bound.parts[name]
+            sampler = known._of(bound.parts[name])
             plans: list[StepPlan] = []
             etas: tuple[float, ...] = ()
             if name in self._moving:
-                plans, etas = sampler._planned(sampler._problem(x, source))
-            job = Job(
-                process=self.linear,
-                prediction=sampler.prediction,
-                method=sampler.method,
-                eta=sampler._eta,
-                etas=etas,
-                label=sampler.label,
-                denoise=sampler.denoise,
-                autocast=sampler.autocast,
-                saves=saves & {"log_prob"},
-            )
+                plans, etas = sampler._planned(sampler.settings.problem(x, source))
+            job = sampler.settings.job(etas, saves=saves & {"log_prob"})
             made[name] = job, [*plans]
         if "log_prob" in saves:
             check_gaussian([plan for _, plans in made.values() for plan in plans], self.first.label)
@@ -157,7 +146,7 @@ class Columns:
             part.order += [None] * (rounds - len(part.order))
         rows = [self.linear.level(t) for t in self.times]
         groups = Groups(parts, self.indices(recorder.x.device), axis, rows, recorder)
-        groups.lockstep = made = Lockstep(parts, bound, self.first.autocast, groups.visit)
+        groups.lockstep = made = Lockstep(parts, bound, self.first.settings.autocast, groups.visit)
         return groups, made
 
 

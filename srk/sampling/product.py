@@ -13,7 +13,7 @@ from torch import Tensor
 from srk._checks import choice, flag, integer, shown
 from srk._engine.product import PartReplay, PartRun, check_lockstep, replay, run_product
 from srk._engine.product_adaptive import AdaptivePart, AdaptiveProduct, CommonClock
-from srk._engine.run import Controlled, Job
+from srk._engine.run import Controlled
 from srk._engine.together import ProductStepInfo
 from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
@@ -28,6 +28,7 @@ from srk.sampling.arguments import (
     one_time,
     saves_given,
 )
+from srk.sampling.compatible import check_grad
 from srk.sampling.product_arguments import (
     check_batch,
     common_control,
@@ -37,10 +38,10 @@ from srk.sampling.product_arguments import (
     states_given,
 )
 from srk.sampling.sampler import Sampler
+from srk.sampling.start import start
 from srk.scores.hooks import selected, with_hooks
 from srk.scores.joint import BoundPrediction, ProductPrediction
 from srk.solution import ProductSolution, Saved, join_products
-from srk.steps import RunInfo
 
 NOT_YET = {
     "controller": "it is the old name of grid; use grid=...",
@@ -158,9 +159,8 @@ class ProductSampler:
         """The predictions and samplers of one run, so that many may go on at a time."""
         bound, made = self.score.bind(self.product), {}
         for name, sampler in self.samplers.items():
-            made[name] = own = copy.copy(sampler)
             prediction = with_hooks(bound.parts[name], self._options["hooks"][name])
-            own.prediction = prediction.bind(sampler.process)
+            made[name] = sampler._of(prediction.bind(sampler.process))
         return bound, made
 
     def __call__(
@@ -267,16 +267,17 @@ class ProductSampler:
         parts: dict[str, PartRun] = {}
         moving: dict[str, AdaptivePart] = {}
         for name, sampler in samplers.items():
-            sampler._check_grad(grad, states[name])
+            settings = sampler.settings
+            check_grad(grad, settings.compile, states[name])
             device, dtype = places[name]
             with ordinary_tensors():
-                x, source = sampler._start(
-                    shapes[name], states[name], sources[name], None, device, dtype, grad
+                x, source = start(
+                    settings, shapes[name], states[name], sources[name], None, device, dtype, grad
                 )
             given = states[name] is not None
-            problem = sampler._problem(x, source)
+            problem = settings.problem(x, source)
             route, etas = sampler._route(problem, given=given, grad=grad, saves=saves)
-            job = _job(sampler, etas, saves, grad)
+            job = settings.job(etas, saves=saves, grad=grad)
             if isinstance(route, Controlled):
                 moving[name] = AdaptivePart(job, x, source)
             else:
@@ -343,33 +344,17 @@ class ProductSampler:
         for name, sampler in samplers.items():
             states: Saved = saved[name]
             kind = states.values.dtype
-            info = RunInfo(sampler.process, sampler.method, sampler.steps, sampler._eta, dtype=kind)
+            info = sampler.settings.info(dtype=kind)
             route, etas = sampler._route(info, given=True, grad=True, saves=saves)
             assert isinstance(route, Sequence)
-            job = attrs.evolve(_job(sampler, etas, saves, True), denoise=False, hooks=())
+            job = sampler.settings.job(etas, saves=saves, grad=True)
+            job = attrs.evolve(job, denoise=False, hooks=())
             runs[name] = PartReplay(name, job, route, states)
         return replay(runs, bound, self._whole["autocast"])
 
     def __repr__(self) -> str:
         own = ", ".join(f"{name}={sampler.label!r}" for name, sampler in self.samplers.items())
         return f"ProductSampler({self.product!r}, {self.score!r}, {own})"
-
-
-def _job(sampler: Sampler, etas: tuple[float, ...], saves: frozenset[str], grad: bool) -> Job:
-    """What the run of a part is to do."""
-    return Job(
-        process=sampler.process,
-        prediction=sampler.prediction,
-        method=sampler.method,
-        eta=sampler._eta,
-        etas=etas,
-        label=sampler.label,
-        denoise=sampler.denoise,
-        autocast=sampler.autocast,
-        grad=grad,
-        saves=saves,
-        hooks=sampler.hooks,
-    )
 
 
 def solve_product(

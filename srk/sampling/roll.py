@@ -12,7 +12,6 @@ from torch import Tensor
 from srk._checks import integer, shown
 from srk._engine.finite import NotFinite
 from srk._engine.product import Lockstep, PartRun
-from srk._engine.run import Job
 from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
 from srk.eta import Eta
@@ -190,12 +189,12 @@ class Roll(Iterator[Tensor]):
                 "together; use grid='log-snr' or a list of times"
             )
         source = noise_source(noise, seed)
-        problem = first._problem(torch.empty(frame, **place), source)
+        problem = first.settings.problem(torch.empty(frame, **place), source)
         self._plans, self._etas = first._route(problem, given=False, grad=False, saves=frozenset())
         assert isinstance(self._plans, Sequence)
         self._parts: dict[str, PartRun] = {}
         self._numbers: dict[str, int] = {}
-        self._lockstep = Lockstep(self._parts, self._bound, first.autocast)
+        self._lockstep = Lockstep(self._parts, self._bound, first.settings.autocast)
         with ordinary_tensors():
             self._enter(0)
         self.rounds = len(self._parts[slots[0]].plans)
@@ -295,17 +294,7 @@ class Roll(Iterator[Tensor]):
         source.prior(x)
         x = self.process.initial_state(x)
         source.prepare(plans)
-        job = Job(
-            process=self.process,
-            prediction=sampler.prediction,
-            method=sampler.method,
-            eta=sampler._eta,
-            etas=self._etas,
-            label=sampler.label,
-            denoise=sampler.denoise,
-            autocast=sampler.autocast,
-        )
-        self._parts[name] = part = PartRun(job, plans, x, source)
+        self._parts[name] = part = PartRun(sampler.settings.job(self._etas), plans, x, source)
         self._numbers[name] = number
         part.start()
 

@@ -139,6 +139,7 @@ class Job:
             network = f"named {self.network_name!r}" if self.network_name else said(prediction)
         except UnknownError as error:
             network = f"{UNKNOWN}: {error}"
+        autocast = sampler.settings.autocast
         return {
             "srk": __version__,
             "torch": torch.__version__,
@@ -151,8 +152,8 @@ class Job:
             "grid": said(sampler.control),
             "profile": None if profile is None else profile.to_dict(),
             "eta": sampler.one_eta("a set of samples"),
-            "denoise_final": "mean" if sampler.mean else sampler.denoise,
-            "autocast": None if sampler.autocast is None else str(sampler.autocast),
+            "denoise_final": "mean" if sampler.settings.mean else sampler.denoise,
+            "autocast": None if autocast is None else str(autocast),
             "compile": self.solving["compile"],
             "noise": self.noise,
             "seed": self.seed,
@@ -199,7 +200,7 @@ class Job:
             shape=(rows.stop, *self.shape[1:]),
             device=place,
             dtype=self.dtype,
-            autocast=sampler.autocast,
+            autocast=sampler.settings.autocast,
             seed=self.seed,
         )
         plans = sampler.plans(problem)
