@@ -561,5 +561,5 @@ def test_a_key_is_kept_for_what_cannot_change_only() -> None:
         """A user's class may read anything."""
 
     assert value(srk.VP()) == value(srk.VP())
-    assert not key._unchanging(Mine())
-    assert not key._unchanging(srk.VPCosine)
+    assert not key.unchanging(Mine())
+    assert not key.unchanging(srk.VPCosine)

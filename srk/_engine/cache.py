@@ -41,8 +41,11 @@ class PlanCache:
     def get_all(
         self, plans: Sequence[StepPlan], how: Hashable, make: Callable[..., Made], *given: Any
     ) -> Made:
-        """What `make(*given)` gives for all steps of a run together, which is one look-up."""
-        key = tuple(map(id, plans)), how
+        """What `make(*given)` gives for all steps of a run together, which is one look-up.
+
+        A tuple counts as the object that it is: whoever has the same steps again gives it again.
+        """
+        key = id(plans) if type(plans) is tuple else tuple(map(id, plans)), how
         found = self._made.get(key)
         if found is not None:
             made: Made = found[1]

@@ -62,12 +62,12 @@ def folded_all(plans: Sequence[StepPlan], prediction: NetworkPrediction) -> Sequ
     """The steps of a run in terms of what the network says."""
 
     def make() -> Sequence[StepPlan]:
-        made = [folded(plan, prediction) for plan in plans]
+        made = tuple([folded(plan, prediction) for plan in plans])
         same = all(new is old for new, old in zip(made, plans, strict=True))
         return plans if same else made
 
     how = prediction.reading
-    return make() if how is None else _folded_runs.get_all(plans, how, make)
+    return [*make()] if how is None else _folded_runs.get_all(plans, how, make)
 
 
 class Stages:

@@ -123,7 +123,7 @@ class Columns:
         made: dict[str, tuple[Job, list[StepPlan]]] = {}
         for name, known in self.samplers.items():
             sampler = known._of(bound.parts[name])
-            plans: list[StepPlan] = []
+            plans: tuple[StepPlan, ...] = ()
             etas: tuple[float, ...] = ()
             if name in self._moving:
                 plans, etas = sampler._planned(sampler.settings.problem(x, source))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from operator import is_
+from typing import Any
 
 import attrs
 import torch
@@ -19,6 +21,10 @@ from srk.sampling.pilot import MakeSampler, measured
 from srk.sampling.planning import plan_run
 from srk.sampling.settings import Settings
 from srk.steps import Budget, Grid, RunInfo
+from srk.values import unchanging
+
+Planned = tuple[tuple[StepPlan, ...], tuple[float, ...]]
+"""The steps of a fixed grid, and the stochasticity of each."""
 
 
 class Planner:
@@ -32,6 +38,12 @@ class Planner:
         self._make = make
         self._profiles: dict[Hashable, Budget] = {}
         self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
+        # What the last plans were made from, all of it unchanging, and these plans.
+        self._known: tuple[tuple[Any, ...], bool, Planned] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Plans are made again rather than copied.
+        return {**self.__dict__, "_last": None, "_known": None}
 
     def route(
         self,
@@ -57,24 +69,32 @@ class Planner:
         check_planned(settings, plans, given, grad, saves)
         return plans, etas
 
-    def planned(
-        self, settings: Settings, problem: RunInfo | None = None
-    ) -> tuple[list[StepPlan], tuple[float, ...]]:
+    def planned(self, settings: Settings, problem: RunInfo | None = None) -> Planned:
         """The steps of a fixed grid as numbers, and the eta of each."""
         if not isinstance(settings.control, Grid):
             raise IncompatibleError(
                 f"{settings.control!r} decides its steps as it goes; only a fixed grid has plans"
             )
-        given = problem or settings.info()
-        eps = resolution(given.dtype or torch.float64, settings.autocast, settings.prediction)
-        plans, etas = plan_run(
-            self.measured(settings, settings.control, given), given, settings.eta, eps
-        )
+        info = problem or settings.info()
+        grid = self.measured(settings, settings.control, info)
+        eps = resolution(info.dtype or torch.float64, settings.autocast, settings.prediction)
+        what = grid, info.process, info.solver, info.steps, info.eta, settings.eta, eps
+        known = self._known
+        if known is None or not all(map(is_, known[0], what)) or known[1] != settings.mean:
+            made = self._made(settings, grid, info, eps)
+            known = what, settings.mean, made
+            if grid.remembered and all(map(unchanging, what)):
+                self._known = known
+        return known[2]
+
+    def _made(self, settings: Settings, grid: Grid, info: RunInfo, eps: float) -> Planned:
+        """The same where it is not known; `eps` is the resolution of the run."""
+        plans, etas = plan_run(grid, info, settings.eta, eps)
         if settings.mean:
             last = self._last
             if last is None or last[0] is not plans[-1]:
                 self._last = last = plans[-1], without_noise(plans[-1])
-            plans[-1] = last[1]
+            plans = *plans[:-1], last[1]
         return plans, etas
 
     def measured(self, settings: Settings, grid: Grid, info: RunInfo) -> Grid:

@@ -49,7 +49,7 @@ def grid_times(grid: Grid, info: RunInfo) -> list[float]:
 
 def plan_run(
     grid: Grid, info: RunInfo, eta: Any, resolution: float
-) -> tuple[list[StepPlan], tuple[float, ...]]:
+) -> tuple[tuple[StepPlan, ...], tuple[float, ...]]:
     """The plans of all steps that a grid gives, in order, and the stochasticity of each.
 
     Arguments:
@@ -69,12 +69,12 @@ def plan_run(
             return tuple(plans), etas
 
         what = (grid, process, method, info.steps, info.eta, eta, resolution)
-        plans, etas = _remembered.get(make, "run", *what)
-        return list(plans), etas
+        made: tuple[tuple[StepPlan, ...], tuple[float, ...]] = _remembered.get(make, "run", *what)
+        return made
     times = grid_times(grid, info)
     etas, diffusion = step_etas(eta, process, method, times)
     scale = grid.noise_scale
-    return plan_grid(process, method, times, etas, resolution, diffusion, scale), etas
+    return tuple(plan_grid(process, method, times, etas, resolution, diffusion, scale)), etas
 
 
 def plan_grid(

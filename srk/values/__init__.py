@@ -9,8 +9,8 @@ can change in place, and an object of another library can hold anything, so that
 contains one of them is not remembered at all.
 """
 
-from srk.values.key import value
+from srk.values.key import unchanging, value
 from srk.values.reads import NotAValue
 from srk.values.remembered import Remembered, size_of
 
-__all__ = ["NotAValue", "Remembered", "size_of", "value"]
+__all__ = ["NotAValue", "Remembered", "size_of", "unchanging", "value"]

@@ -44,7 +44,7 @@ def value(thing: Any) -> Hashable:
     if kept is not None and kept[0]() is thing:
         return kept[1]
     key = _Walk().value(thing)
-    if _unchanging(thing):
+    if _frozen(thing):
         number = id(thing)
         _KEPT[number] = weakref.ref(thing, lambda _: _KEPT.pop(number, None)), key
     return key
@@ -56,22 +56,26 @@ _KEPT: dict[int, tuple[weakref.ref[Any], Hashable]] = {}
 _refuses_changes: Any = attrs.frozen(type("_Frozen", (), {})).__setattr__
 
 
-def _unchanging(thing: Any) -> bool:
+def _frozen(thing: Any) -> bool:
     """Whether a thing is a frozen object of this package that holds atoms and its like only."""
     cls: Any = type(thing)
     fields = all_fields(cls) if ours(cls) else None
     if fields is None or cls.__setattr__ is not _refuses_changes:
         return False
-    return all(_fixed(getattr(thing, name, None)) for name in fields)
+    return all(unchanging(getattr(thing, name, None)) for name in fields)
 
 
-def _fixed(thing: Any) -> bool:
+def unchanging(thing: Any) -> bool:
+    """Whether nothing can change a thing, so that it need not be looked at again.
+
+    An atom such as a number, or a frozen object of this package that holds such things only.
+    """
     kind = type(thing)
     if kind is float or kind in ATOMS:
         return True
     if kind is tuple:
-        return all(map(_fixed, thing))
-    return _unchanging(thing)
+        return all(map(unchanging, thing))
+    return _frozen(thing)
 
 
 class _Walk:
