@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
 
 import srk
 from srk.plans.plan import Stage, fold
+from srk.sampling import planning
 
 VP = srk.VP()
 TARGET = srk.targets.GaussianMixture(
@@ -410,3 +412,37 @@ def test_solutions_and_steps_are_compared_as_objects() -> None:
         assert value != two
         assert [two, value].index(value) == 1
         assert len({value, two}) == 2
+
+
+def test_a_network_may_write_to_its_times() -> None:
+    """The times of a run are its own: what a network does to them is not there in the next run."""
+
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        result = x * t[:, None]
+        t.fill_(7.0)
+        return result
+
+    for batch in (16, 5):  # rows without and with numbers between them
+        sampler = srk.Sampler(srk.VP(), srk.Data(network), "ddpm", steps=4)
+        first, second = sampler((batch, 2), seed=0), sampler((batch, 2), seed=0)
+        assert torch.equal(first.x, second.x)
+        plain = srk.Sampler(srk.VP(), srk.Data(lambda x, t: x * t[:, None]), "ddpm", steps=4)
+        assert torch.equal(first.x, plain((batch, 2), seed=0).x)
+
+
+def test_a_sampler_plans_once_for_each_resolution() -> None:
+    """Plans of unchanging values are the sampler's own; another dtype or problem has others."""
+    sampler = srk.Sampler(srk.VP(), srk.Data(lambda x, t: 0.5 * x), "srk2m", steps=5)
+    info = sampler.settings.info(dtype=torch.float32)
+    once, etas = sampler._planned(info)
+    assert sampler._planned(info)[0] is once
+    planning.forget()
+    assert sampler._planned(sampler.settings.info(dtype=torch.float32))[0] is once
+    other = sampler._planned(attrs.evolve(info, steps=6))[0]
+    assert len(other) == 6 and len(etas) == 5
+    half = sampler._planned(sampler.settings.info(dtype=torch.bfloat16))[0]
+    assert half is not once and len(half) == 5
+    mean = srk.Sampler(
+        srk.VP(), srk.Data(lambda x, t: 0.5 * x), "ddpm", steps=5, denoise_final="mean"
+    )
+    assert not mean.plans()[-1].slots and mean.plans()[-2].slots

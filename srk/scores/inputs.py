@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -162,8 +163,19 @@ def time_rows(values: Sequence[float], x: Tensor, dtype: torch.dtype) -> list[Te
     wide = -(-batch // _ALIGNED) * _ALIGNED
     if wide * len(values) > _MANY:
         return None
-    rows = torch.tensor(values, dtype=dtype, device=x.device)[:, None].expand(-1, wide).contiguous()
-    return list(rows[:, :batch].unbind())
+    # A copy, for the network may write to its times.
+    rows = _filled_rows(tuple(values), wide, dtype, x.device).clone()
+    return list((rows if wide == batch else rows[:, :batch]).unbind())
+
+
+@lru_cache(maxsize=16)
+def _filled_rows(
+    values: tuple[float, ...], wide: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A row of `wide` equal numbers for each of the values; nobody may write to it."""
+    with torch.inference_mode(False):
+        rows = torch.tensor(values, dtype=dtype, device=device)[:, None]
+        return rows.expand(-1, wide).contiguous()
 
 
 _ALIGNED = 16

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -179,8 +178,10 @@ class NetworkPrediction(Prediction):
         # Times for another device would have to be sent there; functions are asked in their turn.
         asks_functions = callable(self.time) or callable(self.input_scale)
         if like.is_cpu and not asks_functions and not self._asks_in_its_own_way("output"):
-            with suppress(IncompatibleError):  # of one level; `output` says so if a run gets there
+            try:
                 made = self._ready(levels, like, process)
+            except IncompatibleError:  # of one level; `output` says so if a run gets there
+                made = None
         return made or (lambda x, number: self.output(x, levels[number], process))
 
     def _ready(
