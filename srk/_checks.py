@@ -181,7 +181,9 @@ def flag(value: Any, name: str) -> bool:
     Raises:
         ArgumentTypeError: it is something else, which may only look true.
     """
-    if isinstance(value, bool | np.bool_):
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
         return bool(value)
     raise ArgumentTypeError(f"{name} must be True or False, not {shown(value)}")
 

@@ -38,6 +38,7 @@ class StepInfo:
 
 
 Callback = Callable[[StepInfo], bool | None]
+_NOWHERE = Level(math.nan, math.nan, math.nan, math.nan)
 
 
 class Recorder:
@@ -58,7 +59,7 @@ class Recorder:
         total: int | None = None,
     ) -> None:
         self.x, self.saves, self.callback, self.total = x, saves, callback, total
-        self.level = Level(math.nan, math.nan, math.nan, math.nan)
+        self.level = _NOWHERE
         self.status = "done"
         self.accepted = self.rejected = 0
         self.times: list[float] = []

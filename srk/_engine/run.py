@@ -44,7 +44,7 @@ Route = Sequence[StepPlan] | Controlled
 """Where a run goes: over steps that are planned already, or as a controller decides."""
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # made at every call, which takes half the time without slots
 class Job:
     """What a run is to do.
 
@@ -234,12 +234,14 @@ def run(job: Job, route: Route, x: Tensor, source: NoiseSource) -> tuple[Solutio
     """
     began = time.perf_counter()
     made = Run(job, route, x)
-    bar = made.recorder.bar(job.method.name) if job.progress else nullcontext()
     # What a callback or a gradient may change between two calls is cast at every call.
     once = job.autocast is not None and job.callback is None and not job.grad
-    casts = casts_kept() if once else nullcontext()
-    with torch.set_grad_enabled(bool(job.grad)), bar, casts:
-        return finish(made, lambda: made.go(source), source.seed, began)
+    with torch.set_grad_enabled(bool(job.grad)):
+        if not once and not job.progress:
+            return finish(made, lambda: made.go(source), source.seed, began)
+        bar = made.recorder.bar(job.method.name) if job.progress else nullcontext()
+        with bar, casts_kept() if once else nullcontext():
+            return finish(made, lambda: made.go(source), source.seed, began)
 
 
 def finish(

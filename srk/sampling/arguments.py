@@ -97,8 +97,8 @@ def dtype_given(dtype: Any) -> torch.dtype | None:
 
 def device_given(device: Any) -> torch.device | None:
     """The device of the samples, which must be there, or None."""
-    if device is None:
-        return None
+    if device is None or (isinstance(device, torch.device) and device.type == "cpu"):
+        return device
     try:
         if isinstance(device, bool):
             raise TypeError("a bool is no device")

@@ -30,7 +30,7 @@ from srk.sampling.compatible import Gradient, check_grad, check_unrolled
 from srk.sampling.complex_states import ComplexRun, complex_dtype, pairs_of
 from srk.sampling.densities import log_prob, saved_states
 from srk.sampling.pieces import pieces
-from srk.sampling.planner import Planner
+from srk.sampling.planner import Planned, Planner
 from srk.sampling.settings import Calls, Compile, Settings, settings_given
 from srk.sampling.start import start
 from srk.scores import Prediction
@@ -225,11 +225,15 @@ class Sampler:
             solution, failed = self._captured(job, route, x, source, drawn)
         else:
             look = settings.check_network and drawn and not self._looked
-            with watching(settings.given, wanted=look):
+            if look:
+                with watching(settings.given):
+                    solution, failed = run(job, route, x, source)
+                self._looked = True
+            else:
                 solution, failed = run(job, route, x, source)
-            self._looked = self._looked or look
-        with torch.set_grad_enabled(bool(grad)):
-            solution = seen(prediction, solution)
+        if settings.process is not settings.given:  # one around a mean
+            with torch.set_grad_enabled(bool(grad)):
+                solution = seen(prediction, solution)
         if failed and on_failure == "raise":
             state = "last finite state" if bool(solution.x.isfinite().all()) else "state"
             raise SolveError(
@@ -281,7 +285,7 @@ class Sampler:
         They are made once for each value of process, solver, grid and resolution of the run; those
         of a process whose numbers are learned are made at every call.
         """
-        return self._planned(problem)[0]
+        return [*self._planned(problem)[0]]
 
     def log_prob(
         self, trajectory: Saved | Solution, *, samples: slice | Sequence[int] | Tensor | None = None
@@ -388,7 +392,7 @@ class Sampler:
         """As `Planner.route` with these settings."""
         return self._planner.route(self.settings, problem, given=given, grad=grad, saves=saves)
 
-    def _planned(self, problem: RunInfo | None = None) -> tuple[list[StepPlan], tuple[float, ...]]:
+    def _planned(self, problem: RunInfo | None = None) -> Planned:
         """As `Planner.planned` with these settings."""
         return self._planner.planned(self.settings, problem)
 

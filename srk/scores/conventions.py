@@ -277,6 +277,7 @@ class Looks:
         self._evaluations = 0
         self._wanted = set() if kind in ("noise", "score") else {"middle", "low"}
         self._seen: dict[str, tuple[Tensor, Level, float, int]] = {}
+        self._known: dict[str, Moments] = {}
 
     def see(self, x: Tensor, y: Tensor, level: Level, scale: float) -> bool:
         """Take a look, if this evaluation is one of the three; whether there is one to come."""
@@ -287,9 +288,8 @@ class Looks:
                 self._look("first", x, y, level, scale)
                 if x.device.type == "cpu":  # no device to wait for: say it before the time is spent
                     self.judge()
-                    if self.warned or not undecided(
-                        self.kind, self.flow, moments(*self._seen["first"])
-                    ):
+                    first = self._moments("first")
+                    if self.warned or first is None or not undecided(self.kind, self.flow, first):
                         self._wanted.clear()
             else:
                 self._wanted.clear()
@@ -302,6 +302,12 @@ class Looks:
             if self._evaluations >= AFTER:
                 self._look("low", x, y, level, scale)
         return bool(self._wanted)
+
+    def _moments(self, name: str) -> Moments | None:
+        """What a look has found, which waits for the device when it is first asked."""
+        if name not in self._known and name in self._seen:
+            self._known[name] = moments(*self._seen[name])
+        return self._known.get(name)
 
     def _look(self, name: str, x: Tensor, y: Tensor, level: Level, scale: float) -> None:
         if level.sigma > 0.0:
@@ -317,8 +323,7 @@ class Looks:
         """Read the sums, and warn where the adapter does not fit."""
         if self.warned:
             return
-        looks = {name: moments(*seen) for name, seen in self._seen.items()}
-        found = suspect(self.kind, self.flow, *map(looks.get, ("first", "middle", "low")))
+        found = suspect(self.kind, self.flow, *map(self._moments, ("first", "middle", "low")))
         if found:
             self.warned = True
             said = ADVICE[self.kind].partition(":")[0]

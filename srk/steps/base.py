@@ -14,7 +14,7 @@ from srk._checks import integer
 from srk.processes.base import Level
 
 
-@attrs.frozen(slots=True)
+@attrs.frozen(slots=False)  # made at every call, which takes half the time without slots
 class RunInfo:
     """What a controller may know before the run.
 
