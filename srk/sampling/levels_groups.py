@@ -122,7 +122,7 @@ class Columns:
         """
         made: dict[str, tuple[Job, list[StepPlan]]] = {}
         for name, known in self.samplers.items():
-            sampler = known._of(bound.parts[name])
+            sampler = known._with(prediction=bound.parts[name])
             plans: tuple[StepPlan, ...] = ()
             etas: tuple[float, ...] = ()
             if name in self._moving:

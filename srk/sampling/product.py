@@ -160,7 +160,7 @@ class ProductSampler:
         bound, made = self.score.bind(self.product), {}
         for name, sampler in self.samplers.items():
             prediction = with_hooks(bound.parts[name], self._options["hooks"][name])
-            made[name] = sampler._of(prediction.bind(sampler.process))
+            made[name] = sampler._with(prediction=prediction.bind(sampler.process))
         return bound, made
 
     def __call__(

@@ -38,7 +38,6 @@ from srk.scores.centred import placed, seen, told
 from srk.scores.conventions import watching
 from srk.scores.hooks import Hook
 from srk.scores.pairs import paired, paired_change
-from srk.scores.state_hook_base import StateHook
 from srk.solution import Saved, Solution, join
 from srk.steps import Levels, Profile, RunInfo, StepController
 from srk.steps.picard import Picard
@@ -253,24 +252,20 @@ class Sampler:
             self._loops = Loops()
         return self._loops(job, route, x, source, drawn)
 
-    def _with(self, settings: Settings) -> Sampler:
-        """This sampler with other settings, such as the conditions of some samples of a batch."""
+    def _with(self, settings: Settings | None = None, **changes: Any) -> Sampler:
+        """This sampler with other settings, or with some that are changed."""
         made = copy.copy(self)
-        made.settings = settings
+        made.settings = attrs.evolve(self.settings if settings is None else settings, **changes)
         made._loops, made._pairs = None, None  # a graph holds its own conditions
         return made
-
-    def _of(self, prediction: Prediction, hooks: tuple[StateHook, ...] | None = None) -> Sampler:
-        """This sampler for another prediction, bound to its process, and maybe other hooks."""
-        hooks = self.settings.hooks if hooks is None else hooks
-        return self._with(attrs.evolve(self.settings, prediction=prediction, hooks=hooks))
 
     def _on_pairs(self) -> Sampler:
         """This sampler for the pairs of complex states, kept for the next call."""
         known = self._pairs
         if known is None or known[0] is not self.settings:
             settings = self.settings
-            made = self._of(paired(settings.prediction), tuple(map(paired_change, settings.hooks)))
+            hooks = tuple(map(paired_change, settings.hooks))
+            made = self._with(prediction=paired(settings.prediction), hooks=hooks)
             made._planner = Planner(Sampler)
             self._pairs = known = settings, made
         return known[1]
@@ -353,8 +348,12 @@ class Sampler:
 
     @property
     def prediction(self) -> Prediction:
-        """What the network says, bound to the process."""
+        """What the network says, bound to the process; another may be put in its place."""
         return self.settings.prediction
+
+    @prediction.setter
+    def prediction(self, prediction: Prediction) -> None:
+        self.settings = attrs.evolve(self.settings, prediction=prediction)
 
     @property
     def method(self) -> Integrator:
