@@ -52,7 +52,12 @@ def cite(name: str) -> str:
     texts |= {tableau: table.reference for tableau, table in TABLEAUS.items()}
     texts |= {solver: method.reference for solver, method in SOLVERS.items()}
     if name not in texts:
-        raise UnknownNameError("solver, tableau or process", name, texts)
+        raise UnknownNameError(
+            "solver, tableau or process",
+            name,
+            texts,
+            "srk.solvers(), srk.tableaus() and srk.processes()",
+        )
     found = [entry for entry in works() if _names(texts[name], entry)]
     if found:
         return "\n\n".join(found)

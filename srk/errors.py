@@ -47,7 +47,8 @@ class UnknownNameError(SRKError, KeyError):
         if len(known) <= FEW or not listed_by:
             rest = f" Known: {', '.join(known)}."
         else:
-            rest = f" {listed_by} lists all {len(known)}."
+            verb = "list" if " and " in listed_by else "lists"
+            rest = f" {listed_by} {verb} all {len(known)}."
         super().__init__(f"there is no {kind} named {text}.{hint}{rest}")
 
     def __str__(self) -> str:  # KeyError would print the repr of the message
@@ -129,7 +130,7 @@ class MissingExtraError(SRKError, ImportError):
 
 
 class MissingDataError(SRKError, FileNotFoundError):
-    """A data set is not on this machine; the message names the command that brings it."""
+    """A data set or a file is not on this machine; the message says what brings or writes it."""
 
 
 class SolveError(SRKError, RuntimeError):

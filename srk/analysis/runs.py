@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from srk._checks import integer
 from srk._progress import progress_bar
 from srk.analysis.comparison import Comparison, Point
 from srk.errors import ArgumentError
@@ -88,7 +89,7 @@ class Runs:
 
 def budgets_of(nfe: Sequence[int], repeats: int, samples: int, example: str) -> list[int]:
     """The budgets, ascending, each once; checked together with the other numbers of runs."""
-    budgets = sorted(set(nfe))
+    budgets = sorted({integer(budget, "nfe", least=1) for budget in nfe})
     if not budgets:
         raise ArgumentError(f"nfe names no budget; e.g. nfe={example}")
     for name, value, least in (("repeats", repeats, 1), ("samples", samples, 2)):

@@ -80,7 +80,8 @@ def compare(
         progress: show a progress bar.
 
     Raises:
-        ArgumentError: an empty list, or a file to resume that belongs to another comparison.
+        ArgumentError: an empty list, budgets none of which buys a step of some solver, or a file to
+            resume that belongs to another comparison.
 
     Examples:
         >>> import srk
@@ -95,6 +96,13 @@ def compare(
     measures = _measures(metrics)
     variants = _variants(methods, grids)
     budgets = budgets_of(nfe, repeats, samples, "[8, 16, 32]")
+    for label, (method, _) in variants.items():
+        if all(method.steps(budget - 1) < 1 for budget in budgets):
+            least = method.startup_evaluations + method.evaluations_per_step + 1
+            raise ArgumentError(
+                f"nfe={','.join(map(str, budgets))} buys no step of {label}, which needs "
+                f"{least} calls with the final denoising; give one budget of {least} or more"
+            )
     if isinstance(reference, Tensor) and len(reference) < 2 * samples:
         raise ArgumentError(
             f"the reference has {len(reference)} samples, which leaves too few once "

@@ -14,7 +14,15 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-__all__ = ["GridName", "ProcessName", "SolverName", "as_command", "in_words_of", "names_of"]
+__all__ = [
+    "GridName",
+    "ProcessArgs",
+    "ProcessName",
+    "SolverName",
+    "as_command",
+    "in_words_of",
+    "names_of",
+]
 
 
 def names_of(table: str) -> Callable[[str], list[str]]:
@@ -35,6 +43,7 @@ def names_of(table: str) -> Callable[[str], list[str]]:
 ProcessName = Annotated[
     str, typer.Option(help="A process of `srk processes`.", autocompletion=names_of("processes"))
 ]
+ProcessArgs = Annotated[str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')]
 SolverName = Annotated[
     str, typer.Option(help="A solver of `srk solvers`.", autocompletion=names_of("solvers"))
 ]
@@ -80,9 +89,20 @@ def as_command(function: Callable[..., None]) -> Callable[..., None]:
     extra = inspect.Parameter(
         "modules", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Modules
     )
+    command.__doc__ = paragraphs(function.__doc__ or "")
     setattr(command, "__signature__", signature.replace(parameters=[*given, extra]))  # noqa: B010
     command.__annotations__ = {**hints, "modules": Modules}
     return command
+
+
+def paragraphs(text: str) -> str:
+    """A docstring with one line a paragraph: the terminal wraps it, at its own width.
+
+    Examples:
+        >>> paragraphs("Draw samples.\\n\\n    A set is an array\\n    with settings.")
+        'Draw samples.\\n\\nA set is an array with settings.'
+    """
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(text).split("\n\n"))
 
 
 def in_words_of(message: str, names: Any) -> str:

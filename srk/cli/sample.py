@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from srk.cli.command import GridName, ProcessName, SolverName
-from srk.cli.network import network_of, option
-from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
+from srk.cli.command import GridName, ProcessArgs, ProcessName, SolverName
+from srk.cli.network import (
+    PANEL,
+    Autocast,
+    Channels,
+    InputScale,
+    ModelArgs,
+    ModelClass,
+    ModelKey,
+    NetworkDtype,
+    Predicts,
+    TimeScale,
+    TimeUnit,
+    TrainingSteps,
+    TrustPickle,
+    adapter_options,
+    dtype_of,
+    errors_of_network,
+    json_object,
+    network_of,
+    option,
+    shape_of,
+)
+from srk.errors import ArgumentError, SRKError
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
 
     from srk.processes.base import ForwardProcess
@@ -24,7 +42,7 @@ if TYPE_CHECKING:
 IMAGES = {"digits": (8, 8), "fashion": (28, 28)}
 """Targets whose samples are flattened images."""
 
-NETWORK, WORKERS, OUTPUT = "The network", "The workers", "The picture"
+WORKERS, OUTPUT = "The workers", "The picture"
 """Headings of the help."""
 
 
@@ -47,9 +65,7 @@ def sample(
         ),
     ] = None,
     process: ProcessName = "vp",
-    process_args: Annotated[
-        str | None, typer.Option(help='Its parameters, JSON: {"beta_max": 15}.')
-    ] = None,
+    process_args: ProcessArgs = None,
     solver: SolverName = "auto",
     nfe: Annotated[int | None, typer.Option(help="Network calls for each sample.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps instead; default 50.", min=1)] = None,
@@ -73,80 +89,30 @@ def sample(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the arithmetic between two network calls.")
     ] = False,
-    prediction: Annotated[
-        str | None,
-        typer.Option(
-            help="What the network returns: noise, data, v, flow, score, edm.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    time: Annotated[
-        str | None,
-        typer.Option(
-            help="Time that it wants: t, sigma, log-snr, half-log-snr, flow, index, index-rounded.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    time_scale: Annotated[
-        float | None, typer.Option(help="Factor of that time.", rich_help_panel=NETWORK)
-    ] = None,
-    num_timesteps: Annotated[
-        int | None,
-        typer.Option(help="Training steps, for the index units.", min=1, rich_help_panel=NETWORK),
-    ] = None,
-    input_scale: Annotated[
-        str | None,
-        typer.Option(help="Scale of its input: x, u, vp, flow.", rich_help_panel=NETWORK),
-    ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(
-            help="all, or first-half if it learns the variance too.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    network_dtype: Annotated[
-        str | None,
-        typer.Option(help="Of the network: bfloat16, float16, ...", rich_help_panel=NETWORK),
-    ] = None,
-    autocast: Annotated[
-        str | None, typer.Option(help="dtype of torch.autocast around it.", rich_help_panel=NETWORK)
-    ] = None,
-    model_class: Annotated[
-        str | None,
-        typer.Option(
-            help="package.module:Class that a file of weights is for.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    model_args: Annotated[
-        str | None,
-        typer.Option(help='Its keyword arguments, JSON: {"width": 64}.', rich_help_panel=NETWORK),
-    ] = None,
-    model_key: Annotated[
-        str | None,
-        typer.Option(
-            help="Entry of the file that holds the weights, e.g. ema.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    trust_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--trust-pickle",
-            help="Run the code in a pickled file. Only if you trust it.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = False,
+    prediction: Predicts = None,
+    time: TimeUnit = None,
+    time_scale: TimeScale = None,
+    num_timesteps: TrainingSteps = None,
+    input_scale: InputScale = None,
+    channels: Channels = None,
+    network_dtype: NetworkDtype = None,
+    autocast: Autocast = None,
+    model_class: ModelClass = None,
+    model_args: ModelArgs = None,
+    model_key: ModelKey = None,
+    trust_pickle: TrustPickle = False,
     network_name: Annotated[
         str | None,
         typer.Option(
             help="Your name for it, where what it holds changes as it is called.",
-            rich_help_panel=NETWORK,
+            rich_help_panel=PANEL,
         ),
     ] = None,
     conditions: Annotated[
         Path | None,
         typer.Option(
             help="File .npz of arrays with a row for each sample, passed to it by their names.",
-            rich_help_panel=NETWORK,
+            rich_help_panel=PANEL,
             exists=True,
             dir_okay=False,
         ),
@@ -208,19 +174,12 @@ def sample(
         raise ArgumentError("say where the samples go: --out samples")
     if not low < high:
         raise ArgumentError(f"--low {low:g} must be below --high {high:g}; e.g. --low -1 --high 1")
-    chosen = make_process(process, **_json("--process-args", process_args))
-    given = {
-        "prediction": prediction,
-        "time": time,
-        "time_scale": time_scale,
-        "num_timesteps": num_timesteps,
-        "input_scale": input_scale,
-        "channels": channels,
-        "network_dtype": _dtype("--network-dtype", network_dtype),
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    chosen = make_process(process, **json_object("--process-args", process_args))
+    options = adapter_options(
+        prediction, time, time_scale, num_timesteps, input_scale, channels, network_dtype
+    )
     place = process_device(device)
-    event = _shape(shape)
+    event = shape_of(shape)
     if target is not None:
         network = {
             "model": model,
@@ -235,10 +194,11 @@ def sample(
             [name for name, value in {**network, **options}.items() if value is not None],
         )
     else:
-        arguments = None if model_args is None else _json("--model-args", model_args)
+        arguments = None if model_args is None else json_object("--model-args", model_args)
         score = network_of(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
+    placed = None if profile is None else Profile.load(profile)
     one = event or score.bind(chosen).event_shape
     data = tuple(chosen.data_of(torch.empty(1, *one)).shape[1:]) if one else one
     seen = IMAGES.get(target or "", data)
@@ -246,7 +206,7 @@ def sample(
         check_images(seen or ())
         pillow("--picture")
     first = int(os.environ.get("RANK", "0")) == 0
-    try:
+    with errors_of_network():
         samples = sample_to(
             out,
             chosen,
@@ -257,13 +217,13 @@ def sample(
             steps=steps,
             nfe=nfe,
             grid=grid,
-            profile=None if profile is None else Profile.load(profile),
+            profile=placed,
             eta=eta,
             noise=noise,
             seed=seed,
             device=place,
-            dtype=_dtype("--dtype", dtype) or torch.float32,
-            autocast=_dtype("--autocast", autocast),
+            dtype=dtype_of("--dtype", dtype) or torch.float32,
+            autocast=dtype_of("--autocast", autocast),
             compile="step" if compile else False,
             conditions=_arrays(conditions),
             engine=_engine(engine, workers, gpus),
@@ -271,14 +231,6 @@ def sample(
             verify=verify,
             progress=first,
         )
-    except SRKError:
-        raise
-    except Exception as error:  # the network is the user's code, called as the options say
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise ScoreError(
-            f"the network raised {type(error).__name__}: {error} ({at.filename}:{at.lineno}); do "
-            "--shape, --time, --model-args and --network-dtype suit it?"
-        ) from error
     if not first:
         return
     state = f"{samples.drawn} drawn now" if samples.drawn else "complete already"
@@ -346,45 +298,3 @@ def _exact(target: str, process: ForwardProcess, unwanted: list[str]) -> Predict
     # It refuses a process that is neither linear nor of phase space.
     score: Prediction = named_problem("vp", target)[1].score(process)  # type: ignore[call-overload]
     return score
-
-
-def _json(option: str, text: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ArgumentError(
-            f"{option} is not JSON ({error}); e.g. {option} '{{\"width\": 64}}'"
-        ) from None
-    if not isinstance(found, dict):
-        raise ArgumentTypeError(
-            f"{option} is a JSON object, name -> value, not {text}; e.g. {option} "
-            "'{\"width\": 64}'"
-        )
-    return found
-
-
-def _dtype(option: str, text: str | None) -> torch.dtype | None:
-    import torch
-
-    if text is None:
-        return None
-    found = getattr(torch, text, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ArgumentError(
-            f"{option} {text} is not a floating-point dtype; e.g. float32, float64, bfloat16"
-        )
-    return found
-
-
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        shape = tuple(int(word) for word in text.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise ArgumentError(
-            f"--shape {text} is not positive whole numbers with commas; e.g. --shape 3,32,32"
-        )
-    return shape

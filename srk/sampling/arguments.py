@@ -283,8 +283,8 @@ def steps_given(
     """
     if steps is not None and nfe is not None:
         raise ArgumentError(
-            f"steps={shown(steps)} and nfe={shown(nfe)} are alternatives: nfe is the number of "
-            f"network calls, of which {method.name} spends {method.evaluations_per_step} a step; "
+            f"steps={shown(steps)} and nfe={shown(nfe)} are alternatives: the second is the number "
+            f"of network calls, and {method.name} spends {method.evaluations_per_step} a step; "
             "give one"
         )
     if steps is not None:

@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 
 from srk._checks import is_integer, is_real, shown
-from srk.errors import ArgumentError, ArgumentTypeError
+from srk.errors import ArgumentError, ArgumentTypeError, MissingDataError
 from srk.steps.base import Range
 
 VERSION = 2
@@ -278,9 +278,14 @@ class Profile:
 
         Raises:
             ArgumentError: not such a file, damaged, or of another version.
-            FileNotFoundError: there is none.
+            MissingDataError: there is none (a FileNotFoundError too).
         """
         file = Path(path)
+        if not file.is_file():
+            raise MissingDataError(
+                f"there is no profile {str(file)!r}; measure one: "
+                "srk.calibrate(process, score).save(path), or srk calibrate PATH --model ..."
+            )
         if file.stat().st_size > LARGEST_FILE:
             raise ArgumentError(
                 f"{file} has {file.stat().st_size} bytes, and a profile has a few thousand; "

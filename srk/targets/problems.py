@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -15,20 +16,21 @@ from srk.targets.base import Target
 TARGETS = ("digits", "fashion", "mixture")
 
 
-def named_problem(process: str, target: str) -> tuple[LinearProcess, Target]:
+def named_problem(process: str, target: str, **parameters: Any) -> tuple[LinearProcess, Target]:
     """A process and a target with exact score by name, for the command line.
 
     Arguments:
         process: a registered linear process.
         target: "digits" (1797 x 64), "fashion" (10000 images of Fashion-MNIST x 784), or "mixture"
             (a ring of 8 Gaussians in 2-D).
+        parameters: of the process, e.g. beta_max=15.0.
 
     Raises:
         UnknownNameError, MissingExtraError, MissingDataError: no such process or target, or its
             data are not here.
         IncompatibleError: the process is not linear.
     """
-    chosen = make_process(process)
+    chosen = make_process(process, **parameters)
     if not isinstance(chosen, LinearProcess):
         raise IncompatibleError(
             f"the exact score of a data set needs a linear process, not {process!r}; e.g. 'vp'"

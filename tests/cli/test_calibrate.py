@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 import srk
 from srk import cli
-from srk.errors import ArgumentError
+from srk.errors import ArgumentError, ScoreError
 
 
 def invoke(*arguments: str) -> Result:
@@ -37,3 +39,45 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     ):
         result = invoke(out, *arguments)
         assert isinstance(result.exception, ArgumentError) and message in str(result.exception)
+
+
+NETWORK = """
+import torch
+
+def network(x, step):  # noise, exact for data of variance 1; told the training step
+    assert step.dtype == torch.long
+    betas = torch.linspace(1e-4, 0.02, 1000)
+    return (1 - torch.cumprod(1 - betas, 0)).sqrt()[step][:, None] * x
+
+def narrow(x, t):
+    return x @ torch.ones(5, 2)
+"""
+
+
+def test_a_network_is_called_as_srk_sample_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options that say what a network returns and which time it wants are those of both."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("calibrated_network.py").write_text(NETWORK)
+    wrapped = ("--model", "calibrated_network:network", "--prediction", "noise", "--shape", "2")
+    timed = ("--time", "index-rounded", "--num-timesteps", "1000", "--process", "vp-discrete")
+    result = invoke("p.json", *wrapped, *timed, "--samples", "8")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert srk.Profile.load("p.json").calls == 8 * 65
+    other = ("--model", "calibrated_network:narrow", "--prediction", "noise", "--shape", "2")
+    result = invoke("q.json", *other, "--samples", "8")
+    assert isinstance(result.exception, ScoreError)
+    assert "the network raised RuntimeError" in str(result.exception)
+    assert "--shape" in str(result.exception)
+
+
+def test_parameters_of_the_process_and_what_a_target_has_already(tmp_path: Path) -> None:
+    out = tmp_path / "p.json"
+    mixture = ("--target", "mixture", "--samples", "8")
+    result = invoke(str(out), *mixture, "--process-args", '{"beta_max": 12.0}')
+    assert result.exit_code == 0 and "beta_max=12.0" in result.output
+    result = invoke(str(tmp_path / "q.json"), *mixture, "--time", "sigma")
+    assert isinstance(result.exception, ArgumentError)
+    assert str(result.exception).endswith("leave out --time")

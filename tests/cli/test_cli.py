@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import srk
 from srk import cli
 from srk.cli.lists import registry_lines
-from srk.errors import ArgumentError
+from srk.errors import ArgumentError, SRKError
 from srk.registry import Registry
 
 
@@ -149,3 +149,33 @@ def test_a_missing_name_is_told_in_commands() -> None:
 
     said = in_words_of(str(UnknownNameError("solver", "srk9", srk.solvers(), "srk.solvers()")), [])
     assert "`srk solvers` lists all" in said
+
+
+def test_help_of_a_command_flows_at_the_width_of_the_terminal() -> None:
+    """A line of a docstring ends where the source does, not where the terminal's line does."""
+    for command in cli.app.registered_commands:
+        assert command.callback is not None
+        for paragraph in (command.callback.__doc__ or "").split("\n\n"):
+            assert "\n" not in paragraph
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("sample", "--process-args", "{beta", "--target", "digits"), "'{\"beta_max\": 15}'"),
+        (("sample", "--steps", "9", "--nfe", "8", "--target", "mixture"), "--steps 9 and --nfe 8"),
+        (("sample", "--profile", "none.json", "--target", "mixture"), "none.json"),
+        (("compare", "--nfe", "0,8", "--target", "mixture"), "--nfe must be"),
+        (("compare", "--nfe", "1,2", "--target", "mixture", "--solvers", "srk2"), "3 calls"),
+        (("cite", "nothing"), "`srk solvers`, `srk tableaus` and `srk processes` list all"),
+    ],
+)
+def test_slips_are_answered_in_the_words_that_were_typed(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = ("--out", "out") if arguments[0] in ("sample", "compare") else ()
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(cli.app, [*arguments, *out])
+    assert isinstance(result.exception, SRKError)
+    assert told in str(result.exception)
+    assert not any(word in str(result.exception) for word in ("nfe is", "the network raised"))
