@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import as_float
+from srk._fields import function
 from srk.errors import ArgumentTypeError, MissingExtraError
 from srk.integrators import Integrator
 from srk.noise import NoiseSource
@@ -42,7 +43,7 @@ class ScheduleProcess(LinearProcess):
     name = "azula"
 
     schedule: Callable[[Tensor], tuple[Tensor, Tensor]] = attrs.field(
-        validator=attrs.validators.is_callable()
+        validator=function("t -> (alpha_t, sigma_t)")
     )
     t_min: float = attrs.field(default=0.0, converter=as_float, kw_only=True)
     t_max: float = attrs.field(default=1.0, converter=as_float, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.exponential import exponential_step
@@ -50,7 +51,7 @@ class DDPM(Integrator):
     advice = "the baseline: robust, one call, order 1"
 
     frame: Literal["data", "noise", "score"] = attrs.field(
-        default="data", validator=attrs.validators.in_(("data", "noise", "score"))
+        default="data", validator=in_(("data", "noise", "score"))
     )
 
     def plan(self, step: Step) -> StepPlan:

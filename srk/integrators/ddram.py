@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from srk._checks import is_integer
+from srk._fields import in_
 from srk.errors import ArgumentTypeError
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
@@ -80,9 +81,7 @@ class DDRaM(Integrator):
     )
     advice = "two calls; for its theory: seeds-2 and srk2s are more accurate"
 
-    frame: Literal["score", "data"] = attrs.field(
-        default="score", validator=attrs.validators.in_(("score", "data"))
-    )
+    frame: Literal["score", "data"] = attrs.field(default="score", validator=in_(("score", "data")))
     seed: int | None = attrs.field(default=0, converter=_seed)
 
     def _fraction(self, index: int, x: float) -> float:

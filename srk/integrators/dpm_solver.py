@@ -12,6 +12,7 @@ import math
 
 import attrs
 
+from srk._fields import gt, le
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
@@ -54,9 +55,7 @@ class DPMSolver2(Integrator):
     reference = "Lu et al. 2022 (arXiv 2206.00927), algorithm 1"
     advice = "ODE, two calls, order 2, noise form; for unguided models"
 
-    node: float = attrs.field(
-        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
-    )
+    node: float = attrs.field(default=0.5, validator=[gt(0.0), le(1.0)])
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node

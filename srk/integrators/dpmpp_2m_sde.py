@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.multistep import Variant, line, multistep_step
@@ -39,9 +40,7 @@ class DPMpp2MSDE(Integrator):
     reference = "Lu et al. 2022 (arXiv 2211.01095); k-diffusion 0.1.1, sample_dpmpp_2m_sde"
     advice = "one call, order 2; the most used stochastic sampler of image models"
 
-    variant: Variant = attrs.field(
-        default="midpoint", validator=attrs.validators.in_(("midpoint", "heun"))
-    )
+    variant: Variant = attrs.field(default="midpoint", validator=in_(("midpoint", "heun")))
 
     def plan(self, step: Step) -> StepPlan:
         return multistep_step(step, line(self.variant), name=self.name)

@@ -6,6 +6,7 @@ import math
 
 import attrs
 
+from srk._fields import gt, le
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.ancestral import ancestral_step
@@ -48,9 +49,7 @@ class DPMppSDE(Integrator):
     reference = "k-diffusion 0.1.1, sample_dpmpp_sde, after Lu et al. 2022 (arXiv 2211.01095)"
     advice = "two calls, order 2, single step; dpmpp-2m-sde is more accurate at the same cost"
 
-    node: float = attrs.field(
-        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
-    )
+    node: float = attrs.field(default=0.5, validator=[gt(0.0), le(1.0)])
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node

@@ -17,6 +17,7 @@ from typing import Literal
 
 import attrs
 
+from srk._fields import ge, gt, in_
 from srk.errors import ArgumentError, IncompatibleError
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
@@ -42,19 +43,15 @@ class _Churned(Integrator):
 
     noise_free = True
 
-    s_churn: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.ge(0.0))
-    )
-    gamma: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.ge(0.0))
-    )
-    s_min: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
-    s_max: float = attrs.field(default=math.inf, validator=attrs.validators.ge(0.0))
+    s_churn: float | None = attrs.field(default=None, validator=attrs.validators.optional(ge(0.0)))
+    gamma: float | None = attrs.field(default=None, validator=attrs.validators.optional(ge(0.0)))
+    s_min: float = attrs.field(default=0.0, validator=ge(0.0))
+    s_max: float = attrs.field(default=math.inf, validator=ge(0.0))
     range_by: Literal["start", "stop"] = attrs.field(
-        default="start", validator=attrs.validators.in_(("start", "stop"))
+        default="start", validator=in_(("start", "stop"))
     )
-    s_noise: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
-    step_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    s_noise: float = attrs.field(default=1.0, validator=gt(0.0))
+    step_scale: float = attrs.field(default=1.0, validator=gt(0.0))
 
     def __attrs_post_init__(self) -> None:
         if self.s_churn is not None and self.gamma is not None:

@@ -7,6 +7,7 @@ import math
 import attrs
 import numpy as np
 
+from srk._fields import gt, le
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.gauge import GaugeStep
@@ -42,9 +43,7 @@ class ETDSRA1(Integrator):
     reference = "Roessler 2010, SRA1, in exponential (Lawson/ETD) form; srk docs: The mathematics"
     advice = "two calls, strong order 1.5 without a gauge; srk2s is more accurate"
 
-    node: float = attrs.field(
-        default=0.75, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
-    )
+    node: float = attrs.field(default=0.75, validator=[gt(0.0), le(1.0)])
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, eta, h, c = step.start, step.stop, step.eta, step.h, self.node

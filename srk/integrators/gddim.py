@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.exponential import exponential_step
@@ -39,7 +40,7 @@ class GDDIM(Integrator):
     reference = "Zhang, Tao, Chen 2022 (arXiv 2206.05564)"
     advice = "one call, order 2; DDIM for cld, with k x k coefficients"
 
-    order: int = attrs.field(default=2, validator=attrs.validators.in_((1, 2)))
+    order: int = attrs.field(default=2, validator=in_((1, 2)))
 
     @property
     def weak_order(self) -> float:  # type: ignore[override]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
+from srk._fields import ge, integral, le
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.form import ZERO
@@ -48,9 +49,9 @@ class LMS(Integrator):
     order: int = attrs.field(
         default=4,
         validator=[
-            attrs.validators.instance_of(int),
-            attrs.validators.ge(1),
-            attrs.validators.le(8),
+            integral,
+            ge(1),
+            le(8),
         ],
     )
 

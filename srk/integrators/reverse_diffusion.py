@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.plan import StepPlan
@@ -45,7 +46,7 @@ class ReverseDiffusion(Integrator):
     advice = "one call, order 1; the predictor of score_sde"
 
     forward: Literal["exact", "euler"] = attrs.field(
-        default="exact", validator=attrs.validators.in_(("exact", "euler"))
+        default="exact", validator=in_(("exact", "euler"))
     )
 
     def plan(self, step: Step) -> StepPlan:

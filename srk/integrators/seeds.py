@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from srk._fields import gt, in_, le
 from srk.errors import ArgumentError
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
@@ -55,12 +56,8 @@ class SEEDS2(Integrator):
     reference = "Gonzalez et al. 2023, SEEDS (arXiv 2305.14267), algorithm 2, in data prediction"
     advice = "two calls, order 2 without a gauge"
 
-    node: float = attrs.field(
-        default=0.5, validator=[attrs.validators.gt(0.0), attrs.validators.le(1.0)]
-    )
-    weights: Literal["phi1", "phi2"] = attrs.field(
-        default="phi1", validator=attrs.validators.in_(("phi1", "phi2"))
-    )
+    node: float = attrs.field(default=0.5, validator=[gt(0.0), le(1.0)])
+    weights: Literal["phi1", "phi2"] = attrs.field(default="phi1", validator=in_(("phi1", "phi2")))
 
     def plan(self, step: Step) -> StepPlan:
         start, stop, h, c = step.start, step.stop, step.h, self.node

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.exponential import exponential_step
@@ -102,10 +103,10 @@ class SRK2M(Integrator):
     node: float | None = attrs.field(default=None, converter=check_fraction)
     beta: float | None = None
     first: Literal["mean", "evaluate"] = attrs.field(
-        default="mean", validator=attrs.validators.in_(("mean", "evaluate"))
+        default="mean", validator=in_(("mean", "evaluate"))
     )
     weights: Literal["beta", "matched", "q1"] = attrs.field(
-        default="beta", validator=attrs.validators.in_(("beta", "matched", "q1"))
+        default="beta", validator=in_(("beta", "matched", "q1"))
     )
 
     @property
@@ -255,5 +256,5 @@ class SRK2MLocal(SRK2M):
     local: float = attrs.field(default=0.1, converter=check_slope)
     strong: bool = True
     weights: Literal["beta", "matched", "q1"] = attrs.field(
-        default="matched", validator=attrs.validators.in_(("beta", "matched", "q1"))
+        default="matched", validator=in_(("beta", "matched", "q1"))
     )

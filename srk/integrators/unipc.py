@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
+from srk._fields import in_
 from srk.integrators.base import Integrator
 from srk.integrators.registry import register_solver
 from srk.plans.adams import adams_step
@@ -50,9 +51,7 @@ class UniPC2(Integrator):
     advice = "ODE, one call, order 3: for few deterministic steps"
 
     order: ClassVar[int] = 2
-    variant: Literal["bh1", "bh2"] = attrs.field(
-        default="bh2", validator=attrs.validators.in_(("bh1", "bh2"))
-    )
+    variant: Literal["bh1", "bh2"] = attrs.field(default="bh2", validator=in_(("bh1", "bh2")))
     corrector: bool = True
 
     @property

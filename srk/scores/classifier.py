@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._fields import function
 from srk.errors import IncompatibleError, ScoreError
 from srk.scores.adapters import as_prediction
 from srk.scores.base import Prediction, check_state
@@ -72,7 +73,7 @@ class ClassifierGuided(Prediction):
 
     prediction: Prediction = attrs.field(converter=as_prediction)
     log_prob: Callable[[Tensor, Tensor], Tensor] = attrs.field(
-        validator=attrs.validators.is_callable()
+        validator=function("(x, t) -> log p(y | x)")
     )
     scale: Scale = attrs.field(default=1.0, converter=as_scale)
     time: str | LevelFunction = attrs.field(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from srk._checks import as_float, shown
+from srk._fields import function
 from srk._modes import version
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, ScoreError
 from srk.processes.base import Level, LinearProcess
@@ -365,8 +366,10 @@ class Project:
         tensor([[0.5000, 1.5000]])
     """
 
-    forward: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
-    inverse: Callable[[Tensor], Tensor] = attrs.field(validator=attrs.validators.is_callable())
+    forward: Callable[[Tensor], Tensor] = attrs.field(validator=function("of the data, x -> A x"))
+    inverse: Callable[[Tensor], Tensor] = attrs.field(
+        validator=function("of measurements, y -> A+ y")
+    )
     measured: Tensor = attrs.field(validator=_is_tensor)
     _windows: Windows = attrs.field(default=(), kw_only=True, repr=False)
 

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import attrs
 import torch
 
+from srk._fields import ge, gt, in_, lt
 from srk.errors import ArgumentError, IncompatibleError
 from srk.plans import Step
 from srk.processes.phase import statistic
 from srk.steps.base import Decision, Range, Report, RunInfo, StepController
 
-_positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
+_positive = attrs.validators.and_(gt(0.0), lt(math.inf))
 _SOLVERS = "'srk2', 'sra1' or 'sosra'"
 
 
@@ -88,30 +89,24 @@ class Adaptive(StepController):
 
     name = "adaptive"
 
-    rtol: float = attrs.field(default=1e-2, validator=attrs.validators.ge(0.0))
+    rtol: float = attrs.field(default=1e-2, validator=ge(0.0))
     atol: float = attrs.field(default=1e-2, validator=_positive)
     norm: Literal["batch", "worst", "sample"] = attrs.field(
-        default="batch", validator=attrs.validators.in_(("batch", "worst", "sample"))
+        default="batch", validator=in_(("batch", "worst", "sample"))
     )
     estimate: Literal["embedded", "doubling"] = attrs.field(
-        default="embedded", validator=attrs.validators.in_(("embedded", "doubling"))
+        default="embedded", validator=in_(("embedded", "doubling"))
     )
     proportional: float = 0.2
     integral: float = attrs.field(default=0.7, validator=_positive)
     derivative: float = 0.0
-    safety: float = attrs.field(
-        default=0.9, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
-    )
-    min_factor: float = attrs.field(
-        default=0.2, validator=[attrs.validators.gt(0.0), attrs.validators.lt(1.0)]
-    )
-    max_factor: float = attrs.field(default=2.0, validator=attrs.validators.gt(1.0))
+    safety: float = attrs.field(default=0.9, validator=[gt(0.0), lt(1.0)])
+    min_factor: float = attrs.field(default=0.2, validator=[gt(0.0), lt(1.0)])
+    max_factor: float = attrs.field(default=2.0, validator=gt(1.0))
     first_step: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(_positive)
     )
-    max_nfe: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.ge(1))
-    )
+    max_nfe: int | None = attrs.field(default=None, validator=attrs.validators.optional(ge(1)))
 
     @property
     def doubling(self) -> bool:

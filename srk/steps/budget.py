@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 import numpy as np
 
+from srk._fields import ge, gt, instance_of, le, lt
 from srk.errors import ArgumentError
 from srk.steps.base import Grid, RunInfo, steps_of
 from srk.steps.grids import from_log_snr, need_linear
@@ -23,7 +24,7 @@ steps become shorter one by one: no grid has a sliver beside a long step, on whi
 lose their footing."""
 _POINTS = 2001  # where the density of a grid is integrated
 
-_finite = attrs.validators.and_(attrs.validators.gt(-math.inf), attrs.validators.lt(math.inf))
+_finite = attrs.validators.and_(gt(-math.inf), lt(math.inf))
 
 
 @attrs.frozen
@@ -52,12 +53,12 @@ class Criterion:
         uniform: share of the steps that is spread evenly, in [0, 1].
     """
 
-    power: float = attrs.field(validator=attrs.validators.ge(0.0))
+    power: float = attrs.field(validator=ge(0.0))
     slope: float = attrs.field(validator=_finite)
     residual: float = attrs.field(default=0.0, validator=_finite)
     uniform: float = attrs.field(
         default=0.1,
-        validator=attrs.validators.and_(attrs.validators.ge(0.0), attrs.validators.le(1.0)),
+        validator=attrs.validators.and_(ge(0.0), le(1.0)),
     )
 
     def density(self, profile: Profile, x: Array) -> Array:
@@ -153,7 +154,10 @@ class Budget(Grid):
     remembered = True
 
     profile: Profile | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(Profile))
+        default=None,
+        validator=attrs.validators.optional(
+            instance_of(Profile, "an srk.Profile, as srk.calibrate measures it")
+        ),
     )
     criterion: (
         Criterion | Literal["concentrated", "broad", "network", "kl", "l2", "even"] | None

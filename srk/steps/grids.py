@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from srk._fields import gt
 from srk.errors import ArgumentError, IncompatibleError, TimeError
 from srk.processes.base import ForwardProcess
 from srk.processes.parameters import as_number
@@ -131,7 +132,7 @@ class Gauge(Grid):
     name = "gauge"
     remembered = True
     data_variance: float | None = None
-    min_variance: float = attrs.field(default=9e-4, validator=attrs.validators.gt(0.0))
+    min_variance: float = attrs.field(default=9e-4, validator=gt(0.0))
 
     def times(self, info: RunInfo) -> list[float]:
         need_linear(self, info.process)

@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 
 from srk._checks import is_integer, is_real, shown
+from srk._fields import instance_of, integral
 from srk.errors import ArgumentError, ArgumentTypeError, MissingDataError
 from srk.steps.base import Range
 
@@ -93,8 +94,8 @@ class Profile:
         repr=lambda lam: f"<{len(lam)} edges from {lam[0]:.3g} to {lam[-1]:.3g}>",
     )
     q: tuple[float, ...] = attrs.field(converter=numbers, repr=False)
-    process: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
-    calls: int = attrs.field(default=0, validator=attrs.validators.instance_of(int))
+    process: str = attrs.field(default="", validator=instance_of(str, "a str"))
+    calls: int = attrs.field(default=0, validator=integral)
     directions: tuple[float, ...] = attrs.field(default=(), converter=numbers, repr=False)
     guidance: tuple[float, ...] = attrs.field(default=(), converter=numbers)
 

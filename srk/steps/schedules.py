@@ -17,13 +17,14 @@ import attrs
 import numpy as np
 
 from srk._checks import real
+from srk._fields import gt, lt
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import LinearProcess
 from srk.processes.phase import statistic
 from srk.steps.base import Grid, RunInfo, steps_of
 from srk.steps.grids import LogSNR, from_log_snr, need_linear
 
-_positive = attrs.validators.and_(attrs.validators.gt(0.0), attrs.validators.lt(math.inf))
+_positive = attrs.validators.and_(gt(0.0), lt(math.inf))
 
 
 def called_at(info: RunInfo, levels: Callable[[int], Sequence[float] | np.ndarray]) -> list[float]:
@@ -113,9 +114,7 @@ class LinearQuadratic(Grid):
 
     name = "linear-quadratic"
     remembered = True
-    threshold: float = attrs.field(
-        default=0.025, validator=[attrs.validators.gt(0.0), attrs.validators.lt(0.5)]
-    )
+    threshold: float = attrs.field(default=0.025, validator=[gt(0.0), lt(0.5)])
 
     def times(self, info: RunInfo) -> list[float]:
         hi, lo = info.process.t_max, info.process.t_min

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from srk._fields import ge
 from srk._progress import progress_bar
 from srk.errors import ArgumentError, ArgumentTypeError, MissingExtraError, SRKError
 from srk.storage.group import Group, together
@@ -105,10 +106,10 @@ class Ray(Engine):
 
     moves: ClassVar[bool] = True
 
-    workers: int = attrs.field(default=2, validator=attrs.validators.ge(1))
-    gpus: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
-    cpus: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
-    retries: int = attrs.field(default=3, validator=attrs.validators.ge(0))
+    workers: int = attrs.field(default=2, validator=ge(1))
+    gpus: float = attrs.field(default=0.0, validator=ge(0.0))
+    cpus: float = attrs.field(default=1.0, validator=ge(0.0))
+    retries: int = attrs.field(default=3, validator=ge(0))
     address: str | None = None
 
     def draw(self, job: Job, painter: Painter, chunks: Sequence[int]) -> Drawn:
@@ -160,7 +161,7 @@ class Slurm(Engine):
 
     moves: ClassVar[bool] = True
 
-    jobs: int = attrs.field(default=2, validator=attrs.validators.ge(1))
+    jobs: int = attrs.field(default=2, validator=ge(1))
     cluster: str = "slurm"
     folder: str = "slurm-logs"
     parameters: Mapping[str, Any] = attrs.field(factory=dict)
