@@ -146,6 +146,29 @@ def real(
     return made
 
 
+def need(value: Any, kind: type | tuple[type, ...], name: str, wanted: str) -> Any:
+    """`value`, which must be of class `kind`.
+
+    Arguments:
+        value: what the user passed.
+        kind: the class, or the classes.
+        name: what the argument is called, for the message.
+        wanted: what it must be, in words, with a call that works.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+
+    Examples:
+        >>> need(3, str, "name", "a str such as 'left'")
+        Traceback (most recent call last):
+            ...
+        srk.errors.ArgumentTypeError: name must be a str such as 'left', not 3
+    """
+    if isinstance(value, kind):
+        return value
+    raise ArgumentTypeError(f"{name} must be {wanted}, not {shown(value)}")
+
+
 def as_float(value: Any) -> float:
     """`value` as a float, which may be infinite: a converter for the fields of attrs classes.
 

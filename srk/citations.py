@@ -51,7 +51,7 @@ def cite(name: str) -> str:
     }
     texts |= {tableau: table.reference for tableau, table in TABLEAUS.items()}
     texts |= {solver: method.reference for solver, method in SOLVERS.items()}
-    if name not in texts:
+    if not isinstance(name, str) or name not in texts:
         raise UnknownNameError(
             "solver, tableau or process",
             name,

@@ -10,6 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import shown
+from srk.errors import ArgumentTypeError
 from srk.processes.base import Level
 from srk.solution import Saved
 
@@ -39,6 +41,17 @@ class StepInfo:
 
 Callback = Callable[[StepInfo], bool | None]
 _NOWHERE = Level(math.nan, math.nan, math.nan, math.nan)
+
+
+def ends(answer: Any) -> bool:
+    """Whether what a callback returned ends the run."""
+    try:
+        return bool(answer)
+    except (RuntimeError, ValueError, TypeError) as error:  # arrays and tensors of several numbers
+        raise ArgumentTypeError(
+            f"the callback returned {shown(answer)}, of which it is not clear whether it is true; "
+            "return True to end the run, and None or False to go on, e.g. bool((x < 0).all())"
+        ) from error
 
 
 class Recorder:
@@ -102,7 +115,7 @@ class Recorder:
         stopping = False
         if self.callback is not None:
             info = StepInfo(index, self.total, stop.t, nfe, state, denoised)
-            stopping = bool(self.callback(info))
+            stopping = ends(self.callback(info))
         if self._tick is not None:
             self._tick(nfe)
         if stopping:

@@ -15,6 +15,7 @@ from srk._engine.density import Results
 from srk._engine.eager import Evaluate, Outcome, Walk
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, copy_of, version
+from srk._engine.recorder import ends
 from srk._engine.run import Run
 from srk.noise.base import NoiseSource
 from srk.plans.plan import Stage
@@ -125,7 +126,7 @@ class Together:
             {name: recorder.x for name, recorder in recorders.items()},
             {name: part.denoised for name, part in self.parts.items()},
         )
-        if not self.callback(info):
+        if not ends(self.callback(info)):
             return False
         self.status = "stopped"
         return True

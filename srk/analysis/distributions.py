@@ -14,8 +14,9 @@ import attrs
 import numpy as np
 import torch
 
+from srk._checks import shown
 from srk._engine.eager import Executor
-from srk.errors import ArgumentError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.eta import Eta
 from srk.integrators import Integrator, integrator
 from srk.noise.basis import BasisNoise
@@ -23,7 +24,7 @@ from srk.plans.plan import StepPlan, without_noise
 from srk.processes.around_mean import AroundMean
 from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
-from srk.sampling.arguments import eta_given
+from srk.sampling.arguments import eta_given, process_given
 from srk.sampling.planning import plan_grid, step_etas
 from srk.scores.phase import PhasePrediction, read
 from srk.steps import Grid, RunInfo, as_grid
@@ -98,6 +99,8 @@ def gaussian_distribution(
         >>> made.variance.shape
         (2,)
     """
+    method = integrator(solver)
+    process_given(process)
     if process.centred is not process:
         return _around_mean(
             process,
@@ -116,7 +119,7 @@ def gaussian_distribution(
             f"{process!r}"
         )
     m, v = _axes(mean, covariance)
-    plans = _plans(process, integrator(solver), steps, grid, eta, denoise_final, dtype)
+    plans = _plans(process, method, steps, grid, eta, denoise_final, dtype)
     last = plans[-1].start if plans[-1].stop.sigma == 0 else plans[-1].stop
     space = _Scalar(process, m, v) if process.components == 1 else _PhaseSpace(process, m, v)
     variance = _variance(space, plans, start == "exact")
@@ -348,10 +351,13 @@ def gaussian_kl(
 
 def _axes(mean: Any, covariance: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variances along the principal axes, both of shape (d,)."""
-    m, c = (
-        np.atleast_1d(np.asarray(mean, dtype=float)),
-        np.atleast_1d(np.asarray(covariance, dtype=float)),
-    )
+    try:
+        m, c = (np.atleast_1d(np.asarray(value, dtype=float)) for value in (mean, covariance))
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(
+            "mean and covariance must be numbers, lists or arrays, not "
+            f"{shown(mean)} and {shown(covariance)}; e.g. mean=0.5, covariance=[0.1, 1.0]"
+        ) from error
     if c.ndim == 2:
         if c.shape[0] != c.shape[1] or not np.allclose(c, c.T):
             raise ArgumentError(

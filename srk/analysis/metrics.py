@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from srk._checks import integer, shown
 from srk.analysis.streaming import frechet_distance, moments
 from srk.errors import ArgumentError, ArgumentTypeError
 
@@ -105,7 +106,7 @@ def energy_distance(x: Tensor, y: Tensor, *, limit: int = PAIRED) -> float:
 
     Source: Szekely and Rizzo 2013.
     """
-    x, y = _pair(x[:limit], y[:limit], least=2)
+    x, y = _pair(*_first(x, y, limit), least=2)
 
     def mean(a: Tensor, b: Tensor, pairs: int) -> float:
         return sum(float(block.sum(dtype=torch.float64)) for block in _distances(a, b)) / pairs
@@ -134,7 +135,7 @@ def mmd(
 
     Source: Gretton et al. 2012.
     """
-    x, y = _pair(x[:limit], y[:limit], least=2)
+    x, y = _pair(*_first(x, y, limit), least=2)
     median = float(torch.pdist(y[:ROWS]).median())
     if median == 0.0:
         raise ArgumentError(
@@ -220,6 +221,10 @@ def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None
         1.0
     """
     if features is not None:
+        if not callable(features):
+            raise ArgumentTypeError(
+                f"features is a function of samples (n, *event) -> (n, d), not {shown(features)}"
+            )
         with torch.no_grad():
             x, y = features(x), features(y)
     x, y = _pair(x, y, least=2)
@@ -239,9 +244,14 @@ def chi_square_excess(counts: ArrayLike | Tensor) -> float:
         >>> chi_square_excess([10, 10, 10])
         -1.0
     """
-    values = np.asarray(
-        counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64
-    )
+    try:
+        values = np.asarray(
+            counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64
+        )
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(
+            f"counts must be numbers, not {shown(counts)}; e.g. [10, 12, 9]"
+        ) from None
     if values.ndim != 1 or len(values) < 2 or values.min() < 0 or values.sum() == 0:
         raise ArgumentError(
             "counts are at least two numbers >= 0, not all 0, of shape (k,), not an array "
@@ -272,21 +282,30 @@ def floor(metric: Metric, x: Tensor, *, size: int | None = None, seed: int = 0) 
     return metric(x[order[:size]], x[order[size:]])
 
 
+def _samples(value: object, name: str) -> Tensor:
+    """`value`, which must be samples."""
+    if isinstance(value, Tensor) and value.dtype.is_floating_point and value.ndim > 0:
+        return value
+    raise ArgumentTypeError(
+        f"{name} must be a floating-point tensor of samples, shape (n, *event), not {shown(value)}"
+    )
+
+
+def _first(x: object, y: object, limit: object) -> tuple[Tensor, Tensor]:
+    """The first `limit` of both samples."""
+    most = integer(limit, "limit", least=2)
+    return _samples(x, "x")[:most], _samples(y, "y")[:most]
+
+
 def _pair(x: object, y: object, *, least: int = 1) -> tuple[Tensor, Tensor]:
     """Both samples as matrices (n, d) of one dtype and device, centred on the mean of `y`.
 
     Distances between centred samples cancel less.
     """
     for name, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor) or not value.dtype.is_floating_point or value.ndim < 1:
-            raise ArgumentTypeError(
-                f"{name} must be a floating-point tensor of samples, shape (n, *event), not "
-                f"{value!r}"[:400]
-            )
-        if len(value) < least:
-            raise ArgumentError(
-                f"{name} has {len(value)} samples; this distance needs at least {least}"
-            )
+        count = len(_samples(value, name))
+        if count < least:
+            raise ArgumentError(f"{name} has {count} samples; this distance needs at least {least}")
     assert isinstance(x, Tensor) and isinstance(y, Tensor)
     if x.shape[1:] != y.shape[1:]:
         raise ArgumentError(

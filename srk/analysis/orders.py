@@ -14,17 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from srk._checks import as_float, integer, need, shown
 from srk._engine.eager import Executor
 from srk.analysis.paths import GridPath
 from srk.analysis.plotting import house_style, work_axes
-from srk.errors import ArgumentError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.integrators import SOLVERS, Integrator, TableauSolver, integrator
 from srk.plans.plan import Stage, StepPlan
 from srk.processes.base import LinearProcess
+from srk.sampling.arguments import process_given
 from srk.sampling.planning import plan_grid
 from srk.steps import Grid, RunInfo, as_grid
 from srk.tableaus import TABLEAUS, StochasticTableau
-from srk.targets.base import Target
+from srk.targets.base import TARGET, Target
 
 RESAMPLES = 400
 
@@ -196,6 +198,7 @@ def strong_orders(
         label: integrator(reference) if reference is not None else _reference(run)
         for label, run in runs.items()
     }
+    need(target, Target, "target", TARGET)
     begin = target.sample(
         paths,
         process,
@@ -261,8 +264,8 @@ class Runs:
         counts: Sequence[int],
         eta: float | None,
     ) -> Runs:
-        eta = method.default_eta if eta is None else float(eta)
-        method.check(process, eta)
+        eta = method.default_eta if eta is None else as_float(eta)
+        method.check(process_given(process), eta)
         plans = [
             plan_grid(process, method, control.times(RunInfo(process, method, n, eta)), eta)
             for n in counts
@@ -348,7 +351,11 @@ def the_fixed_grid(grid: Any) -> Grid:
 
 
 def step_counts(steps: Sequence[int]) -> list[int]:
-    counts = [int(n) for n in steps]
+    if isinstance(steps, str) or not isinstance(steps, Sequence | np.ndarray):
+        raise ArgumentTypeError(
+            f"steps must be a list of step counts, not {shown(steps)}; e.g. steps=(32, 64, 128)"
+        )
+    counts = [integer(n, "a step count") for n in steps]
     if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in itertools.pairwise(counts)):
         raise ArgumentError(
             f"steps must be at least two increasing step counts, not {steps!r}; e.g. "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from srk._checks import need
 from srk.analysis.comparison import Comparison, Point
 from srk.analysis.metrics import sliced_w2
 from srk.analysis.runs import FLOORS, Runs, budgets_of
@@ -43,6 +44,9 @@ def posterior_errors(x: Tensor, exact: GaussianMixture, reference: Tensor) -> di
         Frobenius norm, `modes` the total variation between the weights of the components, and
         `sliced-w2` the sliced 2-Wasserstein distance to the reference, in the units of the data.
     """
+    need(x, Tensor, "x", "a tensor of samples, shape (n, d)")
+    need(exact, GaussianMixture, "exact", "a posterior such as prior.posterior(...) gives")
+    need(reference, Tensor, "reference", "a tensor of exact samples, shape (m, d)")
     wide = x.double()
     mean, covariance = (tensor.to(wide.device) for tensor in exact.moments())
     modes = exact.assign(wide).mean(0)

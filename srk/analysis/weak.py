@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srk._checks import need
 from srk.analysis.distributions import gaussian_distribution
 from srk.analysis.orders import (
     Order,
@@ -28,9 +29,10 @@ from srk.analysis.paths import GridPath
 from srk.errors import ArgumentError
 from srk.integrators import Integrator, integrator
 from srk.processes.base import LinearProcess
+from srk.sampling.arguments import process_given
 from srk.tableaus import StochasticTableau
 from srk.targets import Gaussian
-from srk.targets.base import Target
+from srk.targets.base import TARGET, Target
 
 Observable = Callable[[Tensor], Tensor]
 
@@ -125,7 +127,10 @@ def weak_order(
         True
     """
     method = integrator(solver)
+    process_given(process)
     counts = step_counts(steps)
+    if target is not None:
+        need(target, Target, "target", TARGET)
     if observables is None and (target is None or isinstance(target, Gaussian)):
         if target is not None:
             mean, variance = target.mean.flatten().tolist(), _covariance(target)

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from srk._checks import need
 from srk.errors import IncompatibleError, UnknownNameError
 from srk.integrators import SOLVERS, DPMpp2MSDE, Integrator, PredictorCorrector, ReverseDiffusion
 from srk.steps import Grid, RePaint, Restart
@@ -233,6 +234,7 @@ def find(name: str) -> Found:
         >>> srk.solve(process, score, shape=(4, 1), steps=20, **srk.find("Euler a")).solver
         'euler-ancestral'
     """
+    need(name, str, "name", "a str such as 'DPM++ 2M Karras'")
     wanted = _plain(name)
     found = _named(name, wanted)
     if found is not None:

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from typing import Any
 
-from srk._checks import integer
+from srk._checks import integer, need
 
 _PASSED = 1 << 32
 
@@ -48,6 +48,7 @@ def part_seed(seed: int, name: str) -> int:
         >>> part_seed(0, "a") == part_seed(0, "a"), part_seed(0, "a") == part_seed(0, "b")
         (True, False)
     """
+    need(name, str, "name", "the name of a part, a str")
     told = b"%d:" % check_seed(seed) + name.encode()
     digest = hashlib.blake2b(told, digest_size=8, person=b"srk part").digest()
     return int.from_bytes(digest, "little") >> 1

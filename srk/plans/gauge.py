@@ -24,6 +24,7 @@ import math
 import attrs
 import numpy as np
 
+from srk._checks import is_real, shown
 from srk.errors import ArgumentError
 from srk.plans.form import LinearForm
 from srk.processes.base import Level, LinearProcess
@@ -34,11 +35,11 @@ FLAT = 1e-4
 
 def check_variance(data_variance: float, *, finite: bool = True) -> float:
     """`data_variance` as a float >= 0; raise `ArgumentError` otherwise."""
-    v = float(data_variance)
+    v = float(data_variance) if is_real(data_variance) else math.nan
     if not v >= 0 or (finite and math.isinf(v)):
         raise ArgumentError(
             f"data_variance must be a {'finite ' if finite else ''}number >= 0 (the variance "
-            f"of the Gaussian reference), not {data_variance!r}"
+            f"of the Gaussian reference), not {shown(data_variance)}; e.g. 0.5"
         )
     return v
 

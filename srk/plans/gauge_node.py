@@ -19,7 +19,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from srk._checks import shown
+from srk._checks import is_real, shown
 from srk.errors import ArgumentError
 from srk.plans.form import ZERO, LinearForm
 from srk.plans.gauge import GaugeStep, remainder
@@ -82,11 +82,11 @@ def check_curve(value: Any) -> Curve | None:
 
 def check_slope(value: Any) -> float:
     """`local` as a float > 0; raise `ArgumentError` otherwise."""
-    slope = float(value)
+    slope = float(value) if is_real(value) else math.nan
     if not slope > 0.0:
         raise ArgumentError(
             "local must be a positive number (inf: the gauge does not depend on the noise "
-            f"level), not {value!r}"
+            f"level), not {shown(value)}; e.g. 0.3"
         )
     return slope
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srk._checks import integer, is_real, need, shown
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.posterior.linear import Linear
 from srk.posterior.spectra import Convolution, Flat
@@ -105,6 +106,7 @@ def blur(kernel: Tensor) -> Linear:
         >>> blur(torch.ones(1, 3) / 3)(torch.tensor([[[3.0, 0.0, 0.0, 0.0]]]))
         tensor([[[1., 1., 0., 1.]]])
     """
+    need(kernel, (Tensor, list), "the kernel of a blur", "a tensor of shape (h, w)")
     kernel = torch.as_tensor(kernel).detach().double().cpu()
     if kernel.ndim != 2 or not all(size % 2 for size in kernel.shape):
         raise ArgumentError(
@@ -122,8 +124,12 @@ def gaussian_kernel(std: float, size: int | None = None) -> Tensor:
         std: standard deviation in pixels, positive.
         size: odd size; default three standard deviations to each side.
     """
-    if not std > 0.0:
-        raise ArgumentError(f"the standard deviation of a blur is positive, not {std!r}; e.g. 1.5")
+    if size is not None:
+        size = integer(size, "the size of a blur", least=1)
+    if not (is_real(std) and std > 0.0):
+        raise ArgumentError(
+            f"the standard deviation of a blur is positive, not {shown(std)}; e.g. 1.5"
+        )
     half = math.ceil(3 * std) if size is None else size // 2
     line = torch.exp(-0.5 * (torch.arange(-half, half + 1, dtype=torch.float64) / std) ** 2)
     return torch.outer(line, line) / line.sum() ** 2

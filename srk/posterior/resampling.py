@@ -8,6 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import need
+
 
 def effective_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2/sum w^2 of weights given by their logarithms (n,): between 1 and n.
@@ -16,6 +18,7 @@ def effective_size(log_weights: Tensor) -> Tensor:
         >>> effective_size(torch.zeros(4))
         tensor(4.)
     """
+    need(log_weights, Tensor, "log_weights", "a tensor of shape (n,)")
     w = torch.softmax(log_weights, 0)
     return 1.0 / w.square().sum()
 

@@ -24,6 +24,7 @@ import math
 
 from torch import Tensor
 
+from srk._checks import need
 from srk.errors import IncompatibleError
 from srk.processes.base import Level
 
@@ -155,12 +156,12 @@ def to_score(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
         >>> to_score(torch.tensor([[1.0]]), torch.tensor([[1.0]]), Flow().level(0.5))
         tensor([[-2.]])
     """
-    return combine(score_from_denoiser(level), x, denoised)
+    return combine(score_from_denoiser(_level(level)), x, denoised)
 
 
 def to_noise(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
     """The noise prediction eps = (x - alpha D)/sigma; arguments as in `to_score`."""
-    return combine(noise_from_denoiser(level), x, denoised)
+    return combine(noise_from_denoiser(_level(level)), x, denoised)
 
 
 def to_velocity(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
@@ -168,12 +169,18 @@ def to_velocity(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
 
     Arguments as in `to_score`.
     """
-    return combine(velocity_from_denoiser(level), x, denoised)
+    return combine(velocity_from_denoiser(_level(level)), x, denoised)
 
 
 def to_flow_velocity(denoised: Tensor, x: Tensor, level: Level) -> Tensor:
     """The flow velocity w = eps - D = (x - (alpha + sigma) D)/sigma; arguments as in `to_score`."""
-    return combine(flow_velocity_from_denoiser(level), x, denoised)
+    return combine(flow_velocity_from_denoiser(_level(level)), x, denoised)
+
+
+def _level(level: Level) -> Level:
+    """The level, if it is one."""
+    found: Level = need(level, Level, "level", "a noise level, as process.level(t) gives it")
+    return found
 
 
 def _need_signal(level: Level, what: str) -> None:

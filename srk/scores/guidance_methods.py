@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import as_float
+from srk._checks import as_float, is_real, shown
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import Level, LinearProcess
 from srk.scores.adapters import as_prediction
@@ -282,8 +282,10 @@ def cfg_plus_plus(scale: float, process: LinearProcess, times: Sequence[float]) 
         >>> w(EDM().level(8.0)), round(w(EDM().level(4.0)), 4)
         (1.0, 0.6667)
     """
-    if not 0.0 <= scale <= 1.0:
-        raise ArgumentError(f"the scale of CFG++ lies in [0, 1], not {scale!r}; e.g. 0.6")
+    if not (is_real(scale) and 0.0 <= scale <= 1.0):
+        raise ArgumentError(
+            f"the scale of CFG++ is a number in [0, 1], not {shown(scale)}; e.g. 0.6"
+        )
     levels = [process.level(t) for t in times]
     if len(levels) < 2 or any(b.t >= a.t for a, b in itertools.pairwise(levels)):
         raise ArgumentError(f"times are at least two and decrease, not {list(times)!r}")

@@ -376,7 +376,18 @@ class Project:
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
         predicted = self.forward(denoised)
         measured = moved(self.measured, denoised.device, denoised.dtype)
-        return denoised - self.inverse(predicted - cut(measured, predicted.ndim, self._windows))
+        y = cut(measured, predicted.ndim, self._windows)
+        try:
+            fits_y = torch.broadcast_shapes(predicted.shape, y.shape) == predicted.shape
+        except RuntimeError:
+            fits_y = False
+        if not fits_y:
+            raise ArgumentError(
+                f"Project has measured of shape {tuple(self.measured.shape)}, and forward returns "
+                f"{tuple(predicted.shape)} for a state of shape {tuple(denoised.shape)}; measured "
+                "must broadcast with that: give forward(x0) for the x0 that was measured"
+            )
+        return denoised - self.inverse(predicted - y)
 
     def select(self, rows: slice | Tensor, batch: int) -> Project:
         """The hook for some of the samples of a batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from srk._checks import is_real
+from srk._checks import as_float, is_real
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import Level
 from srk.scores.inputs import TIMES, LevelFunction
@@ -44,15 +44,15 @@ def limited(
         >>> [scale(EDM().level(sigma)) for sigma in (10.0, 1.0, 0.1)]
         [1.0, 2.0, 1.0]
     """
-    if unit not in TIMES:
+    if not isinstance(unit, str) or unit not in TIMES:
         raise ArgumentError(
             f"the unit of an interval is one of {', '.join(map(repr, TIMES))}, not {unit!r}"
         )
-    if not low <= high:
+    if not (is_real(low) and is_real(high) and low <= high):
         raise ArgumentError(
             f"an interval has low <= high, not low = {low!r}, high = {high!r}; in the unit {unit!r}"
         )
-    value, measure, rest = as_scale(scale), TIMES[unit], float(outside)
+    value, measure, rest = as_scale(scale), TIMES[unit], as_float(outside)
 
     def function(level: Level) -> float:
         place = measure(level)

@@ -12,6 +12,7 @@ import attrs
 import torch
 import torch.distributed as dist
 
+from srk._checks import shown
 from srk.errors import ArgumentError, SRKError
 
 TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -29,8 +30,10 @@ def process_device(device: torch.device | str | None = None) -> torch.device:
     """
     try:
         place = torch.device("cpu" if device is None else device)
-    except RuntimeError as error:
-        raise ArgumentError(f"{device!r} is not a device; e.g. cpu, cuda, cuda:1, mps") from error
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"{shown(device)} is not a device; e.g. cpu, cuda, cuda:1, mps"
+        ) from error
     if place.type == "cuda":
         if not torch.cuda.is_available():
             raise ArgumentError(

@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, SupportsIndex, overload
 
 import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import is_integer, need, shown
 from srk._modes import uncast
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.around_mean import AroundMean
@@ -24,6 +26,9 @@ from srk.scores.convert import to_score
 from srk.scores.pairs import paired, refuse
 from srk.scores.phase import Reduced
 from srk.targets.drawing import draw_options
+
+TARGET = "a target such as srk.targets.Gaussian(0.0, 1.0)"
+"""What messages call a target."""
 
 DATA = Level(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
 """The level of the data itself."""
@@ -187,9 +192,13 @@ class ExactScore(Prediction):
                 [ 1.]])
     """
 
-    target: Target
+    target: Target = attrs.field()
     process: ForwardProcess = attrs.field()
     event_shape: tuple[int, ...] | None = attrs.field(init=False)
+
+    @target.validator
+    def _check_target(self, attribute: attrs.Attribute[Any], value: object) -> None:
+        need(value, Target, "target", TARGET)
 
     @process.validator
     def _check_process(self, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -197,7 +206,8 @@ class ExactScore(Prediction):
 
     @event_shape.default
     def _event_shape(self) -> tuple[int, ...]:
-        return self.target.event_shape
+        target: Target = need(self.target, Target, "target", TARGET)
+        return target.event_shape
 
     def bind(self, process: ForwardProcess) -> Prediction:
         """The exact score of the same target under `process`."""
@@ -295,6 +305,15 @@ def level_of(process: ForwardProcess | None, t: float | None) -> Level:
     return need_linear(process).level(t)
 
 
+def event_of(shape: object) -> tuple[int, ...]:
+    """The shape of one sample, as positive ints."""
+    if isinstance(shape, Sequence) and all(is_integer(size) and size >= 1 for size in shape):
+        return tuple(int(size) for size in shape)
+    raise ArgumentTypeError(
+        f"event_shape is a tuple of positive ints, not {shown(shape)}; e.g. event_shape=(3,)"
+    )
+
+
 def check_count(value: object, least: int, what: str) -> int:
     """`value` as an int of at least `least`; `ArgumentError` that begins with `what` otherwise."""
     if isinstance(value, SupportsIndex) and operator.index(value) >= least:
@@ -302,9 +321,19 @@ def check_count(value: object, least: int, what: str) -> int:
     raise ArgumentError(f"{what}, an integer >= {least}, not {value!r}")
 
 
+def numbers(value: object, what: str, dtype: torch.dtype | None = None) -> Tensor:
+    """`value` as a tensor, where it is numbers; `ArgumentTypeError` otherwise."""
+    try:
+        return torch.as_tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentTypeError(
+            f"{what} must be numbers or a tensor, not {shown(value)}; e.g. [[-1.0], [1.0]]"
+        ) from error
+
+
 def parameter(value: object, what: str) -> Tensor:
     """`value` as a finite float64 tensor on the CPU."""
-    tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+    tensor = numbers(value, what, torch.float64).to("cpu").detach().clone()
     if not bool(torch.isfinite(tensor).all()):
         raise ArgumentError(f"{what} must be finite, not {value!r}")
     return tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import ForwardProcess, Level
-from srk.targets.base import Target, check_count, level_of, signal
+from srk.targets.base import Target, check_count, level_of, numbers, signal
 
 ELEMENTS = 2**24
 CACHED = 2**20  # on the CPU a block that stays in the cache is three times faster
@@ -69,7 +69,7 @@ class Empirical(Target):
     def __init__(
         self, data: object, *, chunk: int = 4096, precision: torch.dtype | None = None
     ) -> None:
-        points = torch.as_tensor(data).detach()
+        points = numbers(data, "the data").detach()
         if not points.dtype.is_floating_point:
             points = points.to(torch.get_default_dtype())
         if points.ndim < 2 or points.shape[0] == 0:

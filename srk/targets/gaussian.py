@@ -10,7 +10,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError
 from srk.processes.base import ForwardProcess, Level
-from srk.targets.base import Target, level_of, parameter, plain_level, signal
+from srk.targets.base import Target, event_of, level_of, parameter, plain_level, signal
 from srk.targets.conditioning import (
     Conditioned,
     LinearGaussian,
@@ -54,6 +54,8 @@ class Gaussian(Target):
         *,
         event_shape: Sequence[int] | None = None,
     ) -> None:
+        if event_shape is not None:
+            event_shape = event_of(event_shape)
         m, c = parameter(mean, "the mean"), parameter(covariance, "the covariance")
         if m.ndim == 0:
             m = m.expand(tuple(event_shape) if event_shape is not None else (1,)).clone()
