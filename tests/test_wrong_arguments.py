@@ -27,7 +27,7 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: srk.targets.ExactScore(VP, MIXTURE), "target must be .* not VP"),
     (lambda: srk.solve(SCORE, VP, shape=3), "process must be .* not ExactScore"),
     (lambda: srk.scores.to_noise(VP.level(0.5), ZEROS, ZEROS), "level must be .* not tensor"),
-    (lambda: srk.noise.part_seed("left", 0), "'left'"),
+    (lambda: srk.noise.part_seed("left", 0), "name must be .* not 0"),
     # of the wrong type
     (lambda: analysis.gaussian_kl("ddpm", "vp", steps=5), "process must be .* not 'vp'"),  # type: ignore[arg-type]
     (lambda: analysis.gaussian_distribution("ddpm", VP, "one"), "mean and covariance .* 'one'"),  # type: ignore[arg-type]

@@ -119,6 +119,8 @@ def in_words_of(message: str, names: Any) -> str:
         "there is no solver named 'x'. `srk solvers` lists all 62; --import MODULE adds your own."
         >>> in_words_of("another run (seed was 0, is 1)", ["seed"])
         'another run (--seed was 0, is 1)'
+        >>> in_words_of("nfe must be a positive int, not 0", ["nfe"])
+        '--nfe must be a positive int, not 0'
     """
     message = re.sub(r"srk\.(solvers|processes|tableaus|controllers)\(\)", r"`srk \1`", message)
     message = re.sub(r"(` lists all \d+)\.", r"\1; --import MODULE adds your own.", message)
@@ -134,6 +136,7 @@ def in_words_of(message: str, names: Any) -> str:
         lambda m: f"{option(m[1])} {m[2] or m[3] or m[4]}",
         message,
     )
+    message = re.sub(rf"^({options})(?= must be )", lambda m: option(m[1]), message)
     return re.sub(rf"(?<=[(;] )({options})(?= was )|(?<=\()({options})(?= was )",
                   lambda m: option(m[1] or m[2]), message)  # fmt: skip
 

@@ -377,11 +377,8 @@ class Project:
         predicted = self.forward(denoised)
         measured = moved(self.measured, denoised.device, denoised.dtype)
         y = cut(measured, predicted.ndim, self._windows)
-        try:
-            fits_y = torch.broadcast_shapes(predicted.shape, y.shape) == predicted.shape
-        except RuntimeError:
-            fits_y = False
-        if not fits_y:
+        sizes = zip(reversed(y.shape), reversed(predicted.shape), strict=False)
+        if y.ndim > predicted.ndim or any(size not in (1, whole) for size, whole in sizes):
             raise ArgumentError(
                 f"Project has measured of shape {tuple(self.measured.shape)}, and forward returns "
                 f"{tuple(predicted.shape)} for a state of shape {tuple(denoised.shape)}; measured "

@@ -35,7 +35,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     for arguments, message in (
         ([], "--model or --target"),
         (["--target", "digits", "--model", "a:b"], "--model or --target"),
-        (["--target", "mixture", "--shape", "3,x"], "such as 3,32,32"),
+        (["--target", "mixture", "--shape", "3,x"], "e.g. --shape 3,32,32"),
     ):
         result = invoke(out, *arguments)
         assert isinstance(result.exception, ArgumentError) and message in str(result.exception)

@@ -104,7 +104,7 @@ def test_workers_do_not_see_memory(score: srk.NoisePrediction, tmp_path: Path) -
 
 def test_engines_check_their_arguments() -> None:
     for make in (lambda: Ray(workers=0), lambda: Ray(gpus=-1.0), lambda: Slurm(jobs=0)):
-        with pytest.raises(ValueError, match="needs .* to be a number >="):
+        with pytest.raises(ValueError, match=r"needs .* to be a number >="):
             make()
 
 
