@@ -15,12 +15,13 @@ from srk.processes.preserving import VariancePreserving, scales_at
 
 @attrs.frozen
 class VPCosine(VariancePreserving):
-    """Variance preserving, cosine alpha: spends more time at middle noise than `VP`.
+    r"""Variance preserving, cosine alpha: spends more time at middle noise than `VP`.
 
     Ends in pure noise exactly (alpha = 0).
 
-    alpha(t) = cos(phi)/cos(phi0), phi = (pi/2) (t + s)/(1 + s), phi0 = phi(0);
-    sigma^2 = 1 - alpha^2 = sin(phi - phi0) sin(phi + phi0)/cos^2(phi0).
+    $$\alpha(t) = \frac{\cos \varphi(t)}{\cos \varphi(0)}, \qquad
+    \varphi(t) = \frac{\pi}{2}\, \frac{t + s}{1 + s}, \qquad \sigma^2 = 1 - \alpha^2.$$
+
     At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite (the published
     discretization clips beta at 0.999).
 

@@ -15,11 +15,13 @@ from srk.processes.ve import VarianceExploding
 
 @attrs.frozen
 class EDM(VarianceExploding):
-    """EDM: variance exploding with time = sigma.
+    r"""EDM: variance exploding with time = sigma.
 
     For EDM, EDM2 and k-diffusion networks, and wherever sigma is the natural variable.
 
-    dx = sqrt(2 t) dW; alpha = 1, sigma(t) = t; own time runs from sigma_min to sigma_max.
+    $$dx = \sqrt{2 t}\, dW, \qquad \alpha = 1, \qquad \sigma(t) = t.$$
+
+    Own time runs from sigma_min to sigma_max.
 
     Arguments:
         sigma_min: noise at which the reversal ends, in units of the data; 0 is allowed (lam = inf).

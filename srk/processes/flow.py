@@ -15,12 +15,14 @@ from srk.processes.parameters import check_range, parameter
 
 @attrs.frozen
 class Flow(LinearProcess):
-    """Rectified flow: the straight line from data (t = 0) to noise (t = 1).
+    r"""Rectified flow: the straight line from data (t = 0) to noise (t = 1).
 
     For flow-matching networks (SD3, Flux and their kin).
 
-    alpha = 1 - t, sigma = t; as a diffusion dx = -x/(1 - t) dt + sqrt(2 t/(1 - t)) dW. At t = 1
-    alpha is exactly 0, lam = -inf, and drift and diffusion are infinite.
+    $$\alpha = 1 - t, \qquad \sigma = t, \qquad
+    dx = -\frac{x}{1 - t}\, dt + \sqrt{\frac{2 t}{1 - t}}\; dW.$$
+
+    At t = 1 alpha is exactly 0, lam = -inf, and drift and diffusion are infinite.
 
     Arguments:
         t_min: own time at which the reversal ends; 0 is allowed (sigma = 0, lam = inf).

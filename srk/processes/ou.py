@@ -13,11 +13,13 @@ from srk.processes.preserving import VariancePreserving, depth_at
 
 @attrs.frozen
 class OU(VariancePreserving):
-    """Ornstein-Uhlenbeck, constant rates.
+    r"""Ornstein-Uhlenbeck, constant rates.
 
     The clock of the theory papers, in which steps and error bounds are stated.
 
-    dX = -X dt + sqrt(2) dB; alpha = e^{-t}, sigma^2 = 1 - e^{-2t}. It is `VP` with beta = 2.
+    $$dx = -x\, dt + \sqrt{2}\, dW, \qquad \alpha = e^{-t}, \qquad \sigma^2 = 1 - e^{-2t}.$$
+
+    It is `VP` with beta = 2.
 
     Arguments:
         horizon: own time at which the reversal starts (t_max); the data's mean is left with weight

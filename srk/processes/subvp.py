@@ -13,11 +13,14 @@ from srk.processes.vp import LinearBeta
 
 @attrs.frozen
 class SubVP(LinearBeta):
-    """Sub-VP: the drift of VP with less noise, sigma = 1 - alpha^2.
+    r"""Sub-VP: the drift of VP with less noise, sigma = 1 - alpha^2.
 
     For networks trained with it (better likelihoods than VP).
 
-    dx = -(beta/2) x dt + sqrt(beta (1 - alpha^4)) dW, with beta and alpha those of `VP`.
+    $$dx = -\tfrac12 \beta\, x\, dt + \sqrt{\beta\, (1 - \alpha^4)}\, dW, \qquad
+    \sigma = 1 - \alpha^2,$$
+
+    with beta and alpha those of `VP`.
 
     Arguments:
         beta_min: beta at t = 0, per unit of own time.

@@ -37,12 +37,14 @@ class VarianceExploding(LinearProcess):
 
 @attrs.frozen
 class VE(VarianceExploding):
-    """Variance exploding, sigma geometric in time: noise is added, data never shrink.
+    r"""Variance exploding, sigma geometric in time: noise is added, data never shrink.
 
     For NCSN and score-SDE "ve" networks.
 
-    dx = sigma(t) sqrt(2 log(sigma_max/sigma_min)) dW, sigma(t) = sigma_min (sigma_max/sigma_min)^t;
-    own time runs from 0 to 1.
+    $$dx = \sigma(t) \sqrt{2 \log(\sigma_{max}/\sigma_{min})}\; dW, \qquad
+    \sigma(t) = \sigma_{min}\, (\sigma_{max}/\sigma_{min})^t, \qquad \alpha = 1.$$
+
+    Own time runs from 0 to 1.
 
     Arguments:
         sigma_min: noise at t = 0, in units of the data.

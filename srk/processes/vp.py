@@ -66,12 +66,14 @@ class LinearBeta(LinearProcess):
 
 @attrs.frozen
 class VP(LinearBeta, VariancePreserving):
-    """Variance preserving, linear beta: the continuous limit of DDPM.
+    r"""Variance preserving, linear beta: the continuous limit of DDPM.
 
     For networks trained with a continuous VP time.
 
-    dx = -(beta/2) x dt + sqrt(beta) dW, beta(t) = beta_min + (beta_max - beta_min) t; alpha =
-    exp(-int_0^t beta/2), sigma^2 = 1 - alpha^2.
+    $$dx = -\tfrac12 \beta(t)\, x\, dt + \sqrt{\beta(t)}\, dW, \qquad
+    \beta(t) = \beta_{min} + (\beta_{max} - \beta_{min})\, t,$$
+
+    $$\alpha(t) = \exp\Big(-\tfrac12 \int_0^t \beta\Big), \qquad \sigma^2 = 1 - \alpha^2.$$
 
     Arguments:
         beta_min: beta at t = 0, per unit of own time.
