@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -179,3 +181,31 @@ def test_slips_are_answered_in_the_words_that_were_typed(
     assert isinstance(result.exception, SRKError)
     assert told in str(result.exception)
     assert not any(word in str(result.exception) for word in ("nfe is", "the network raised"))
+
+
+PAGE = Path(srk.__file__).parents[1] / "docs" / "cli.md"
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the pages are not in an installed package")
+def test_the_page_shows_what_the_commands_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("zarr")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    text = PAGE.read_text(encoding="utf-8")
+    network, *blocks = re.findall(r"^```(?:python|console)\n(.*?)^```", text, re.S | re.M)
+    Path("mine.py").write_text(network)
+    told = 0
+    for block in blocks:
+        for command in re.split(r"^\$ srk ", block, flags=re.M)[1:]:
+            line, _, printed = command.partition("\n")
+            monkeypatch.setattr(sys, "argv", ["srk", *shlex.split(line)])
+            with pytest.raises(SystemExit):
+                cli.main()
+            said = capsys.readouterr()
+            assert said.out + said.err == printed
+            told += 1
+    assert told == 5
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
