@@ -24,6 +24,7 @@ from srk.cli.network import (
     adapter_options,
     errors_of_network,
     json_object,
+    need_shape,
     network_of,
     option,
     shape_of,
@@ -95,6 +96,7 @@ def calibrate(
         score = network_of(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
+        need_shape(event or score.bind(chosen).event_shape)
     whole = samples if event is None or target is not None else (samples, *event)
     with errors_of_network():
         profile = measure(chosen, score, shape=whole, seed=seed, device=device)

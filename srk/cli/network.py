@@ -221,3 +221,12 @@ def shape_of(text: str | None) -> tuple[int, ...] | None:
             f"--shape {text} is not positive whole numbers with commas; e.g. --shape 3,32,32"
         )
     return shape
+
+
+def need_shape(event: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of one sample, where it is known."""
+    if event is None:
+        raise ArgumentError(
+            "the network does not say which shape a sample has; give --shape, e.g. --shape 3,32,32"
+        )
+    return event

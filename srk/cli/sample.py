@@ -27,6 +27,7 @@ from srk.cli.network import (
     dtype_of,
     errors_of_network,
     json_object,
+    need_shape,
     network_of,
     option,
     shape_of,
@@ -199,7 +200,7 @@ def sample(
             model, options, event, place, model_class, arguments, model_key, trust_pickle
         )
     placed = None if profile is None else Profile.load(profile)
-    one = event or score.bind(chosen).event_shape
+    one = need_shape(event or score.bind(chosen).event_shape)
     data = tuple(chosen.data_of(torch.empty(1, *one)).shape[1:]) if one else one
     seen = IMAGES.get(target or "", data)
     if picture:

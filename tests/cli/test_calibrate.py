@@ -71,6 +71,9 @@ def test_a_network_is_called_as_srk_sample_calls_it(
     assert isinstance(result.exception, ScoreError)
     assert "the network raised RuntimeError" in str(result.exception)
     assert "--shape" in str(result.exception)
+    result = invoke("q.json", *other[:4], "--samples", "8")
+    assert isinstance(result.exception, ArgumentError)
+    assert "give --shape, e.g. --shape 3,32,32" in str(result.exception)
 
 
 def test_parameters_of_the_process_and_what_a_target_has_already(tmp_path: Path) -> None:

@@ -135,7 +135,10 @@ def test_help_of_every_command_fits_into_80_columns() -> None:
 
 
 def test_find_names_a_sampler_of_another_program() -> None:
-    assert "dpmpp-2m" in run("find", "DPM++ 2M Karras")
+    found = run("find", "DPM++ 2M Karras", width=120)
+    assert "srk.solve(process, score, solver='dpmpp-2m', grid='karras', ...)" in found
+    assert "srk sample --solver dpmpp-2m --grid karras ..." in found
+    assert "eta=0.0" in (euler := run("find", "EulerDiscreteScheduler")) and "--eta 0.0" in euler
 
 
 def test_the_shell_is_offered_names() -> None:
