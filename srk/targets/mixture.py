@@ -22,6 +22,7 @@ from srk.targets.conditioning import (
     tilt,
     tilt_of,
 )
+from srk.targets.mixture_quantiles import distribution_function, quantiles
 
 ELEMENTS = 2**24
 """Numbers of one intermediate array (64 MiB in float32); larger batches are computed in pieces."""
@@ -286,11 +287,10 @@ class GaussianMixture(Target):
         Raises:
             IncompatibleError: more than one dimension.
         """
-        from scipy.special import ndtr  # scipy is slow to import
-
         centres, widths = self._components(plain_level(process, t))
         points = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
-        return torch.as_tensor(ndtr((points[..., None] - centres) / widths) @ self.weights.numpy())
+        below = distribution_function(points, centres, widths, self.weights.numpy())
+        return torch.as_tensor(below)
 
     def quantile(
         self, q: ArrayLike | Tensor, process: ForwardProcess | None = None, t: float | None = None
@@ -308,34 +308,11 @@ class GaussianMixture(Target):
             ArgumentError: a probability outside [0, 1].
             IncompatibleError: more than one dimension.
         """
-        from scipy.optimize.elementwise import find_root  # scipy is slow to import
-        from scipy.special import ndtr, ndtri
-
         centres, widths = self._components(plain_level(process, t))
         q = np.asarray(q.detach().cpu() if isinstance(q, Tensor) else q, dtype=np.float64)
         if not bool(np.all((q >= 0.0) & (q <= 1.0))):
             raise ArgumentError("quantile needs probabilities in [0, 1]; some are outside or NaN")
-        weights = self.weights.numpy()
-
-        def excess(x: Any, q: Any) -> Any:
-            z = (
-                x[..., None] - centres
-            ) / widths  # from the nearer tail, where the probability has all its digits
-            return np.where(q < 0.5, ndtr(z) @ weights - q, (1.0 - q) - ndtr(-z) @ weights)
-
-        inside = q[(q > 0.0) & (q < 1.0)]
-        out = np.where(q > 0.5, np.inf, -np.inf)
-        if inside.size:
-            # The mixture's quantile lies between the least and the largest of its components'; the
-            # margin is for rounding.
-            ends = centres + widths * ndtri(inside)[..., None]
-            margin = 1e-6 * float(widths.max())
-            out[(q > 0.0) & (q < 1.0)] = find_root(
-                excess,
-                (ends.min(-1) - margin, ends.max(-1) + margin),
-                args=(inside,),
-                tolerances={"fatol": 0.0},
-            ).x
+        out = quantiles(q, centres, widths, self.weights.numpy())
         return torch.as_tensor(out)
 
     def draw(
