@@ -4,7 +4,8 @@ known.
     python examples/adaptive.py > benchmarks/results/adaptive.md
 
 The target is a two-dimensional mixture of four Gaussians of unequal weights and widths. The error
-is the Wasserstein-1 distance of the first coordinate to its exact law. About a minute on one core.
+is the Wasserstein-1 distance of the first coordinate to its exact distribution. About a minute on
+one core.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ QUANTILES = MARGINAL.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).double()
 
 
 def error(x: torch.Tensor) -> float:
-    """W1 of the first coordinate to its exact law."""
+    """W1 of the first coordinate to its exact distribution."""
     return float((x[:, 0].double().sort().values - QUANTILES).abs().mean())
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     print("# Adaptive steps against fixed grids\n")
     print(
         "Made by `python examples/adaptive.py`, CPU. Wasserstein-1 distance of the first "
-        "coordinate to its exact law,"
+        "coordinate to its exact distribution,"
     )
     print(
         f"{SAMPLES} samples, one seed; exact samples have {error(exact):.4f}. Rejected steps "

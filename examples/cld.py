@@ -3,8 +3,8 @@ trained network.
 
     python examples/cld.py > benchmarks/results/phase-space.md
 
-Gaussian data: the exact Kullback-Leibler divergence of the position's law. Mixture: the
-    Wasserstein-1 distance of the positions to their exact law, with the
+Gaussian data: the exact Kullback-Leibler divergence of the position's distribution. Mixture: the
+    Wasserstein-1 distance of the positions to their exact distribution, with the
 exact score and with a small network that was trained by hybrid score matching to say the score of
 the velocity alone. Three minutes on one core.
 """
@@ -47,14 +47,14 @@ BUDGETS = (12, 24, 50, 100, 200)
 
 
 def quantiles() -> np.ndarray:
-    """Of the position's exact law at t_min."""
+    """Of the position's exact distribution at t_min."""
     end = PROCESS.kernel(PROCESS.t_min)
-    law = srk.targets.GaussianMixture(
+    distribution = srk.targets.GaussianMixture(
         WEIGHTS,
         end.mean[0] * MEANS[:, None],
         np.sqrt((end.mean[0] * STDS) ** 2 + end.covariance[0, 0]),
     )
-    return law.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).numpy()
+    return distribution.quantile((np.arange(SAMPLES) + 0.5) / SAMPLES).numpy()
 
 
 def distance(x: Tensor, exact: np.ndarray) -> float:

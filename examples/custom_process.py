@@ -6,8 +6,8 @@ The forward process dx = (1.2 tanh(2x) - x) dt + sqrt(2 T) dW forgets the data a
 exp(-U/T), U = x^2/2 - 0.6 log cosh(2x), with two modes. Its transition has no closed form; the
 score is computed here from the density, which the Fokker-Planck equation moves (a finite-volume
 grid, its matrix exponential by eigenvectors). Any solver in the raw frame then reverses the process
-from a bare score. What is printed is the Wasserstein-1 distance of the samples to the law at t_min;
-it falls to that of exact samples. Half a minute on one core.
+from a bare score. What is printed is the Wasserstein-1 distance of the samples to the distribution
+at t_min; it falls to that of exact samples. Half a minute on one core.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class DoubleWell(srk.ForwardProcess):
 
     Arguments:
         temperature: T; the wells, at +-1.2, are 0.31 deep.
-        t_min, t_max: the ends; at t_max the law is that of equilibrium but for exp(-0.34 t_max) at
-            T = 1.
+        t_min, t_max: the ends; at t_max the distribution is that of equilibrium but for exp(-0.34
+            t_max) at T = 1.
     """
 
     name = "double-well"
@@ -68,7 +68,7 @@ class DoubleWell(srk.ForwardProcess):
 
 
 def quantiles(probabilities: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Of a law given by its cells."""
+    """Of a distribution given by its cells."""
     edges = np.append(GRID - WIDTH / 2, GRID[-1] + WIDTH / 2)
     return np.interp(levels, np.append(0.0, np.cumsum(probabilities)), edges)
 
@@ -118,7 +118,7 @@ def main() -> None:
 
     own = np.random.default_rng(0).random(samples)
     print(
-        f"W1 to the law at t = {process.t_min:g}; exact samples have "
+        f"W1 to the distribution at t = {process.t_min:g}; exact samples have "
         f"{distance(quantiles(density.at(process.t_min), own)):.4f}"
     )
     for solver in ("euler-maruyama", "sra1"):

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(
         "\n3. Its orders, measured. Strong: on one Brownian path, median over paths; weak: "
-        "from exact laws on Gaussian data:\n"
+        "from exact distributions on Gaussian data:\n"
     )
     solvers = ("even-levy", "sra1", "euler-maruyama")
     strong = srk.analysis.strong_orders(

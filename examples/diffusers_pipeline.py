@@ -5,8 +5,8 @@ calls.
 
 The network is the exact noise prediction of a mixture of Gaussians, called as a Stable Diffusion
 UNet is: the training index, alphas_cumprod of "scaled_linear" betas. The error is the Wasserstein-1
-distance of the first coordinate to its exact law, averaged over three seeds. About 20 seconds on
-one core.
+distance of the first coordinate to its exact distribution, averaged over three seeds. About 20
+seconds on one core.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     print("# Schedulers of diffusers and of srk\n")
     print(
         "Made by `python examples/diffusers_pipeline.py`, CPU. Wasserstein-1 distance of "
-        "the first coordinate to its exact law,"
+        "the first coordinate to its exact distribution,"
     )
     print(
         f"{SAMPLES} samples, mean of {SEEDS} seeds; exact samples have {floor:.4f}. "

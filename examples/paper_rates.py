@@ -3,9 +3,9 @@ seed paper (arXiv 2410.04760).
 
     python examples/paper_rates.py --out paper_rates.png
 
-Computed: KL between the laws of the whole grid path (x_0, ..., x_N) of a solver and of the exact
-    reverse process, which by the chain rule is
-the sum over steps of the expected KL between their transition laws,
+Computed: KL between the distributions of the whole grid path (x_0, ..., x_N) of a solver and of the
+exact reverse process, which by the chain rule is the sum over steps of the expected KL between
+their transition distributions,
 
     KL = sum_k E KL( solver's x_{k+1} | past  ||  exact x_{k+1} | x_k ),
 
@@ -15,11 +15,11 @@ A solver whose drift uses the noise of its own step is no adapted change of drif
 theorem does not apply to it in continuous time; for DDPM, where it does, the grid KL and Girsanov's
 half time integral of E|drift error|^2/g^2 agree to leading order (printed).
 
-- Gaussian targets: exactly, by linear algebra: all laws are Gaussian, and the expected square of a
-mean error is a sum of squares over draws.
+- Gaussian targets: exactly, by linear algebra: all distributions are Gaussian, and the expected
+  square of a mean error is a sum of squares over draws.
 - The mixture 1/2 N(-m e, s^2 I) + 1/2 N(m e, s^2 I), e = (1, ..., 1): it splits into one direction
-with a two-component mixture at +-m sqrt(d),
-  whose transition law is a two-component mixture in closed form, and d - 1 Gaussian ones.
+  with a two-component mixture at +-m sqrt(d), whose transition distribution is a two-component
+  mixture in closed form, and d - 1 Gaussian ones.
   Transition KL by Gauss-Hermite quadrature, averaged over simulated paths.
 
 Prints the table and writes the figure. Some minutes on two cores.
@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     fixed = 32
     gaussian = {m: [gaussian_path_kl(m, n, VARIANCE) for n in STEPS] for m in METHODS}
-    law = {
+    distribution = {
         m: [srk.analysis.gaussian_kl(m, PROCESS, variance=VARIANCE, steps=n) for n in STEPS]
         for m in METHODS
     }
@@ -282,14 +282,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
 
     lines = [
-        "| solver | calls a step | Gaussian, path | Gaussian, output law | mixture, path | "
+        "| solver | calls a step | Gaussian, path | Gaussian, output | mixture, path | "
         "growth with d |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for m in METHODS:
         cells = (
             slope(STEPS, gaussian[m]),
-            slope(STEPS, law[m]),
+            slope(STEPS, distribution[m]),
             slope(STEPS, mixed[m]),
             slope(DIMENSIONS, grown[m]),
         )

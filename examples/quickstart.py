@@ -3,9 +3,9 @@ buys.
 
     python examples/quickstart.py --out quickstart.png
 
-Draws paths of the reverse process between the laws at its two ends, and prints the Wasserstein-1
-distance of the samples to the exact law for four solvers and three budgets of network calls. A few
-seconds.
+Draws paths of the reverse process between the distributions at its two ends, and prints the
+Wasserstein-1 distance of the samples to the exact distribution for four solvers and three budgets
+of network calls. A few seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def distance(x: torch.Tensor) -> float:
 def picture(path: Path) -> None:
     """Sixty paths of the reverse process.
 
-    The exact law of the start and of the end at the sides, with histograms of the samples.
+    The exact distribution of the start and of the end at the sides, with histograms of the samples.
     """
     sol = srk.solve(
         process, score, "srk2m", shape=SAMPLES, steps=200, grid="uniform", seed=0, save="x"
@@ -70,7 +70,7 @@ def picture(path: Path) -> None:
                 color=PALETTE[5],
                 label="samples",
             )
-            axis.plot(density, grid, color=PALETTE[1], linewidth=1.0, label="exact law")
+            axis.plot(density, grid, color=PALETTE[1], linewidth=1.0, label="exact distribution")
             axis.set(title=title, xticks=[], xlabel="density", ylim=(-3, 3))
         left.set_ylabel("x")
         left.invert_xaxis()
