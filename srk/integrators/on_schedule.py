@@ -8,23 +8,24 @@ from collections.abc import Sequence
 import attrs
 
 from srk.errors import IncompatibleError
-from srk.integrators.auto import FEW_LOCAL, Auto
+from srk.integrators.auto import Auto
 from srk.integrators.base import Integrator
 from srk.integrators.scheduled_srk2m import ScheduledSRK2M
 from srk.integrators.srk2m import SRK2M
 from srk.integrators.srk2s import SRK2S
+from srk.plans.gauge_node import LONG
 from srk.plans.plan import StepPlan
 from srk.plans.schedule import place
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
 from srk.processes.phase import statistic
 
-#: On a schedule the gauge follows the noise at the start of the step, not in its middle, where it
-#: is smaller; `auto` divides its `local` by this.
-LOCAL_RATIO = 3.0
-#: Calls from which the node of `auto` is at 1/3, where a step follows a Brownian path to strong
-#: order 1.5: the same path then gives the same picture at another number of steps.
-STRONG_FROM = 10
+#: Number of calls from which `auto` takes the second of the gauges below. The first is the more
+#: exact with few calls; the second keeps the samples of a Brownian path nearest to those of more
+#: calls.
+MANY = 20
+#: `local` with fewer calls, and from there on (measured, docs/schedule.md).
+FEW_LOCAL, MANY_LOCAL = 0.2, 2.0
 
 
 @attrs.frozen
@@ -88,7 +89,15 @@ class OnSchedule(Integrator):
             return _AtStarts(form)
         levels = tuple(linear.level(t) for t in times)
         placed = place(linear, levels, _variances(form, levels), eta, form.stage.c(eta))
-        return ScheduledSRK2M(form, tuple(level.t for level in levels), placed)
+        times = tuple(level.t for level in levels)
+        return ScheduledSRK2M(form, times, placed, self._variance(form))
+
+    def _variance(self, form: SRK2M) -> float:
+        """The variance of the data that the options speak of."""
+        if isinstance(self.method, Auto):
+            return self.method.data_variance / 4.0
+        # where the gauge follows the noise, v is a bound some four times above
+        return form.data_variance / (4.0 if form.stage.follows else 1.0)
 
     def plan(self, step: Step) -> StepPlan:
         raise IncompatibleError(
@@ -113,14 +122,13 @@ def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
         )
     if isinstance(chosen, SRK2M) and isinstance(asked, Auto) and math.isfinite(chosen.local):
         # what `auto` varies with the number of steps was measured with free calls only
-        local = FEW_LOCAL if asked.local is None else asked.local
-        strong = asked.node is None and calls >= STRONG_FROM
+        v, few = asked.data_variance, calls < MANY
         return attrs.evolve(
             chosen,
-            data_variance=asked.data_variance,
-            local=local / LOCAL_RATIO,
+            data_variance=v / 4.0 if few and asked.local is None else v,
+            local=(FEW_LOCAL if few else MANY_LOCAL) if asked.local is None else asked.local,
             node=asked.node,
-            strong=strong,
+            strong=True,
         )
     return chosen
 
@@ -149,8 +157,17 @@ class _AtStarts(Integrator):
 
 
 def _variances(method: SRK2M, levels: Sequence[Level]) -> list[float]:
-    """The variance of each step's gauge: v, or 1/(1/v + 1/(local s)) at the start of the step."""
+    """The variance of each step's gauge.
+
+    It is v, or where the gauge follows the noise that in the middle (of the half log-SNR) between
+    the call of the step and the call before it. Where the way from a call to the next level is
+    longer than `LONG`, it is v as in free steps.
+    """
     values = []
     for i in range(len(levels) - 1):
-        values.append(method.stage.variance(-2.0 * levels[max(i - 1, 0)].lam))
+        way = levels[i + 1].lam - levels[i].lam
+        if method.curve is None and i > 0 and way > LONG and levels[i + 1].sigma > 0.0:
+            values.append(method.data_variance)
+        else:
+            values.append(method.stage.variance(-(levels[max(i - 1, 0)].lam + levels[i].lam)))
     return values
