@@ -110,7 +110,9 @@ class Recorder:
         if "x" in self.saves:
             self._states.append(state.clone())
         if "denoised" in self.saves and denoised is not None:
-            self._denoised.append((asked, denoised))
+            # A callback may write to the one that it is shown.
+            kept = denoised if self.callback is None else denoised.clone()
+            self._denoised.append((asked, kept))
         index, self.accepted = self.accepted, self.accepted + 1
         stopping = False
         if self.callback is not None:

@@ -131,12 +131,13 @@ class Prediction(ABC):
 
 def one_by_one(prediction: Prediction, what: str, rows: Rows, process: ForwardProcess) -> Tensor:
     """`denoise` or `score` of the rows, one level after the other."""
-    values = [
-        getattr(prediction.select(rows.samples[group], rows.batch), what)(
+    groups, values = [*rows.groups()], []
+    for group, level in groups:
+        value = getattr(prediction.select(rows.samples[group], rows.batch), what)(
             rows.x[group], level, process.select(rows.samples[group], rows.batch)
         )
-        for group, level in rows.groups()
-    ]
+        # The next evaluation may write to the memory of this one.
+        values.append(value.clone() if len(groups) > 1 else value)
     return values[0] if len(values) == 1 else torch.cat(values)
 
 

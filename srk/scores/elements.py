@@ -13,7 +13,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._modes import ordinary_tensors
+from srk._modes import ordinary_tensors, version
+from srk.errors import ScoreError
 from srk.processes.around_mean import AroundMean
 from srk.scores.adapters import NetworkPrediction
 from srk.scores.base import Prediction
@@ -103,6 +104,7 @@ class HookedGroups:
         self.levels: Mapping[str, Level] = {}
         self._states: Mapping[str, Tensor] = {}
         self._whole: tuple[Tensor, Tensor] | None = None
+        self._version = 0
 
     def ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> None:
         """Remember what the next call is about."""
@@ -123,6 +125,12 @@ class HookedGroups:
             self._whole = (
                 assemble(said, self.indices, self.axis),
                 assemble(states, self.indices, self.axis),
+            )
+            self._version = version(self._whole[0])
+        if version(self._whole[0]) != self._version:
+            raise ScoreError(
+                f"a hook of {self.hooked!r} wrote into the denoised prediction that it got in an "
+                "earlier call; return a new tensor, e.g. denoised.clamp(-1, 1)"
             )
         made = self.hooked._hooked(*self._whole, self.levels[name])
         return made.index_select(self.axis, self.indices[name]) if len(self.inner) > 1 else made

@@ -104,7 +104,8 @@ class Hooked(Prediction):
         parts = []
         for group, level in rows.groups():
             chosen = self.select(rows.samples[group], rows.batch)
-            parts.append(chosen._hooked(denoised[group], rows.x[group], level))
+            # The next call of a hook may write to the memory of this one.
+            parts.append(chosen._hooked(denoised[group], rows.x[group], level).clone())
         return torch.cat(parts)
 
     def _hooked(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
