@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from srk._modes import asked
 from srk.errors import ArgumentTypeError
 from srk.scores.convert import to_score
 
@@ -133,9 +134,10 @@ def one_by_one(prediction: Prediction, what: str, rows: Rows, process: ForwardPr
     """`denoise` or `score` of the rows, one level after the other."""
     groups, values = [*rows.groups()], []
     for group, level in groups:
-        value = getattr(prediction.select(rows.samples[group], rows.batch), what)(
-            rows.x[group], level, process.select(rows.samples[group], rows.batch)
-        )
+        ask = getattr(prediction.select(rows.samples[group], rows.batch), what)
+        # A state of its own, so that a network which writes to it is noticed.
+        own = process.select(rows.samples[group], rows.batch)
+        value = asked(ask, rows.x[group].clone(), level, own)
         # The next evaluation may write to the memory of this one.
         values.append(value.clone() if len(groups) > 1 else value)
     return values[0] if len(values) == 1 else torch.cat(values)

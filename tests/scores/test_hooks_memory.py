@@ -185,3 +185,19 @@ def test_a_callback_that_writes_to_the_prediction_changes_nothing_that_is_kept(
     assert torch.equal(one.x, two.x)
     for found, wanted in zip(tensors(one), tensors(two), strict=True):
         assert torch.equal(found, wanted)
+
+
+def in_place(x: Tensor, t: Tensor) -> Tensor:
+    return x.copy_(network(x, t))
+
+
+@pytest.mark.parametrize("parallel", [None, srk.Picard(window=3)])
+@pytest.mark.parametrize("name", ["DDNM", "DDRM", "DiffPIR"])
+def test_a_network_behind_a_posterior_that_writes_to_its_input_is_noticed(
+    name: str, parallel: Any
+) -> None:
+    operator = srk.posterior.Linear(torch.eye(6)[:2])
+    measurement = srk.posterior.Measurement(operator, torch.tensor([0.3, -0.2]), noise_std=0.1)
+    posterior = srk.posterior.methods()[name](srk.Data(in_place), measurement)
+    with pytest.raises(ScoreError, match="changed its input"):
+        srk.solve(VP, posterior, "ddpm", shape=(4, 6), steps=6, seed=0, parallel=parallel)
