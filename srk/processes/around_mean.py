@@ -16,6 +16,7 @@ import torch
 from srk._checks import shown
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import ForwardProcess, LinearProcess
+from srk.processes.parameters import check_data
 
 Windows = tuple[tuple[slice | torch.Tensor, int], ...]
 
@@ -136,6 +137,7 @@ class AroundMean(ForwardProcess):
             t: own time, one number or a tensor of shape (batch,) on any device.
             generator: where eps comes from; PyTorch's global one by default.
         """
+        check_data(x0)
         y = self.centre(x0)
         return self.centred.perturb(x0 - y, t, generator=generator).add_(y)
 

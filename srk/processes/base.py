@@ -27,7 +27,7 @@ from srk.processes.consistency import check_consistent, check_ends
 from srk.processes.differentiate import derivative
 from srk.processes.elementwise import elementwise, is_number, per_sample
 from srk.processes.level import Level
-from srk.processes.parameters import as_number, same_lam
+from srk.processes.parameters import as_number, check_data, same_lam
 from srk.processes.time_range import snapped_to_end, time_in_range
 
 __all__ = ["ForwardProcess", "Level", "LinearProcess"]
@@ -363,6 +363,7 @@ class LinearProcess(ForwardProcess):
             >>> Flow().perturb(x0, t, generator=torch.Generator().manual_seed(0)).shape
             torch.Size([2, 3])
         """
+        check_data(x0)
         if isinstance(t, torch.Tensor) and t.ndim:
             alpha = per_sample(lambda s: self.level(s).alpha, t, x0)
             sigma = per_sample(lambda s: self.level(s).sigma, t, x0)

@@ -16,7 +16,7 @@ from srk.errors import ArgumentError
 from srk.processes.base import ForwardProcess
 from srk.processes.elementwise import per_sample
 from srk.processes.level import Level
-from srk.processes.parameters import as_number, parameter
+from srk.processes.parameters import as_number, check_data, parameter
 
 Schedule = Literal["exponential", "log"]
 
@@ -175,6 +175,7 @@ class ManifoldProcess(ForwardProcess):
             t: own time, one number or a tensor of shape (batch,) on any device.
             generator: where the noise comes from; PyTorch's global one by default.
         """
+        check_data(x0)
         normals = torch.randn(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
         if isinstance(t, Tensor) and t.ndim:
             variance = per_sample(lambda s: self.sigma(self.check_time(s)) ** 2, t, x0)

@@ -6,10 +6,22 @@ import math
 from typing import Any
 
 import attrs
+import torch
 
 from srk._checks import is_real, shown
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.elementwise import is_number
+
+
+def check_data(x0: object) -> None:
+    """Raise `ArgumentTypeError` unless `x0` is data (batch, *event) that noise can be added to."""
+    numbers = isinstance(x0, torch.Tensor) and (x0.is_floating_point() or x0.is_complex())
+    if numbers and isinstance(x0, torch.Tensor) and x0.ndim > 0:
+        return
+    got = f"{x0.dtype} of shape {tuple(x0.shape)}" if isinstance(x0, torch.Tensor) else shown(x0)
+    raise ArgumentTypeError(
+        f"data are a floating-point tensor of shape (batch, *event), not {got}; e.g. x0.float()"
+    )
 
 
 def as_number(value: Any, what: str) -> float:

@@ -20,6 +20,7 @@ from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.elementwise import elementwise, is_number, ones_like, per_sample
 from srk.processes.kernel import Array, PhaseKernel, kernel_of, mix
 from srk.processes.linear_flow import linear_flow
+from srk.processes.parameters import check_data
 from srk.values import NotAValue, Remembered
 from srk.values import value as key_of
 
@@ -181,6 +182,7 @@ class PhaseProcess(ForwardProcess):
             t: own time, one number or a tensor of shape (batch,) on any device.
             generator: where the normals come from; PyTorch's global one by default.
         """
+        check_data(x0)
         if isinstance(t, torch.Tensor) and t.ndim:
             per_sample(float, t, x0)  # checks the shape
             each = zip(x0, t.tolist(), strict=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import torch
 
 import srk.processes
 from srk.errors import ArgumentError, ArgumentTypeError, DuplicateNameError, UnknownNameError
@@ -153,3 +154,24 @@ def test_docstring_examples_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"srk.processes.{module}"))
     assert result.failed == 0
     assert result.attempted > 0
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        srk.VP(),
+        srk.CLD(),
+        srk.Torus(),
+        srk.SO3(),
+        srk.OUVE(mean=0.5),
+        srk.Shifted(srk.VP(), mean=0.5),
+    ],
+    ids=lambda process: process.name,
+)
+def test_data_that_noise_cannot_be_added_to(process: srk.ForwardProcess) -> None:
+    """Whole numbers would round the noise, and a mean, away."""
+    given: Any = process
+    for x0 in (torch.zeros(2, 3).long(), torch.zeros(2, 3).bool(), [[0.0]], torch.tensor(0.0)):
+        for t in (0.5, torch.tensor([0.1, 0.5])):
+            with pytest.raises(srk.errors.ArgumentTypeError, match="data are a floating-point"):
+                given.perturb(x0, t)
