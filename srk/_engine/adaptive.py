@@ -20,7 +20,7 @@ from srk.noise.base import NoiseSource
 from srk.plans.plan import Slot, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
-from srk.steps import Report, RunInfo, StepController
+from srk.steps import Decision, Report, RunInfo, StepController
 
 
 class _Rows(NoiseSource):
@@ -91,16 +91,10 @@ class AdaptiveRun:
         target: float | None = stop
         while target is not None:
             x, level = recorder.x, recorder.level
-            attempt = self._attempt(control, everybody, x, memory, notes, level, target)
-            decision = control.next(self._report(level, target, x, attempt))
-            state, accept = attempt.state, decision.accept
-            if isinstance(accept, Tensor):
-                recorder.rejected += 1
-                fork = control.fork()
-                again = self._again(fork, everybody, x, level, decision.retry, target, ~accept)
-                if again is None:
-                    return
-                state, accept = state.index_copy(0, *again), True
+            judged = self._judged(control, everybody, x, memory, notes, level, target)
+            if judged is None:
+                return
+            attempt, decision, state, accept = judged
             if accept:
                 notes, memory = attempt.notes, attempt.keep
                 self.watch.keep(state)
@@ -160,6 +154,33 @@ class AdaptiveRun:
         plan, twice = step(half.state, half.keep, half_plan.notes, middle, stop, False)
         return _Attempt(plan.notes, twice.state, twice.keep, twice.state - whole.state, start.t)
 
+    def _judged(
+        self,
+        control: StepController,
+        group: _Group,
+        x: Tensor,
+        memory: Sequence[Tensor],
+        notes: tuple[Any, ...],
+        start: Level,
+        target: float,
+    ) -> tuple[_Attempt, Decision, Tensor, bool] | None:
+        """An attempt and what the controller says of it: the state after it, and whether it counts.
+
+        The samples that it refuses are taken again, so that the others count; None if the run stops
+        on the way.
+        """
+        attempt = self._attempt(control, group, x, memory, notes, start, target)
+        decision = control.next(self._report(start, target, x, attempt))
+        accept = decision.accept
+        if not isinstance(accept, Tensor):
+            return attempt, decision, attempt.state, accept
+        self.recorder.rejected += 1
+        fork = control.fork()
+        again = self._again(fork, group, x, start, decision.retry, target, ~accept)
+        if again is None:
+            return None
+        return attempt, decision, attempt.state.index_copy(0, *again), True
+
     def _again(
         self,
         control: StepController,
@@ -190,16 +211,10 @@ class AdaptiveRun:
         state, level = x[numbers], start
         while target is not None:
             target = max(target, end)
-            attempt = self._attempt(control, group, state, (), (), level, target)
-            decision = control.next(self._report(level, target, state, attempt))
-            after, accept = attempt.state, decision.accept
-            if isinstance(accept, Tensor):
-                recorder.rejected += 1
-                fork = control.fork()
-                again = self._again(fork, group, state, level, decision.retry, target, ~accept)
-                if again is None:
-                    return None
-                after, accept = after.index_copy(0, *again), True
+            judged = self._judged(control, group, state, (), (), level, target)
+            if judged is None:
+                return None
+            _, decision, after, accept = judged
             if accept:
                 state, level = after, self.process.level(target)
                 if target == end:
