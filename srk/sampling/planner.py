@@ -62,7 +62,7 @@ class Planner:
             given: whether the state at the start is the caller's.
             grad, saves: as in the call; both need planned steps.
         """
-        if not isinstance(settings.control, Grid):
+        if settings.grid is None:
             check_controlled(settings, grad, saves)
             return Controlled(settings.control, problem), (settings.one_eta,)
         plans, etas = self.planned(settings, problem)
@@ -71,12 +71,12 @@ class Planner:
 
     def planned(self, settings: Settings, problem: RunInfo | None = None) -> Planned:
         """The steps of a fixed grid as numbers, and the eta of each."""
-        if not isinstance(settings.control, Grid):
+        if settings.grid is None:
             raise IncompatibleError(
                 f"{settings.control!r} decides its steps as it goes; only a fixed grid has plans"
             )
         info = problem or settings.info()
-        grid = self.measured(settings, settings.control, info)
+        grid = self.measured(settings, settings.grid, info)
         eps = resolution(info.dtype or torch.float64, settings.autocast, settings.prediction)
         what = grid, info.process, info.solver, info.steps, info.eta, settings.eta, eps
         known = self._known
@@ -132,7 +132,7 @@ class Planner:
         dtype: torch.dtype | None,
     ) -> Settings:
         """The settings, with a grid that is the same for all pieces of a batch."""
-        if not isinstance(settings.control, Grid):
+        if settings.grid is None:
             return settings
         size: tuple[int, ...]
         if isinstance(x_init, Tensor):
@@ -141,7 +141,7 @@ class Planner:
             size = batch_shape(shape, settings.prediction.event_shape)
             place, kind = torch.empty(0).device, torch.float32
         info = settings.info(shape=size, device=device or place, dtype=dtype or kind)
-        return attrs.evolve(settings, control=self.measured(settings, settings.control, info))
+        return attrs.evolve(settings, control=self.measured(settings, settings.grid, info))
 
 
 def check_controlled(settings: Settings, grad: Gradient, saves: frozenset[str]) -> None:

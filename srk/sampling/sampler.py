@@ -202,7 +202,11 @@ class Sampler:
         with ordinary_tensors():
             x, source = start(settings, shape, x_init, noise, seed, device, dtype, bool(grad))
         settings.method.check_shape(x.shape)
-        prediction = placed(settings.prediction, x)
+        prediction = settings.prediction
+        around = settings.process is not settings.given  # a mean
+        if around:
+            prediction = placed(prediction, x)
+            callback = told(prediction, callback)
 
         # Plan.
         drawn = x_init is None
@@ -217,7 +221,7 @@ class Sampler:
             prediction=prediction,
             grad=grad,
             saves=saves,
-            callback=told(prediction, callback),
+            callback=callback,
             progress=progress,
         )
         if settings.compile == "loop":
@@ -230,7 +234,7 @@ class Sampler:
                 self._looked = True
             else:
                 solution, failed = run(job, route, x, source)
-        if settings.process is not settings.given:  # one around a mean
+        if around:
             with torch.set_grad_enabled(bool(grad)):
                 solution = seen(prediction, solution)
         if failed and on_failure == "raise":
@@ -379,11 +383,6 @@ class Sampler:
     def control(self) -> StepController:
         """The grid, or the controller that decides the steps as a run goes."""
         return self.settings.control
-
-    @property
-    def denoise(self) -> bool:
-        """Whether a run ends with the denoised prediction."""
-        return self.settings.denoise
 
     def _route(
         self, problem: RunInfo, *, given: bool, grad: Gradient, saves: frozenset[str]

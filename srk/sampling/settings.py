@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import attrs
@@ -80,6 +81,11 @@ class Settings:
     check_network: bool
     parallel: Picard | None
     hooks: tuple[StateHook, ...]
+
+    @cached_property
+    def grid(self) -> Grid | None:
+        """The grid; None where a controller decides the steps as a run goes."""
+        return self.control if isinstance(self.control, Grid) else None
 
     def info(self, **of_run: Any) -> RunInfo:
         """What a grid may know of a run: process, solver, steps and eta, and what is known of the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -49,6 +50,16 @@ OutputKind = Literal["score", "noise", "data", "velocity", "flow"]
 
 _WAYS_TO_READ = ("coefficients", "denoise", "output", "_call", "time_of")
 """The methods of an adapter that say what its network is asked and what the output means."""
+
+
+@lru_cache(maxsize=256)
+def _known_output(cls: type[NetworkPrediction]) -> OutputKind | None:
+    """What the output of an adapter of this class is, if its class reads it as the one that says
+    so does.
+    """
+    says = next(base for base in cls.__mro__ if "_output_is" in vars(base))
+    same = cls is says or all(getattr(cls, way) is getattr(says, way) for way in _WAYS_TO_READ)
+    return cls._output_is if same else None
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -242,10 +253,7 @@ class NetworkPrediction(Prediction):
     @property
     def _known_output(self) -> OutputKind | None:
         """`_output_is`, unless a subclass of the class that says so reads the output otherwise."""
-        cls = type(self)
-        says = next(base for base in cls.__mro__ if "_output_is" in vars(base))
-        same = cls is says or all(getattr(cls, way) is getattr(says, way) for way in _WAYS_TO_READ)
-        return cls._output_is if same else None
+        return _known_output(type(self))
 
     def _call(self, x: Tensor, level: Level, process: ForwardProcess) -> Any:
         scale = scale_value(self.input_scale, level)

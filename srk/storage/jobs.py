@@ -152,7 +152,7 @@ class Job:
             "grid": said(sampler.control),
             "profile": None if profile is None else profile.to_dict(),
             "eta": sampler.one_eta("a set of samples"),
-            "denoise_final": "mean" if sampler.settings.mean else sampler.denoise,
+            "denoise_final": "mean" if sampler.settings.mean else sampler.settings.denoise,
             "autocast": None if autocast is None else str(autocast),
             "compile": self.solving["compile"],
             "noise": self.noise,
