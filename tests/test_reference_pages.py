@@ -69,3 +69,21 @@ def test_a_first_sentence_of_two_lines_is_one_in_the_summary() -> None:
     assert summarized("Whole.\nAnother.") == "Whole.\nAnother."
     assert summarized("A list:\n- one\n- two") == "A list:\n- one\n- two"
     assert summarized("w = eps: D\nfollows. More.") == "w = eps: D follows.\nMore."
+
+
+def test_no_paragraph_of_a_docstring_is_taken_for_a_box(package: Any) -> None:
+    """`Source: ...` with its next line indented is an admonition to readers of docstrings."""
+
+    def boxes(scope: Any) -> list[str]:
+        found = []
+        for name, member in scope.members.items():
+            if member.is_alias or name.startswith("_"):
+                continue
+            if member.docstring:
+                sections = member.docstring.parse("google", warnings=False)
+                found += [member.path for section in sections if section.kind.value == "admonition"]
+            if member.is_module or member.is_class:
+                found += boxes(member)
+        return found
+
+    assert boxes(package) == []

@@ -179,7 +179,7 @@ def log_likelihood(
         SolveError: `max_nfe` or the smallest step is reached.
 
     Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential
-        Equations", 2021; Grathwohl et al., "FFJORD", 2019 (fixed probes).
+    Equations", 2021; Grathwohl et al., "FFJORD", 2019 (fixed probes).
 
     Examples:
         >>> import torch, srk

@@ -44,7 +44,7 @@ def sliced_w2(x: Tensor, y: Tensor, *, projections: int = 256, seed: int = 0) ->
         seed: of the directions, so that equal calls compare along equal directions.
 
     Source: Bonneel et al. 2015; equals `ot.sliced_wasserstein_distance(p=2)` on the same
-        directions.
+    directions.
 
     Examples:
         >>> import torch
@@ -208,7 +208,7 @@ def frechet(x: Tensor, y: Tensor, *, features: Callable[[Tensor], Tensor] | None
             layer of a network; default the samples themselves.
 
     Source: Dowson and Landau 1982; Heusel et al. 2017, "GANs trained by a two time-scale update
-        rule converge to a local Nash equilibrium".
+    rule converge to a local Nash equilibrium".
 
     Examples:
         >>> import torch

@@ -87,7 +87,7 @@ class DPMSolver3(Integrator):
     $$
 
     Elsewhere: k-diffusion `DPMSolver.dpm_solver_3_step` with r1, r2 = c1, c2; `sample_dpm_fast`
-        takes these steps and ends with lower
+    takes these steps and ends with lower
     orders.
 
     Arguments:

@@ -25,7 +25,7 @@ class EulerAncestral(Integrator):
     $$
 
     Elsewhere: k-diffusion `sample_euler_ancestral` with the same eta (for eta > 1, r_up is cut at
-        r' as there); diffusers
+    r' as there); diffusers
     `EulerAncestralDiscreteScheduler` at eta = 1.
     """
 

@@ -25,7 +25,7 @@ class Heun(Integrator):
     $$
 
     Elsewhere: EDM's Algorithm 1 with s(t) = 1, sigma(t) = t; k-diffusion `sample_heun` without
-        churn; diffusers `HeunDiscreteScheduler`.
+    churn; diffusers `HeunDiscreteScheduler`.
     """
 
     name = "heun"

@@ -64,7 +64,7 @@ def sample_to(
     depends on the settings, its index and its condition alone, so any engine, number of processes
     and order of the work gives the same bytes, as far as the network itself is reproducible.
 
-    Main arguments:
+    Arguments:
         where: a new or empty place, or that of an earlier call: a path, a URL of fsspec such as
             "s3://bucket/set", or a store of `zarr.storage`. Processes on several machines need one
             that all of them reach.
@@ -82,7 +82,7 @@ def sample_to(
         device: of the samples; "cuda" is the GPU of this process (LOCAL_RANK), where its network
             must be too. Ray and SLURM move the network to the worker's device.
 
-    Other arguments:
+    Other Arguments:
         noise: "keyed" or "brownian", noise that belongs to the sample.
         dtype: torch.float16, float32 or float64.
         denoise_final, autocast, compile: as in `srk.solve`; compile is False or "step".

@@ -80,7 +80,7 @@ class StochasticTableau(SRAForm):
         ArgumentTypeError: an entry that is not a number.
 
     Source: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA methods); J. Foster, G. dos Reis,
-        C. Strange, arXiv 2210.17543 (W, H).
+    C. Strange, arXiv 2210.17543 (W, H).
 
     Examples:
         >>> from srk.tableaus import StochasticTableau

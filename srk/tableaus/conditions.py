@@ -15,8 +15,8 @@ For constant g the update's noise must be W itself (`bw.e = 1`, `bk.e = 0`), at 
 other rows below are written with that.
 
 Sources: A. Roessler, SIAM J. Numer. Anal. 48 (2010) 922 (SRA); K. Debrabant 2010, BIT (that weak
-    order 3 exists for additive noise). The
-weak order 3 rows are our own derivation; the tests generate them anew from all trees and pairings.
+order 3 exists for additive noise). The weak order 3 rows are our own derivation; the tests generate
+them anew from all trees and pairings.
 """
 
 from __future__ import annotations
