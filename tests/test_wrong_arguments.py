@@ -11,7 +11,7 @@ import torch
 
 import srk
 from srk import analysis
-from srk.errors import ArgumentError, ArgumentTypeError, SRKError
+from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
 from srk.scores import hooks
 from srk.steps import Adaptive, Budget, Karras
 
@@ -78,3 +78,17 @@ def test_measurements_that_do_not_fit_say_which_shapes_there_are() -> None:
 def test_a_callback_that_returns_an_array_is_told_what_to_return(answer: Any) -> None:
     with pytest.raises(ArgumentTypeError, match=r"the callback returned .*return True to end"):
         srk.solve(VP, SCORE, "ddpm", shape=2, steps=2, callback=lambda info: answer)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"score": srk.Data(lambda z, t: z[:1])},
+        {"score": srk.Data(lambda z, t: z), "hooks": [lambda denoised, level: denoised[:1]]},
+    ],
+)
+def test_shapes_of_complex_states_are_told_as_the_user_knows_them(given: dict[str, Any]) -> None:
+    """And not as those of the pairs of real numbers that they run as."""
+    z = torch.zeros(2, 3, dtype=torch.complex64)
+    with pytest.raises(ScoreError, match=r"returned shape \(1, 3\) .* shape \(2, 3\)"):
+        srk.solve(VP, given.pop("score"), x_init=z, steps=2, **given)

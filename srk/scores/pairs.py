@@ -50,13 +50,25 @@ def _paired_shape(event: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return None if event is None else (*event, 2)
 
 
-def _said(out: object, what: str) -> Tensor:
-    """What a network or a hook returned for a complex state, as pairs."""
+def _said(out: object, what: str, state: Tensor, *, twice: bool = False) -> Tensor:
+    """What a network or a hook returned for a complex state, as pairs.
+
+    Arguments:
+        out: what it returned.
+        what: who returned it, in words.
+        state: the complex state, whose shape `out` must have.
+        twice: it may have twice the channels, of which the first half is taken later.
+    """
     if not isinstance(out, Tensor) or out.dtype not in REAL:
         got = out.dtype if isinstance(out, Tensor) else type(out).__name__
         raise ScoreError(
             f"{what} returned {got} for a complex state; it must return complex numbers, one for "
             "each of the state"
+        )
+    if out.shape != state.shape and not twice:
+        raise ScoreError(
+            f"{what} returned shape {tuple(out.shape)} for a complex state of shape "
+            f"{tuple(state.shape)}; it must return one complex number for each of the state"
         )
     return to_pairs(out)
 
@@ -66,10 +78,12 @@ class _PairedNetwork:
     """A network of complex states, called with pairs. Two are equal where their networks are."""
 
     network: Callable[..., Any]
+    twice: bool
 
     def __call__(self, u: Tensor, *args: Any, **kwargs: Any) -> Any:
-        out = self.network(to_complex(u), *args, **kwargs)
-        return _said(out, f"the network {self.network!r}")
+        z = to_complex(u)
+        out = self.network(z, *args, **kwargs)
+        return _said(out, f"the network {self.network!r}", z, twice=self.twice)
 
 
 @attrs.frozen(eq=False)
@@ -94,8 +108,9 @@ class _Paired(Prediction):
         return _paired_shape(self.prediction.event_shape)
 
     def denoise(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        out = self.prediction.denoise(to_complex(x), level, process)
-        return _said(out, f"denoise of {self.prediction!r}")
+        z = to_complex(x)
+        out = self.prediction.denoise(z, level, process)
+        return _said(out, f"denoise of {self.prediction!r}", z)
 
     def calls(self, t: float | None = None) -> int:
         return self.prediction.calls(t)
@@ -123,7 +138,7 @@ def _(prediction: NetworkPrediction) -> Prediction:
         )
     return attrs.evolve(
         prediction,
-        network=_PairedNetwork(prediction.network),
+        network=_PairedNetwork(prediction.network, prediction.channels == "first-half"),
         event_shape=_paired_shape(prediction.event_shape),
     )
 
@@ -216,7 +231,8 @@ class _PairedHook:
     hook: Callable[[Tensor, Level], Any]
 
     def __call__(self, denoised: Tensor, level: Level) -> Tensor:
-        return _said(self.hook(to_complex(denoised), level), f"the hook {self.hook!r}")
+        z = to_complex(denoised)
+        return _said(self.hook(z, level), f"the hook {self.hook!r}", z)
 
     def select(self, rows: slice | Tensor, batch: int) -> _PairedHook:
         return _PairedHook(_selected(self.hook, rows, batch))
@@ -227,8 +243,9 @@ class _PairedAfter(StateHook):
     hook: StateHook
 
     def after_call(self, denoised: Tensor, x: Tensor, level: Level) -> Tensor:
-        out = self.hook.after_call(to_complex(denoised), to_complex(x), level)
-        return _said(out, f"the hook {self.hook!r}")
+        z = to_complex(denoised)
+        out = self.hook.after_call(z, to_complex(x), level)
+        return _said(out, f"the hook {self.hook!r}", z)
 
     def select(self, rows: slice | Tensor, batch: int) -> _PairedAfter:
         return _PairedAfter(self.hook.select(rows, batch))
@@ -243,8 +260,9 @@ class _PairedBefore(StateHook):
         return self.hook.normals
 
     def before_step(self, x: Tensor, level: Level, normals: Tensor) -> Tensor:
-        out = self.hook.before_step(to_complex(x), level, normals)
-        return _said(out, f"the hook {self.hook!r}")
+        z = to_complex(x)
+        out = self.hook.before_step(z, level, normals)
+        return _said(out, f"the hook {self.hook!r}", z)
 
     def select(self, rows: slice | Tensor, batch: int) -> _PairedBefore:
         return _PairedBefore(self.hook.select(rows, batch))
