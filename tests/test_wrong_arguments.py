@@ -37,6 +37,12 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: analysis.mmd(ZEROS, ZEROS, limit="all"), "limit must be .* not 'all'"),  # type: ignore[arg-type]
     (lambda: analysis.frechet(ZEROS, ZEROS, features=3), "features is a function .* not 3"),  # type: ignore[arg-type]
     (lambda: analysis.chi_square_excess("abc"), "counts must be numbers, not 'abc'"),
+    (lambda: analysis.strong_orders("ddpm", VP, MIXTURE), r"e.g. \['ddpm'\]"),
+    (lambda: analysis.frechet_distance(ZEROS, ZEROS), "one must be Moments, as"),
+    (lambda: analysis.moments("abc"), "samples must be a tensor, .* not 'a'"),
+    (lambda: analysis.gaussian_kl("ddpm", VP, nfe="ten"), "nfe must be .* not 'ten'"),
+    (lambda: srk.sample_to("set", VP, SCORE, shape=4, conditions=ZEROS), "conditions must be a"),
+    (lambda: analysis.GridPath(ZEROS), "points must be a dict"),
     (lambda: srk.targets.Gaussian("wide"), "the mean must be numbers .* not 'wide'"),  # type: ignore[arg-type]
     (lambda: srk.targets.Gaussian(0.0, event_shape=3), r"not 3; e.g. event_shape=\(3,\)"),  # type: ignore[arg-type]
     (lambda: srk.targets.Empirical([["a"]]), "the data must be numbers"),

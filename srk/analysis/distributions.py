@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import torch
 
-from srk._checks import shown
+from srk._checks import integer, shown
 from srk._engine.eager import Executor
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.eta import Eta
@@ -335,7 +335,7 @@ def gaussian_kl(
     if nfe is not None:
         if steps is not None:
             raise ArgumentError(f"steps={steps!r} and nfe={nfe!r} are alternatives; give one")
-        steps = method.steps(nfe)
+        steps = method.steps(integer(nfe, "nfe", least=1))
     return gaussian_distribution(
         method,
         process,

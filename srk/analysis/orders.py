@@ -183,6 +183,10 @@ def strong_orders(
     Returns:
         Label -> `Order`, in the order of `solvers`.
     """
+    if isinstance(solvers, str) or not isinstance(solvers, Mapping | Sequence):
+        raise ArgumentTypeError(
+            f"solvers must be a list, or label -> solver, not {shown(solvers)}; e.g. ['ddpm']"
+        )
     named = (
         dict(solvers)
         if isinstance(solvers, Mapping)
@@ -199,6 +203,7 @@ def strong_orders(
         for label, run in runs.items()
     }
     need(target, Target, "target", TARGET)
+    integer(paths, "paths", least=1)
     begin = target.sample(
         paths,
         process,

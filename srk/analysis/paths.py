@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from srk._checks import need
 from srk.errors import ArgumentError, IncompatibleError
 from srk.noise.base import NoiseSource
 
@@ -50,6 +51,7 @@ class GridPath(NoiseSource):
     refines = True
 
     def __init__(self, points: Mapping[str, ArrayLike], seed: int = 0) -> None:
+        need(points, Mapping, "points", "a dict, clock -> its points")
         self.points = {
             clock: _distinct(np.asarray(values, dtype=np.float64), clock)
             for clock, values in points.items()

@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from srk._checks import need
 from srk.errors import ArgumentError, ArgumentTypeError
 
 __all__ = ["Moments", "frechet_distance", "moments"]
@@ -52,6 +53,7 @@ class Moments:
         Raises:
             ArgumentError: another d than before, or numbers that are not finite.
         """
+        need(samples, Tensor, "samples", "a tensor, shape (k, *event)")
         x = samples.detach().flatten(1).to("cpu", torch.float64)
         if not len(x):
             return
@@ -141,6 +143,8 @@ def frechet_distance(one: Moments, other: Moments) -> float:
         >>> round(frechet_distance(moments(x), moments(x + 2.0)), 6)
         12.0
     """
+    for name, each in (("one", one), ("other", other)):
+        need(each, Moments, name, "Moments, as srk.analysis.moments(samples) gives")
     if one.mean is None or other.mean is None or one.mean.shape != other.mean.shape:
         raise ArgumentError("the two sets must have samples of one shape, and some of them")
     roots, total = [], float((one.mean - other.mean).square().sum())

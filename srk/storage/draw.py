@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srk._checks import need
 from srk.errors import ArgumentError, ArgumentTypeError
 from srk.integrators import Integrator
 from srk.noise import noise_source
@@ -151,7 +152,7 @@ def sample_to(
     prediction = as_prediction(score)
     sampler = Sampler(process, prediction, solver, **solving)
     whole = batch_shape(shape, sampler.prediction.event_shape)
-    tables = _tables(conditions or {}, whole[0])
+    tables = _tables({} if conditions is None else conditions, whole[0])
     job = Job(
         where=os.fspath(where) if isinstance(where, os.PathLike) else where,
         storage_options=storage_options,
@@ -174,6 +175,7 @@ def sample_to(
 
 def _tables(conditions: Mapping[str, Any], n: int) -> dict[str, Any]:
     """Tables of conditions that can be cut by rows and stored."""
+    need(conditions, Mapping, "conditions", "a dict, name -> array with a row for each sample")
     tables = {}
     for name, given in conditions.items():
         table = given.detach().cpu().numpy() if isinstance(given, Tensor) else given
