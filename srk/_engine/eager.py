@@ -116,6 +116,13 @@ class Executor(Stepper):
         how = self.reuse, dtype
         self._ready = _programs.get_all(plans, how, bind_all, plans, *how)
 
+    def share(self, other: Executor) -> None:
+        """Use the spare buffers of another, whose states are of the same shape, dtype and device.
+
+        What one has just read is still in the processor's cache when the other writes to it.
+        """
+        self._free = other._free
+
     def run(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Outcome:
         """One step from `state` with what the last one kept. With `reuse`, both are consumed.
 
@@ -141,13 +148,7 @@ class Executor(Stepper):
         return self._end(layout, values)
 
     def walk(self, plan: StepPlan, state: Tensor, memory: Sequence[Tensor] = ()) -> Walk:
-        program = self._program(plan, state, memory)
-        return self._walk(plan, program, state, memory)
-
-    def _walk(
-        self, plan: StepPlan, program: Program, state: Tensor, memory: Sequence[Tensor]
-    ) -> Walk:
-        layout, numbers = program
+        layout, numbers = self._program(plan, state, memory)
         values: list[Any] = [state, *memory, *layout.blank]
         shown = None if self.reuse else Shown(state, *memory)
         for part in layout.parts:
@@ -184,7 +185,10 @@ class Executor(Stepper):
         """
         _, _, _, at, out, outlives = part
         # The memory of a result is the network's, and its layout may be any.
-        values[out] = copy_of(result) if outlives or not result.is_contiguous() else result
+        if outlives or not result.is_contiguous():
+            free = self._free
+            result = free.pop().copy_(result) if free and self.reuse else copy_of(result)
+        values[out] = result
         if self.reuse and owners(values[at]) > held:  # somebody keeps it, and may look at it later
             values[at] = copy_of(values[at])
 

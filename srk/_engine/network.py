@@ -17,6 +17,7 @@ from srk.processes.base import ForwardProcess, Level
 from srk.scores import NetworkPrediction, Prediction
 from srk.scores.base import Rows
 from srk.scores.convert import combine
+from srk.scores.shared import heard
 
 _folded = PlanCache(4096)
 _folded_runs = PlanCache(4096)
@@ -137,7 +138,8 @@ class Network:
         self._plans = made = folded_all(plans, self.prediction)
         stages = _stages.get_all(made, None, Stages, made)
         self._numbers = stages.numbers
-        self._outputs = self.prediction.outputs(stages.levels, x, self.process)
+        asked = heard(self.prediction, stages.levels, x)
+        self._outputs = asked or self.prediction.outputs(stages.levels, x, self.process)
         return made
 
     def prepare(self, plan: StepPlan) -> StepPlan:

@@ -6,20 +6,20 @@ the parts share is the network: stage i of a step is evaluated for all parts in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from srk._engine.changes import StateChanges
 from srk._engine.density import log_density
-from srk._engine.eager import Executor, Outcome, Walk
-from srk._engine.finite import NotFinite
+from srk._engine.eager import Executor, Stepper
 from srk._engine.network import folded
 from srk._engine.retract import executor_for
 from srk._engine.run import Job, Run
-from srk._engine.together import Part, ProductCallback, Together, blamed
+from srk._engine.together import Part, ProductCallback, Together, Turn
 from srk.errors import ArgumentError, IncompatibleError
 from srk.noise import NoiseSource, ZeroNoise
 from srk.plans.plan import StepPlan
@@ -40,6 +40,7 @@ class PartRun(Part):
             first step.
         moves: for each step of the run whether the part takes a step of its own; None for always. A
             part that does not move is seen by the network all the same.
+        written: whether a callback may write to the state between two steps.
     """
 
     def __init__(
@@ -50,28 +51,45 @@ class PartRun(Part):
         source: NoiseSource,
         level: Level | None = None,
         moves: Sequence[bool] | None = None,
+        written: bool = False,
     ) -> None:
         super().__init__(Run(job, plans, x), source)
+        self.written = written
         self.level = plans[0].start if level is None else level
         self.plans = [*plans]
+        self.last: StepPlan | None = None
+        self.memory: Sequence[Tensor] = ()
+        """What the last step kept for the next."""
+        self.ends: Iterator[Tensor] | None = None
+        """Where each step leads instead of where its outcome does."""
         self.steps = len(plans)
         number = iter(range(self.steps))
         moving = [True] * self.steps if moves is None else moves
         self.order = [next(number) if moved else None for moved in moving]
         if plans and job.denoise and plans[-1].stop.sigma > 0:
-            last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
-            self.plans.append(last)
+            self.last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
+            self.plans.append(self.last)
             self.order.append(self.steps)
-        # A log-density needs the state before the step.
-        reuse = not job.grad and self.run.results is None
-        self.executor = executor_for(job.process, self.run.network, source, reuse=reuse)
         self.changes = StateChanges(job.hooks, source) if job.hooks else None
         self.prepared = [*self.run.network.prepare_all(self.plans[: self.steps], x)]
+        self.executor = self._executor(x)
         self.executor.prepare(self.prepared, x.dtype)
         self.density: Tensor | None = None
         """The log-density of the last step, where it was asked for and the step draws noise."""
-        self._memory: Sequence[Tensor] = ()
-        self._before: tuple[StepPlan, Tensor, Sequence[Tensor]] | None = None
+
+    def _executor(self, x: Tensor) -> Stepper:
+        """What takes the steps of states like `x`."""
+        run, job = self.run, self.run.job
+        if job.compiled and run.results is None:
+            from srk._engine.compiled import CompiledExecutor
+
+            place = tuple(x.shape), x.dtype, x.device
+            # A callback or a hook may change the state, so the next step's first stage must wait.
+            joined = () if job.hooks or self.written else self.prepared
+            return CompiledExecutor(run.network, self.source, place, joined)
+        # A log-density needs the state before the step.
+        reuse = not job.grad and run.results is None
+        return executor_for(job.process, run.network, self.source, reuse=reuse)
 
     def start(self) -> None:
         """Look at the state before the first step."""
@@ -82,49 +100,50 @@ class PartRun(Part):
         """Where the network is asked, in order."""
         return [stage.level for plan in self.prepared for stage in plan.stages]
 
-    def walk(self, index: int) -> Walk:
-        """The step of that number, to be driven together with those of the other parts."""
-        if index == self.steps:
-            return self._last()
-        plan, x = self.prepared[index], self.run.recorder.x
-        if self.changes is not None:
-            x = self.changes(x, plan.start, index)
-        if self.run.results is not None:
-            self._before = plan, x, self._memory
-        return self.executor.walk(plan, x, self._memory)
-
-    def _last(self) -> Walk:
-        """The final denoising, whose plan belongs to the run alone, so that nothing remembers it
-        or listens to its results.
-        """
-        self._look()
+    def take_turns(self) -> Turn:
+        """The steps to come, each driven together with those of the other parts, then accepted."""
         run, executor = self.run, self.executor
-        last = Executor(executor.evaluate, executor.noise, reuse=executor.reuse, remember=False)
-        plan, x = folded(self.plans[-1], run.network.prediction, remember=False), run.recorder.x
-        if self.changes is not None:
-            x = self.changes(x, plan.start, self.steps)
-        self.ask = run.network
-        return last.walk(plan, x)
-
-    def accept(self, index: int, outcome: Outcome) -> None:
-        """The step of that number counts."""
-        run, plan = self.run, self.plans[index]
-        if index == self.steps:
-            run.recorder.finish(outcome.state)
-            run.watch.keep(run.recorder.x)
-        else:
-            if run.results is not None:
-                told, self.density = run.results.take(), None
-                if self._before is not None and plan.slots and "log_prob" in run.job.saves:
-                    self.density = log_density(*self._before, told, outcome.state)
-                    run.recorder.density(plan.stop.t, self.density)
-            self.take(plan.stop, outcome.state, plan.asked)
-            self._memory = outcome.keep
-        if index + 1 == len(self.plans):
-            self._look()
-
-    def _look(self) -> None:
-        self.run.watch.state(self.run.recorder.x, self.run.recorder.level.t)
+        network, recorder, results = run.network, run.recorder, run.results
+        count, watch, changes, ends = network.count, run.watch, self.changes, self.ends
+        memory = self.memory
+        for plan in self.prepared[recorder.accepted :]:
+            x = recorder.x
+            if changes is not None:
+                x = changes(x, plan.start, recorder.accepted)
+            before = None if results is None else (plan, x, memory)
+            state, memory, _ = yield from executor.walk(plan, x, memory)
+            if ends is not None:
+                state = next(ends)
+            if before is not None and results is not None:
+                told, self.density = results.take(), None
+                if plan.slots and "log_prob" in run.job.saves:
+                    self.density = log_density(*before, told, state)
+                    recorder.density(plan.stop.t, self.density)
+            if not watch.immediate:
+                watch.keep(state)
+            self.denoised = first = network.first
+            recorder.accept(plan.stop, state, plan.asked, first, count.calls)
+            network.begin(recorder.accepted)
+            self.memory = memory
+            if recorder.accepted == self.steps:
+                watch.state(state, recorder.level.t)
+            yield None
+        if self.last is None:
+            return
+        # The final denoising: its plan belongs to the run alone, so that nothing remembers it or
+        # listens to its results.
+        plan = folded(self.last, network.prediction, remember=False)
+        reuse = not run.job.grad and results is None
+        final = Executor(network, self.source, reuse=reuse, remember=False)
+        x = recorder.x
+        if changes is not None:
+            x = changes(x, plan.start, self.steps)
+        self.ask = network
+        state, _, _ = yield from final.walk(plan, x)
+        recorder.finish(state)
+        watch.keep(state)
+        watch.state(state, recorder.level.t)
+        yield None
 
 
 class PartReplay(PartRun):
@@ -158,13 +177,8 @@ class PartReplay(PartRun):
         source = ZeroNoise()
         source.start(saved.values[0].shape, saved.values.dtype, saved.values.device)
         super().__init__(job, plans, saved.values[0].clone(), source, level, moves)
-        self.saved = saved
-
-    def accept(self, index: int, outcome: Outcome) -> None:
-        """The step of that number leads to the saved state."""
         # a network that writes to its input is told so, but what was saved stays as it is
-        state = self.saved.values[index + 1].clone()
-        super().accept(index, outcome._replace(state=state))
+        self.ends = (state.clone() for state in saved.values[1:])
 
 
 def check_lockstep(parts: Mapping[str, PartRun]) -> None:
@@ -220,6 +234,12 @@ class Lockstep(Together):
     ) -> None:
         super().__init__(parts, prediction, autocast, callback)
         self.runs, self.visit = parts, visit
+        self._turns: dict[str, Turn] = {}
+        alike: dict[tuple[object, ...], Executor] = {}
+        for part in parts.values():
+            executor, x = part.executor, part.run.recorder.x
+            if isinstance(executor, Executor):
+                executor.share(alike.setdefault((x.shape, x.dtype, x.device), executor))
 
     def go(self) -> None:
         """Take all steps. `NotFinite` says which part cannot go on."""
@@ -231,32 +251,44 @@ class Lockstep(Together):
         )
         if self.visit is not None:
             self.visit(0)
-        orders = {name: part.order for name, part in self.runs.items()}
-        for index, numbers in enumerate(zip(*orders.values(), strict=True)):
-            pairs = zip(orders, numbers, strict=True)
-            moving = {name: number for name, number in pairs if number is not None}
+        for index, moving in enumerate(self._steps()):
             self.take(moving)
             if self.visit is not None and self.visit(index + 1):
                 self.status = "stopped"
                 break
             if self.callback is None:
                 continue
-            last = all(number >= self.runs[name].steps for name, number in moving.items())
+            numbers = {name: self.runs[name].order[index] for name in moving}
+            last = all(number == self.runs[name].steps for name, number in numbers.items())
             if not last and self.stops(index):  # the last one is the final denoising
                 break
         self.settle()
 
-    def take(self, moving: Mapping[str, int]) -> None:
-        """Take a step of some parts: those of the given numbers."""
-        runs, walks, name = self.runs, {}, ""
-        for name, number in moving.items():
-            walks[name] = runs[name].walk(number)
-        outcomes = self.drive(walks)
-        try:
-            for name, number in moving.items():
-                runs[name].accept(number, outcomes.pop(name))
-        except NotFinite as failure:
-            raise blamed(failure, name) from None
+    def _steps(self) -> Iterator[Collection[str]]:
+        """The parts that take a step of their own in each step of the run."""
+        everybody = self.runs.keys()
+        for numbers in zip(*(part.order for part in self.runs.values()), strict=True):
+            if None in numbers:
+                pairs = zip(everybody, numbers, strict=True)
+                yield [name for name, number in pairs if number is not None]
+            else:
+                yield everybody
+
+    def take(self, moving: Collection[str]) -> None:
+        """Take a step of these parts."""
+        turns = self._turns
+        if len(turns) < len(self.runs):
+            for name, part in self.runs.items():
+                turns.setdefault(name, part.take_turns())
+        self.drive(turns if len(moving) == len(turns) else {name: turns[name] for name in moving})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy takes the parts up where they are between two steps.
+        return {**self.__dict__, "_turns": {}}
+
+    def enter(self, name: str) -> None:
+        """There is another part of that name among the parts, which begins with its first step."""
+        self._turns.pop(name, None)
 
 
 def run_product(

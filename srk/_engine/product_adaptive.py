@@ -10,11 +10,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._engine.eager import Executor, Outcome
+from srk._engine.eager import Executor, Outcome, Walk
 from srk._engine.network import folded
 from srk._engine.resolution import resolution
 from srk._engine.run import Job, Run
-from srk._engine.together import Part, ProductCallback, Together
+from srk._engine.together import Part, ProductCallback, Together, Turn
 from srk.errors import IncompatibleError
 from srk.noise.base import NoiseSource
 from srk.plans.plan import StepPlan
@@ -238,7 +238,18 @@ class AdaptiveProduct(Together):
                 f"the parts make {counts} evaluations in a step, but they are evaluated together; "
                 "use the same solver for all"
             )
-        return plans, self.drive(walks)
+        return plans, self._outcomes(walks)
+
+    def _outcomes(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
+        """What the steps of the parts give."""
+        made: dict[str, Outcome] = {}
+
+        def turn(name: str) -> Turn:
+            made[name] = yield from walks[name]
+            yield None
+
+        self.drive({name: turn(name) for name in walks})
+        return made
 
     def _report(self, here: float, target: float, tried: _Tried) -> Report:
         """Candidates and errors of all parts, in the units of their data, as one."""
@@ -266,7 +277,7 @@ class AdaptiveProduct(Together):
                 part.ask = part.run.network  # nobody asks for the last result
                 told = folded(plan, part.run.network.prediction, remember=False)
                 walks[name], parts[name] = part.executor.walk(told, recorder.x), part
-        for name, outcome in self.drive(walks).items():
+        for name, outcome in self._outcomes(walks).items():
             recorder = parts[name].run.recorder
             recorder.finish(outcome.state)
             self._of(name, parts[name].run.watch.state, recorder.x, recorder.level.t)

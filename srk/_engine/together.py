@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from srk._engine.density import Results
-from srk._engine.eager import Evaluate, Outcome, Walk
+from srk._engine.eager import Evaluate, Request
 from srk._engine.finite import NotFinite
 from srk._engine.memory import changed_in_place, copy_of, version
 from srk._engine.recorder import ends
@@ -45,6 +45,10 @@ class ProductStepInfo:
     denoised: Mapping[str, Tensor | None]
 
 
+Turn = Generator["Request | None", Any, None]
+"""The steps of a part: they yield what they ask of the network and, at the end of each, None."""
+
+
 ProductCallback = Callable[[ProductStepInfo], bool | None]
 
 
@@ -62,6 +66,7 @@ class Part:
     def __init__(self, run: Run, source: NoiseSource) -> None:
         self.run, self.source = run, source
         self.denoised: Tensor | None = None
+        self.count = run.network.count
         self.ask: Evaluate = run.network
         """What the network says of the part, once all parts were asked together."""
         saves = run.job.saves
@@ -77,12 +82,12 @@ class Part:
 
     def take(self, stop: Level, state: Tensor, asked: float) -> None:
         """A step counts that leads to `state` at `stop`; `asked`: where it asked first."""
-        run = self.run
-        network, recorder = run.network, run.recorder
+        run, recorder = self.run, self.run.recorder
+        network = run.network
         if not run.watch.immediate:
             run.watch.keep(state)
         self.denoised = first = network.first
-        recorder.accept(stop, state, asked, first, network.count.calls)
+        recorder.accept(stop, state, asked, first, self.count.calls)
         network.begin(recorder.accepted)
 
 
@@ -183,64 +188,59 @@ class Together:
         for name, part in self.parts.items():
             self._of(name, part.run.watch.settle, part.run.recorder.x)
 
-    def drive(self, walks: Mapping[str, Walk]) -> dict[str, Outcome]:
-        """The outcome of one step of all parts."""
-        outcomes: dict[str, Outcome] = {}
-        results: dict[str, Any] = dict.fromkeys(walks)
-        while results:
-            requests: dict[str, tuple[Tensor, Stage]] = {}
-            for name in [*results]:
-                try:  # what a walk gets is its own alone
-                    requests[name] = walks[name].send(results.pop(name))
-                except StopIteration as end:
-                    outcomes[name] = end.value
-            if requests:
-                results = self._evaluate(requests)
-        return outcomes
-
-    def _evaluate(self, requests: dict[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
-        """What the network says of all parts. The requests are dropped: see `Executor.walk`."""
-        states, levels, before, asked = {}, {}, [], {}
-        for name, part in self.parts.items():
-            request = requests.get(name)
-            if request is None:  # it does not move
-                states[name], levels[name] = part.run.recorder.x, part.run.recorder.level
-                continue
-            x, stage = request
-            states[name], levels[name] = x, stage.level
-            before.append(version(x))
-            asked[part] = stage.level.t
-        self.prediction.ask(states, levels)
-        del states
-        calls = max(part.run.network.prediction.calls(t) for part, t in asked.items())
-        if self.autocast is None:
-            results = self._answers(requests)
-        else:
-            with ExitStack() as stack:
-                cached = torch.is_autocast_cache_enabled()
-                for device in self.devices:
-                    stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
-                results = self._answers(requests)
-        self.prediction.forget()
-        after = [version(requests[name][0]) for name in self.parts if name in requests]
-        if after != before:
-            raise changed_in_place()
-        self.calls += calls
-        x = request = None  # type: ignore[assignment]  # only the walks are to hold them
-        requests.clear()
-        return results
-
-    def _answers(self, requests: Mapping[str, tuple[Tensor, Stage]]) -> dict[str, Any]:
+    def drive(self, turns: Mapping[str, Turn]) -> None:
+        """Take a step of all parts. `NotFinite` says which of them cannot go on."""
+        parts, prediction, autocast = self.parts, self.prediction, self.autocast
+        several = prediction.several
+        results: dict[str, Any] = dict.fromkeys(turns)
         name = ""
         try:
-            results = {}
-            for name, (x, stage) in requests.items():
-                said = self.parts[name].ask(x, stage)
-                # The network of the next part may write to the memory of this result.
-                results[name] = copy_of(said) if self.prediction.several else said
-            return results
+            while True:
+                # Each part goes on to its next question, or to the end of its step.
+                states: dict[str, Tensor] = {}
+                levels: dict[str, Level] = {}
+                asked: list[tuple[str, Stage, int]] = []
+                for name, said in results.items():
+                    request = turns[name].send(said)
+                    if request is not None:
+                        x, stage = request
+                        states[name], levels[name] = x, stage.level
+                        asked.append((name, stage, version(x)))
+                if not asked:
+                    return
+                if len(asked) < len(parts):
+                    for name, part in parts.items():
+                        if name not in states:  # it does not move
+                            states[name] = part.run.recorder.x
+                            levels[name] = part.run.recorder.level
+                # All are asked before any goes on, for a network looks at all of them.
+                prediction.ask(states, levels)
+                calls = 0
+                for name, stage, _ in asked:
+                    part, x = parts[name], states[name]
+                    before = part.count.calls
+                    said = part.ask(x, stage) if autocast is None else self._cast(part, x, stage)
+                    # The network of the next part may write to the memory of this result.
+                    results[name] = copy_of(said) if several else said
+                    if part.count.calls - before > calls:
+                        calls = part.count.calls - before
+                prediction.forget()
+                self.calls += calls
+                for name, _, written in asked:
+                    if version(states[name]) != written:
+                        raise changed_in_place()
+                # Only the parts are to hold what they ask: see `Stepper.walk`.
+                del states, request, x, said
         except NotFinite as failure:
             raise blamed(failure, name) from None
+
+    def _cast(self, part: Part, x: Tensor, stage: Stage) -> Tensor:
+        """What the network says, under autocast on the devices of all parts."""
+        with ExitStack() as stack:
+            cached = torch.is_autocast_cache_enabled()
+            for device in self.devices:
+                stack.enter_context(torch.autocast(device, self.autocast, cache_enabled=cached))
+            return part.ask(x, stage)
 
     def _of(self, name: str, do: Callable[..., Any], *arguments: Any) -> Any:
         """`do`, whose failure is that of the part `name`."""

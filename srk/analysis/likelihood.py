@@ -23,6 +23,7 @@ from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.noise import GeneratorNoise
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.manifold import retraction
+from srk.sampling.arguments import process_given
 from srk.scores import Prediction, as_prediction
 from srk.scores.centred import bound_to, hidden, placed
 
@@ -192,11 +193,7 @@ def log_likelihood(
         >>> bool((result.log_prob - exact).abs().max() < 0.01)
         True
     """
-    if not isinstance(process, ForwardProcess):
-        raise ArgumentTypeError(
-            "process must be an srk.ForwardProcess such as srk.VP() or srk.process('vp'), "
-            f"not {process!r}"
-        )
+    process = process_given(process)
     process.validate()
     around, prediction = process, bound_to(as_prediction(score), process)
     process = around.centred

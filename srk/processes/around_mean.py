@@ -14,6 +14,7 @@ import attrs
 import torch
 
 from srk._checks import shown
+from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.processes.base import ForwardProcess, LinearProcess
 from srk.processes.parameters import check_data
@@ -86,6 +87,12 @@ class AroundMean(ForwardProcess):
         self.centre(like)  # says here if it does not fit
         moved = self.mean.to(device=like.device, dtype=like.dtype)
         return self if moved is self.mean else self.with_mean(moved)
+
+    def visible(self, z: torch.Tensor) -> torch.Tensor:
+        """The state z + y that a network sees, a new tensor, for the state z that solvers move."""
+        mean = self.centre(z)
+        with ordinary_tensors():  # a network that writes to it is to be seen
+            return z + mean
 
     def with_mean(self, mean: torch.Tensor) -> Self:
         """The process around another mean, of the same samples."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from srk._checks import shown
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.errors import ArgumentError, ArgumentTypeError
 from srk.processes.base import ForwardProcess
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -26,7 +29,6 @@ class Product:
     Raises:
         ArgumentError: there is no part.
         ArgumentTypeError: a part is not a process.
-        IncompatibleError: a part has a mean, as those of `srk.Shifted`.
 
     Examples:
         >>> import srk
@@ -50,18 +52,28 @@ class Product:
                     f"the part {name!r} of a product is an srk.ForwardProcess such as srk.VP(), "
                     f"not {shown(process)}"
                 )
-            if process.centred is not process:
-                raise IncompatibleError(
-                    f"the part {name!r} is {process!r}, but a product has no parts around a mean; "
-                    f"use {process.centred!r} for the part less its mean, and add the mean inside "
-                    "the network and to the samples"
-                )
         self.parts = MappingProxyType(dict(parts))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the parts, in the order in which they were given."""
         return tuple(self.parts)
+
+    @property
+    def centred(self) -> dict[str, ForwardProcess]:
+        """What solvers reverse of each part: its process, or for one around a mean that less it."""
+        return {name: process.centred for name, process in self.parts.items()}
+
+    def select(self, rows: slice | Tensor, batch: int) -> Product:
+        """The product of some samples of a batch, where the samples of a part have means.
+
+        Arguments:
+            rows: which samples, a slice or their numbers.
+            batch: size of the whole batch.
+        """
+        made = {name: one.select(rows, batch) for name, one in self.parts.items()}
+        same = all(made[name] is one for name, one in self.parts.items())
+        return self if same else Product(**made)
 
     def __repr__(self) -> str:
         return f"Product({', '.join(f'{name}={part!r}' for name, part in self.parts.items())})"

@@ -77,7 +77,7 @@ def solve(
     nfe: int | None = None,
     grid: Each[str | StepController | Sequence[float] | Tensor | None] = None,
     controller: None = None,
-    profile: None = None,
+    profile: Mapping[str, Profile] | None = None,
     eta: Each[float | None] = None,
     noise: Each[str | NoiseSource | Callable[..., Any] | None] = None,
     seed: int | None = None,
@@ -85,7 +85,7 @@ def solve(
     dtype: Each[torch.dtype | None] = None,
     denoise_final: Each[bool | Literal["mean"] | None] = None,
     autocast: torch.dtype | None = None,
-    compile: Literal[False] = False,
+    compile: Each[Literal[False, "step"]] = False,
     calls: Calls = "free",
     parallel: None = None,
     check_network: bool = True,
@@ -108,7 +108,7 @@ def solve(
     nfe: int | None = None,
     grid: Any = None,
     controller: str | StepController | None = None,
-    profile: Profile | None = None,
+    profile: Any = None,
     eta: Any = None,
     noise: Any = None,
     seed: int | None = None,
@@ -116,7 +116,7 @@ def solve(
     dtype: Any = None,
     denoise_final: Any = None,
     autocast: torch.dtype | None = None,
-    compile: Compile = False,
+    compile: Any = False,
     calls: Calls = "free",
     parallel: Picard | None = None,
     check_network: bool = True,
@@ -132,9 +132,9 @@ def solve(
 
     Arguments:
         process: the forward process, e.g. `srk.VP()`; or several in an `srk.Product`, whose state
-            is a dict of tensors. Then `shape`, `x_init` and `hooks` are dicts, `solver`, `steps`,
-            `grid`, `eta`, `noise`, `device`, `dtype` and `denoise_final` may be, and the score is
-            `srk.scores.Joint` or `srk.scores.Independent`.
+            is a dict of tensors. Then `shape`, `x_init`, `profile` and `hooks` are dicts, `solver`,
+            `steps`, `grid`, `eta`, `noise`, `device`, `dtype`, `denoise_final` and `compile` may
+            be, and the score is `srk.scores.Joint` or `srk.scores.Independent`.
         score: a callable (x, t) -> score with x of shape (batch, *event) and t a (batch,) tensor of
             the process's own time; or an adapter around a network of another kind
             (`srk.NoisePrediction`, `srk.Data`, `srk.Velocity`, `srk.FlowVelocity`,
@@ -253,6 +253,7 @@ def solve(
             callback=callback,
             progress=progress,
             parallel=parallel,
+            check_network=check_network,
             hooks=hooks,
         )
     if isinstance(score, ProductPrediction):

@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 
 from srk._checks import choice, flag, integer, shown
-from srk._engine.product import PartReplay, PartRun, check_lockstep, replay, run_product
-from srk._engine.product_adaptive import AdaptivePart, AdaptiveProduct, CommonClock
-from srk._engine.run import Controlled
+from srk._engine.product import PartReplay, replay
 from srk._engine.together import ProductStepInfo
-from srk._modes import ordinary_tensors
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError, SolveError
-from srk.noise import NoiseSource
 from srk.processes.product import Product, check_names, for_each
 from srk.sampling.arguments import (
     autocast_given,
@@ -28,29 +24,31 @@ from srk.sampling.arguments import (
     one_time,
     saves_given,
 )
-from srk.sampling.compatible import check_grad
 from srk.sampling.product_arguments import (
     check_batch,
     common_control,
+    compiles_given,
     part_hooks_given,
+    profiles_given,
     shapes_given,
     sources_given,
     states_given,
 )
+from srk.sampling.product_run import Wanted, drawn
 from srk.sampling.sampler import Sampler
-from srk.sampling.start import start
+from srk.scores.centred import bound_to, hidden_each, placed, seen
+from srk.scores.conventions import watching
 from srk.scores.hooks import selected, with_hooks
 from srk.scores.joint import BoundPrediction, ProductPrediction
 from srk.solution import ProductSolution, Saved, join_products
+from srk.steps import Profile
 
 NOT_YET = {
-    "controller": "it is the old name of grid; use grid=...",
-    "profile": "a profile is measured on one state; give the grid of each part by name",
-    "compile": "a compiled kernel reaches from one network call to the next of one state, while "
-    "the parts of a product meet at each call; leave compile out",
-    "parallel": "its parts step together, one call after the other; leave it out",
+    "controller": "it is the old name of grid, which products never had; use grid=...",
+    "parallel": "many steps at once are many states of one part in one call of the network, which "
+    "a network of several parts cannot tell from its batch; leave parallel out",
 }
-"""Arguments of `srk.solve` that a product does not take, and what to do instead."""
+"""Arguments of `srk.Sampler` that a product does not take, and what to do instead."""
 
 
 class ProductSampler:
@@ -63,7 +61,9 @@ class ProductSampler:
     Arguments:
         product: the parts and their processes.
         score: `srk.scores.Joint`, `srk.scores.JointGuided` or `srk.scores.Independent`.
-        solver, steps, grid, eta, denoise_final: for all parts, or by part.
+        solver, steps, grid, eta, denoise_final, compile: for all parts, or by part. compile="step"
+            makes kernels of each part's arithmetic; between them stands the one network call.
+        profile: a dict with what `srk.calibrate` measured of a part, for the parts that have it.
         nfe: number of network calls to spend instead of steps.
         autocast: dtype for `torch.autocast` around the network.
         calls: "free" or "schedule", as in `srk.solve`.
@@ -92,7 +92,9 @@ class ProductSampler:
         eta: Any = None,
         denoise_final: Any = None,
         autocast: torch.dtype | None = None,
+        compile: Any = False,
         calls: Any = "free",
+        profile: Mapping[str, Profile] | None = None,
         check_network: bool = True,
         hooks: Mapping[str, Iterable[Any]] | None = None,
         **others: Any,
@@ -107,7 +109,8 @@ class ProductSampler:
             if value:
                 why = NOT_YET.get(name, "leave it out")
                 raise IncompatibleError(f"{name}={shown(value)} is not for a product yet: {why}")
-        flag(check_network, "check_network")
+        self.check_network = flag(check_network, "check_network")
+        self._looked = False  # whether a run has looked at the outputs of the networks
         names = product.names
         self.product, self.score = product, score
         self._options: dict[str, Any] = {
@@ -116,6 +119,8 @@ class ProductSampler:
             "grid": for_each(grid, names, "grid"),
             "eta": for_each(eta, names, "eta"),
             "denoise_final": for_each(denoise_final, names, "denoise_final"),
+            "compile": compiles_given(compile, names),
+            "profile": profiles_given(profile, names),
             "hooks": part_hooks_given(hooks, names),
         }
         for name, own in self._options["grid"].items():
@@ -160,7 +165,7 @@ class ProductSampler:
         bound, made = self.score.bind(self.product), {}
         for name, sampler in self.samplers.items():
             prediction = with_hooks(bound.parts[name], self._options["hooks"][name])
-            made[name] = sampler._with(prediction=prediction.bind(sampler.process))
+            made[name] = sampler._with(prediction=bound_to(prediction, sampler.settings.given))
         return bound, made
 
     def __call__(
@@ -195,25 +200,14 @@ class ProductSampler:
         devices = for_each(device, names, "device")
         dtypes = for_each(dtype, names, "dtype")
         places = {name: (device_given(devices[name]), dtype_given(dtypes[name])) for name in names}
-        options: dict[str, Any] = {
-            "grad": grad,
-            "saves": saves,
-            "callback": callback,
-            "progress": progress,
-            "seed": seed,
-        }
+        wanted = Wanted(
+            states, shapes, sources, places, grad, saves, callback, progress, seed, on_failure
+        )
         if microbatch is None:
-            return self._run(states, shapes, sources, places, on_failure, **options)
+            return self._run(wanted)
         pieces = []
         for piece, first, count, size in self._pieces(microbatch, states, shapes):
-            cut = {
-                name: None if x is None else x[first : first + count] for name, x in states.items()
-            }
-            small = {
-                name: None if cut[name] is not None else (count, *size[name][1:]) for name in names
-            }
-            own = {name: source.part(first, count) for name, source in sources.items()}
-            pieces.append(piece._run(cut, small, own, places, on_failure, **options))
+            pieces.append(piece._run(wanted.part(first, count, size)))
         return join_products(pieces)
 
     def _pieces(
@@ -244,67 +238,27 @@ class ProductSampler:
             }
             piece._options = {**self._options, "hooks": hooks}
             piece.score = self.score.select(rows, batch)
+            piece.product = self.product.select(rows, batch)
             piece.samplers = piece._made(piece.score)
             made.append((piece, first, count, whole))
         return made
 
-    def _run(
-        self,
-        states: Mapping[str, Tensor | None],
-        shapes: Mapping[str, Any],
-        sources: Mapping[str, NoiseSource],
-        places: Mapping[str, tuple[Any, Any]],
-        on_failure: str,
-        *,
-        grad: bool,
-        saves: frozenset[str],
-        callback: Any,
-        progress: bool,
-        seed: int | None,
-    ) -> ProductSolution:
+    def _run(self, wanted: Wanted) -> ProductSolution:
         """One run of all samples."""
         bound, samplers = self._fresh()
-        parts: dict[str, PartRun] = {}
-        moving: dict[str, AdaptivePart] = {}
-        for name, sampler in samplers.items():
-            settings = sampler.settings
-            check_grad(grad, settings.compile, states[name])
-            device, dtype = places[name]
-            with ordinary_tensors():
-                x, source = start(
-                    settings, shapes[name], states[name], sources[name], None, device, dtype, grad
-                )
-            given = states[name] is not None
-            problem = settings.problem(x, source)
-            route, etas = sampler._route(problem, given=given, grad=grad, saves=saves)
-            job = settings.job(etas, saves=saves, grad=grad)
-            if isinstance(route, Controlled):
-                moving[name] = AdaptivePart(job, x, source)
-            else:
-                source.prepare(route)
-                parts[name] = PartRun(job, route, x, source)
-        runs: Mapping[str, PartRun | AdaptivePart] = parts or moving
-        check_batch({name: part.run.recorder.x for name, part in runs.items()})
-        autocast = self._whole["autocast"]
-        if self.control is not None:
-            clock = CommonClock(self.product.parts)
-            steps = next((s.steps for s in self.samplers.values() if s.steps is not None), None)
-            run = AdaptiveProduct(moving, bound, clock, steps, autocast, callback)
-            bar = next(iter(moving.values())).run.recorder.bar("+") if progress else None
-            control = self.control
-            solution, failed = run.finish(lambda: run.go(control), seed, grad, bar)
-        else:
-            check_lockstep(parts)
-            solution, failed = run_product(
-                parts,
-                bound,
-                seed=seed,
-                grad=grad,
-                autocast=autocast,
-                callback=callback,
-                progress=progress,
+        look = self.check_network and not self._looked and wanted.all_drawn
+        with watching(self.product.parts, wanted=look):
+            solution, failed = drawn(
+                self.product, bound, samplers, self.control, self._whole["autocast"], wanted
             )
-        if failed and on_failure == "raise":
+        self._looked = self._looked or look
+        with torch.set_grad_enabled(wanted.grad):
+            told = {
+                name: seen(samplers[name].settings.prediction, part)
+                for name, part in solution.parts.items()
+            }
+        solution = attrs.evolve(solution, parts=told)
+        if failed and wanted.on_failure == "raise":
             raise SolveError(
                 f"{solution.status}; the states of the parts are in .solution.x (or use "
                 "on_failure='return')",
@@ -343,6 +297,9 @@ class ProductSampler:
         saves = frozenset({"log_prob"})
         for name, sampler in samplers.items():
             states: Saved = saved[name]
+            prediction = placed(sampler.settings.prediction, states.values[0])
+            sampler = sampler._with(prediction=prediction)
+            states = hidden_each(prediction, states)
             kind = states.values.dtype
             info = sampler.settings.info(dtype=kind)
             route, etas = sampler._route(info, given=True, grad=True, saves=saves)

@@ -15,7 +15,7 @@ from srk.noise.seeds import check_seed
 from srk.processes.product import Product, check_names, for_each
 from srk.sampling.arguments import hooks_given
 from srk.sampling.sampler import Sampler
-from srk.steps import Budget, Grid, StepController
+from srk.steps import Budget, Grid, Profile, StepController
 
 
 def sources_given(
@@ -104,6 +104,34 @@ def part_hooks_given(hooks: Any, names: Sequence[str]) -> dict[str, Any]:
     return {name: hooks_given(hooks.get(name, ())) for name in names}
 
 
+def compiles_given(compile: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Which parts have their arithmetic compiled."""
+    made = for_each(compile, names, "compile")
+    if "loop" in made.values():
+        raise IncompatibleError(
+            "compile='loop' captures the run of one state as a CUDA graph, and a product has "
+            "several; use compile='step', which compiles the arithmetic of each part"
+        )
+    return made
+
+
+def profiles_given(profile: Any, names: Sequence[str]) -> dict[str, Profile | None]:
+    """The profile of each part that has one."""
+    if profile is None:
+        return dict.fromkeys(names)
+    if not isinstance(profile, Mapping):
+        raise ArgumentTypeError(
+            "a profile is measured of the network of one part, so that a product takes a dict, "
+            f"e.g. profile={{{names[0]!r}: profile}}, not {shown(profile)}"
+        )
+    unknown = [name for name in profile if name not in names]
+    if unknown:
+        raise ArgumentError(
+            f"profiles of {unknown}, but the parts are {', '.join(map(repr, names))}"
+        )
+    return {name: profile.get(name) for name in names}
+
+
 def common_control(
     samplers: Mapping[str, Sampler], grid: Any, product: Product
 ) -> StepController | None:
@@ -115,11 +143,11 @@ def common_control(
         product: the parts.
     """
     for name, sampler in samplers.items():
-        if isinstance(sampler.control, Budget):
+        if isinstance(sampler.control, Budget) and sampler.control.profile is None:
             raise IncompatibleError(
-                f"{sampler.control!r} finds its steps from the network calls of one state, so "
-                f"that it is not for a product yet (part {name!r}); use grid='log-snr' or a "
-                "list of times"
+                f"{sampler.control!r} finds its steps from calls of the network of one state, "
+                f"which the part {name!r} of a product has not; give what was measured of it, "
+                f"profile={{{name!r}: srk.calibrate(process, score)}}, or use grid='log-snr'"
             )
     free = [name for name, one in samplers.items() if not isinstance(one.control, Grid)]
     if not free:
@@ -135,5 +163,5 @@ def common_control(
             "norm='sample' lets some samples take a step again by themselves, which a product "
             "does not do yet; use srk.steps.Adaptive(norm='batch') or norm='worst'"
         )
-    check_ends(product.parts)
+    check_ends(product.centred)
     return control

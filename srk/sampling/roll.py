@@ -233,11 +233,9 @@ class Roll(Iterator[Tensor]):
         """The next frame, (batch, *event)."""
         done: Tensor | None = None
         while done is None:
-            moving = {
-                name: self._round - self._start(number)
-                for name, number in self._numbers.items()
-                if self._start(number) <= self._round
-            }
+            moving = [
+                name for name, number in self._numbers.items() if self._start(number) <= self._round
+            ]
             self._place()
             try:
                 with torch.no_grad():
@@ -295,6 +293,7 @@ class Roll(Iterator[Tensor]):
         x = self.process.initial_state(x)
         source.prepare(plans)
         self._parts[name] = part = PartRun(sampler.settings.job(self._etas), plans, x, source)
+        self._lockstep.enter(name)
         self._numbers[name] = number
         part.start()
 

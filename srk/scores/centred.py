@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,9 +65,7 @@ class Centred(Prediction):
         return asked(self.prediction.denoise, shown, level, self.process) - mean
 
     def score(self, x: Tensor, level: Level, process: ForwardProcess) -> Tensor:
-        mean = self.process.centre(x)
-        with ordinary_tensors():
-            shown = x + mean
+        shown = self.process.visible(x)
         return asked(self.prediction.score, shown, level, self.process)
 
     def denoise_each(self, rows: Rows, process: ForwardProcess) -> Tensor:
@@ -127,6 +125,36 @@ def told(
         if x._version != before:
             with torch.no_grad():
                 info.x.copy_(x - mean)
+        return answer
+
+    return shown
+
+
+def told_of_parts(
+    predictions: Mapping[str, Prediction], callback: Callable[[Any], bool | None] | None
+) -> Callable[[Any], bool | None] | None:
+    """`told` for the parts of a product, of which those around a mean are shown with it."""
+    around = {
+        name: prediction.process
+        for name, prediction in predictions.items()
+        if isinstance(prediction, Centred)
+    }
+    if callback is None or not around:
+        return callback
+    inner = callback
+
+    def shown(info: Any) -> bool | None:
+        x, denoised = {**info.x}, {**info.denoised}
+        for name, process in around.items():
+            x[name] = process.visible(info.x[name])
+            if denoised[name] is not None:
+                denoised[name] = denoised[name] + process.centre(denoised[name])
+        before = {name: x[name]._version for name in around}
+        answer = inner(attrs.evolve(info, x=x, denoised=denoised))
+        for name, process in around.items():
+            if x[name]._version != before[name]:
+                with torch.no_grad():
+                    info.x[name].copy_(x[name] - process.centre(x[name]))
         return answer
 
     return shown

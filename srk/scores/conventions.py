@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -342,11 +342,13 @@ class Watch:
     """The looks at all networks of one run.
 
     Arguments:
-        flow: whether the process has alpha + sigma = 1, on which flow networks are trained.
+        flow: whether the process has alpha + sigma = 1, on which flow networks are trained; None
+            for a product whose parts do not agree.
+        flows: the same for the parts of a product by name.
     """
 
-    def __init__(self, flow: bool) -> None:
-        self.flow = flow
+    def __init__(self, flow: bool | None, flows: Mapping[str, bool] | None = None) -> None:
+        self.flow, self.flows = flow, flows or {}
         self._looks: dict[int, Looks] = {}
 
     def see(
@@ -362,7 +364,10 @@ class Watch:
         """Called after each network call; whether this network is to be seen again."""
         looks = self._looks.get(id(network))
         if looks is None:
-            looks = self._looks[id(network)] = Looks(adapter, network, kind, self.flow)
+            flow = self.flows.get(getattr(network, "name", ""), self.flow)
+            if flow is None:
+                return False
+            looks = self._looks[id(network)] = Looks(adapter, network, kind, flow)
         return looks.see(x, y, level, scale)
 
     def finish(self) -> None:
@@ -378,19 +383,34 @@ def current() -> Watch | None:
 
 
 @contextmanager
-def watching(process: ForwardProcess, wanted: bool = True) -> Iterator[None]:
-    """Watch the networks of a run of `process` that starts from its prior, and warn at its end."""
-    if not wanted or not isinstance(process, LinearProcess):
+def watching(
+    process: ForwardProcess | Mapping[str, ForwardProcess], wanted: bool = True
+) -> Iterator[None]:
+    """Watch the networks of a run that starts from its prior, and warn at its end.
+
+    Arguments:
+        process: what is reversed, or the process of each part of a product.
+        wanted: False watches nothing.
+    """
+    parts = process if isinstance(process, Mapping) else {"": process}
+    flows = {name: _of_flow(one) for name, one in parts.items() if isinstance(one, LinearProcess)}
+    if not wanted or not flows:
         yield
         return
-    middle = process.level(0.5 * (process.t_min + process.t_max))
-    watch = Watch(abs(middle.alpha + middle.sigma - 1.0) < 1e-9)
+    alike = len(flows) == len(parts) and len({*flows.values()}) == 1
+    watch = Watch(next(iter(flows.values())) if alike else None, flows)
     token = _WATCH.set(watch)
     try:
         yield
     finally:
         _WATCH.reset(token)
     watch.finish()
+
+
+def _of_flow(process: LinearProcess) -> bool:
+    """Whether alpha + sigma = 1."""
+    middle = process.level(0.5 * (process.t_min + process.t_max))
+    return abs(middle.alpha + middle.sigma - 1.0) < 1e-9
 
 
 __all__ = ["Watch", "current", "watching"]

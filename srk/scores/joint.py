@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from srk._checks import shown
+from srk._modes import changed_in_place, version
 from srk.errors import ArgumentError, ArgumentTypeError, ScoreError
+from srk.processes.around_mean import AroundMean
 from srk.processes.product import Product, check_names
 from srk.scores.adapters import (
     Data,
@@ -201,14 +203,12 @@ class Joint(ProductPrediction):
 
     def select(self, rows: slice | Tensor, batch: int) -> Joint:
         """The same network with the conditions of these samples."""
-        return self.given(
-            **{
-                name: value[rows]
-                if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
-                else value
-                for name, value in self.conditions.items()
-            }
-        )
+        cut = {
+            name: value[rows]
+            for name, value in self.conditions.items()
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch
+        }
+        return self.given(**cut) if cut else self
 
     def __repr__(self) -> str:
         return f"Joint({_name(self.network)}, {', '.join(self.parts)})"
@@ -267,37 +267,60 @@ class _JointCall:
     ) -> None:
         self.network, self.product, self.conditions = network, product, conditions
         self.adapters: dict[str, NetworkPrediction] = {}
-        self._times: dict[str, dict[int, tuple[Level, Tensor]]] = {}
+        self._around = {
+            name: process
+            for name, process in product.parts.items()
+            if isinstance(process, AroundMean)
+        }
+        self._known: dict[str, dict[int, tuple[Level, Tensor, float]]] = {}
 
     def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
-        """The times at these levels, made at once."""
-        self._times = {}
+        """The times and scales at these levels, made at once."""
+        self._known = {}
+        for name, around in self._around.items():
+            self._around[name] = around.placed(states[name])
         for name, adapter in self.adapters.items():
-            process, known = self.product.parts[name], levels[name]
-            made = adapter._times(known, states[name], process)
-            if made is not None:
-                pairs = zip(known, made, strict=True)
-                self._times[name] = {id(level): (level, time) for level, time in pairs}
+            known, process = levels[name], self.product.parts[name]
+            times = adapter._times(known, states[name], process)
+            self._known[name] = {}
+            if times is not None:
+                scales = [scale_value(adapter.input_scale, level) for level in known]
+                made = zip(known, times, scales, strict=True)
+                self._known[name] = {id(level): (level, t, scale) for level, t, scale in made}
 
     def __call__(
         self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
     ) -> Mapping[str, Any]:
+        if self._around:
+            shown = {**states}
+            for name, around in self._around.items():
+                shown[name] = around.visible(states[name])
+            before = {name: version(shown[name]) for name in self._around}
+            said = self._ask(shown, levels)
+            if any(version(shown[name]) != known for name, known in before.items()):
+                raise changed_in_place()
+            return said
+        return self._ask(states, levels)
+
+    def _ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> Mapping[str, Any]:
         inputs: dict[str, Tensor] = {}
         times: dict[str, Tensor] = {}
+        ready = self._known
         for name, adapter in self.adapters.items():
             x, level = states[name], levels[name]
-            if adapter.input_scale != "x":
-                x = x * scale_value(adapter.input_scale, level)
+            known = ready[name].get(id(level)) if ready else None
+            if known is None:
+                scale = scale_value(adapter.input_scale, level)
+                times[name] = adapter.time_of(x, level, self.product.parts[name])
+            else:
+                _, times[name], scale = known
+            if scale != 1.0:
+                x = x * scale
             wanted = adapter.network_dtype
             inputs[name] = x if wanted is None else x.to(wanted)
-            known = self._times[name].get(id(level)) if name in self._times else None
-            times[name] = (
-                adapter.time_of(states[name], level, self.product.parts[name])
-                if known is None
-                else known[1]
-            )
+        del x
         said: Any = self.network(inputs, times, **self.conditions)
-        if not isinstance(said, Mapping):
+        if said.__class__ is not dict and not isinstance(said, Mapping):
             raise ScoreError(
                 f"the joint network {_name(self.network)} returned {type(said).__name__}; it must "
                 "return a dict with one tensor for each part, "

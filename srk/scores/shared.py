@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from srk.scores import conventions
+from srk.scores.inputs import scale_value
+from srk.scores.network_prediction import NetworkPrediction
+
 if TYPE_CHECKING:
     from srk.processes.level import Level
 
@@ -45,16 +49,19 @@ class Shared:
 
     def answer(self, name: str) -> Any:
         """What the network says of a part."""
-        assert self._asked is not None
-        if self._said is None:
-            said = self.call(*self._asked)
+        said = self._said
+        if said is None:
+            assert self._asked is not None
+            # The states belong to the parts again when the network has answered.
+            asked, self._asked = self._asked, None
+            said = self.call(*asked)
             if self.copies and isinstance(said, Mapping):
                 said = {
                     part: value.clone() if isinstance(value, Tensor) else value
                     for part, value in said.items()
                 }
             self._said = said
-        return self._said[name]
+        return said[name]
 
 
 class Answer:
@@ -71,3 +78,43 @@ class Answer:
 
     def __call__(self, x: Tensor, t: Tensor, **kwargs: Any) -> Any:
         return self.shared.answer(self.name)
+
+
+def heard(
+    adapter: NetworkPrediction, levels: Sequence[Level], like: Tensor
+) -> Callable[[Tensor, int], Tensor] | None:
+    """What `adapter.outputs` gives where its network is an `Answer`, else None.
+
+    An answer is there whatever input and time it is asked with, so that nothing makes them.
+
+    Arguments:
+        adapter: the adapter of a part.
+        levels: where it will be asked, in order.
+        like: a state of the shape, dtype and device of those to come.
+    """
+    network = adapter.network
+    if not isinstance(network, Answer) or adapter._asks_in_its_own_way("output"):
+        return None
+    answer, name, whole = network.shared.answer, network.name, adapter.channels == "all"
+    shape, dtype, device = like.shape, like.dtype, like.device
+    kind = adapter._known_output
+    watch = None if kind is None else conventions.current()
+
+    def output(x: Tensor, number: int) -> Tensor:
+        nonlocal watch
+        out = answer(name)
+        if not (
+            whole
+            and out.__class__ is Tensor
+            and out.shape == shape
+            and out.dtype is dtype
+            and out.device == device
+        ):
+            out = adapter._checked(out, x)
+        if watch is not None and kind is not None:
+            level = levels[number]
+            scale = scale_value(adapter.input_scale, level)
+            watch = watch if watch.see(adapter, network, kind, x, out, level, scale) else None
+        return out
+
+    return output

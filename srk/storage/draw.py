@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,41 +13,42 @@ from torch import Tensor
 
 from srk._checks import need
 from srk.errors import ArgumentError, ArgumentTypeError
-from srk.integrators import Integrator
 from srk.noise import noise_source
 from srk.processes.base import ForwardProcess
-from srk.sampling import Sampler
+from srk.processes.product import Product
+from srk.sampling import ProductSampler, Sampler
 from srk.sampling.arguments import batch_shape, one_time, process_given
 from srk.scores import Prediction, as_prediction
+from srk.scores.joint import ProductPrediction
 from srk.steps import Profile, StepController
 from srk.storage import store as stores
 from srk.storage.engines import Engine, as_engine
 from srk.storage.jobs import DTYPES, Job
+from srk.storage.product_jobs import ProductJob, shapes_of
 from srk.storage.sets import SampleSet
-from srk.tableaus import StochasticTableau
 
 
 def sample_to(
     where: Any,
-    process: ForwardProcess,
-    score: Prediction | Callable[..., Tensor],
-    solver: str | Integrator | StochasticTableau = "auto",
+    process: ForwardProcess | Product,
+    score: Prediction | ProductPrediction | Callable[..., Tensor],
+    solver: Any = "auto",
     *,
-    shape: Sequence[int] | int | None = None,
+    shape: Any = None,
     batch: int = 64,
-    steps: int | None = None,
+    steps: Any = None,
     nfe: int | None = None,
-    grid: str | StepController | Sequence[float] | Tensor | None = None,
+    grid: Any = None,
     controller: str | StepController | None = None,
-    profile: Profile | None = None,
-    eta: float | None = None,
+    profile: Profile | Mapping[str, Profile] | None = None,
+    eta: Any = None,
     noise: str = "keyed",
     seed: int = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
-    denoise_final: bool | Literal["mean"] | None = None,
+    denoise_final: Any = None,
     autocast: torch.dtype | None = None,
-    compile: Literal[False, "step"] = False,
+    compile: Any = False,
     conditions: Mapping[str, Any] | None = None,
     engine: str | Engine | None = None,
     check_network: bool = True,
@@ -70,7 +71,9 @@ def sample_to(
             "s3://bucket/set", or a store of `zarr.storage`. Processes on several machines need one
             that all of them reach.
         process, score, solver: as in `srk.solve`. Tensors in `model_kwargs` whose first axis is n
-            are cut for each batch.
+            are cut for each batch. Of an `srk.Product` the set has one array for each part,
+            `samples/a`, and solver, steps, grid, eta, profile,
+            denoise_final and compile may be by part as there.
         shape: (n, *event) of the whole set; an int n is enough where the score knows its event.
         steps, nfe, grid, controller, profile, eta: as in `srk.solve`. The times of a grid are found
             once and stored with the set; a grid that needs a pilot makes it of the first batch.
@@ -117,7 +120,8 @@ def sample_to(
         0
     """
     chosen = as_engine(engine)
-    if compile not in (False, "step"):
+    compiled = compile.values() if isinstance(compile, Mapping) else (compile,)
+    if any(one not in (False, "step") for one in compiled):
         raise ArgumentError(
             f"compile is False or 'step' here, not {compile!r}: a graph of the whole run cannot "
             "draw noise that belongs to the sample"
@@ -148,15 +152,23 @@ def sample_to(
         "check_network": check_network,
     }
     one_time(grid, "a set of samples")
-    process = process_given(process)
-    prediction = as_prediction(score)
-    sampler = Sampler(process, prediction, solver, **solving)
-    whole = batch_shape(shape, sampler.prediction.event_shape)
-    tables = _tables({} if conditions is None else conditions, whole[0])
-    job = Job(
+    kind: type[Job] = Job
+    given: Any = process
+    prediction: Any = score
+    if isinstance(given, Product):
+        kind = ProductJob
+        ProductSampler(given, prediction, solver, **solving)  # says now what is wrong
+        whole: Any = shapes_of(given, prediction, shape)
+    else:
+        given, prediction = process_given(process), as_prediction(score)
+        sampler = Sampler(given, prediction, solver, **solving)
+        whole = batch_shape(shape, sampler.prediction.event_shape)
+    count = next(iter(whole.values()))[0] if isinstance(whole, dict) else whole[0]
+    tables = _tables({} if conditions is None else conditions, count)
+    job = kind(
         where=os.fspath(where) if isinstance(where, os.PathLike) else where,
         storage_options=storage_options,
-        process=process,
+        process=given,
         prediction=prediction,
         solver=solver,
         solving=solving,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srk.errors import ArgumentError, SRKError
+from srk.errors import ArgumentError, IncompatibleError, SRKError
 from srk.storage import store as stores
 
 
@@ -24,10 +24,11 @@ class SampleSet:
 
     Arguments:
         where: its address.
-        shape: (n, *event).
+        shape: (n, *event); of a product a dict with the shape of each part.
         drawn: samples that this run drew, by all its workers; the others were there.
         nfe: network calls for a sample; None if this process saw none drawn.
-        array: the samples as a `zarr.Array`, or for a set of srk 0.1 as a memory-mapped array.
+        array: the samples as a `zarr.Array`, of a product a dict with one for each part; for a set
+            of srk 0.1 a memory-mapped array.
         settings: what made the samples.
 
     Examples:
@@ -41,7 +42,7 @@ class SampleSet:
     """
 
     where: str
-    shape: tuple[int, ...]
+    shape: Any
     drawn: int
     nfe: int | None
     array: Any = attrs.field(repr=False)
@@ -67,6 +68,11 @@ class SampleSet:
         found = stores.read_attributes(store, where)
         if not found:
             raise ArgumentError(f"there is no set of samples at {str(where)!r}")
+        parts = found["settings"].get("parts")
+        if parts:
+            arrays = stores.open_parts(store, where, parts).array
+            shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+            return SampleSet(str(where), shapes, 0, None, arrays, found["settings"])
         array = stores.open_chunks(store, where).array
         return SampleSet(str(where), tuple(array.shape), 0, None, array, found["settings"])
 
@@ -81,32 +87,67 @@ class SampleSet:
         Arguments:
             verify: read them and count those that are not damaged; else compare sizes.
         """
-        if not hasattr(self.array, "metadata"):
+        chunks = self._stored()
+        if chunks is None:
             return len(self.array), len(self.array)
-        chunks = stores.Chunks(self.where, self.array)
         here = [i for i, there in enumerate(chunks.present()) if there]
         sizes = (chunks.rows(i) for i in here if not verify or chunks.sound(i))
-        return sum(rows.stop - rows.start for rows in sizes), self.shape[0]
+        return sum(rows.stop - rows.start for rows in sizes), self._count
 
-    def chunks(self, stop: int | None = None) -> Iterator[Tensor]:
+    @property
+    def _count(self) -> int:
+        """How many samples the set has when it is complete."""
+        shape = next(iter(self.shape.values())) if isinstance(self.shape, dict) else self.shape
+        return int(shape[0])
+
+    def _stored(self) -> stores.Chunks | stores.PartChunks | None:
+        """The chunks of a set in a store; None for a set of srk 0.1."""
+        if isinstance(self.array, dict):
+            chunks = {name: stores.Chunks(self.where, one) for name, one in self.array.items()}
+            return stores.PartChunks(chunks)
+        return stores.Chunks(self.where, self.array) if hasattr(self.array, "metadata") else None
+
+    def chunks(self, stop: int | None = None) -> Iterator[Any]:
         """The samples in order, a chunk at a time on the CPU; with `stop` the first ones alone.
+
+        Of a product a chunk is a dict with a tensor for each part.
 
         Raises:
             SRKError: a chunk is missing or damaged.
         """
-        last = self.shape[0] if stop is None else min(stop, self.shape[0])
-        if not hasattr(self.array, "metadata"):
+        last = self._count if stop is None else min(stop, self._count)
+        chunks = self._stored()
+        if chunks is None:
             for first in range(0, last, 1024):
                 yield torch.from_numpy(np.array(self.array[first : min(first + 1024, last)]))
             return
-        chunks = stores.Chunks(self.where, self.array)
         for i in range(len(chunks)):
-            if chunks.rows(i).start < last:
-                yield torch.from_numpy(np.array(chunks.read(i)[: last - chunks.rows(i).start]))
+            count = last - chunks.rows(i).start
+            if count > 0:
+                found = chunks.read(i)
+                if isinstance(found, dict):
+                    yield {name: _tensor(part[:count]) for name, part in found.items()}
+                else:
+                    yield _tensor(found[:count])
 
-    def load(self, stop: int | None = None) -> Tensor:
-        """The samples, (n, *event), on the CPU; with `stop` the first ones without the others."""
-        return torch.cat(list(self.chunks(stop)))
+    def load(self, stop: int | None = None) -> Any:
+        """The samples, (n, *event), on the CPU; with `stop` the first ones without the others.
+
+        Of a product a dict with the samples of each part.
+        """
+        made = list(self.chunks(stop))
+        if isinstance(self.array, dict):
+            return {name: torch.cat([chunk[name] for chunk in made]) for name in self.array}
+        return torch.cat(made)
+
+    def _refuse_parts(self, what: str) -> None:
+        """Raise if the samples are of a product, of which `what` makes nothing."""
+        if isinstance(self.array, dict):
+            raise IncompatibleError(
+                f"{what} is for samples of one array, but these have the parts "
+                f"{', '.join(map(repr, self.array))}; read them with load() or chunks(), e.g. "
+                "torch.save(samples.load(), 'samples.pt')"
+            )
 
     def export(self, to: str | os.PathLike[str], *, low: float = -1.0, high: float = 1.0) -> Path:
         """Write the samples in another form, a chunk at a time.
@@ -122,6 +163,7 @@ class SampleSet:
         Raises:
             ArgumentError: it is there already, or samples are not images.
         """
+        self._refuse_parts("export")
         target = Path(to)
         if target.exists():
             raise ArgumentError(f"{str(target)!r} is there already; give a new name")
@@ -144,6 +186,7 @@ class SampleSet:
             to, options: place and `storage_options`, as in `srk.sample_to`.
             batch: samples in a chunk.
         """
+        self._refuse_parts("convert")
         store = stores.open_store(to, options.get("storage_options"))
         settings = {**self.settings, "converted": True}
         found = stores.read_attributes(store, to)
@@ -199,6 +242,11 @@ class SampleSet:
             for sample in chunk:
                 image_of(sample, low=low, high=high).save(target / f"{number:0{digits}d}.png")
                 number += 1
+
+
+def _tensor(values: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor with memory of its own."""
+    return torch.from_numpy(np.array(values))
 
 
 def _of_version_0_1(folder: Path) -> SampleSet:

@@ -353,10 +353,10 @@ def test_what_a_joint_network_must_return(said: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"compile": "step"}, IncompatibleError, "compile='step' is not for a product yet"),
+        ({"compile": "loop"}, IncompatibleError, "use compile='step'"),
         ({"grad": "checkpoint"}, IncompatibleError, "grad=True"),
         ({"grid": "adaptive", "solver": "srk2"}, IncompatibleError, "noise='brownian'"),
-        ({"parallel": srk.Picard()}, IncompatibleError, "one call after the other"),
+        ({"parallel": srk.Picard()}, IncompatibleError, "leave parallel out"),
         ({"grid": {"a": "log-snr", "b": "budget"}}, IncompatibleError, "part 'b'"),
         ({"grid": {"a": "log-snr"}}, ArgumentError, "grid has one entry.*'b'.* missing"),
         ({"nfe": {"a": 3, "b": 3}}, ArgumentTypeError, "nfe counts calls"),

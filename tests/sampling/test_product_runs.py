@@ -268,6 +268,60 @@ def test_hooks_that_change_the_state_of_a_part() -> None:
         )
 
 
+def test_parts_with_one_process_are_told_their_own_times_and_see_their_own_scale() -> None:
+    """Two parts share the levels of their steps; each has a unit of time and a scale of its own."""
+    seen: dict[str, list[Any]] = {"a": [], "b": []}
+
+    def network(x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        for name in seen:
+            seen[name].append((x[name].clone(), t[name].clone()))
+        return {name: 0.5 * x[name] for name in x}
+
+    process = srk.VP()
+    options: dict[str, Any] = {"time_scale": 1000.0, "input_scale": "u"}
+    score = srk.scores.Joint(network, a="noise", b=lambda n: srk.NoisePrediction(n, **options))
+    product = srk.Product(a=process, b=process)
+    sol = srk.solve(product, score, "ddpm", shape=dict.fromkeys(seen, (4, 2)), nfe=6, seed=3)
+    for name in seen:
+        own: list[Any] = []
+
+        def alone(x: Tensor, t: Tensor, own: list[Any] = own) -> Tensor:
+            own.append((x.clone(), t.clone()))
+            return 0.5 * x
+
+        adapter = srk.NoisePrediction(alone, **(options if name == "b" else {}))
+        plain = srk.solve(process, adapter, "ddpm", shape=(4, 2), nfe=6, seed=part_seed(3, name))
+        assert torch.equal(sol.x[name], plain.x)
+        for (x, t), (x1, t1) in zip(seen[name], own, strict=True):
+            assert torch.equal(x, x1)
+            assert torch.equal(t, t1)
+
+
+def test_parts_that_see_each_other_swapped_keep_their_states() -> None:
+    """What the network says of one part may be the memory of the other's state."""
+
+    def swapped(x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"a": x["b"], "b": x["a"]}
+
+    def copied(x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"a": x["b"].clone(), "b": x["a"].clone()}
+
+    product = srk.Product(a=srk.VP(), b=srk.EDM())
+    for solver in ("srk2m", "ddpm", "dpmpp-2m", "heun"):
+        found = [
+            srk.solve(
+                product,
+                srk.scores.Joint(network, a="data", b="data"),
+                solver,
+                shape={"a": (4, 2), "b": (4, 2)},
+                nfe=8,
+                seed=0,
+            ).x
+            for network in (swapped, copied)
+        ]
+        assert all(torch.equal(found[0][name], found[1][name]) for name in ("a", "b"))
+
+
 def test_autocast_of_all_parts() -> None:
     weight = torch.eye(3)
 
@@ -412,12 +466,6 @@ def test_what_adaptive_products_do_not_take(options: dict[str, Any], message: st
     score = srk.scores.Joint(both, a="score", b="noise")
     with pytest.raises((IncompatibleError, ArgumentError), match=message):
         srk.solve(given.pop("product"), score, given.pop("solver"), **given)
-
-
-def test_sets_of_samples_are_of_one_tensor(tmp_path: Any) -> None:
-    product: Any = PRODUCT
-    with pytest.raises(srk.errors.SRKError, match="product"):
-        srk.sample_to(tmp_path / "set", product, JOINT, shape=(8, 3), nfe=5)
 
 
 def test_a_keyed_source_for_each_part() -> None:
