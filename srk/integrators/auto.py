@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 UNIPC_FROM = 16
 """Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE
 (benchmarks/results/ode.md)."""
-MANY = 10
-"""Number of steps from which the gauge follows the noise more closely and the node is at 1/3."""
-FEW_LOCAL, FEW_NODE = 1.5, 0.27
-"""`local` and node with fewer steps: as good on low-dimensional densities as the node at 1/4, and
-on a network of images as good as `srk2m-local` (docs/calibration.md)."""
-MANY_LOCAL = 0.3
+BOUND = 0.4
+"""Largest gauge over the variance of the data, but in long steps."""
+STAGES = (
+    (7, math.inf, 0.27),
+    (9, 2.5, 0.28),
+    (UNIPC_FROM, 1.5, 0.31),
+    (math.inf, 0.7, 1.0 / 3.0),
+)
+"""Without a profile: `local` and the node below a number of steps. A long step sees detail of many
+scales, so that one variance serves it best, and a late node, which a single path asks for, costs it
+more (docs/calibration.md)."""
 CURVE_MANY = 7
 """With a profile: number of steps from which the node is at 1/3, and below which it is at 0.27."""
 CURVE_FACTORS = (1.0, 2.0)
@@ -38,10 +43,10 @@ CURVE_FACTORS = (1.0, 2.0)
 class Auto(Integrator):
     """`auto`: picks the solver by process, eta and number of steps; one network call per step.
 
-    - Linear process, eta = 1: `srk2m` with `weights="matched"` in a gauge that follows the noise
-      (`local`). With fewer than 10 steps local = 1.5 and the node is at 0.27, from 10 steps on
-      local = 0.3 and the node is at 1/3. With a profile, the gauge is the measured one, and the
-      node is at 0.27 with fewer than 7 steps and at 1/3 from 7 on.
+    - Linear process, eta = 1: `srk2m` with `weights="matched"`. The gauge is one variance with
+      fewer than 7 steps and follows the noise from 7 on (`local` 2.5, from 9 steps on 1.5, from 16
+      on 0.7); the node moves from 0.27 to 1/3, where it is from 16 steps on. With a profile, the gauge is the
+      measured one, and the node is at 0.27 with fewer than 7 steps and at 1/3 from 7 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
     - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, with a profile
       `srk2m`; `unipc-3` from 16 on (benchmarks/results/ode.md).
@@ -53,15 +58,15 @@ class Auto(Integrator):
 
     Arguments:
         data_variance: four times the variance of the data per coordinate (2: for data scaled to
-            [-1, 1]). Where `local` is given it is the bound of the gauge, otherwise the variance
-            itself is. A profile sets it from its own measurement.
+            [-1, 1]). Where `local` is given it is the bound of the gauge, otherwise a tenth of it
+            is, and a fourth in steps longer than 2.5 half log-SNR. A profile sets it from its own measurement.
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
         curve: a measured gauge, see `SRK2M`; a profile sets it.
     """
 
     name = "auto"
-    strong_order = 1.5  # from 10 steps on, where the node is at 1/3
+    strong_order = 1.5  # from 16 steps on, where the node is at 1/3
     weak_order = 2.0
     linear_only = False
     infinite_noise = True
@@ -112,15 +117,16 @@ class Auto(Integrator):
                 "srk2m",
                 data_variance=self.data_variance,
                 curve=tuple((lam, log_v + factor) for lam, log_v in self.curve),
-                node=self.node if self.node is not None else FEW_NODE if few else 1.0 / 3.0,
+                node=self.node if self.node is not None else STAGES[0][2] if few else 1.0 / 3.0,
                 weights="matched",
             )
         if eta == 1.0 and self.data_variance > 0.0:
-            local, node = (FEW_LOCAL, FEW_NODE) if steps < MANY else (MANY_LOCAL, 1.0 / 3.0)
+            local, node = next((local, c) for below, local, c in STAGES if steps < below)
+            variance = self.data_variance / (4.0 if self.local is None else 1.0)
             return _with(
                 "srk2m",
-                # a bound at the variance itself is better at few calls, see docs/calibration.md
-                data_variance=self.data_variance / (4.0 if self.local is None else 1.0),
+                data_variance=variance,
+                bound=BOUND * variance if self.local is None else None,
                 local=local if self.local is None else self.local,
                 node=node if self.node is None else self.node,
                 weights="matched",

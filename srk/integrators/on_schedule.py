@@ -120,12 +120,15 @@ def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
             strong=chosen.strong,
             node=chosen.node,
         )
-    if isinstance(chosen, SRK2M) and isinstance(asked, Auto) and math.isfinite(chosen.local):
+    if not isinstance(chosen, SRK2M) or not isinstance(asked, Auto):
+        return chosen
+    if chosen.weights == "matched" and chosen.curve is None and asked.local != math.inf:
         # what `auto` varies with the number of steps was measured with free calls only
         v, few = asked.data_variance, calls < MANY
         return attrs.evolve(
             chosen,
             data_variance=v / 4.0 if few and asked.local is None else v,
+            bound=None,
             local=(FEW_LOCAL if few else MANY_LOCAL) if asked.local is None else asked.local,
             node=asked.node,
             strong=True,

@@ -73,6 +73,9 @@ class SRK2M(Integrator):
             between which log v is linear and beyond which it is constant. `srk.Profile.curve()`
             makes it of what was measured. `data_variance` is then its bound, some four times the
             variance of the data.
+        bound: the largest gauge of a step shorter than 2.5 half log-SNR, where it is not
+            `data_variance` itself; that one is then the gauge of longer steps only, and says on
+            which clock the Brownian path is.
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1); overrides `strong`.
         beta: weight of the correction for the lag; default 1, or 1/2 where v = 0.
@@ -99,6 +102,9 @@ class SRK2M(Integrator):
         converter=check_curve,
         repr=lambda curve: "None" if curve is None else f"<{len(curve)} points>",
     )
+    bound: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(check_variance)
+    )
     strong: bool = False
     node: float | None = attrs.field(default=None, converter=check_fraction)
     beta: float | None = None
@@ -116,7 +122,9 @@ class SRK2M(Integrator):
     @property
     def stage(self) -> GaugeNode:
         """The stage of a step."""
-        return GaugeNode(self.data_variance, self.local, self.strong, self.node, self.curve)
+        return GaugeNode(
+            self.data_variance, self.local, self.strong, self.node, self.curve, self.bound
+        )
 
     @property
     def startup_evaluations(self) -> int:  # type: ignore[override]

@@ -101,6 +101,7 @@ class GaugeNode:
         strong: put the node at 1/3 and draw the Levy area, for strong order 1.5.
         node: the node c itself, in [1/4, 1), or None.
         curve: v at half log-SNRs, in place of `local`; see `SRK2M`.
+        bound: the largest gauge, of steps that are not long; None: v.
     """
 
     data_variance: float
@@ -108,15 +109,16 @@ class GaugeNode:
     strong: bool
     node: float | None
     curve: Curve | None = None
+    bound: float | None = None
 
     @property
     def follows(self) -> bool:
         """Whether the gauge may change from step to step."""
-        return self.curve is not None or math.isfinite(self.local)
+        return self.curve is not None or math.isfinite(self.local) or self.bound is not None
 
     def variance(self, log_s: float) -> float:
         """v at s = (sigma/alpha)^2 = exp(log_s)."""
-        v = self.data_variance
+        v = self.data_variance if self.bound is None else self.bound
         if self.curve is not None:
             lam, log_v = np.array(self.curve).T
             return math.exp(float(np.interp(-0.5 * log_s, lam, log_v)))
@@ -141,8 +143,8 @@ class GaugeNode:
     def gauge(self, step: Step) -> GaugeStep:
         """The step in its gauge.
 
-        V, or with `local` 1/(1/v + 1/(local s)), s in the middle of its log-SNR; in a step longer
-        than `LONG`, v.
+        V, or with `local` 1/(1/v + 1/(local s)), s in the middle of its log-SNR and v at most
+        `bound`; in a step longer than `LONG`, v.
         """
         long = self.curve is None and step.stop.lam - step.start.lam > LONG
         v = self.data_variance if long else self.variance(-(step.start.lam + step.stop.lam))

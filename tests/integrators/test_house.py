@@ -193,10 +193,11 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "picked"),
     [
-        ({"nfe": 6}, "auto: srk2m (local, matched)"),
+        ({"nfe": 6}, "auto: srk2m (matched)"),
+        ({"nfe": 8}, "auto: srk2m (local, matched)"),
         ({"steps": 20}, "auto: srk2m (local, matched)"),
         ({}, "auto: srk2m (local, matched)"),
-        ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m (local, matched)"),
+        ({"grid": [1.0, 0.5, 0.1, 0.01]}, "auto: srk2m (matched)"),
         (
             {"grid": srk.steps.Adaptive(estimate="doubling"), "noise": "brownian"},
             "auto: srk2s",
@@ -222,7 +223,7 @@ def test_auto_is_what_it_picked() -> None:
     score = srk.targets.Gaussian(0.0, 0.3).score(process)
     for eta, solver in (
         (0.5, SRK2M()),
-        (1.0, SRK2M(data_variance=0.5, local=0.3, node=1 / 3, weights="matched")),
+        (1.0, SRK2M(data_variance=0.5, bound=0.2, local=0.7, node=1 / 3, weights="matched")),
     ):
         one, two = (
             srk.solve(process, score, s, shape=(8, 1), steps=20, eta=eta, seed=0).x
