@@ -409,28 +409,28 @@ def cases(quick: bool = False) -> dict[str, Case]:
     made = [
         Case("narrow and broad, 1-D", mix, edm, narrow_and_broad(1), 1, 16384, variance=0.23),
         Case("narrow and broad, 16-D", mix, vp, narrow_and_broad(16), 16, 4096, variance=0.8),
-        Case("narrow and broad, 64-D", mix, flow, narrow_and_broad(64), 64, 2048, variance=0.8),
+        Case("narrow and broad, 64-D", mix, flow, narrow_and_broad(64), 64, 1024, variance=0.8),
         Case("three modes, 1-D", mix, vp, three_modes(), 1, 16384, variance=0.7),
         Case("many modes, 16-D", mix, edm, many_modes(16), 16, 4096, variance=2.0),
         Case("ring, 2-D", mix, vp, ring(), 2, 8192, variance=0.5),
         Case("narrow ring, 2-D", mix, edm, ring(0.05), 2, 8192, variance=0.5),
         Case("lattice, 2-D", mix, flow, lattice(), 2, 8192, variance=0.43),
-        Case("Gaussian spectrum, 256-D", image, vp, gaussian_images(256), 256, 512, variance=20.0),
-        Case("sparse spectrum, 64-D", image, edm, sparse_images(64), 64, 2048, variance=2.0),
+        Case("Gaussian spectrum, 256-D", image, vp, gaussian_images(256), 256, 256, variance=20.0),
+        Case("sparse spectrum, 64-D", image, edm, sparse_images(64), 64, 1024, variance=2.0),
         Case("sparse spectrum, 1024-D", image, vp, sparse_images(1024), 1024, 192, variance=30.0),
-        Case("ten classes, 64-D", image, vp, class_images(64), 64, 2048, variance=2.0),
-        Case("ten classes, 256-D", image, edm, class_images(256), 256, 512, variance=20.0),
-        Case("ten classes, 256-D, flow", image, flow, class_images(256), 256, 512, variance=20.0),
-        Case("ten classes, guidance 3, 64-D", image, edm, guided(64), 64, 2048, variance=2.0),
-        Case("ten classes, guidance 3, 256-D", image, flow, guided(256), 256, 512, variance=20.0),
+        Case("ten classes, 64-D", image, vp, class_images(64), 64, 1024, variance=2.0),
+        Case("ten classes, 256-D", image, edm, class_images(256), 256, 256, variance=20.0),
+        Case("ten classes, 256-D, flow", image, flow, class_images(256), 256, 256, variance=20.0),
+        Case("ten classes, guidance 3, 64-D", image, edm, guided(64), 64, 1024, variance=2.0),
+        Case("ten classes, guidance 3, 256-D", image, flow, guided(256), 256, 256, variance=20.0),
     ]
     for shift in (1.0, 3.0, 5.0):
         name, kind = f"shift {shift:g}", "hosts' flows"
         made += [
             Case(f"three modes, {name}", kind, flow, three_modes(), 1, 16384, shift),
-            Case(f"ten classes, 64-D, {name}", kind, flow, class_images(64), 64, 2048, shift),
+            Case(f"ten classes, 64-D, {name}", kind, flow, class_images(64), 64, 1024, shift),
             Case(
-                f"sparse spectrum, 256-D, {name}", kind, flow, sparse_images(256), 256, 512, shift
+                f"sparse spectrum, 256-D, {name}", kind, flow, sparse_images(256), 256, 256, shift
             ),
         ]
     return {case.name: case for case in made}

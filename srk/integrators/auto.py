@@ -32,10 +32,13 @@ STAGES = (
 """Without a profile: `local` and the node below a number of steps. A long step sees detail of many
 scales, so that one variance serves it best, and a late node, which a single path asks for, costs it
 more (docs/calibration.md)."""
-CURVE_MANY = 7
-"""With a profile: number of steps from which the node is at 1/3, and below which it is at 0.27."""
-CURVE_FACTORS = (1.0, 2.0)
-"""Of the measured gauge, with fewer steps and from `CURVE_MANY` on (docs/calibration.md)."""
+CURVE_STAGES = (
+    (7, 1.0, 0.27),
+    (UNIPC_FROM, 1.4, 0.32),
+    (math.inf, 1.4, 1.0 / 3.0),
+)
+"""With a profile: what the measured gauge is multiplied by, and the node, below a number of steps
+(docs/calibration.md)."""
 
 
 @register_solver
@@ -45,8 +48,8 @@ class Auto(Integrator):
 
     - Linear process, eta = 1: `srk2m` with `weights="matched"`. The gauge is one variance with
       fewer than 7 steps and follows the noise from 7 on (`local` 2.5, from 9 steps on 1.5, from 16
-      on 0.7); the node moves from 0.27 to 1/3, where it is from 16 steps on. With a profile, the gauge is the
-      measured one, and the node is at 0.27 with fewer than 7 steps and at 1/3 from 7 on.
+      on 0.7). With a profile, the gauge is the measured one. The node moves from 0.27 with fewer
+      than 7 steps to 1/3 from 16 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
     - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, with a profile
       `srk2m`; `unipc-3` from 16 on (benchmarks/results/ode.md).
@@ -59,7 +62,8 @@ class Auto(Integrator):
     Arguments:
         data_variance: four times the variance of the data per coordinate (2: for data scaled to
             [-1, 1]). Where `local` is given it is the bound of the gauge, otherwise a tenth of it
-            is, and a fourth in steps longer than 2.5 half log-SNR. A profile sets it from its own measurement.
+            is, and a fourth in steps longer than 2.5 half log-SNR. A profile sets it from its own
+            measurement.
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
         curve: a measured gauge, see `SRK2M`; a profile sets it.
@@ -111,17 +115,16 @@ class Auto(Integrator):
         if steps is None:
             return _with("srk2s", data_variance=self.data_variance / 4.0)
         if eta == 1.0 and self.curve is not None:
-            few = steps < CURVE_MANY
-            factor = math.log(CURVE_FACTORS[0 if few else 1])
+            factor, node = _below(CURVE_STAGES, steps)
             return _with(
                 "srk2m",
                 data_variance=self.data_variance,
-                curve=tuple((lam, log_v + factor) for lam, log_v in self.curve),
-                node=self.node if self.node is not None else STAGES[0][2] if few else 1.0 / 3.0,
+                curve=tuple((lam, log_v + math.log(factor)) for lam, log_v in self.curve),
+                node=node if self.node is None else self.node,
                 weights="matched",
             )
         if eta == 1.0 and self.data_variance > 0.0:
-            local, node = next((local, c) for below, local, c in STAGES if steps < below)
+            local, node = _below(STAGES, steps)
             variance = self.data_variance / (4.0 if self.local is None else 1.0)
             return _with(
                 "srk2m",
@@ -175,6 +178,11 @@ class _Note:
 
     method: Integrator
     note: Any
+
+
+def _below(stages: tuple[tuple[float, float, float], ...], steps: int) -> tuple[float, float]:
+    """The numbers of the first stage that ends above a number of steps."""
+    return next((value, node) for end, value, node in stages if steps < end)
 
 
 def _with(name: str, **options: Any) -> Integrator:
