@@ -342,7 +342,7 @@ def test_failures_carry_complex_states() -> None:
         ),
         (lambda: {"x_init": torch.full((2, 3), math.nan, dtype=C)}, ArgumentError, "NaN"),
         (
-            lambda: {"grid": srk.Levels([[1.0], [0.1]])},
+            lambda: {"grid": srk.Levels([[1.0], [0.1]]), "steps": None},
             (ArgumentError, ArgumentTypeError),
             "dtype|elements",
         ),
