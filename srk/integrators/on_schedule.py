@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import attrs
 
@@ -26,6 +27,10 @@ from srk.processes.phase import statistic
 MANY = 20
 #: `local` with fewer calls, and from there on (measured, docs/schedule.md).
 FEW_LOCAL, MANY_LOCAL = 0.2, 2.0
+#: What makes a schedule uneven, as those that hosts take at equal times are: its longest step in
+#: log-SNR over their mean, or the noise sigma/alpha at its last call. With few calls `auto` then
+#: takes the gauge of `srk2m`, which is the more exact there.
+UNEVEN, NOISY_END = 1.8, 0.1
 
 
 @attrs.frozen
@@ -83,11 +88,12 @@ class OnSchedule(Integrator):
         self.method.check(process, eta)
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
-        form = _form(self.method.choose(process, eta, len(times) - 1), self.method, len(times) - 1)
-        linear = statistic(process)
+        calls = len(times) - 1
+        chosen, linear = self.method.choose(process, eta, calls), statistic(process)
+        levels = () if linear is None else tuple(linear.level(t) for t in times)
+        form = _form(chosen, self.method, calls, uneven=_uneven(levels))
         if not isinstance(form, SRK2M) or linear is None or len(times) < 2:
             return _AtStarts(form)
-        levels = tuple(linear.level(t) for t in times)
         placed = place(linear, levels, _variances(form, levels), eta, form.stage.c(eta))
         times = tuple(level.t for level in levels)
         return ScheduledSRK2M(form, times, placed, self._variance(form))
@@ -106,12 +112,27 @@ class OnSchedule(Integrator):
         )
 
 
-def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
+def _uneven(levels: Sequence[Level]) -> bool:
+    """Whether a schedule has one step that is much longer than the others, or ends in much noise.
+
+    Steps from alpha = 0 and to sigma = 0, which are infinitely long, do not count.
+    """
+    finite = [level for level in levels if level.alpha > 0.0 and level.sigma > 0.0]
+    if len(finite) < 2:
+        return False
+    steps = [b.lam - a.lam for a, b in pairwise(finite)]
+    end = finite[-1]
+    longest = max(steps) * len(steps) / sum(steps)
+    return longest > UNEVEN or end.sigma > NOISY_END * end.alpha
+
+
+def _form(chosen: Integrator, asked: Integrator, calls: int, *, uneven: bool) -> Integrator:
     """The solver that serves for `chosen`, which was chosen by `asked`, on a schedule.
 
     Arguments:
         chosen, asked: the solvers.
         calls: how many times the schedule has.
+        uneven: see `_uneven`.
     """
     if isinstance(chosen, SRK2S):
         return SRK2M(
@@ -125,6 +146,8 @@ def _form(chosen: Integrator, asked: Integrator, calls: int) -> Integrator:
     if chosen.weights == "matched" and chosen.curve is None and asked.local != math.inf:
         # what `auto` varies with the number of steps was measured with free calls only
         v, few = asked.data_variance, calls < MANY
+        if uneven and few and asked.local is None and asked.node is None:
+            return SRK2M(data_variance=v / 4.0, strong=True)
         return attrs.evolve(
             chosen,
             data_variance=v / 4.0 if few and asked.local is None else v,

@@ -282,6 +282,10 @@ def compare(found: Mapping[str, Any], settings: Mapping[str, Any], where: object
     names = [n for n in {**found, **settings} if found.get(n) != settings.get(n)]
     if "nfe" in names:  # the user says nfe or steps, and steps follow from it
         names = [name for name in names if name != ("steps" if "steps" in names else "nfe")]
+    if "solver" in names and ("nfe" in names or "steps" in names):
+        kinds = {str(held.get("solver")).partition("(")[0] for held in (found, settings)}
+        if len(kinds) == 1:  # what `auto` chose other numbers of by the number of calls
+            names.remove("solver")
     if names:
         shown = "; ".join(f"{n} was {found.get(n)!r}, is {settings.get(n)!r}" for n in names)
         raise ArgumentError(

@@ -276,7 +276,7 @@ def test_weights_in_a_file_for_a_class_of_the_working_directory(
         (("--model", "torch.nn:Identity", "--prediction", "eps"), "edm, not 'eps'"),
         (
             ("--model", "torch.nn:Identity", "--prediction", "noise"),
-            "the score does not know its event shape",
+            "the network does not say which shape a sample has; give --shape",
         ),
         (
             ("--model", "torch.nn:Identity", "--prediction", "noise", "--shape", "3,x"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -359,6 +360,28 @@ def test_the_spread_on_the_shifted_grid_of_a_flow(variance: float) -> None:
     for name in HOUSE if variance == 1.0 else ["srk2", "srk2m", "auto"]:
         assert spread(OnSchedule(srk.solvers()[name])) < 0.02, name
     assert spread(srk.solvers()["auto"]) < 0.02
+
+
+def test_auto_takes_one_variance_on_uneven_schedules() -> None:
+    """On a host's equal times: one long step at the end, or much noise at the last call."""
+
+    def made(process: srk.LinearProcess, times: list[float], **options: Any) -> Any:
+        return OnSchedule(srk.integrators.Auto(**options)).on_grid(process, times, 1.0).method
+
+    def shifted(even: np.ndarray) -> list[float]:
+        return [3 * t / (1 + 2 * t) for t in even.tolist()] + [0.0]
+
+    flow, edm = srk.Flow(0.0), srk.EDM(0.0, 14.6)
+    plain = SRK2M(data_variance=0.5, strong=True)
+    for calls in (6, 10, 19):
+        assert made(flow, shifted(np.linspace(1.0, 1e-3, calls))) == plain
+        assert made(flow, shifted(1 - np.arange(calls) / calls)) == plain
+        ramp = np.linspace(14.6 ** (1 / 7), 0.03 ** (1 / 7), calls) ** 7
+        even = np.geomspace(14.6, 0.02, calls)
+        for times in (ramp, even):
+            assert made(edm, [14.6, *times[1:].tolist(), 0.0]).local == 0.2
+    assert made(flow, shifted(np.linspace(1.0, 1e-3, 20))).local == 2.0
+    assert made(flow, shifted(np.linspace(1.0, 1e-3, 10)), local=0.5).local == 0.5
 
 
 @pytest.mark.parametrize("solver", ["auto", "srk2m"])

@@ -660,17 +660,12 @@ def test_what_knows_no_mean_refuses_it() -> None:
     for wrong in (guided, srk.scores.APG(score, score), srk.scores.CFGZero(score, score)):
         with pytest.raises(IncompatibleError, match=r"linear process|which OUVE"):
             srk.solve(process, wrong, shape=(4, 3), steps=2)
-    with pytest.raises(IncompatibleError, match="no parts around a mean"):
-        srk.Product(a=process)
     with pytest.raises(IncompatibleError, match="not known around a mean"):
         TARGET.moments(process, 0.5)
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
         srk.analysis.strong_orders(["ddpm"], process.with_mean(Y[0]), TARGET, paths=4)
     with pytest.raises(IncompatibleError, match=r"give its process\.centred"):
         srk.analysis.weak_order("ddpm", process.with_mean(Y[0]), MIXTURE, steps=(4, 8), paths=64)
-    levels = srk.Levels([[1.0, 1.0, 1.0], [0.03, 0.03, 0.03]], axis=1)
-    with pytest.raises(IncompatibleError, match="linear process"):
-        srk.solve(process, srk.Data(lambda x, t: x), "ddpm", grid=levels, shape=(4, 3))
 
 
 def test_names_and_messages() -> None:
