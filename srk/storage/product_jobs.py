@@ -17,8 +17,8 @@ from srk.sampling.arguments import batch_shape
 from srk.scores.joint import Joint, ProductPrediction
 from srk.scores.joint_guided import JointGuided
 from srk.steps import Grid
-from srk.storage import store as stores
 from srk.storage.jobs import DTYPES, Job, _grid_at, settings_of, times_of
+from srk.storage.part_chunks import array_of, open_parts
 
 
 @attrs.frozen
@@ -38,10 +38,10 @@ class ProductJob(Job):
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], Any]]:
         kind = np.dtype(DTYPES[self.dtype])
-        return {stores.array_of(name): (shape, kind) for name, shape in self.shape.items()}
+        return {array_of(name): (shape, kind) for name, shape in self.shape.items()}
 
     def chunks(self, store: Any) -> Any:
-        return stores.open_parts(store, self.where, self.process.names, write=True)
+        return open_parts(store, self.where, self.process.names, write=True)
 
     def grid_at(self, times: Any, solving: Mapping[str, Any]) -> Any:
         given = for_each(solving.get("grid"), self.process.names, "grid")

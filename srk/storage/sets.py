@@ -16,6 +16,7 @@ from torch import Tensor
 
 from srk.errors import ArgumentError, IncompatibleError, SRKError
 from srk.storage import store as stores
+from srk.storage.part_chunks import PartChunks, open_parts
 
 
 @attrs.frozen
@@ -70,7 +71,7 @@ class SampleSet:
             raise ArgumentError(f"there is no set of samples at {str(where)!r}")
         parts = found["settings"].get("parts")
         if parts:
-            arrays = stores.open_parts(store, where, parts).array
+            arrays = open_parts(store, where, parts).array
             shapes = {name: tuple(array.shape) for name, array in arrays.items()}
             return SampleSet(str(where), shapes, 0, None, arrays, found["settings"])
         array = stores.open_chunks(store, where).array
@@ -100,11 +101,11 @@ class SampleSet:
         shape = next(iter(self.shape.values())) if isinstance(self.shape, dict) else self.shape
         return int(shape[0])
 
-    def _stored(self) -> stores.Chunks | stores.PartChunks | None:
+    def _stored(self) -> stores.Chunks | PartChunks | None:
         """The chunks of a set in a store; None for a set of srk 0.1."""
         if isinstance(self.array, dict):
             chunks = {name: stores.Chunks(self.where, one) for name, one in self.array.items()}
-            return stores.PartChunks(chunks)
+            return PartChunks(chunks)
         return stores.Chunks(self.where, self.array) if hasattr(self.array, "metadata") else None
 
     def chunks(self, stop: int | None = None) -> Iterator[Any]:
