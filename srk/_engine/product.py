@@ -62,6 +62,8 @@ class PartRun(Part):
         """What the last step kept for the next."""
         self.ends: Iterator[Tensor] | None = None
         """Where each step leads instead of where its outcome does."""
+        self.pauses = True
+        """Whether it waits for the other parts at the end of each step, not of the last alone."""
         self.steps = len(plans)
         number = iter(range(self.steps))
         moving = [True] * self.steps if moves is None else moves
@@ -127,8 +129,11 @@ class PartRun(Part):
             self.memory = memory
             if recorder.accepted == self.steps:
                 watch.state(state, recorder.level.t)
-            yield None
+            if self.pauses:
+                yield None
         if self.last is None:
+            if not self.pauses:
+                yield None
             return
         # The final denoising: its plan belongs to the run alone, so that nothing remembers it or
         # listens to its results.
@@ -195,6 +200,10 @@ def check_lockstep(parts: Mapping[str, PartRun]) -> None:
                 "evaluated together; give a number of network calls, e.g. nfe=20, or steps by "
                 f"part, e.g. steps={{{first!r}: 20, {name!r}: 21}}"
             )
+    if not any(None in part.order for part in parts.values()):
+        calls = [len(plan.stages) for plan in known.plans]
+        if all([len(plan.stages) for plan in other.plans] == calls for _, other in others):
+            return
     for index in range(len(known.order)):
         counts = {
             name: part.plans[number].evaluations
@@ -249,6 +258,22 @@ class Lockstep(Together):
             {name: part.levels for name, part in self.runs.items()},
             {name: part.run.recorder.x for name, part in self.runs.items()},
         )
+        if self.visit is None and self.callback is None and self._all_move():
+            # Nobody looks at the parts between two steps: each does what it can between two calls,
+            # so that its states stay in the processor's cache.
+            for part in self.runs.values():
+                part.pauses = False
+            self.take(self.runs.keys())
+        else:
+            self._step_by_step()
+        self.settle()
+
+    def _all_move(self) -> bool:
+        """Whether every part takes a step of its own in each step of the run."""
+        return not any(None in part.order for part in self.runs.values())
+
+    def _step_by_step(self) -> None:
+        """Take all steps, and tell of each."""
         if self.visit is not None:
             self.visit(0)
         for index, moving in enumerate(self._steps()):
@@ -262,7 +287,6 @@ class Lockstep(Together):
             last = all(number == self.runs[name].steps for name, number in numbers.items())
             if not last and self.stops(index):  # the last one is the final denoising
                 break
-        self.settle()
 
     def _steps(self) -> Iterator[Collection[str]]:
         """The parts that take a step of their own in each step of the run."""
@@ -275,7 +299,7 @@ class Lockstep(Together):
                 yield everybody
 
     def take(self, moving: Collection[str]) -> None:
-        """Take a step of these parts."""
+        """Take these parts to where they pause: a step."""
         turns = self._turns
         if len(turns) < len(self.runs):
             for name, part in self.runs.items():

@@ -46,7 +46,7 @@ class ProductStepInfo:
 
 
 Turn = Generator["Request | None", Any, None]
-"""The steps of a part: they yield what they ask of the network and, at the end of each, None."""
+"""The steps of a part: they yield what they ask of the network, and None where it pauses."""
 
 
 ProductCallback = Callable[[ProductStepInfo], bool | None]
@@ -189,36 +189,41 @@ class Together:
             self._of(name, part.run.watch.settle, part.run.recorder.x)
 
     def drive(self, turns: Mapping[str, Turn]) -> None:
-        """Take a step of all parts. `NotFinite` says which of them cannot go on."""
+        """Take all parts to where they pause. `NotFinite` says which of them cannot go on."""
         parts, prediction, autocast = self.parts, self.prediction, self.autocast
         several = prediction.several
         results: dict[str, Any] = dict.fromkeys(turns)
+        # The last to be told goes on first, since its result is still in the processor's cache; and
+        # the first to be told is the one that has just gone on.
+        seats = [(name, parts[name], turns[name].send) for name in reversed(turns)]
+        blank: dict[str, Any] = dict.fromkeys(parts)
         name = ""
         try:
             while True:
-                # Each part goes on to its next question, or to the end of its step.
-                states: dict[str, Tensor] = {}
-                levels: dict[str, Level] = {}
-                asked: list[tuple[str, Stage, int]] = []
-                for name, said in results.items():
-                    request = turns[name].send(said)
+                # Each part goes on to its next question, or to where it pauses.
+                states: dict[str, Tensor] = blank.copy()
+                levels: dict[str, Level] = blank.copy()
+                asked: list[tuple[str, Part, Stage, int]] = []
+                for name, part, send in seats:
+                    request = send(results[name])
                     if request is not None:
                         x, stage = request
                         states[name], levels[name] = x, stage.level
-                        asked.append((name, stage, version(x)))
+                        asked.append((name, part, stage, version(x)))
                 if not asked:
                     return
                 if len(asked) < len(parts):
+                    moving = {name for name, _, _, _ in asked}
                     for name, part in parts.items():
-                        if name not in states:  # it does not move
+                        if name not in moving:
                             states[name] = part.run.recorder.x
                             levels[name] = part.run.recorder.level
+                asked.reverse()
                 # All are asked before any goes on, for a network looks at all of them.
                 prediction.ask(states, levels)
                 calls = 0
-                for name, stage, _ in asked:
-                    part, x = parts[name], states[name]
-                    before = part.count.calls
+                for name, part, stage, _ in asked:
+                    x, before = states[name], part.count.calls
                     said = part.ask(x, stage) if autocast is None else self._cast(part, x, stage)
                     # The network of the next part may write to the memory of this result.
                     results[name] = copy_of(said) if several else said
@@ -226,7 +231,7 @@ class Together:
                         calls = part.count.calls - before
                 prediction.forget()
                 self.calls += calls
-                for name, _, written in asked:
+                for name, _, _, written in asked:
                     if version(states[name]) != written:
                         raise changed_in_place()
                 # Only the parts are to hold what they ask: see `Stepper.walk`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -247,7 +248,7 @@ class ProductSampler:
         """One run of all samples."""
         bound, samplers = self._fresh()
         look = self.check_network and not self._looked and wanted.all_drawn
-        with watching(self.product.parts, wanted=look):
+        with watching(self.product.parts) if look else nullcontext():
             solution, failed = drawn(
                 self.product, bound, samplers, self.control, self._whole["autocast"], wanted
             )

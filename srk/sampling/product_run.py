@@ -91,8 +91,10 @@ def drawn(
         shape, noise = wanted.shapes[name], wanted.sources[name]
         with ordinary_tensors():
             x, source = start(settings, shape, state, noise, None, device, dtype, grad)
-        sampler = sampler._with(prediction=placed(settings.prediction, x))
-        samplers[name], settings = sampler, sampler.settings
+        prediction = placed(settings.prediction, x)
+        if prediction is not settings.prediction:
+            samplers[name] = sampler = sampler._with(prediction=prediction)
+            settings = sampler.settings
         problem = settings.problem(x, source)
         route, etas = sampler._route(problem, given=state is not None, grad=grad, saves=saves)
         job = settings.job(etas, saves=saves, grad=grad)

@@ -273,20 +273,35 @@ class _JointCall:
             if isinstance(process, AroundMean)
         }
         self._known: dict[str, dict[int, tuple[Level, Tensor, float]]] = {}
+        self._coming: list[tuple[tuple[Level, ...], tuple[Tensor, ...]]] = []
+        """The levels and times of the calls that are likely to come, the next one last."""
 
     def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
         """The times and scales at these levels, made at once."""
         self._known = {}
         for name, around in self._around.items():
             self._around[name] = around.placed(states[name])
+        made: list[list[Tensor]] = []
+        plain = True
         for name, adapter in self.adapters.items():
             known, process = levels[name], self.product.parts[name]
             times = adapter._times(known, states[name], process)
             self._known[name] = {}
-            if times is not None:
-                scales = [scale_value(adapter.input_scale, level) for level in known]
-                made = zip(known, times, scales, strict=True)
-                self._known[name] = {id(level): (level, t, scale) for level, t, scale in made}
+            if times is None:
+                plain = False
+                continue
+            unit = adapter.input_scale
+            scales = [1.0] * len(known)
+            if unit != "x":
+                scales = [scale_value(unit, level) for level in known]
+            rows = zip(known, times, scales, strict=True)
+            self._known[name] = dict(zip(map(id, known), rows, strict=True))
+            plain = plain and unit == "x" and adapter.network_dtype is None
+            made.append(times)
+        self._coming = []
+        if plain:  # the network sees the states as they are
+            rows = zip(*[levels[name] for name in self.adapters], strict=False)
+            self._coming = [*zip(rows, zip(*made, strict=False), strict=True)][::-1]
 
     def __call__(
         self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
@@ -303,6 +318,30 @@ class _JointCall:
         return self._ask(states, levels)
 
     def _ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> Mapping[str, Any]:
+        if self._coming and self._coming[-1][0] == tuple(levels.values()):
+            # The network may keep the dicts, and gets others in the next call.
+            inputs, times = {**states}, dict(zip(self.adapters, self._coming.pop()[1], strict=True))
+        else:
+            inputs, times = self._inputs(states, levels)
+        said: Any = self.network(inputs, times, **self.conditions)
+        if said.__class__ is not dict and not isinstance(said, Mapping):
+            raise ScoreError(
+                f"the joint network {_name(self.network)} returned {type(said).__name__}; it must "
+                "return a dict with one tensor for each part, "
+                f"{', '.join(map(repr, self.product.names))}"
+            )
+        if said.keys() != self.adapters.keys():
+            raise ScoreError(
+                f"the joint network {_name(self.network)} returned the parts "
+                f"{', '.join(map(repr, said)) or 'of an empty dict'}; it must return exactly "
+                f"{', '.join(map(repr, self.product.names))}"
+            )
+        return said
+
+    def _inputs(
+        self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the network gets: the states and times as the adapters want them."""
         inputs: dict[str, Tensor] = {}
         times: dict[str, Tensor] = {}
         ready = self._known
@@ -318,21 +357,7 @@ class _JointCall:
                 x = x * scale
             wanted = adapter.network_dtype
             inputs[name] = x if wanted is None else x.to(wanted)
-        del x
-        said: Any = self.network(inputs, times, **self.conditions)
-        if said.__class__ is not dict and not isinstance(said, Mapping):
-            raise ScoreError(
-                f"the joint network {_name(self.network)} returned {type(said).__name__}; it must "
-                "return a dict with one tensor for each part, "
-                f"{', '.join(map(repr, self.product.names))}"
-            )
-        if said.keys() != self.adapters.keys():
-            raise ScoreError(
-                f"the joint network {_name(self.network)} returned the parts "
-                f"{', '.join(map(repr, said)) or 'of an empty dict'}; it must return exactly "
-                f"{', '.join(map(repr, self.product.names))}"
-            )
-        return said
+        return inputs, times
 
 
 def _adapter(name: str, part: Any) -> Adapter:
