@@ -65,9 +65,11 @@ class PartRun(Part):
         self.pauses = True
         """Whether it waits for the other parts at the end of each step, not of the last alone."""
         self.steps = len(plans)
-        number = iter(range(self.steps))
-        moving = [True] * self.steps if moves is None else moves
-        self.order = [next(number) if moved else None for moved in moving]
+        self.order: list[int | None] = [*range(self.steps)]
+        """For each step of the run which of its own the part takes; None for none."""
+        if moves is not None:
+            number = iter(range(self.steps))
+            self.order = [next(number) if moved else None for moved in moves]
         if plans and job.denoise and plans[-1].stop.sigma > 0:
             self.last = job.method.final_step(job.process, plans[-1].stop, job.eta, self.steps)
             self.plans.append(self.last)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from operator import is_
+from typing import Any, Literal, NamedTuple
 
 import attrs
 import torch
@@ -40,7 +41,7 @@ from srk.sampling.sampler import Sampler
 from srk.scores.centred import bound_to, hidden_each, placed, seen
 from srk.scores.conventions import watching
 from srk.scores.hooks import selected, with_hooks
-from srk.scores.joint import BoundPrediction, ProductPrediction
+from srk.scores.joint import BoundPrediction, Joint, ProductPrediction
 from srk.solution import ProductSolution, Saved, join_products
 from srk.steps import Profile
 
@@ -50,6 +51,14 @@ NOT_YET = {
     "a network of several parts cannot tell from its batch; leave parallel out",
 }
 """Arguments of `srk.Sampler` that a product does not take, and what to do instead."""
+
+
+class _Bound(NamedTuple):
+    """What one run has to itself: predictions and samplers, and what they were made of."""
+
+    sources: tuple[Any, ...]
+    prediction: BoundPrediction
+    samplers: dict[str, Sampler]
 
 
 class ProductSampler:
@@ -112,6 +121,7 @@ class ProductSampler:
                 raise IncompatibleError(f"{name}={shown(value)} is not for a product yet: {why}")
         self.check_network = flag(check_network, "check_network")
         self._looked = False  # whether a run has looked at the outputs of the networks
+        self._spare: list[_Bound] = []
         names = product.names
         self.product, self.score = product, score
         self._options: dict[str, Any] = {
@@ -160,6 +170,23 @@ class ProductSampler:
             options["calls"] = self._whole["calls"]
             made[name] = Sampler(process, prediction, **options)
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_spare": []}  # a copy may get another score
+
+    def _bound(self) -> _Bound:
+        """The predictions and samplers of a run that has ended, if all they come from is still the
+        same object; or fresh ones.
+        """
+        sources = self.product, self.score, *vars(self.score).values()
+        while self._spare:
+            try:
+                spare = self._spare.pop()
+            except IndexError:  # another thread was faster
+                break
+            if len(spare.sources) == len(sources) and all(map(is_, spare.sources, sources)):
+                return spare
+        return _Bound(sources, *self._fresh())
 
     def _fresh(self) -> tuple[BoundPrediction, dict[str, Sampler]]:
         """The predictions and samplers of one run, so that many may go on at a time."""
@@ -246,13 +273,18 @@ class ProductSampler:
 
     def _run(self, wanted: Wanted) -> ProductSolution:
         """One run of all samples."""
-        bound, samplers = self._fresh()
+        one = self._bound()
+        bound, samplers = one.prediction, one.samplers
         look = self.check_network and not self._looked and wanted.all_drawn
         with watching(self.product.parts) if look else nullcontext():
             solution, failed = drawn(
                 self.product, bound, samplers, self.control, self._whole["autocast"], wanted
             )
         self._looked = self._looked or look
+        centred = all(part.centred is part for part in self.product.parts.values())
+        # What is made for a mean belongs to the device of one run; others may keep what they like.
+        if type(self.score) is Joint and centred and not failed:
+            self._spare.append(one)
         with torch.set_grad_enabled(wanted.grad):
             told = {
                 name: seen(samplers[name].settings.prediction, part)

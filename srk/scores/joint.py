@@ -278,30 +278,24 @@ class _JointCall:
 
     def prepare(self, levels: Mapping[str, Sequence[Level]], states: Mapping[str, Tensor]) -> None:
         """The times and scales at these levels, made at once."""
-        self._known = {}
+        self._known, self._coming = {}, []
         for name, around in self._around.items():
             self._around[name] = around.placed(states[name])
-        made: list[list[Tensor]] = []
-        plain = True
+        made: list[Sequence[Tensor]] = []
+        plain = True  # the network sees the states as they are
         for name, adapter in self.adapters.items():
-            known, process = levels[name], self.product.parts[name]
-            times = adapter._times(known, states[name], process)
-            self._known[name] = {}
-            if times is None:
-                plain = False
-                continue
-            unit = adapter.input_scale
-            scales = [1.0] * len(known)
-            if unit != "x":
-                scales = [scale_value(unit, level) for level in known]
-            rows = zip(known, times, scales, strict=True)
-            self._known[name] = dict(zip(map(id, known), rows, strict=True))
-            plain = plain and unit == "x" and adapter.network_dtype is None
-            made.append(times)
-        self._coming = []
-        if plain:  # the network sees the states as they are
-            rows = zip(*[levels[name] for name in self.adapters], strict=False)
-            self._coming = [*zip(rows, zip(*made, strict=False), strict=True)][::-1]
+            times = adapter._times(levels[name], states[name], self.product.parts[name])
+            made.append(times or ())
+            plain = plain and adapter.input_scale == "x" and adapter.network_dtype is None
+        names = self.adapters
+        if plain and len({*map(len, made), *(len(levels[name]) for name in names)}) == 1:
+            rows = zip(*[levels[name] for name in names], strict=True)
+            self._coming = [*zip(rows, zip(*made, strict=True), strict=True)][::-1]
+            return
+        for (name, adapter), times in zip(names.items(), made, strict=True):
+            scales = [scale_value(adapter.input_scale, level) for level in levels[name]]
+            known = zip(levels[name], times, scales, strict=False)  # none without times
+            self._known[name] = {id(level): (level, t, scale) for level, t, scale in known}
 
     def __call__(
         self, states: Mapping[str, Tensor], levels: Mapping[str, Level]
@@ -318,9 +312,13 @@ class _JointCall:
         return self._ask(states, levels)
 
     def _ask(self, states: Mapping[str, Tensor], levels: Mapping[str, Level]) -> Mapping[str, Any]:
-        if self._coming and self._coming[-1][0] == tuple(levels.values()):
-            # The network may keep the dicts, and gets others in the next call.
-            inputs, times = {**states}, dict(zip(self.adapters, self._coming.pop()[1], strict=True))
+        coming, asked = self._coming, tuple(levels.values())
+        while coming:
+            known, ready = coming.pop()
+            if known == asked:
+                # The network may keep the dicts, and gets others in the next call.
+                inputs, times = {**states}, dict(zip(self.adapters, ready, strict=True))
+                break
         else:
             inputs, times = self._inputs(states, levels)
         said: Any = self.network(inputs, times, **self.conditions)
