@@ -67,6 +67,8 @@ class PartRun(Part):
         self.steps = len(plans)
         self.order: list[int | None] = [*range(self.steps)]
         """For each step of the run which of its own the part takes; None for none."""
+        self.rests = moves is not None and not all(moves)
+        """Whether there is a step of the run in which it takes none."""
         if moves is not None:
             number = iter(range(self.steps))
             self.order = [next(number) if moved else None for moved in moves]
@@ -202,7 +204,7 @@ def check_lockstep(parts: Mapping[str, PartRun]) -> None:
                 "evaluated together; give a number of network calls, e.g. nfe=20, or steps by "
                 f"part, e.g. steps={{{first!r}: 20, {name!r}: 21}}"
             )
-    if not any(None in part.order for part in parts.values()):
+    if not any(part.rests for part in parts.values()):
         calls = [len(plan.stages) for plan in known.plans]
         if all([len(plan.stages) for plan in other.plans] == calls for _, other in others):
             return
@@ -260,7 +262,8 @@ class Lockstep(Together):
             {name: part.levels for name, part in self.runs.items()},
             {name: part.run.recorder.x for name, part in self.runs.items()},
         )
-        if self.visit is None and self.callback is None and self._all_move():
+        resting = any(part.rests for part in self.runs.values())
+        if self.visit is None and self.callback is None and not resting:
             # Nobody looks at the parts between two steps: each does what it can between two calls,
             # so that its states stay in the processor's cache.
             for part in self.runs.values():
@@ -269,10 +272,6 @@ class Lockstep(Together):
         else:
             self._step_by_step()
         self.settle()
-
-    def _all_move(self) -> bool:
-        """Whether every part takes a step of its own in each step of the run."""
-        return not any(None in part.order for part in self.runs.values())
 
     def _step_by_step(self) -> None:
         """Take all steps, and tell of each."""

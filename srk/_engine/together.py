@@ -192,10 +192,13 @@ class Together:
         """Take all parts to where they pause. `NotFinite` says which of them cannot go on."""
         parts, prediction, autocast = self.parts, self.prediction, self.autocast
         several = prediction.several
+        # One network for all parts is told without a detour.
+        direct = type(prediction) is BoundPrediction and len(prediction.shared) == 1
+        told = prediction.shared[0] if direct else prediction
         results: dict[str, Any] = dict.fromkeys(turns)
         # The last to be told goes on first, since its result is still in the processor's cache; and
         # the first to be told is the one that has just gone on.
-        seats = [(name, parts[name], turns[name].send) for name in reversed(turns)]
+        seats = [(name, parts[name], turns[name].send) for name in reversed([*turns])]
         blank: dict[str, Any] = dict.fromkeys(parts)
         name = ""
         try:
@@ -220,7 +223,7 @@ class Together:
                             levels[name] = part.run.recorder.level
                 asked.reverse()
                 # All are asked before any goes on, for a network looks at all of them.
-                prediction.ask(states, levels)
+                told.ask(states, levels)
                 calls = 0
                 for name, part, stage, _ in asked:
                     x, before = states[name], part.count.calls
@@ -229,7 +232,7 @@ class Together:
                     results[name] = copy_of(said) if several else said
                     if part.count.calls - before > calls:
                         calls = part.count.calls - before
-                prediction.forget()
+                told.forget()
                 self.calls += calls
                 for name, _, _, written in asked:
                     if version(states[name]) != written:

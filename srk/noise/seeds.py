@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from functools import lru_cache
 from typing import Any
 
 from srk._checks import integer, need
@@ -49,7 +50,12 @@ def part_seed(seed: int, name: str) -> int:
         (True, False)
     """
     need(name, str, "name", "the name of a part, a str")
-    told = b"%d:" % check_seed(seed) + name.encode()
+    return _part_seed(check_seed(seed), name)
+
+
+@lru_cache(maxsize=256)
+def _part_seed(seed: int, name: str) -> int:
+    told = b"%d:" % seed + name.encode()
     digest = hashlib.blake2b(told, digest_size=8, person=b"srk part").digest()
     return int.from_bytes(digest, "little") >> 1
 

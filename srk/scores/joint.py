@@ -292,9 +292,9 @@ class _JointCall:
             rows = zip(*[levels[name] for name in names], strict=True)
             self._coming = [*zip(rows, zip(*made, strict=True), strict=True)][::-1]
             return
-        for (name, adapter), times in zip(names.items(), made, strict=True):
+        for (name, adapter), ready in zip(names.items(), made, strict=True):
             scales = [scale_value(adapter.input_scale, level) for level in levels[name]]
-            known = zip(levels[name], times, scales, strict=False)  # none without times
+            known = zip(levels[name], ready, scales, strict=False)  # none without times
             self._known[name] = {id(level): (level, t, scale) for level, t, scale in known}
 
     def __call__(

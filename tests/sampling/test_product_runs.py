@@ -473,3 +473,82 @@ def test_a_keyed_source_for_each_part() -> None:
     one = srk.solve(PRODUCT, JOINT, shape=SHAPE, nfe=5, noise=sources)
     two = srk.solve(PRODUCT, JOINT, shape=SHAPE, nfe=5, noise=sources, microbatch=2)
     assert torch.allclose(one.x["a"], two.x["a"], atol=1e-6)
+
+
+def test_a_network_may_keep_the_dicts_that_it_gets() -> None:
+    kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    seen: list[dict[str, Tensor]] = []
+
+    def network(x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        kept.append((x, t))
+        seen.append(
+            {name: value.clone() for name, value in {**x, "ta": t["a"], "tb": t["b"]}.items()}
+        )
+        told = both(x, t)
+        t["a"] = t["b"].add_(1.0)  # they are its own
+        return told
+
+    score = srk.scores.Joint(network, a="data", b="noise")
+    sampler = srk.ProductSampler(PRODUCT, score, "srk2", nfe=9)
+    for _ in range(2):
+        sol = sampler(SHAPE, seed=3)
+        assert all(torch.equal(sol.x[name], alone(name, "srk2").x) for name in SHAPE)
+    assert len({id(x) for x, _ in kept} | {id(t) for _, t in kept}) == 4 * 9
+    for (x, _), before in zip(kept, seen, strict=True):
+        assert list(x) == ["a", "b"]
+        assert all(torch.equal(x[name], before[name]) for name in SHAPE)
+    for first, again in zip(seen[:9], seen[9:], strict=True):
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_sampler_sees_that_its_score_is_another() -> None:
+    def network(
+        x: dict[str, Tensor], t: dict[str, Tensor], label: float = 1.0
+    ) -> dict[str, Tensor]:
+        return {name: 0.0 * value + label for name, value in x.items()}
+
+    def other(x: dict[str, Tensor], t: dict[str, Tensor], label: float = 1.0) -> dict[str, Tensor]:
+        return {name: 0.0 * value - label for name, value in x.items()}
+
+    process = srk.Flow(t_min=0.0)
+    score = srk.scores.Joint(network, a="data", b="data")
+    sampler = srk.ProductSampler(srk.Product(a=process, b=process), score, steps=3)
+
+    def drawn() -> list[float]:
+        return [float(x.mean()) for x in sampler(SHAPE, seed=0).x.values()]
+
+    assert drawn() == drawn() == [1.0, 1.0]
+    score.conditions = {"label": 2.0}
+    assert drawn() == [2.0, 2.0]
+    score.network = other
+    assert drawn() == [-2.0, -2.0]
+    sampler.score = srk.scores.Joint(network, a="data", b="data")
+    assert drawn() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("solver", ["srk2m", "dpmpp-2m", "euler", "heun", "srk2"])
+def test_a_callback_changes_no_bit(solver: str) -> None:
+    """Parts wait for each other at the end of a step only where somebody looks."""
+    options: dict[str, Any] = {"shape": SHAPE, "nfe": 9, "seed": 3}
+    told: list[int] = []
+    one = srk.solve(PRODUCT, JOINT, solver, **options)
+    two = srk.solve(PRODUCT, JOINT, solver, callback=lambda info: told.append(info.nfe), **options)
+    assert len(told) == one.steps["a"]
+    assert one.nfe == two.nfe
+    assert one.times == two.times
+    for name in SHAPE:
+        assert torch.equal(one.x[name], two.x[name])
+        assert torch.equal(one.x[name], alone(name, solver).x)
+
+
+def test_a_reference_that_is_left_out_for_a_while_hears_the_right_times() -> None:
+    def weight(level: srk.Level) -> float:
+        return 2.0 if -2.0 < level.lam < 0.0 or level.lam > 2.0 else 1.0
+
+    other = srk.scores.Joint(lambda x, t: both(x, t), a="data", b="noise")
+    guided = srk.scores.JointGuided(JOINT, other, weight)
+    sol = srk.solve(PRODUCT, guided, "ddpm", shape=SHAPE, steps=9, seed=3)
+    for name, network in ALONE.items():
+        score = srk.Guided(network, network, weight)
+        one = alone(name, "ddpm", score=score, nfe=None, steps=9)
+        assert torch.equal(sol.x[name], one.x)
