@@ -281,16 +281,16 @@ class ProductSampler:
                 self.product, bound, samplers, self.control, self._whole["autocast"], wanted
             )
         self._looked = self._looked or look
-        centred = all(part.centred is part for part in self.product.parts.values())
-        # What is made for a mean belongs to the device of one run; others may keep what they like.
-        if type(self.score) is Joint and centred and not failed:
+        if any(part.centred is not part for part in self.product.parts.values()):
+            with torch.set_grad_enabled(wanted.grad):
+                told = {
+                    name: seen(samplers[name].settings.prediction, part)
+                    for name, part in solution.parts.items()
+                }
+            solution = attrs.evolve(solution, parts=told)
+        elif type(self.score) is Joint and not failed:
+            # Not with a mean, whose place is that of one run, and not what users have written.
             self._spare.append(one)
-        with torch.set_grad_enabled(wanted.grad):
-            told = {
-                name: seen(samplers[name].settings.prediction, part)
-                for name, part in solution.parts.items()
-            }
-        solution = attrs.evolve(solution, parts=told)
         if failed and wanted.on_failure == "raise":
             raise SolveError(
                 f"{solution.status}; the states of the parts are in .solution.x (or use "
