@@ -32,7 +32,8 @@ def draw_options(
     if device is not None:
         where = torch.device(device)
     else:
-        where = torch.get_default_device() if generator is None else generator.device
+        # torch.get_default_device() of torch 2.4 does not see `with torch.device(...)`
+        where = torch.empty(0).device if generator is None else generator.device
     if seed is not None:
         generator = torch.Generator(where).manual_seed(seed)
     return {"generator": generator, "dtype": dtype or torch.get_default_dtype(), "device": where}
