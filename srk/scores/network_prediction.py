@@ -205,17 +205,38 @@ class NetworkPrediction(Prediction):
         unit, known = self.input_scale, self.input_scale == "x"
         scales = [1.0] * len(levels) if known else [scale_value(unit, level) for level in levels]
         network, kwargs, cast = self.network, self.model_kwargs, self.network_dtype
-        shape, dtype, device = like.shape, like.dtype, like.device
-        whole, kind = self.channels == "all", self._known_output
-        watch = None if kind is None else conventions.current()
+        listen = self._listener(levels, like, scales, network)
 
         def ask(x: Tensor, number: int) -> Tensor:
-            nonlocal watch
             scale = scales[number]
             given = x if scale == 1.0 else x * scale
             if cast is not None:
                 given = given.to(cast)
-            out = network(given, times[number], **kwargs)
+            return listen(network(given, times[number], **kwargs), x, number)
+
+        return ask
+
+    def _listener(
+        self,
+        levels: Sequence[Level],
+        like: Tensor,
+        scales: Sequence[float],
+        network: Callable[..., Any],
+    ) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """What takes an output at a state of one of the levels: checks it, shows it to a watch.
+
+        Arguments:
+            levels: where the network will be asked, in order.
+            like: a state of the shape, dtype and device of those to come.
+            scales: the scale of the input at each level.
+            network: who answers, for messages.
+        """
+        shape, dtype, device = like.shape, like.dtype, like.device
+        whole, kind = self.channels == "all", self._known_output
+        watch = None if kind is None else conventions.current()
+
+        def listen(out: Tensor, x: Tensor, number: int) -> Tensor:
+            nonlocal watch
             if not (
                 whole
                 and out.__class__ is Tensor
@@ -225,11 +246,11 @@ class NetworkPrediction(Prediction):
             ):
                 out = self._checked(out, x)
             if watch is not None and kind is not None:
-                more = watch.see(self, network, kind, x, out, levels[number], scale)
+                more = watch.see(self, network, kind, x, out, levels[number], scales[number])
                 watch = watch if more else None
             return out
 
-        return ask
+        return listen
 
     def _times(
         self, levels: Sequence[Level], like: Tensor, process: ForwardProcess
