@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -81,7 +82,7 @@ def runs(solver: str, shape: tuple[int, ...], reads: int) -> tuple[Timed, dict[s
         network = Network(said[name], reads)
         sampler = srk.Sampler(PRODUCT.parts[name], kind(network), solver, **options)
         seed = srk.noise.part_seed(0, name)
-        parts[name] = Timed(network, lambda s=sampler, n=seed: s(shape, seed=n))  # type: ignore[misc]
+        parts[name] = Timed(network, partial(sampler, shape, seed=seed))
     return Timed(joint, lambda: whole(shapes, seed=0)), parts
 
 

@@ -53,8 +53,8 @@ def in_(options: tuple[Any, ...]) -> Validator:
         >>> DDPM(frame="velocity")
         Traceback (most recent call last):
             ...
-        srk.errors.ArgumentError: DDPM needs frame to be 'data', 'noise' or 'score', not 'velocity'; e.g. DDPM(frame='data')
-    """  # noqa: E501
+        srk.errors.ArgumentError: DDPM needs frame to be 'data', 'noise' or 'score', not ...
+    """
     *first, last = map(repr, options)
     wanted = f"{', '.join(first)} or {last}"
 

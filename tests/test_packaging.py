@@ -59,3 +59,16 @@ def test_every_requirement_has_a_floor_that_its_pin_satisfies(extra: str) -> Non
     for name, specifiers in (requirements() | requirements(extra)).items():
         assert name.split("[")[0] in pinned, f"{name} has no pin in constraints.txt"
         assert version(pinned[name.split("[")[0]]) >= version(floor(specifiers))
+
+
+def test_no_line_is_longer_than_100_columns() -> None:
+    """The linter does not count a comment such as `# type: ignore` at the end of a line."""
+    folders = ("srk", "tests", "benchmarks", "examples", "docs")
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > 100
+    ]
+    assert not long

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-import srk
-from srk import analysis
+import srk as package
 from srk.errors import ArgumentError, ArgumentTypeError, ScoreError, SRKError
-from srk.scores import hooks
+from srk.scores import hooks as named_hooks
 from srk.steps import Adaptive, Budget, Karras
+
+# Called with what their types forbid, so that they have none here.
+srk: Any = package
+analysis: Any = package.analysis
+hooks: Any = named_hooks
 
 VP: Any = srk.VP()
 MIXTURE: Any = srk.targets.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [0.1, 0.2])
@@ -22,20 +26,20 @@ ZEROS: Any = torch.zeros(3, 2)
 
 CALLS: list[tuple[Callable[[], Any], str]] = [
     # in the wrong order
-    (lambda: analysis.gaussian_distribution(VP, "ddpm"), "solver must be .* not VP"),  # type: ignore[arg-type]
+    (lambda: analysis.gaussian_distribution(VP, "ddpm"), "solver must be .* not VP"),
     (lambda: analysis.strong_order("ddpm", MIXTURE, VP), "process must be .* not GaussianMixture"),
     (lambda: srk.targets.ExactScore(VP, MIXTURE), "target must be .* not VP"),
     (lambda: srk.solve(SCORE, VP, shape=3), "process must be .* not ExactScore"),
     (lambda: srk.scores.to_noise(VP.level(0.5), ZEROS, ZEROS), "level must be .* not tensor"),
     (lambda: srk.noise.part_seed("left", 0), "name must be .* not 0"),
     # of the wrong type
-    (lambda: analysis.gaussian_kl("ddpm", "vp", steps=5), "process must be .* not 'vp'"),  # type: ignore[arg-type]
-    (lambda: analysis.gaussian_distribution("ddpm", VP, "one"), "mean and covariance .* 'one'"),  # type: ignore[arg-type]
-    (lambda: analysis.weak_order("ddpm", VP, "mixture"), "target must be .* not 'mixture'"),  # type: ignore[arg-type]
-    (lambda: analysis.strong_order("ddpm", VP, MIXTURE, steps=8), "steps must be a list .* not 8"),  # type: ignore[arg-type]
+    (lambda: analysis.gaussian_kl("ddpm", "vp", steps=5), "process must be .* not 'vp'"),
+    (lambda: analysis.gaussian_distribution("ddpm", VP, "one"), "mean and covariance .* 'one'"),
+    (lambda: analysis.weak_order("ddpm", VP, "mixture"), "target must be .* not 'mixture'"),
+    (lambda: analysis.strong_order("ddpm", VP, MIXTURE, steps=8), "steps must be a list .* not 8"),
     (lambda: analysis.energy_distance(ZEROS, MIXTURE), "y must be a floating-point tensor"),
-    (lambda: analysis.mmd(ZEROS, ZEROS, limit="all"), "limit must be .* not 'all'"),  # type: ignore[arg-type]
-    (lambda: analysis.frechet(ZEROS, ZEROS, features=3), "features is a function .* not 3"),  # type: ignore[arg-type]
+    (lambda: analysis.mmd(ZEROS, ZEROS, limit="all"), "limit must be .* not 'all'"),
+    (lambda: analysis.frechet(ZEROS, ZEROS, features=3), "features is a function .* not 3"),
     (lambda: analysis.chi_square_excess("abc"), "counts must be numbers, not 'abc'"),
     (lambda: analysis.strong_orders("ddpm", VP, MIXTURE), r"e.g. \['ddpm'\]"),
     (lambda: analysis.frechet_distance(ZEROS, ZEROS), "one must be Moments, as"),
@@ -43,26 +47,26 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: analysis.gaussian_kl("ddpm", VP, nfe="ten"), "nfe must be .* not 'ten'"),
     (lambda: srk.sample_to("set", VP, SCORE, shape=4, conditions=ZEROS), "conditions must be a"),
     (lambda: analysis.GridPath(ZEROS), "points must be a dict"),
-    (lambda: srk.targets.Gaussian("wide"), "the mean must be numbers .* not 'wide'"),  # type: ignore[arg-type]
-    (lambda: srk.targets.Gaussian(0.0, event_shape=3), r"not 3; e.g. event_shape=\(3,\)"),  # type: ignore[arg-type]
+    (lambda: srk.targets.Gaussian("wide"), "the mean must be numbers .* not 'wide'"),
+    (lambda: srk.targets.Gaussian(0.0, event_shape=3), r"not 3; e.g. event_shape=\(3,\)"),
     (lambda: srk.targets.Empirical([["a"]]), "the data must be numbers"),
-    (lambda: srk.integrators.SRK2M(data_variance="small"), "data_variance .* 'small'"),  # type: ignore[arg-type]
-    (lambda: srk.integrators.SRK2M(local="small"), "local .* 'small'"),  # type: ignore[arg-type]
-    (lambda: srk.integrators.SRK2M(weights="equal"), "'beta', 'matched' or 'q1', not 'equal'"),  # type: ignore[arg-type]
-    (lambda: srk.integrators.DDPM(frame="v"), r"e.g. DDPM\(frame='data'\)"),  # type: ignore[arg-type]
-    (lambda: srk.integrators.LMS(order=2.5), "LMS needs order to be an int, not 2.5"),  # type: ignore[arg-type]
+    (lambda: srk.integrators.SRK2M(data_variance="small"), "data_variance .* 'small'"),
+    (lambda: srk.integrators.SRK2M(local="small"), "local .* 'small'"),
+    (lambda: srk.integrators.SRK2M(weights="equal"), "'beta', 'matched' or 'q1', not 'equal'"),
+    (lambda: srk.integrators.DDPM(frame="v"), r"e.g. DDPM\(frame='data'\)"),
+    (lambda: srk.integrators.LMS(order=2.5), "LMS needs order to be an int, not 2.5"),
     (lambda: srk.integrators.LMS(order=9), "<= 8, not 9"),
-    (lambda: srk.integrators.EDMHeun(s_churn="some"), "s_churn .* 'some'"),  # type: ignore[arg-type]
+    (lambda: srk.integrators.EDMHeun(s_churn="some"), "s_churn .* 'some'"),
     (lambda: Adaptive(rtol=ZEROS), "Adaptive needs rtol to be a number"),
-    (lambda: Karras(rho="7"), "Karras needs rho .* '7'"),  # type: ignore[arg-type]
-    (lambda: Budget(profile="p.json"), "Budget needs profile .* 'p.json'"),  # type: ignore[arg-type]
-    (lambda: hooks.Project(3, 4, ZEROS), "Project needs forward to be a function"),  # type: ignore[arg-type]
-    (lambda: srk.ClassifierGuided(SCORE, 3), "ClassifierGuided needs log_prob .* not 3"),  # type: ignore[arg-type]
-    (lambda: srk.scores.limited(2.0, "low", "high"), "low = 'low'"),  # type: ignore[arg-type]
-    (lambda: srk.cite(["srk2m"]), "srk2m"),  # type: ignore[arg-type]
-    (lambda: srk.find(None), "name must be a str .* not None"),  # type: ignore[arg-type]
-    (lambda: srk.posterior.gaussian_kernel("wide"), "positive.* not 'wide'"),  # type: ignore[arg-type]
-    (lambda: srk.posterior.effective_size([0.0]), "log_weights must be a tensor"),  # type: ignore[arg-type]
+    (lambda: Karras(rho="7"), "Karras needs rho .* '7'"),
+    (lambda: Budget(profile="p.json"), "Budget needs profile .* 'p.json'"),
+    (lambda: hooks.Project(3, 4, ZEROS), "Project needs forward to be a function"),
+    (lambda: srk.ClassifierGuided(SCORE, 3), "ClassifierGuided needs log_prob .* not 3"),
+    (lambda: srk.scores.limited(2.0, "low", "high"), "low = 'low'"),
+    (lambda: srk.cite(["srk2m"]), "srk2m"),
+    (lambda: srk.find(None), "name must be a str .* not None"),
+    (lambda: srk.posterior.gaussian_kernel("wide"), "positive.* not 'wide'"),
+    (lambda: srk.posterior.effective_size([0.0]), "log_weights must be a tensor"),
 ]
 
 

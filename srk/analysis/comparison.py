@@ -154,9 +154,8 @@ class Comparison:
     def title(self) -> str:
         """What was compared, in a line."""
         s, runs = self.settings, 1 + max((point.repeat for point in self.points), default=0)
-        return (
-            f"{s['process']}: {s['samples']} samples a run, {runs} runs each, mean ± standard error"
-        )
+        drawn = f"{s['samples']} samples a run, {runs} runs each"
+        return f"{s['process']}: {drawn}, mean ± standard error"
 
     def to_markdown(self) -> str:
         """The table in Markdown."""

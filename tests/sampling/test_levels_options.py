@@ -126,19 +126,24 @@ def test_what_is_refused_says_why(name: str) -> None:
         with pytest.raises(IncompatibleError, match=rf"{name}=.*srk\.Levels.*: .+") as caught:
             call(VP, SCORE, "ddpm", grid=PYRAMID, **{name: REFUSED[name]})  # type: ignore[operator]
         assert any(word in str(caught.value) for word in ("leave it out", "use grid", "make"))
-    for option in ({"grad": "checkpoint"}, {"save": "inputs"}):
+    options: list[dict[str, Any]] = [{"grad": "checkpoint"}, {"save": "inputs"}]
+    for option in options:
         with pytest.raises(IncompatibleError, match=r"; (use|.*save).*"):
-            srk.solve(VP, SCORE, "ddpm", shape=SHAPE, grid=PYRAMID, **option)  # type: ignore[call-overload]
+            srk.solve(VP, SCORE, "ddpm", shape=SHAPE, grid=PYRAMID, **option)
     augmentation = srk.scores.CenterRandomAugmentation()
     with pytest.raises(IncompatibleError, match="elements that stand still"):
         srk.solve(VP, SCORE, shape=SHAPE, grid=PYRAMID, hooks=[augmentation])
 
 
+UNTYPED: Any = PYRAMID
+"""For functions whose types know no levels."""
+
+
 @pytest.mark.parametrize(
     "use",
     [
-        lambda: srk.posterior.steer(VP, SCORE, lambda x: x.sum(), shape=SHAPE, grid=PYRAMID),  # type: ignore[arg-type]
-        lambda: srk.sample_to("nowhere", VP, SCORE, shape=SHAPE, grid=PYRAMID, batch=2, seed=0),  # type: ignore[arg-type]
+        lambda: srk.posterior.steer(VP, SCORE, lambda x: x.sum(), shape=SHAPE, grid=UNTYPED),
+        lambda: srk.sample_to("nowhere", VP, SCORE, shape=SHAPE, grid=UNTYPED, batch=2, seed=0),
         lambda: srk.roll(VP, SCORE, window=2, shape=(3, 2), grid=PYRAMID),  # type: ignore[arg-type]
         lambda: srk.invert(VP, SCORE, torch.zeros(SHAPE), "ddim", grid=PYRAMID),
     ],
@@ -215,7 +220,11 @@ def test_a_callback_sees_and_changes_the_state_and_ends_the_run() -> None:
         same(one, two)
     still = srk.Levels([[1.0] * 5, [1.0] * 5, *EQUAL.schedule[1:]])
     count: list[int] = []
-    srk.solve(VP, SCORE, shape=SHAPE, grid=still, callback=lambda info: count.append(info.index))  # type: ignore[arg-type, return-value]
+
+    def told(info: Any) -> None:
+        count.append(info.index)
+
+    srk.solve(VP, SCORE, shape=SHAPE, grid=still, callback=told)
     assert count == list(range(6))  # the step in which nothing moves is told, too
 
 
