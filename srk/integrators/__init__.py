@@ -44,6 +44,7 @@ from srk.integrators.ddram import DDRaM
 from srk.integrators.accelerated_ddpm import AcceleratedDDPM
 from srk.integrators.unipc import UniPC2, UniPC3
 from srk.integrators.deis import DEIS2, DEIS3
+from srk.integrators.gauge_adams import GaugeAdams
 from srk.integrators.gddim import GDDIM
 from srk.integrators.sscs import SSCS
 from srk.integrators.lcm import LCM
@@ -104,6 +105,7 @@ __all__ = [
     "Euler",
     "EulerAncestral",
     "EulerMaruyama",
+    "GaugeAdams",
     "GaugeClock",
     "GaugeStep",
     "GenCast",

@@ -39,6 +39,8 @@ CURVE_STAGES = (
 )
 """With a profile: what the measured gauge is multiplied by, and the node, below a number of steps
 (docs/calibration.md)."""
+RESPONSE_FROM = 7
+"""Steps from which `gauge-adams` counts how the denoiser follows a correction."""
 
 
 @register_solver
@@ -51,8 +53,9 @@ class Auto(Integrator):
       on 0.7). With a profile, the gauge is the measured one. The node moves from 0.27 with fewer
       than 7 steps to 1/3 from 16 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, with a profile
-      `srk2m`; `unipc-3` from 16 on (benchmarks/results/ode.md).
+    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16
+      on (benchmarks/results/ode.md). With a profile `gauge-adams` at any number of steps; a profile
+      also makes eta = 0 the default.
     - Number of steps not known (an adaptive controller), 0 <= eta <= 1: `srk2s`, which has an error
       estimate and makes two calls per step.
     - Phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
@@ -67,6 +70,8 @@ class Auto(Integrator):
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
         curve: a measured gauge, see `SRK2M`; a profile sets it.
+        variance: the variance of the data per coordinate as a profile measured it, for
+            `gauge-adams`; None where there is no profile.
     """
 
     name = "auto"
@@ -92,9 +97,18 @@ class Auto(Integrator):
         converter=check_curve,
         repr=lambda curve: "None" if curve is None else f"<{len(curve)} points>",
     )
+    variance: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(check_variance)
+    )
+
+    @property
+    def default_eta(self) -> float:
+        """1, and 0 with a profile, where the ODE has the smaller error (docs/calibration.md)."""
+        return 1.0 if self.variance is None else 0.0
 
     def calibrated(self, profile: Profile) -> Auto:
-        """The same solver in the gauge that a profile measured; options that were given stay.
+        """The same solver in the gauge that a profile measured; options that were given stay, and
+        with them the default of eta.
 
         With guidance the denoiser is no mean of the data, so that what is left open cannot be read
         from how it moves: there the gauge is the measured variance at all levels.
@@ -104,7 +118,7 @@ class Auto(Integrator):
             return attrs.evolve(self, data_variance=4.0 * variance)
         guided = any(scale != 1.0 for scale in profile.guidance)
         curve = ((0.0, math.log(variance)),) if guided else profile.curve()
-        return attrs.evolve(self, data_variance=4.0 * variance, curve=curve)
+        return attrs.evolve(self, data_variance=4.0 * variance, curve=curve, variance=variance)
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The solver for a run of `steps` steps (None: not known)."""
@@ -134,7 +148,14 @@ class Auto(Integrator):
                 node=node if self.node is None else self.node,
                 weights="matched",
             )
-        if eta == 0.0 and (self.curve is None or steps >= UNIPC_FROM):
+        if eta == 0.0 and self.variance is not None:
+            return _with(
+                "gauge-adams",
+                data_variance=self.variance,
+                curve=self.curve,
+                response=0.0 if steps < RESPONSE_FROM else 1.0,
+            )
+        if eta == 0.0:
             return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
         variance = self.data_variance / 4.0
         if self.curve is not None:  # a gauge that is the same at all levels, kept as a curve is

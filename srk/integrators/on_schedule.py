@@ -78,6 +78,10 @@ class OnSchedule(Integrator):
         return self.method.eta_range
 
     @property
+    def default_eta(self) -> float:
+        return self.method.default_eta
+
+    @property
     def linear_only(self) -> bool:  # type: ignore[override]
         return self.method.linear_only
 

@@ -188,6 +188,10 @@ class PredictorCorrector(Integrator):
         return self.predictor.eta_range
 
     @property
+    def default_eta(self) -> float:
+        return self.predictor.default_eta
+
+    @property
     def infinite_noise(self) -> bool:  # type: ignore[override]
         return self.predictor.infinite_noise
 

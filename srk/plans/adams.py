@@ -8,6 +8,9 @@ corrects the state:
 
 where the D_j belong to this step's start and to earlier ones. Kept for that are the part of the
 update without the D_j, then the past D_j. The first steps use as many D_j as there are.
+
+In a gauge v > 0 (see `gauge`) it is the same with R in place of D: R is 0 for N(0, v) data, where D
+is not, and the factors of x and of R are those of the gauge, so that such data are solved exactly.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from srk.plans.form import ZERO, LinearForm
-from srk.plans.gauge import GaugeStep
+from srk.plans.gauge import GaugeStep, remainder
 from srk.plans.history import usable, warn_of_long_step
-from srk.plans.lagrange import exponential_weights
+from srk.plans.lagrange import exponential_weights, gauge_weights
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
+from srk.processes.base import Level
 
 #: (places in half log-SNR from the start of the step, h, rate a) -> weights of D there.
 Weights = Callable[[Sequence[float], float, float], list[float]]
@@ -35,7 +39,7 @@ class Carried:
     Where it started and the rate a = 1 + tau^2 that it used.
     """
 
-    lam: float
+    start: Level
     rate: float
 
 
@@ -46,6 +50,8 @@ def adams_step(
     corrector: int,
     weights: tuple[Weights, Weights] | None = None,
     name: str = "",
+    variance: float = 0.0,
+    response: Callable[[Level], float] | None = None,
 ) -> StepPlan:
     """One step of a predictor and a corrector for du = a (D - u) dlam + tau sqrt2 r dW.
 
@@ -58,41 +64,63 @@ def adams_step(
             The predictor's places are this step's start, 0, then earlier ones; the corrector's are
             the step's end, h, then its start, 0, then earlier ones.
         name: of the solver, for warnings.
+        variance: v of the gauge; 0 for none. With it `weights` are those of the exact integral.
+        response: with a gauge, how far D follows the state at a level, dD/du. It carries R from the
+            predicted state, where it was evaluated, to the corrected one, in later steps too; None
+            leaves R as it was evaluated.
     """
-    start, stop, h = step.start, step.stop, step.h
+    start, stop = step.start, step.stop
     p, c = predictor, corrector
-    predict, correct = weights or (exponential_weights, exponential_weights)
-    rate = 1.0 + tau**2
-    gauge = GaugeStep(start, stop, 0.0, tau)
+    whole, later = weights or (None, None)
+    gauge = GaugeStep(start, stop, variance, tau)
     draft = step.draft(gauge.clock)
     node = draft.evaluate(draft.state, start)
+    value = remainder(start, variance, node.x, node.value) if variance > 0.0 else node.value
     lams: list[float] = [start.lam]
-    values: list[LinearForm] = [node.value]
+    values: list[LinearForm] = [value]
     x = draft.state
     if step.memory:
         first = 1 if c else 0  # the row of the carried part comes before those of the past D_j
         lams += step.memory[first:]
         values += [draft.memory(i) for i in range(first, len(step.memory))]
-        if c:
-            carried: Carried = step.memory[0]
-            places = [lam - carried.lam for lam in lams[:c]]
-            noise = math.sqrt(carried.rate - 1.0)
-            used = usable(step, places, places[0], noise, corrects=True)
+        carried: Carried | None = step.memory[0] if c else None
+        if carried is not None and math.isfinite(carried.start.lam):
+            before = GaugeStep(carried.start, start, variance, math.sqrt(carried.rate - 1.0))
+            places = [lam - carried.start.lam for lam in lams[:c]]
+            used = usable(step, places, places[0], before.eta, corrects=True)
             x = draft.memory(0) + start.alpha * _dot(
-                correct([places[i] for i in used], places[0], carried.rate),
+                _weights([places[i] for i in used], before, carried.rate, later),
                 [values[i] for i in used],
             )
-    places = [lam - start.lam for lam in lams[:p]]
-    used = usable(step, places, h, tau, corrects=c > 0)
+            if response is not None:
+                n = variance * start.alpha**2 + start.sigma**2
+                change = n * response(start) - variance * start.alpha**2
+                values[0] = value + (x - draft.state) * (change / start.sigma**2 / start.alpha)
+    places = [lam - start.lam if i else 0.0 for i, lam in enumerate(lams[:p])]
+    used = usable(step, places, step.h, tau, corrects=c > 0)
     places = [places[i] for i in used]
     warn_of_long_step(step, places, tau, name)
-    base = x * (stop.alpha / start.alpha * math.exp(-rate * h))
+    rate = 1.0 + tau**2
+    if variance > 0.0:
+        base = gauge.carry(x, ZERO, stop)
+    else:
+        base = x * (stop.alpha / start.alpha * math.exp(-rate * step.h))
     if tau > 0.0:
         base = base + draft.normal(*gauge.interval) * gauge.noise_std(stop)
-    new = base + stop.alpha * _dot(predict(places, h, rate), [values[i] for i in used])
-    keep = [(base, Carried(start.lam, rate))] if c else []
-    depth = max(p, c) - 1
-    return draft.finish(new, keep=[*keep, *zip(values[:depth], lams[:depth], strict=True)])
+    new = base + stop.alpha * _dot(_weights(places, gauge, rate, whole), [values[i] for i in used])
+    keep = [(base, Carried(start, rate))] if c else []
+    # what is at infinite noise is no place of a polynomial
+    past = [(v, lam) for v, lam in zip(values, lams, strict=True) if math.isfinite(lam)]
+    return draft.finish(new, keep=[*keep, *past[: max(p, c) - 1]])
+
+
+def _weights(
+    places: Sequence[float], gauge: GaugeStep, rate: float, given: Weights | None
+) -> list[float]:
+    """The weights of a step; `rate` is 1 + eta^2, exactly as it was given."""
+    if gauge.v > 0.0:
+        return gauge_weights(places, gauge)
+    return (given or exponential_weights)(places, gauge.stop.lam - gauge.start.lam, rate)
 
 
 def _dot(weights: list[float], values: list[LinearForm]) -> LinearForm:

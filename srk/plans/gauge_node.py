@@ -80,6 +80,12 @@ def check_curve(value: Any) -> Curve | None:
     return curve
 
 
+def curve_variance(curve: Curve, lam: float) -> float:
+    """The variance of a curve at a half log-SNR."""
+    places, log_v = np.array(curve).T
+    return math.exp(float(np.interp(lam, places, log_v)))
+
+
 def check_slope(value: Any) -> float:
     """`local` as a float > 0; raise `ArgumentError` otherwise."""
     slope = float(value) if is_real(value) else math.nan
@@ -120,8 +126,7 @@ class GaugeNode:
         """v at s = (sigma/alpha)^2 = exp(log_s)."""
         v = self.data_variance if self.bound is None else self.bound
         if self.curve is not None:
-            lam, log_v = np.array(self.curve).T
-            return math.exp(float(np.interp(-0.5 * log_s, lam, log_v)))
+            return curve_variance(self.curve, -0.5 * log_s)
         if math.isfinite(self.local) and v > 0.0 and log_s < 700.0:
             v = 1.0 / (1.0 / v + math.exp(-log_s) / self.local)
         return v

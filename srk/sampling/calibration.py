@@ -40,8 +40,9 @@ def calibrate(
 ) -> Profile:
     """Measure once, for a network, what places the steps of its runs and chooses their solver.
 
-    A pilot run of `srk2s` on the grid `log-snr` is watched: the mean squared change of the denoiser
-    over each step, and in how many directions it goes. The result is a small JSON file that can
+    Two pilot runs on the grid `log-snr` are watched. With noise (`srk2s`): the mean squared change
+    of the denoiser over each step, and in how many directions it goes. Along the probability-flow
+    ODE (`unipc-3`): how much its right-hand side bends. The result is a small JSON file that can
     travel with the model. Calibrate with the guidance scale that the network is used with: it
     changes where the denoiser moves, and the profile records it.
 
@@ -57,8 +58,10 @@ def calibrate(
             its event shape it may be left out: then 32 samples, and more where the event has fewer
             than 32 coordinates (1024 coordinates in all).
         seed: of the pilot's own noise (source "keyed", so that `batch` does not matter).
-        steps: of the pilot, at least 4; two evaluations each, and the final denoising. Fewer are
-            taken where an evaluation is several network calls: at most 100 calls in all.
+        steps: of the pilot with noise, at least 4; two evaluations each, and the final denoising.
+            The one along the ODE makes 34 evaluations. Fewer are made where an evaluation is
+            several network calls: at most 100 calls in all. Above 6 calls an evaluation, and of
+            processes in phase space or around a mean, the bend is not measured.
         batch: samples to run at a time; default all.
         device, dtype: of the states; default the CPU and float32.
         autocast: dtype for `torch.autocast` around the network, as in `srk.solve`.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,15 +11,15 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from torch import Tensor
 
 from srk._checks import integer, outside, shown
-from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
+from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator, integrator
 from srk.integrators.auto import Auto
+from srk.integrators.gauge_adams import GaugeAdams
 from srk.noise import KeyedNoise
-from srk.processes.base import ForwardProcess
 from srk.processes.phase import statistic
+from srk.sampling.pilot_sums import Meter, OdePath, Sums
 from srk.scores import Prediction
 from srk.steps import Budget, Profile
 from srk.steps.grids import need_linear
@@ -31,6 +29,12 @@ CALLS = 100
 COORDINATES = 1024
 """Small states come in larger numbers, so that there are as many coordinates as this."""
 LEAST_STEPS = 4
+PATH = 1.0 / 3.0
+"""The part of the calls that follows the ODE."""
+LEAST_PATH = 8
+"""With fewer levels on the ODE its bend is not measured."""
+ROUNDING = 128.0
+"""Second differences at levels sigma/alpha below so many roundings of the state are noise."""
 SEED = 0x70696C6F74
 """Added to the seed of a pilot's noise, which is one that a run is not likely to have."""
 
@@ -88,17 +92,13 @@ def measured(
     return attrs.evolve(grid, profile=profile)
 
 
-def calibrated(
-    profile: Any, method: Integrator, grid: Any, process: Any, eta: float
-) -> tuple[Integrator, Any]:
-    """The solver and the grid of a run with a profile.
+def calibrated(profile: Any, method: Integrator, process: Any) -> Integrator:
+    """The solver of a run with a profile: `auto` takes its gauge from it.
 
     Arguments:
         profile: what the user gave.
-        method: the solver; `auto` takes its gauge from the profile.
-        grid: what the user gave; with "budget", and without one where the run has noise or the
-            solver is `auto`, the profile places the steps.
-        process, eta: of the run.
+        method: the solver.
+        process: of the run.
     """
     if not isinstance(profile, Profile):
         raise ArgumentTypeError(
@@ -106,15 +106,26 @@ def calibrated(
             "use profile=srk.Profile.load(path), or measure one: srk.calibrate(process, score)"
         )
     profile.check(process)
-    if isinstance(method, Auto):
-        method = method.calibrated(profile)
-    if (grid is None and (eta > 0.0 or isinstance(method, Auto))) or (
-        isinstance(grid, str) and grid == Budget.name
-    ):
-        grid = Budget(profile)
-    elif isinstance(grid, Budget) and grid.profile is None:
-        grid = attrs.evolve(grid, profile=profile)
-    return method, grid
+    return method.calibrated(profile) if isinstance(method, Auto) else method
+
+
+def placed(profile: Profile, method: Integrator, grid: Any, eta: float) -> Any:
+    """The grid of a run with a profile.
+
+    With "budget", and without a grid where the run has noise or the solver is one that a profile
+    places, the profile places the steps.
+
+    Arguments:
+        profile, method: the profile and the solver of the run.
+        grid: what the user gave.
+        eta: of the run.
+    """
+    places = eta > 0.0 or isinstance(method, Auto | GaugeAdams)
+    if (grid is None and places) or (isinstance(grid, str) and grid == Budget.name):
+        return Budget(profile)
+    if isinstance(grid, Budget) and grid.profile is None:
+        return attrs.evolve(grid, profile=profile)
+    return grid
 
 
 def guidance_of(prediction: Any, process: Any, lam: Sequence[float]) -> tuple[float, ...]:
@@ -217,8 +228,13 @@ def measure(
             f"{LEAST_STEPS} steps would need more than {CALLS}; calibrate a score with fewer "
             "conditions"
         )
-    steps = min(steps, (CALLS // each - 1) // 2)
-    sums = Sums(repr(process), tuple(shape), steps, seed)
+    calls = CALLS // each
+    path = int(calls * PATH) + 1  # levels of the ODE, its end too
+    plain = process.components == 1 and process.centred is process
+    if not plain or path < LEAST_PATH or calls - path < 2 * LEAST_STEPS + 1:
+        path = 0
+    steps = min(steps, (calls - path - 1) // 2)
+    sums = Sums(repr(process), tuple(shape), steps, path, seed)
     if resume is not None and resume.exists():
         sums = sums.read(resume)
     while sums.done < count:
@@ -226,21 +242,25 @@ def measure(
         rows = min(size, count - first)
         start = first if width == count else 0
         piece = prediction.select(slice(start, start + rows), width) if conditioned else prediction
-        meter = _Meter(process)
-        draw = sampler(
-            process, piece, integrator("srk2s"), steps=steps, grid="log-snr", autocast=autocast
-        )
-        sol = draw(
-            (rows, *event),
-            noise=KeyedNoise(seed=(SEED + seed) % 2**63, first_index=first),
-            device=device,
-            dtype=dtype,
-            callback=meter,
-            progress=progress,
-        )
+        meter = Meter(process)
+        run: dict[str, Any] = {
+            "noise": KeyedNoise(seed=(SEED + seed) % 2**63, first_index=first),
+            "device": device,
+            "dtype": dtype,
+            "progress": progress,
+        }
+        made: dict[str, Any] = {"grid": "log-snr", "autocast": autocast}
+        draw = sampler(process, piece, integrator("srk2s"), steps=steps, **made)
+        sol = draw((rows, *event), callback=meter, **run)
         if process.components == 1 and linear.level(sol.times[-1]).sigma > 0:
             meter.see(sol.x)  # the final denoising, at t_min
         sums = sums.add(meter, rows, sol.nfe, sol.times)
+        if path:
+            way = OdePath(linear)
+            draw = sampler(process, piece, integrator("unipc-3"), steps=path - 1, eta=0.0, **made)
+            sol = draw((rows, *event), callback=way, **run)
+            way.see(sol.x)
+            sums = sums.add_path(way, rows * sol.nfe)
         if resume is not None:
             sums.write(resume)
     moved, crossed = np.array(sums.moved), np.array(sums.crossed)
@@ -258,108 +278,11 @@ def measure(
         ratio = trace**2 / np.maximum(square, np.where(least > 0, least, 1.0))
         directions = np.clip(ratio, 1.0, coordinates)
     edges = lam[finite]
+    lowest = -math.log(ROUNDING * torch.finfo(sol.x.dtype).eps)
     inner = [x for x in edges if _inside(process, x)]
     guidance = guidance_of(prediction, process, inner)
     if resume is not None:
         resume.unlink(missing_ok=True)
-    return Profile(edges, q, repr(process), sums.calls, directions, guidance)
-
-
-@attrs.frozen
-class Sums:
-    """What a pilot has added up so far; a file of it lets a pilot that was stopped go on.
-
-    Arguments:
-        process, shape, steps, seed: which pilot it is.
-        done: samples that are counted.
-        calls: network calls, counted for each sample.
-        pairs: of samples whose moves were multiplied.
-        moved, crossed: sums over each step, of squares and of squared products of moves.
-        times: of the grid.
-    """
-
-    process: str
-    shape: tuple[int, ...]
-    steps: int
-    seed: int
-    done: int = 0
-    calls: int = 0
-    pairs: int = 0
-    moved: tuple[float, ...] = ()
-    crossed: tuple[float, ...] = ()
-    times: tuple[float, ...] = ()
-
-    def add(self, meter: _Meter, rows: int, nfe: int, times: Sequence[float]) -> Sums:
-        """With the samples of another piece."""
-        squares = torch.stack(meter.moved).cpu().numpy()
-        products = torch.stack(meter.crossed).cpu().numpy()
-        if self.done:
-            squares, products = squares + self.moved, products + self.crossed
-        return attrs.evolve(
-            self,
-            done=self.done + rows,
-            calls=self.calls + rows * nfe,
-            pairs=self.pairs + rows * (rows - 1),
-            moved=tuple(squares.tolist()),
-            crossed=tuple(products.tolist()),
-            times=tuple(times),
-        )
-
-    def write(self, path: Path) -> None:
-        """Replace the file, never leaving half of one."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"srk-pilot": 1} | attrs.asdict(self)), encoding="utf-8")
-        os.replace(part, path)
-
-    def read(self, path: Path) -> Sums:
-        """What was written by a pilot of the same process, shape, steps and seed."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            assert data.pop("srk-pilot") == 1
-            lists: dict[str, Any] = {
-                name: tuple(v) if isinstance(v, list) else v for name, v in data.items()
-            }
-            found = Sums(**lists)
-            n = len(found.moved)
-            assert 0 < found.done <= self.shape[0] and len(found.crossed) == n > 0
-            assert len(found.times) > n and np.isfinite([*found.moved, *found.crossed]).all()
-        except (ValueError, TypeError, KeyError, AttributeError, AssertionError):
-            raise ArgumentError(
-                f"{path} is no unfinished calibration; remove it, or give another file as resume="
-            ) from None
-        for name in ("process", "shape", "steps", "seed"):
-            here, there = getattr(self, name), getattr(found, name)
-            if here != there:
-                raise ArgumentError(
-                    f"{path} is the unfinished calibration of {name} {shown(there)}, not of "
-                    f"{shown(here)}; calibrate as then, remove it, or give another file as resume="
-                )
-        return found
-
-
-class _Meter:
-    """A callback that adds up, on the device, how far the denoiser moves over each step, and the
-    squared products of the samples' moves; of a phase-space process, of the data component.
-
-    Arguments:
-        process: what is reversed.
-    """
-
-    def __init__(self, process: ForwardProcess) -> None:
-        self.process = process
-        self.moved: list[Tensor] = []
-        self.crossed: list[Tensor] = []
-        self.last: Tensor | None = None
-
-    def __call__(self, info: Any) -> None:
-        self.see(info.denoised)
-
-    def see(self, denoised: Tensor) -> None:
-        denoised = self.process.data_of(denoised)
-        if self.last is not None:
-            move = (denoised - self.last).float().flatten(1)
-            square = move.square().sum(1).double()
-            self.moved.append(square.sum())
-            products = (move @ move.T).double().square()
-            self.crossed.append(products.sum() - products.diagonal().sum())
-        self.last = denoised
+    profile = Profile(edges, q, repr(process), sums.calls, directions, guidance)
+    places, bend = sums.bend(profile.variance, count * coordinates, lowest)
+    return attrs.evolve(profile, bend_lam=places, bend=bend)

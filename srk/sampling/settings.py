@@ -28,7 +28,7 @@ from srk.sampling.arguments import (
     steps_given,
 )
 from srk.sampling.compatible import check_moved, parallel_given
-from srk.sampling.pilot import calibrated, check_guidance
+from srk.sampling.pilot import calibrated, check_guidance, placed
 from srk.sampling.planning import validate
 from srk.scores import Prediction, as_prediction
 from srk.scores.centred import bound_to
@@ -155,10 +155,6 @@ def settings_given(
     validate(whole)
     process = whole.centred  # what solvers reverse
     method = integrator(solver)
-    stochasticity: Any = eta_given(eta, method, process)
-    constant = isinstance(stochasticity, float)
-    # what stands for all steps where one number has to
-    one: float = stochasticity if constant else method.default_eta
     linear = process.statistic is not None
     mean = isinstance(denoise_final, str) and denoise_final == "mean"
     given: Any = False if mean else denoise_final
@@ -168,8 +164,14 @@ def settings_given(
             f"denoise_final needs a denoiser, which {process!r} has not; leave denoise_final out"
         )
     if profile is not None:
+        method = calibrated(profile, method, whole)
+    stochasticity: Any = eta_given(eta, method, process)
+    constant = isinstance(stochasticity, float)
+    # what stands for all steps where one number has to
+    one: float = stochasticity if constant else method.default_eta
+    if profile is not None:
         where = controller if grid is None else grid
-        method, fitted = calibrated(profile, method, where, whole, one)
+        fitted = placed(profile, method, where, one)
         grid, controller = (fitted, None) if fitted is not where else (grid, controller)
     if choice(calls, ("free", "schedule"), "calls") == "schedule":
         method = OnSchedule(method)

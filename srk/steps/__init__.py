@@ -3,7 +3,7 @@
 from srk.steps.adaptive import Adaptive
 from srk.steps.align_your_steps import AlignYourSteps
 from srk.steps.base import Decision, Grid, Report, RunInfo, StepController
-from srk.steps.budget import Budget, Criterion
+from srk.steps.budget import Bend, Budget, Criterion
 from srk.steps.grids import Gauge, LogSNR, Quadratic, Times, Uniform
 from srk.steps.levels import Levels
 from srk.steps.picard import Picard
@@ -28,6 +28,7 @@ __all__ = [
     "CONTROLLERS",
     "Adaptive",
     "AlignYourSteps",
+    "Bend",
     "Beta",
     "Budget",
     "Criterion",

@@ -5,6 +5,7 @@ log-SNR.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
@@ -69,55 +70,101 @@ class Criterion:
             + self.slope * x
             + self.residual * np.log(residual)
         )
-        # the smallest function above it that is nowhere steeper
-        rise = STEEPEST * x
-        log = np.maximum.accumulate(log + rise) - rise
-        log = np.maximum.accumulate((log - rise)[::-1])[::-1] + rise
-        shape = np.exp(log - log.max())
-        even = self.uniform / (x[-1] - x[0])
-        density: Array = (1.0 - self.uniform) * shape / np.trapezoid(shape, x) + even
-        return density
+        return _smoothed(log, x, self.uniform)
 
     def points(self, profile: Profile, n: int, noisy: float, clean: float) -> Array:
         """n + 1 half log-SNRs from `noisy` to `clean`, exact at the ends, between which the
         integral of the density is the same.
         """
-        x = np.linspace(noisy, clean, _POINTS)
-        density = self.density(profile, x)
-        mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2.0)])
-        points: Array = np.interp(np.arange(n + 1) / n * mass[-1], mass, x)
-        points[0], points[-1] = noisy, clean
-        return points
+        return _divided(lambda x: self.density(profile, x), n, noisy, clean)
 
 
-CRITERIA: dict[str, Criterion] = {
+@attrs.frozen
+class Bend:
+    r"""What `gauge-adams` equidistributes over the half log-SNR: the part of the ODE that it must
+    predict, as far as it bends:
+
+    $$
+    (1 - \mathrm{uniform})\, \mathrm{normalized}\big[\mathrm{bend}^\mathrm{power}\big]
+    + \mathrm{uniform}
+    $$
+
+    A step h of a method of order p leaves an error h^(p+1) times a derivative of order p of what it
+    predicts; their sum is least where the density of the steps is the (p+1)-th root of that
+    derivative, hence 1/4 for order 3. The second derivative stands for the third and the fourth,
+    which measured worse: at the numbers of steps that matter a step is as long as what it crosses.
+
+    Arguments:
+        power: of the bend of the profile, at least 0.
+        uniform: share of the steps that is spread evenly, in [0, 1].
+    """
+
+    power: float = attrs.field(default=0.25, validator=ge(0.0))
+    uniform: float = attrs.field(
+        default=0.1,
+        validator=attrs.validators.and_(ge(0.0), le(1.0)),
+    )
+
+    def density(self, profile: Profile, x: Array) -> Array:
+        """Steps per half log-SNR, of integral 1 over the equidistant points `x`, shape (n,)."""
+        return _smoothed(self.power * profile.log_bend(x), x, self.uniform)
+
+    def points(self, profile: Profile, n: int, noisy: float, clean: float) -> Array:
+        """As `Criterion.points`."""
+        return _divided(lambda x: self.density(profile, x), n, noisy, clean)
+
+
+def _smoothed(log: Array, x: Array, uniform: float) -> Array:
+    """A density of integral 1 over `x` from its logarithm, nowhere steeper than `STEEPEST`."""
+    # the smallest function above it that is nowhere steeper
+    rise = STEEPEST * x
+    log = np.maximum.accumulate(log + rise) - rise
+    log = np.maximum.accumulate((log - rise)[::-1])[::-1] + rise
+    shape = np.exp(log - log.max())
+    even = uniform / (x[-1] - x[0])
+    density: Array = (1.0 - uniform) * shape / np.trapezoid(shape, x) + even
+    return density
+
+
+def _divided(density: Callable[[Array], Array], n: int, noisy: float, clean: float) -> Array:
+    """n + 1 points from `noisy` to `clean`, between which the integral of `density` is the same."""
+    x = np.linspace(noisy, clean, _POINTS)
+    values = density(x)
+    mass = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2.0)])
+    points: Array = np.interp(np.arange(n + 1) / n * mass[-1], mass, x)
+    points[0], points[-1] = noisy, clean
+    return points
+
+
+CRITERIA: dict[str, Criterion | Bend] = {
     "concentrated": Criterion(0.6, 0.7, 0.4),
     "broad": Criterion(0.4, 0.5),
     "network": Criterion(0.45, 0.25),
+    "bend": Bend(),
     "kl": Criterion(0.5, 1.0),
     "l2": Criterion(1.0 / 3.0, 0.0),
     "even": Criterion(0.0, 0.0, uniform=1.0),
 }
 """By name: two that measured best on mixtures with the solvers of their time
-(benchmarks/results/budget.md), the one that networks and mixtures both gain from
-(docs/calibration.md), two of theory, KL of the trajectories and mean square, and the steps of
-`log-snr`."""
+(benchmarks/results/budget.md); the one that networks and mixtures both gain from with noise, and
+the one for the ODE (docs/calibration.md); two of theory, KL of the trajectories and mean square;
+and the steps of `log-snr`."""
 EVEN = frozenset({"deis-2", "deis-3", "unipc-2", "unipc-3"})
 """Solvers whose default is "even": no criterion that was tried is better than `log-snr` for them
 (docs/calibration.md)."""
 CONCENTRATED = frozenset({"ddpm", "srk1", "srk2s", "srk2m"})
 """Solvers whose default is "concentrated": those that take the denoiser as it is, and those of
 srk in one gauge clock. Most others extrapolate it: "broad". Those in a gauge that follows the
-noise (`auto`, `srk2m-local`): "network"."""
+noise (`auto`, `srk2m-local`): "network". `gauge-adams`: "bend" where that was measured."""
 
 
-def _criterion(value: Any) -> Criterion | None:
-    if value is None or isinstance(value, Criterion):
+def _criterion(value: Any) -> Criterion | Bend | None:
+    if value is None or isinstance(value, Criterion | Bend):
         return value
     if value not in CRITERIA:
         raise ArgumentError(
-            f"criterion is one of {', '.join(map(repr, CRITERIA))} or an srk.steps.Criterion, not "
-            f"{value!r}"
+            f"criterion is one of {', '.join(map(repr, CRITERIA))}, an srk.steps.Criterion or an "
+            f"srk.steps.Bend, not {value!r}"
         )
     return CRITERIA[value]
 
@@ -133,8 +180,9 @@ class Budget(Grid):
 
     Arguments:
         profile: measured before; None lets the sampler measure one.
-        criterion: what is equidistributed: a name ("concentrated", "broad", "network", "kl",
-            "l2", "even"), a `Criterion`, or None for the one measured best for the solver.
+        criterion: what is equidistributed: a name ("concentrated", "broad", "network", "bend",
+            "kl", "l2", "even"), a `Criterion`, a `Bend`, or None for the one measured best for the
+            solver.
         samples, steps, seed: of the sampler's pilot.
 
     Raises:
@@ -160,7 +208,10 @@ class Budget(Grid):
         ),
     )
     criterion: (
-        Criterion | Literal["concentrated", "broad", "network", "kl", "l2", "even"] | None
+        Criterion
+        | Bend
+        | Literal["concentrated", "broad", "network", "bend", "kl", "l2", "even"]
+        | None
     ) = attrs.field(default=None, converter=_criterion)
     samples: int | None = None
     steps: int = 32
@@ -176,14 +227,16 @@ class Budget(Grid):
                 "grid=srk.steps.Budget(srk.calibrate(process, score))"
             )
         profile.check(process)
-        criterion = self._chosen(info)
+        criterion = self._chosen(info, profile)
         return from_log_snr(process, lambda n, a, b: criterion.points(profile, n, a, b), n)
 
-    def _chosen(self, info: RunInfo) -> Criterion:
-        if isinstance(self.criterion, Criterion):
+    def _chosen(self, info: RunInfo, profile: Profile) -> Criterion | Bend:
+        if isinstance(self.criterion, Criterion | Bend):
             return self.criterion
         solver: Any = info.solver
         name = getattr(solver, "name", "")
+        if name == "gauge-adams":
+            return CRITERIA["bend" if profile.bend else "network"]
         stage = getattr(solver, "stage", None)
         if name == "auto" or getattr(stage, "follows", False):
             return CRITERIA["network"]

@@ -20,8 +20,9 @@ from srk._fields import instance_of, integral
 from srk.errors import ArgumentError, ArgumentTypeError, MissingDataError
 from srk.steps.base import Range
 
-VERSION = 2
-"""The version of the JSON file; version 1, which lacks `directions` and `guidance`, is read too."""
+VERSION = 3
+"""The version of the JSON file; versions 1, which lacks `directions` and `guidance`, and 2, which
+lacks `bend_lam` and `bend`, are read too."""
 REACH = 0.5
 """How far, in half log-SNR, a profile may end before the process does; its tails bridge that."""
 LEAST = 1e-9
@@ -74,6 +75,19 @@ class Profile:
             where that was not measured.
         guidance: the guidance scales of the network, empty without guidance; for a scale that is a
             function of the level, its mean over the intervals.
+        bend_lam: half log-SNRs at which the bend was measured, increasing, shape (m,); empty where
+            it was not.
+        bend: how much the probability-flow ODE bends there, in the gauge v of `variance`, positive,
+            shape (m,). With s = (sigma/alpha)^2, u = x/alpha and R = D + v (D - u)/s, which would
+            be 0 on N(0, v) data,
+
+            $$
+            \mathrm{bend} = \frac{s}{(s + v)^{3/2}} \Big(
+            \tfrac1d E\Big|\frac{d^2 R}{d\lambda^2}\Big|^2 \Big)^{1/2},
+            $$
+
+            the part of the step of the ODE that a method must predict, differentiated twice along a
+            path.
 
     Raises:
         ArgumentError: shapes that do not match, edges that do not increase, a q that is negative,
@@ -98,6 +112,8 @@ class Profile:
     calls: int = attrs.field(default=0, validator=integral)
     directions: tuple[float, ...] = attrs.field(default=(), converter=numbers, repr=False)
     guidance: tuple[float, ...] = attrs.field(default=(), converter=numbers)
+    bend_lam: tuple[float, ...] = attrs.field(default=(), converter=numbers, repr=False)
+    bend: tuple[float, ...] = attrs.field(default=(), converter=numbers, repr=False)
 
     def _repr_html_(self) -> str:
         from srk._views import profile_html
@@ -130,6 +146,16 @@ class Profile:
             )
         if not np.isfinite(np.array(self.guidance)).all():
             raise ArgumentError(f"guidance scales are finite numbers, not {self.guidance!r}")
+        places, bend = np.array(self.bend_lam), np.array(self.bend)
+        if len(places) != len(bend) or not (
+            np.isfinite(places).all() and (np.diff(places) > 0).all()
+        ):
+            raise ArgumentError(
+                "a profile has one bend for each of its bend_lam, finite half log-SNRs that "
+                f"increase, not {len(bend)} for {len(places)}"
+            )
+        if not (np.isfinite(bend).all() and (bend > 0).all()):
+            raise ArgumentError("the bend of a profile must be finite and positive")
 
     # -- where it comes from --------------------------------------------------------------------
 
@@ -207,6 +233,23 @@ class Profile:
         tails = 2.0 * np.minimum(x - middle[0], 0.0) - 2.0 * np.maximum(x - middle[-1], 0.0)
         density: Array = np.exp(np.interp(x, middle, log) + tails)
         return density
+
+    def log_bend(self, lam: Any) -> Array:
+        """The logarithm of the bend at half log-SNRs `lam`, shape (n,): linear between the places
+        where it was measured, and beyond them falling with the distance.
+
+        Raises:
+            ArgumentError: it was not measured, as by an older srk or by `from_losses`.
+        """
+        if not self.bend:
+            raise ArgumentError(
+                "this profile has no bend, which the criterion 'bend' equidistributes; measure it "
+                "again: srk.calibrate(process, score), or take criterion='network'"
+            )
+        x, places = np.asarray(lam, dtype=float), np.array(self.bend_lam)
+        beyond = np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)
+        log: Array = np.interp(x, places, np.log(self.bend)) - beyond
+        return log
 
     def mmse(self, lam: Any) -> Array:
         """The mean squared error of the denoiser per coordinate at half log-SNRs `lam`, shape
@@ -318,9 +361,9 @@ class Profile:
             )
         data = dict(data)
         version = data.pop("srk-profile")
-        if version not in (1, VERSION) or isinstance(version, bool):
+        if version not in range(1, VERSION + 1) or not is_integer(version):
             raise ArgumentError(
-                f"{source} is a profile of version {shown(version)}, and this srk reads 1 and "
+                f"{source} is a profile of version {shown(version)}, and this srk reads 1 to "
                 f"{VERSION}; measure it again: srk.calibrate(process, score)"
             )
         try:
