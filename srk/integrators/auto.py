@@ -50,8 +50,8 @@ class Auto(Integrator):
 
     - Linear process, eta = 1: `srk2m` with `weights="matched"`. The gauge is one variance with
       fewer than 7 steps and follows the noise from 7 on (`local` 2.5, from 9 steps on 1.5, from 16
-      on 0.7). With a profile, the gauge is the measured one. The node moves from 0.27 with fewer
-      than 7 steps to 1/3 from 16 on.
+      on 0.7). With a profile, the gauge is the measured one, from 7 steps on 1.4 times that. The
+      node moves from 0.27 with fewer than 7 steps to 1/3 from 16 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
     - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16
       on (benchmarks/results/ode.md). With a profile `gauge-adams` at any number of steps; a profile
@@ -69,7 +69,7 @@ class Auto(Integrator):
             measurement.
         local: how the gauge follows the noise, see `SRK2M`; None takes the values above.
         node: the node of `srk2m`; None takes the values above.
-        curve: a measured gauge, see `SRK2M`; a profile sets it.
+        curve: a measured gauge, see `SRK2M` and, at eta = 0, `GaugeAdams`; a profile sets it.
         variance: the variance of the data per coordinate as a profile measured it, for
             `gauge-adams`; None where there is no profile.
     """

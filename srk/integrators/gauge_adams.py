@@ -37,12 +37,12 @@ def _order(low: int) -> Any:
 class GaugeAdams(Integrator):
     r"""`gauge-adams`: UniPC in the coordinates in which Gaussian data are solved exactly.
 
-    With L from a level s = (sigma/alpha)^2 to the end s' of the step and
-    R = (n D - v alpha x)/sigma^2, n = v alpha^2 + sigma^2, which is 0 for N(0, v) data, a step is
+    The remainder R = D + v (D - u)/s, with u = x/alpha and s = (sigma/alpha)^2, is 0 for N(0, v)
+    data. A step that ends at s' is
 
     $$
     u' = e^{-L / 2} u + \sum_j R_j \int l_j \, d\big(e^{-L / 2}\big), \qquad
-    L(s) = \log\frac{s + v}{s' + v}, \quad u = x / \alpha
+    L(s) = \log\frac{s + v}{s' + v}
     $$
 
     with the Lagrange polynomials l_j, in the half log-SNR, of the last p levels (predictor), then
@@ -62,8 +62,8 @@ class GaugeAdams(Integrator):
         curve: w, what is still open at a level as the variance of Gaussian data that leave as much
             open: pairs (half log-SNR, log w), between which log w is linear.
             `srk.Profile.curve()` makes it of what was measured. None: v at all levels.
-        response: the part of dD/du that is counted, in [0, 1]: 0 was best with fewer than seven
-            steps, 1 with more.
+        response: the part of dD/du that is counted, in [0, 1]: 0 measured best with fewer than
+            seven steps, 1 from there on.
     """
 
     name = "gauge-adams"

@@ -1,5 +1,5 @@
 """A grid for a given number of network calls, from how fast the denoiser moves along the half
-log-SNR.
+log-SNR, or from how much the probability-flow ODE bends there.
 """
 
 from __future__ import annotations
@@ -171,12 +171,13 @@ def _criterion(value: Any) -> Criterion | Bend | None:
 
 @attrs.frozen
 class Budget(Grid):
-    """`budget`: exactly the steps that `nfe` buys, placed where the denoiser moves.
+    """`budget`: exactly the steps that `nfe` buys, placed where the denoiser changes.
 
-    Where it moves is said by a `Profile`. Without one, a sampler measures it in a pilot run before
-    its first samples, and keeps it for that network; `srk.solve`, which makes a sampler for each
-    call, does so each time. The calls of that pilot are not in `Solution.nfe`. To pay for it once,
-    and to know what it cost, measure first: `profile = srk.calibrate(process, score)`.
+    A `Profile` says where it moves, for solvers with noise, and where the ODE bends, for
+    `gauge-adams`. Without one, a sampler measures it in a pilot run before its first samples, and
+    keeps it for that network; `srk.solve`, which makes a sampler for each call, does so each time.
+    The calls of that pilot are not in `Solution.nfe`. To pay for it once, and to know what it cost,
+    measure first: `profile = srk.calibrate(process, score)`.
 
     Arguments:
         profile: measured before; None lets the sampler measure one.

@@ -47,9 +47,9 @@ def numbers(values: Any) -> tuple[float, ...]:
 
 @attrs.frozen
 class Profile:
-    r"""How fast the denoiser moves: its quadratic variation q along the half log-SNR, per
-    coordinate.
+    r"""How fast the denoiser moves, and where the probability-flow ODE bends, by half log-SNR.
 
+    The first is the quadratic variation q of the denoiser along the half log-SNR, per coordinate.
     Along the exact reverse process D = E[x0 | x_t] is a martingale, so that, with lambda the half
     log-SNR and d the number of coordinates,
 
@@ -274,7 +274,8 @@ class Profile:
 
     def curve(self, factor: float = 1.0) -> tuple[tuple[float, float], ...]:
         """The variance v along the half log-SNR whose N(0, v) leaves as much open as was measured,
-        for `srk.integrators.SRK2M(curve=...)`: pairs (half log-SNR, log v) at the edges.
+        for `curve=` of `srk.integrators.SRK2M` and `GaugeAdams`: pairs (half log-SNR, log v) at the
+        edges.
 
         Of N(0, v) data the noise s = r^2 leaves mmse = v s/(v + s) open, so that v = mmse s/(s -
         mmse): the variance of the data at large noise, and at small noise that of the detail which
