@@ -50,6 +50,7 @@ def grid(
     Prints their times; writes a plot and the profile that the pilot measured.
     """
     from srk.analysis.plotting import pyplot
+    from srk.integrators import Auto, integrator
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampling import Sampler, calibrate
@@ -81,9 +82,12 @@ def grid(
             )
         chosen, measured = made, Profile.load(profile)
     budget = Budget(profile=measured, criterion=criterion or None)
-    sampler = Sampler(chosen, score, solver, nfe=nfe, grid=budget)
+    method = integrator(solver)
+    if isinstance(method, Auto):  # as in a run with this profile
+        method = method.calibrated(measured)
+    sampler = Sampler(chosen, score, method, nfe=nfe, grid=budget)
     steps = sampler.steps
-    samplers = {name: Sampler(chosen, score, solver, steps=steps, grid=name) for name in FIXED} | {
+    samplers = {name: Sampler(chosen, score, method, steps=steps, grid=name) for name in FIXED} | {
         "budget": sampler
     }
     grids = {

@@ -101,7 +101,7 @@ def adams_step(
     places = [places[i] for i in used]
     warn_of_long_step(step, places, tau, name)
     rate = 1.0 + tau**2
-    if variance > 0.0:
+    if variance > 0.0 or start.alpha == 0.0:
         base = gauge.carry(x, ZERO, stop)
     else:
         base = x * (stop.alpha / start.alpha * math.exp(-rate * step.h))

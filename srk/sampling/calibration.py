@@ -60,7 +60,7 @@ def calibrate(
         seed: of the pilot's own noise (source "keyed", so that `batch` does not matter).
         steps: of the pilot with noise, at least 4; two evaluations each, and the final denoising.
             The one along the ODE makes 34 evaluations. Fewer are made where an evaluation is
-            several network calls: at most 100 calls in all. Above 6 calls an evaluation, and of
+            several network calls: at most 100 calls in all. Above 4 calls an evaluation, and of
             processes in phase space or around a mean, the bend is not measured.
         batch: samples to run at a time; default all.
         device, dtype: of the states; default the CPU and float32.

@@ -54,6 +54,7 @@ def measured(
     prediction: Prediction,
     shape: Sequence[int],
     *,
+    bend: bool,
     device: torch.device,
     dtype: torch.dtype,
     autocast: torch.dtype | None = None,
@@ -66,6 +67,7 @@ def measured(
         process: what is reversed.
         prediction: bound to the process, with the conditions of the whole batch.
         shape: (batch, *event) of the run.
+        bend: whether the grid goes by how the ODE bends.
         device, dtype: of its states.
         autocast: dtype around the network.
     """
@@ -85,6 +87,7 @@ def measured(
         size=width if conditioned else max(width, least),
         conditioned=conditioned,
         width=width,
+        bend=bend,
         device=device,
         dtype=dtype,
         autocast=autocast,
@@ -196,6 +199,7 @@ def measure(
     size: int,
     conditioned: bool,
     width: int | None = None,
+    bend: bool = True,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     autocast: torch.dtype | None = None,
@@ -214,6 +218,7 @@ def measure(
         size: samples to run at a time.
         conditioned: whether the conditions of `prediction` belong to samples.
         width: the batch that those conditions are for; None: all samples.
+        bend: whether to follow the ODE too, where that can be.
         device, dtype, autocast, progress: as in `srk.solve`.
         resume: a file of what is done, for a pilot that may be stopped.
     """
@@ -231,7 +236,7 @@ def measure(
     calls = CALLS // each
     path = int(calls * PATH) + 1  # levels of the ODE, its end too
     plain = process.components == 1 and process.centred is process
-    if not plain or path < LEAST_PATH or calls - path < 2 * LEAST_STEPS + 1:
+    if not (bend and plain) or path < LEAST_PATH or calls - path < 2 * LEAST_STEPS + 1:
         path = 0
     steps = min(steps, (calls - path - 1) // 2)
     sums = Sums(repr(process), tuple(shape), steps, path, seed)
@@ -284,5 +289,5 @@ def measure(
     if resume is not None:
         resume.unlink(missing_ok=True)
     profile = Profile(edges, q, repr(process), sums.calls, directions, guidance)
-    places, bend = sums.bend(profile.variance, count * coordinates, lowest)
-    return attrs.evolve(profile, bend_lam=places, bend=bend)
+    places, bends = sums.bend(profile.variance, count * coordinates, lowest)
+    return attrs.evolve(profile, bend_lam=places, bend=bends)

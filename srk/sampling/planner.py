@@ -115,6 +115,7 @@ class Planner:
                 settings.process,
                 score,
                 info.shape,
+                bend=grid.bends(info),
                 device=info.device,
                 dtype=info.dtype,
                 autocast=settings.autocast,

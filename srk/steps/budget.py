@@ -228,16 +228,24 @@ class Budget(Grid):
                 "grid=srk.steps.Budget(srk.calibrate(process, score))"
             )
         profile.check(process)
-        criterion = self._chosen(info, profile)
+        criterion = self._chosen(info, bool(profile.bend))
         return from_log_snr(process, lambda n, a, b: criterion.points(profile, n, a, b), n)
 
-    def _chosen(self, info: RunInfo, profile: Profile) -> Criterion | Bend:
+    def bends(self, info: RunInfo) -> bool:
+        """Whether the steps go by the bend of a profile that has one."""
+        return isinstance(self._chosen(info, True), Bend)
+
+    def _chosen(self, info: RunInfo, bend: bool) -> Criterion | Bend:
         if isinstance(self.criterion, Criterion | Bend):
             return self.criterion
         solver: Any = info.solver
+        solver = getattr(solver, "inner", solver)  # in the form of a pipeline
+        asked = getattr(solver, "method", None)
+        if asked is not None:  # on a schedule, where it chooses after the grid
+            solver = asked.choose(info.process, info.eta, info.steps)
         name = getattr(solver, "name", "")
         if name == "gauge-adams":
-            return CRITERIA["bend" if profile.bend else "network"]
+            return CRITERIA["bend" if bend else "network"]
         stage = getattr(solver, "stage", None)
         if name == "auto" or getattr(stage, "follows", False):
             return CRITERIA["network"]

@@ -23,8 +23,8 @@ def test_it_writes_what_calibrate_measures(tmp_path: Path) -> None:
     result = invoke(str(out), "--target", "mixture", "--samples", "40", "--seed", "1")
     assert result.exit_code == 0, result.output
     profile = srk.Profile.load(out)
-    assert profile.calls == 40 * 65
-    assert "65 network calls, each of 40 samples" in result.output
+    assert profile.calls == 40 * 99
+    assert "99 network calls, each of 40 samples" in result.output
     again = invoke(str(out), "--target", "mixture")
     assert isinstance(again.exception, ArgumentError) and "--force" in str(again.exception)
     assert srk.Profile.load(out) == profile
@@ -65,7 +65,7 @@ def test_a_network_is_called_as_srk_sample_calls_it(
     timed = ("--time", "index-rounded", "--num-timesteps", "1000", "--process", "vp-discrete")
     result = invoke("p.json", *wrapped, *timed, "--samples", "8")
     assert result.exit_code == 0, (result.output, result.exception)
-    assert srk.Profile.load("p.json").calls == 8 * 65
+    assert srk.Profile.load("p.json").calls == 8 * 99
     other = ("--model", "calibrated_network:narrow", "--prediction", "noise", "--shape", "2")
     result = invoke("q.json", *other, "--samples", "8")
     assert isinstance(result.exception, ScoreError)

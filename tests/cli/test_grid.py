@@ -78,7 +78,7 @@ def test_files_are_not_overwritten_unless_forced(tmp_path: Path) -> None:
         tmp_path / "grid.png"
     ).exists()
     assert invoke(*arguments, "--force").exit_code == 0
-    assert Profile.load(tmp_path / "profile.json").calls == 20 * 65
+    assert Profile.load(tmp_path / "profile.json").calls == 20 * 99
 
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
         (
             ["--target", "mixture", "--samples", "20", "--criterion", "l3"],
             ArgumentError,
-            "'concentrated', 'broad', 'network', 'kl', 'l2'",
+            "'concentrated', 'broad', 'network', 'bend', 'kl', 'l2'",
         ),
         (["--target", "mixture", "--samples", "20", "--nfe", "1"], ArgumentError, "buys no step"),
     ):

@@ -83,7 +83,7 @@ class SRKSigmas:
     DESCRIPTION = (
         "The grids of srk as sigmas. log-snr: equal steps in log signal-to-noise ratio. gauge: few "
         "steps where the data looks Gaussian; data_variance is then its largest variance. budget: "
-        "steps where the network's output moves, by the file of a profile (srk calibrate)."
+        "where a profile (srk calibrate) says that they help; eta is then that of the sampler."
     )
 
     @classmethod
@@ -99,6 +99,7 @@ class SRKSigmas:
             "optional": {
                 "data_variance": ("FLOAT", {"default": 1.0, "min": 1e-4, "max": 1e4, "step": 1e-4}),
                 "profile": ("STRING", {"default": ""}),
+                "eta": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 100.0, "step": 0.01}),
             },
         }
 
@@ -110,6 +111,7 @@ class SRKSigmas:
         denoise: float = 1.0,
         data_variance: float = 1.0,
         profile: str = "",
+        eta: float = 1.0,
     ) -> tuple[torch.Tensor]:
         """The SIGMAS; the inputs are those of the node."""
         if denoise <= 0.0:
@@ -131,6 +133,7 @@ class SRKSigmas:
                 frame="flow" if isinstance(process, Flow) else "edm",
                 sigma_min=process.t_min,
                 sigma_max=process.t_max,
+                eta=eta,
             )
             return (sigmas[-(steps + 1) :],)
         levels = [process.t_max]

@@ -300,10 +300,15 @@ def settle(config: dict[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any
 
 
 def profile_places(config: Mapping[str, Any], explicit: Mapping[str, Any]) -> bool:
-    """Whether a profile that the user gives says where the steps go: where nothing else does."""
+    """Whether a profile that the user gives says where the steps go: where nothing else does.
+
+    As in `srk.solve`, it places those of runs with noise, and of `auto` and `gauge-adams`.
+    """
     spaced = any(key in explicit for key in (*SCHEDULES, "timestep_spacing"))
     eta = explicit.get("eta", config.get("eta"))
-    return explicit.get("profile") is not None and not spaced and eta != 0.0
+    solver = explicit.get("solver", config.get("solver")) or "auto"
+    noisy = eta != 0.0 or solver in ("auto", "gauge-adams")
+    return explicit.get("profile") is not None and not spaced and noisy
 
 
 def _family(config: Mapping[str, Any]) -> str | None:

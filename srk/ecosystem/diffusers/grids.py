@@ -270,6 +270,8 @@ def _of_srk(
             "before; use grid='log-snr'"
         )
     process = made.process
+    if isinstance(config.get("eta"), int | float | None):  # else the choice is made at each step
+        method = method.choose(process, eta, steps)
     if made.family == "flow" and zero:
         return Levels(tuple(grid.times(RunInfo(process, method, steps, eta))), False)
     if made.family == "flow":

@@ -43,8 +43,8 @@ class SRKScheduler(Stepping, Noising):
             schedules.
         profile: what `srk.calibrate` measured of the network: a `srk.Profile`, the path of its file
             or its dict; the config keeps the dict. It tells `auto` the variance of the data, and in
-            `from_config` it places the steps of a run with noise, unless another grid or schedule
-            of sigmas is asked for (grid="budget").
+            `from_config` it places the steps, unless another grid or schedule of sigmas is asked
+            for (grid="budget"); of other solvers those of runs with noise.
         guidance_scale: the scale that the pipeline will be called with, which no pipeline tells its
             scheduler. Where it is given, a profile that was measured at another one warns.
         noise: "generator": draws from the `generator` of `step`, as diffusers does, and where the

@@ -60,10 +60,10 @@ def sampler(
       number of the step in `sigmas`; `sigma`, that of the step; `x`, the state that the network
       saw; `sigma_hat`, its noise level; and `denoised`, what the network said.
     - `disable` switches the progress bar off; None does so where the output is no terminal.
-    - `eta` is that of srk, default as in `srk.solve`: 1 is the reverse SDE, 0 the probability-flow
-      ODE. k-diffusion's ancestral methods mean the same; the eta of its `dpmpp_2m_sde` and
-      `dpmpp_3m_sde` is the square of ours. A solver that is defined for one eta alone (`wcw`)
-      takes that one, with a warning where another was asked for.
+    - `eta` is that of srk, default as in `srk.solve` (`auto` with a profile: 0): 1 is the reverse
+      SDE, 0 the probability-flow ODE. k-diffusion's ancestral methods mean the same; the eta of
+      its `dpmpp_2m_sde` and `dpmpp_3m_sde` is the square of ours. A solver that is defined for one
+      eta alone (`wcw`) takes that one, with a warning where another was asked for.
     - `s_noise` multiplies the noise.
     - `noise_sampler(sigma, sigma_next)` returns unit normals, independent on intervals that do not
       overlap, as a Brownian tree or a generator does. It is asked for the interval of sigma to

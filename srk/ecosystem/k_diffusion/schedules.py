@@ -12,11 +12,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from srk._checks import integer
+from srk._checks import as_float, integer
 from srk.ecosystem.k_diffusion.frames import Frame
 from srk.ecosystem.profiles import profile_of
 from srk.errors import ArgumentError, ArgumentTypeError, TimeError
-from srk.integrators import SOLVERS
+from srk.integrators import Auto
 from srk.processes import EDM, Flow, LinearProcess
 from srk.steps import Budget, Profile, RunInfo
 
@@ -82,8 +82,9 @@ def sigmas_of(
     frame: Literal["edm", "flow"] = "edm",
     sigma_min: float = 0.0292,
     sigma_max: float = 14.6146,
+    eta: float | None = None,
 ) -> Tensor:
-    """Noise levels for a host, placed where the denoiser of a profile moves.
+    """Noise levels for a host, placed as `srk.solve` places the steps of `auto` with a profile.
 
     Arguments:
         profile: what `srk.calibrate` measured of the network, its dict, or the path of its file.
@@ -91,6 +92,8 @@ def sigmas_of(
         frame: "edm" or "flow", as in `sampler`; a flow's levels run from 1 or `sigma_max`.
         sigma_min, sigma_max: the ends of the model's noise; the defaults are those of Stable
             Diffusion.
+        eta: of the sampler: with noise the steps go elsewhere than those of the ODE. None: the
+            default of `auto` with a profile, which is 0.
 
     Returns:
         Sigmas, shape (steps + 1,), float32, decreasing to 0.
@@ -116,5 +119,8 @@ def sigmas_of(
         process = EDM(sigma_min, sigma_max)
     levels = [process.t_max]
     if count > 1:
-        levels = Budget(known).times(RunInfo(process, SOLVERS["auto"], count - 1))
+        auto = Auto().calibrated(known)
+        one = auto.default_eta if eta is None else as_float(eta)
+        solver = auto.choose(process, one, count - 1)
+        levels = Budget(known).times(RunInfo(process, solver, count - 1, one))
     return torch.tensor([*levels, 0.0], dtype=torch.float32)
