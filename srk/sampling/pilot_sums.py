@@ -180,8 +180,9 @@ class OdePath:
         if self.state is None or self.state[0].sigma == 0.0:
             return
         level, x = self.state
-        D = denoised.float().flatten(1)
-        E = (D - x.float().flatten(1) / level.alpha) * (level.alpha / level.sigma) ** 2
+        # double: of data that are almost Gaussian little is left of D'' + v E''
+        D = denoised.double().flatten(1)
+        E = (D - x.double().flatten(1) / level.alpha) * (level.alpha / level.sigma) ** 2
         self.known = [*self.known[-2:], (level.lam, D, E)]
         if len(self.known) == 3:
             (a, *first), (b, *middle), (c, *last) = self.known
@@ -192,4 +193,4 @@ class OdePath:
             )
             self.places.append(b)
             products = torch.stack([d * d, d * e, e * e])
-            self.sums.append(products.flatten(1).sum(1).double())
+            self.sums.append(products.flatten(1).sum(1))

@@ -69,6 +69,18 @@ def test_a_profile_saves_the_pilot(tmp_path: Path) -> None:
     assert isinstance(pilot.exception, ArgumentError) and "leave them out" in str(pilot.exception)
 
 
+def test_auto_is_placed_as_in_a_run_with_the_profile(tmp_path: Path) -> None:
+    process, target = srk.VP(), srk.targets.GaussianMixture([0.8, 0.2], [-0.2, 0.9], [0.02, 0.3])
+    profile = srk.calibrate(process, target.score(process), shape=100)
+    path = profile.save(tmp_path / "p.json")
+    result = invoke("--profile", str(path), "--nfe", "9", "--out", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert "auto: gauge-adams (calibrated)" in result.output
+    sol = srk.solve(process, target.score(process), profile=profile, nfe=9, shape=(2, 1), seed=0)
+    assert sol.solver == "auto: gauge-adams (calibrated)"
+    assert np.allclose(rows(result.output)[:, 1], sol.times, rtol=1e-5)
+
+
 def test_files_are_not_overwritten_unless_forced(tmp_path: Path) -> None:
     arguments = ["--target", "mixture", "--nfe", "6", "--samples", "20", "--out", str(tmp_path)]
     (tmp_path / "profile.json").write_text("mine")

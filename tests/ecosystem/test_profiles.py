@@ -54,7 +54,8 @@ def test_scheduler(profile: srk.Profile, tmp_path: Any) -> None:
     sampler = srk.Sampler(process, TARGET.score(process), profile=profile, nfe=12)
     theirs = [plan.start.t for plan in sampler.plans()] + [sampler.plans()[-1].stop.t]
     assert made._route is not None and made._route.grid == pytest.approx(theirs)
-    assert made.integrator.inner.choose(process, 1.0, 11) == sampler.method
+    assert made.integrator.inner.choose(process, 0.0, 11) == sampler.method
+    assert sampler.label == "auto: gauge-adams (calibrated)"
     assert made.integrator.inner.data_variance == pytest.approx(4.0 * profile.variance)
     made.save_pretrained(tmp_path)
     again = SRKScheduler.from_pretrained(tmp_path)
@@ -68,10 +69,12 @@ def test_scheduler(profile: srk.Profile, tmp_path: Any) -> None:
     for t in made.timesteps:
         x = made.step(0.5 * x, t, x).prev_sample
     assert bool(x.isfinite().all())
-    # another schedule of steps wins, and so does eta = 0
+    # another schedule of steps wins, and so does the ODE for other solvers than `auto`
     kept = SRKScheduler.from_config(config, profile=profile, use_karras_sigmas=True)
     assert kept.config.grid is None and kept.config.use_karras_sigmas
-    assert SRKScheduler.from_config(config, profile=profile, eta=0.0).config.grid is None
+    ode = {"profile": profile, "eta": 0.0}
+    assert SRKScheduler.from_config(config, **ode).config.grid == "budget"
+    assert SRKScheduler.from_config(config, **ode, solver="unipc-3").config.grid is None
     without = SRKScheduler.from_config(made.config, profile=None)
     assert without.config.grid is None and without.config.profile is None
     missing = SRKScheduler.from_config(config, grid="budget")
@@ -128,11 +131,15 @@ def test_guidance_scales(profile: srk.Profile) -> None:
 
 
 def test_sigmas_of_a_profile(profile: srk.Profile, tmp_path: Any) -> None:
-    """The levels are those of the grid "budget"; the ComfyUI node has them from a file."""
+    """The levels are those of the grid "budget" for `auto` with the profile, at its eta; the
+    ComfyUI node has them from a file, at the eta of its sampler.
+    """
     edm = srk.EDM(0.0292, 14.6146)
-    expected = srk.steps.Budget(profile).times(srk.steps.RunInfo(edm, srk.solvers()["auto"], 9))
-    sigmas = k_diffusion.sigmas_of(profile, 10)
-    assert sigmas.tolist() == pytest.approx([*expected, 0.0], rel=1e-6)
+    sigmas, noisy = (k_diffusion.sigmas_of(profile, 10, eta=eta) for eta in (None, 1.0))
+    for made, criterion in ((sigmas, "bend"), (noisy, "network")):
+        grid = srk.steps.Budget(profile, criterion)
+        expected = grid.times(srk.steps.RunInfo(edm, None, 9))
+        assert made.tolist() == pytest.approx([*expected, 0.0], rel=1e-6)
     assert k_diffusion.sigmas_of(profile, 1).tolist() == pytest.approx([14.6146, 0.0])
     flow = k_diffusion.sigmas_of(profile, 8, frame="flow", sigma_min=0.01, sigma_max=1.0)
     assert flow[0] == 1.0 and flow[-2] == pytest.approx(0.01) and len(flow) == 9
@@ -145,7 +152,14 @@ def test_sigmas_of_a_profile(profile: srk.Profile, tmp_path: Any) -> None:
             return Sampling()
 
     file = str(profile.save(tmp_path / "profile.json"))
-    (made,) = comfyui.SRKSigmas().get_sigmas(Patcher(), "budget", 10, profile=file)
-    assert torch.allclose(made, sigmas, rtol=1e-5)
+    for options, wanted in (({}, noisy), ({"eta": 1.0}, noisy), ({"eta": 0.0}, sigmas)):
+        (made,) = comfyui.SRKSigmas().get_sigmas(
+            Patcher(),
+            "budget",
+            10,
+            profile=file,
+            **options,  # type: ignore[arg-type]
+        )
+        assert torch.allclose(made, wanted, rtol=1e-5)
     with pytest.raises(ArgumentError, match="needs a profile"):
         comfyui.SRKSigmas().get_sigmas(Patcher(), "budget", 10)

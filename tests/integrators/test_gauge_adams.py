@@ -304,9 +304,7 @@ def test_slivers_do_no_harm(gap: float, name: str) -> None:
         return out
 
     fine = run(np.linspace(lams[0], lams[-1], 601), torch.float64)
-    plain, sliver = (
-        (run(each, torch.float32) - fine).abs().mean() for each in (lams, doubled)
-    )
+    plain, sliver = ((run(each, torch.float32) - fine).abs().mean() for each in (lams, doubled))
     assert float(sliver) < 2.0 * float(plain) + 1e-4
 
 

@@ -87,12 +87,40 @@ def test_gaussian_data_of_the_variance_do_not_bend() -> None:
     assert np.array(found.bend)[near].max() < 3.0 * other.max() + 1e-4
 
 
+def test_it_does_not_depend_on_how_the_pilot_is_cut() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means = 0.6 * torch.randn(4, 8, generator=generator)
+    target = srk.targets.GaussianMixture([1.0] * 4, means, [0.1, 0.2, 0.2, 0.3])
+    whole, cut = (
+        srk.calibrate(EDM, target.score(EDM), shape=(30, 8), batch=batch) for batch in (None, 7)
+    )
+    assert whole.calls == cut.calls == 30 * 99 and whole.bend_lam == cut.bend_lam
+    bend = np.array(whole.bend)
+    large = bend > 1e-3 * bend.max()
+    assert large.sum() > 15 and np.allclose(cut.bend, bend, rtol=1e-3, atol=1e-4 * bend.max())
+
+
+def test_little_of_it_is_seen_where_data_are_almost_gaussian() -> None:
+    """One coordinate of variance 1.02 among 99 of variance 1: what bends is a millionth of the
+    square of what cancels.
+    """
+    variances = torch.ones(100, dtype=torch.float64)
+    variances[0] = 1.02
+    target = srk.targets.Gaussian(torch.zeros(100, dtype=torch.float64), variances)
+    found = srk.calibrate(EDM, target.score(EDM), shape=(200, 100), seed=1, dtype=torch.float64)
+    lam = np.array(found.bend_lam)
+    assert len(lam) == 31
+    near = (lam > -3.0) & (lam < 0.0)
+    expected = bend_of(lam, found.variance, variances.tolist())
+    assert np.allclose(np.array(found.bend)[near], expected[near], rtol=0.25)
+
+
 def test_it_is_not_measured_in_phase_space_or_around_a_mean() -> None:
-    target = srk.targets.Gaussian(0.0, 0.3)
+    target = srk.targets.Gaussian([0.0], 0.3)
     cld = srk.CLD()
-    around = srk.processes.AroundMean(srk.VP(), torch.full((1,), 0.5))
-    for process in (cld, around):
-        assert srk.calibrate(process, target.score(process), shape=(32, 1)).bend == ()
+    around = srk.OUVE(mean=0.5)
+    for process, shape in ((cld, (32, 2, 1)), (around, (32, 1))):
+        assert srk.calibrate(process, target.score(process), shape=shape).bend == ()
     assert srk.calibrate(srk.VP(), target.score(srk.VP()), shape=(32, 1)).bend != ()
 
 
