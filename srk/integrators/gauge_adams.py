@@ -48,9 +48,9 @@ class GaugeAdams(Integrator):
     with the Lagrange polynomials l_j, in the half log-SNR, of the last p levels (predictor), then
     of the last c with the new one among them (corrector: it re-uses the evaluation of the next
     step). D was evaluated at the predicted state; R there is carried to the corrected one by
-    dD/du = w/(w + s), with w from `curve`. v = 0 gives `sa-solver` at eta = 0, which is `unipc-3` but for its first two
-    steps. One network call per step, order c; probability-flow ODE only. The state handed on is the predicted one, so a run ends
-    uncorrected.
+    dD/du = w/(w + s), with w from `curve`. v = 0 gives `sa-solver` at eta = 0, which is `unipc-3`
+    but for its first two steps. One network call per step, order c; probability-flow ODE only. The
+    state handed on is the predicted one, so a run ends uncorrected.
 
     `auto` takes it with a profile, which knows v and places the steps; there it is ahead of all
     other methods tried (docs: Calibrate once per network).

@@ -1,4 +1,4 @@
-"""The bend of a profile against closed forms, the grid that goes by it, and what a file may hold."""
+"""The bend of a profile against closed forms, the grid that goes by it, and its files."""
 
 from __future__ import annotations
 
@@ -98,21 +98,6 @@ def test_it_does_not_depend_on_how_the_pilot_is_cut() -> None:
     bend = np.array(whole.bend)
     large = bend > 1e-3 * bend.max()
     assert large.sum() > 15 and np.allclose(cut.bend, bend, rtol=1e-3, atol=1e-4 * bend.max())
-
-
-def test_little_of_it_is_seen_where_data_are_almost_gaussian() -> None:
-    """One coordinate of variance 1.02 among 99 of variance 1: what bends is a millionth of the
-    square of what cancels.
-    """
-    variances = torch.ones(100, dtype=torch.float64)
-    variances[0] = 1.02
-    target = srk.targets.Gaussian(torch.zeros(100, dtype=torch.float64), variances)
-    found = srk.calibrate(EDM, target.score(EDM), shape=(200, 100), seed=1, dtype=torch.float64)
-    lam = np.array(found.bend_lam)
-    assert len(lam) == 31
-    near = (lam > -3.0) & (lam < 0.0)
-    expected = bend_of(lam, found.variance, variances.tolist())
-    assert np.allclose(np.array(found.bend)[near], expected[near], rtol=0.25)
 
 
 def test_it_is_not_measured_in_phase_space_or_around_a_mean() -> None:
