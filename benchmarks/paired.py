@@ -61,8 +61,11 @@ FINE = 400
 """Network calls of a fine solution."""
 LIMIT = 10.0
 """Errors are capped here: a run that overflows counts as this."""
-PROFILED = "auto, profile"
-OURS = ("auto", PROFILED, "srk2m-local", "srk2m", "srk2")
+PROFILED, NOISY = "auto, profile", "auto, profile, eta 1"
+OURS = ("auto", PROFILED, NOISY, "srk2m-local", "srk2m", "srk2")
+MORE = 2
+"""Times as many samples of mixtures for our own methods, whose errors of the sampling would hide
+the rest; the others, of which most follow the ODE, have small ones."""
 OWN = ("srk2m-local", "srk2m", "srk2")
 """Of ours, those that `auto` stands for; on the grid that it takes too."""
 PEERS = (
@@ -309,9 +312,28 @@ class Case:
     def grid(self, name: str) -> Any:
         return srk.steps.Gauge(self.variance) if name == "gauge" else name
 
-    def solve(self, solver: Any, nfe: int, grid: Any, **options: Any) -> Tensor:
+    @functools.cached_property
+    def ours(self) -> Case:
+        """The case for our own methods: with more samples of mixtures in few dimensions."""
+        many = self.kind == "mixtures" and self.d < 64
+        return attrs.evolve(self, n=MORE * self.n) if many else self
+
+    @functools.cached_property
+    def free(self) -> Case:
+        """The case without a host, whose steps a profile places."""
+        return attrs.evolve(self, shift=0.0) if self.shift else self
+
+    def forget(self) -> None:
+        """Drop the fine solutions."""
+        for case in (self, self.ours, self.free):
+            case.kept.clear()
+
+    def solve(
+        self, solver: Any, nfe: int, grid: Any, eta: float | None = None, **options: Any
+    ) -> Tensor:
         """Samples, shape (n, d)."""
-        eta = 0.0 if solver in ODES or solver == FINEST["ode"] else None
+        if solver in ODES or solver == FINEST["ode"]:
+            eta = 0.0
         process, more = self.process, {"nfe": nfe}
         if grid == "host":
             # one call a step, and none at the end of the schedule, which is 0
@@ -372,6 +394,8 @@ def distance(x: Tensor, y: Tensor) -> tuple[float, float]:
     centre, spread = y.mean(0), y.std(0)
     x, y = ((z - centre) / spread for z in (x, y))
     inner = y.sort(0).values[:: max(1, len(y) // (POINTS - 2))]
+    # between samples: at one of them a run that is all but equal would count as one apart
+    inner = 0.5 * (inner[1:] + inner[:-1])
     wide = (inner[-1] - inner[0]) * 0.5
     points = torch.cat([inner[:1] - wide, inner, inner[-1:] + wide]).T.contiguous()
     weights = torch.diff(points, dim=1)
@@ -409,28 +433,28 @@ def cases(quick: bool = False) -> dict[str, Case]:
     made = [
         Case("narrow and broad, 1-D", mix, edm, narrow_and_broad(1), 1, 16384, variance=0.23),
         Case("narrow and broad, 16-D", mix, vp, narrow_and_broad(16), 16, 4096, variance=0.8),
-        Case("narrow and broad, 64-D", mix, flow, narrow_and_broad(64), 64, 1024, variance=0.8),
+        Case("narrow and broad, 64-D", mix, flow, narrow_and_broad(64), 64, 2048, variance=0.8),
         Case("three modes, 1-D", mix, vp, three_modes(), 1, 16384, variance=0.7),
         Case("many modes, 16-D", mix, edm, many_modes(16), 16, 4096, variance=2.0),
         Case("ring, 2-D", mix, vp, ring(), 2, 8192, variance=0.5),
         Case("narrow ring, 2-D", mix, edm, ring(0.05), 2, 8192, variance=0.5),
         Case("lattice, 2-D", mix, flow, lattice(), 2, 8192, variance=0.43),
-        Case("Gaussian spectrum, 256-D", image, vp, gaussian_images(256), 256, 256, variance=20.0),
-        Case("sparse spectrum, 64-D", image, edm, sparse_images(64), 64, 1024, variance=2.0),
-        Case("sparse spectrum, 1024-D", image, vp, sparse_images(1024), 1024, 192, variance=30.0),
-        Case("ten classes, 64-D", image, vp, class_images(64), 64, 1024, variance=2.0),
-        Case("ten classes, 256-D", image, edm, class_images(256), 256, 256, variance=20.0),
-        Case("ten classes, 256-D, flow", image, flow, class_images(256), 256, 256, variance=20.0),
-        Case("ten classes, guidance 3, 64-D", image, edm, guided(64), 64, 1024, variance=2.0),
-        Case("ten classes, guidance 3, 256-D", image, flow, guided(256), 256, 256, variance=20.0),
+        Case("Gaussian spectrum, 256-D", image, vp, gaussian_images(256), 256, 512, variance=20.0),
+        Case("sparse spectrum, 64-D", image, edm, sparse_images(64), 64, 4096, variance=2.0),
+        Case("sparse spectrum, 1024-D", image, vp, sparse_images(1024), 1024, 512, variance=30.0),
+        Case("ten classes, 64-D", image, vp, class_images(64), 64, 4096, variance=2.0),
+        Case("ten classes, 256-D", image, edm, class_images(256), 256, 512, variance=20.0),
+        Case("ten classes, 256-D, flow", image, flow, class_images(256), 256, 512, variance=20.0),
+        Case("ten classes, guidance 3, 64-D", image, edm, guided(64), 64, 2048, variance=2.0),
+        Case("ten classes, guidance 3, 256-D", image, flow, guided(256), 256, 512, variance=20.0),
     ]
     for shift in (1.0, 3.0, 5.0):
         name, kind = f"shift {shift:g}", "hosts' flows"
         made += [
             Case(f"three modes, {name}", kind, flow, three_modes(), 1, 16384, shift),
-            Case(f"ten classes, 64-D, {name}", kind, flow, class_images(64), 64, 1024, shift),
+            Case(f"ten classes, 64-D, {name}", kind, flow, class_images(64), 64, 2048, shift),
             Case(
-                f"sparse spectrum, 256-D, {name}", kind, flow, sparse_images(256), 256, 256, shift
+                f"sparse spectrum, 256-D, {name}", kind, flow, sparse_images(256), 256, 512, shift
             ),
         ]
     return {case.name: case for case in made}
@@ -469,12 +493,14 @@ class Cells:
 
 
 def run(case: Case, label: str, nfe: int, grid: str) -> tuple[float, float]:
-    if label == PROFILED:
-        free = attrs.evolve(case, shift=0.0) if case.shift else case
-        solver = srk.integrators.Auto()
-        chosen = solver.calibrated(free.profile)
-        y = free.fine(free.clock(chosen))
-        x = free.solve(chosen, nfe, srk.steps.Budget(free.profile)) @ free.directions.to(free.dtype)
+    case = case.ours if label in OURS else case
+    if label in (PROFILED, NOISY):
+        free = case.free
+        chosen = srk.integrators.Auto().calibrated(free.profile)
+        eta = 1.0 if label == NOISY else chosen.default_eta
+        y = free.fine("ode" if eta == 0.0 else free.clock(chosen))
+        placed = srk.steps.Budget(free.profile)
+        x = free.solve(chosen, nfe, placed, eta=eta) @ free.directions.to(free.dtype)
         return distance(x, y)
     return case.error(label, nfe, case.grid(grid))
 
@@ -501,7 +527,7 @@ def collect(cells: Cells, names: Sequence[str], limit: float) -> bool:
         before = len(cells.values)
         for nfe in NFE:
             for label in OURS:
-                cells.get(case, label, nfe, "profile" if label == PROFILED else own)
+                cells.get(case, label, nfe, "profile" if label in (PROFILED, NOISY) else own)
             cells.save()
         for tried, budgets in NEAR.items():
             found = sorted((max(cells.get(case, s, tried, g)), s, g) for s, g in fixed(case))
@@ -509,7 +535,7 @@ def collect(cells: Cells, names: Sequence[str], limit: float) -> bool:
             for nfe in budgets:
                 for _, s, g in found[:LEADERS]:
                     cells.get(case, s, nfe, g)
-        case.kept.clear()
+        case.forget()
         cells.save()
         if len(cells.values) > before:
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
@@ -555,6 +581,7 @@ def ratio_rows(cells: Cells, group: Sequence[Case]) -> list[list[str]]:
     pairs = [
         ("`auto` over the best of the others", ["auto"], others),
         ("`auto` with a profile over the best of the others", [PROFILED], others),
+        ("the same with eta = 1", [NOISY], others),
         ("`auto` with a profile over `auto`", [PROFILED], ["auto"]),
         ("`auto` over the best of our own", ["auto"], OWN),
     ]
@@ -597,7 +624,7 @@ def report(cells: Cells) -> str:
             lines.append([name, *(f"{b.error:.4f}" for b in found)])
             lines.append(["", *(b.label for b in found)])
         for label in OURS:
-            grid = "profile" if label == PROFILED else "host" if case.shift else "log-snr"
+            grid = "profile" if label in (PROFILED, NOISY) else "host" if case.shift else "log-snr"
             found_cells = [cells.values.get(f"{case.name}|{label}|{grid}|{n}") for n in NFE]
             lines.append(
                 [f"`{label}`", *(f"{v[0]:.4f} ± {v[1]:.4f}" if v else "-" for v in found_cells)]
@@ -624,10 +651,12 @@ than on mixtures `dpmpp-2m-sde` and `er-sde-3` only. The best of them is picked 
 case and budget, which flatters it. `auto`, `srk2m`, `srk2m-local` and `srk2` run on `log-snr`. For
 the hosts' flows all run on the host's uniform grid with its shift, one call a step and none at the
 end, but for the row with a profile, which places its own steps. A profile is one calibration (32
-samples, 65 calls) for all budgets of a case; its calls are not in NFE.
+samples, 99 calls) for all budgets of a case; its calls are not in NFE.
 
 From some 14 calls on the standard error of stochastic methods is no smaller than the error of the
-best methods of the ODE, so that their ratios there are upper bounds.
+best methods of the ODE, so that their ratios there are upper bounds. With a profile `auto` follows
+the ODE; its row with eta = 1 has noise. Our own methods run mixtures in few dimensions with twice
+the samples that are named.
 
 """
 

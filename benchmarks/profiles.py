@@ -1,13 +1,14 @@
 """What a profile does on networks: error along the trajectory and in distribution.
 
     pip install --no-deps galaxygrad==0.1.8     # the network of galaxies; that of garments is here
-    python benchmarks/profiles.py garments galaxies      # ten minutes of one core
+    python benchmarks/profiles.py garments galaxies cifar      # half an hour of one core
 
-Every run is compared with a fine solution (`srk2m-local` with the same bound) on the same Brownian
-paths. Trajectory: median distance, relative to the root mean square distance of the fine samples
-from their mean. Distribution: the sliced Cramer distance of `benchmarks/paired.py`, along 24
-principal components of the fine samples and 24 random directions, with its standard error; the mean
-over the pixels stands beside it. Results go to benchmarks/results/profiles.json and profiles.md.
+Every run is compared with a fine solution: one with noise with `srk2m-local` of the same bound on
+the same Brownian paths, one of the ODE with `unipc-3` from the same noise. Trajectory: median
+distance, relative to the root mean square distance of the fine samples from their mean.
+Distribution: the sliced Cramer distance of `benchmarks/paired.py`, along 24 principal components of
+the fine samples and 24 random directions, with its standard error; the mean over the pixels stands
+beside it. Results go to benchmarks/results/profiles.json and profiles.md.
 """
 
 from __future__ import annotations
@@ -34,26 +35,50 @@ sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "benchmarks")]
 
 from paired import distance, table  # noqa: E402
 
-NFE = (6, 8, 12, 20, 50)
+NFE = (6, 8, 10, 12, 20, 50)
 FINE = 160
+PILOT = 32
+"""Samples of a calibration."""
 SEED, LEVELS, SAMPLES = 20261126, 7, 48
-LABELS = ("srk2m-local", "auto", "auto, profile")
+PROFILED, NOISY = "auto, profile", "auto, profile, eta 1"
+ODES = ("unipc-3", "deis-3", "dpmpp-2m")
+LABELS = ("srk2m-local", "auto", NOISY, PROFILED, *ODES)
 
 
-def garments() -> tuple[Any, Any, tuple[int, ...]]:
+def garments(batch: int) -> tuple[Any, Any, tuple[int, ...]]:
     process, score = srk.targets.garments()
     return process, score, (1, 28, 28)
 
 
-def galaxies() -> tuple[Any, Any, tuple[int, ...]]:
+def galaxies(batch: int) -> tuple[Any, Any, tuple[int, ...]]:
     import galaxies as example
 
     return example.PROCESS, example.galaxy_score(), (1, 32, 32)
 
 
-NETWORKS: dict[str, Callable[[], tuple[Any, Any, tuple[int, ...]]]] = {
+def cifar(batch: int) -> tuple[Any, Any, tuple[int, ...]]:
+    """The network of examples/train_cifar.py, without guidance, of as many samples of every class
+    as the batch has room for.
+    """
+    import train_cifar as example
+
+    model = example.load_denoiser(example.WEIGHTS)
+    return example.PROCESS, example.conditional(model, torch.arange(batch) % 10), (3, 16, 16)
+
+
+def cifar_guided(batch: int) -> tuple[Any, Any, tuple[int, ...]]:
+    """The same with the guidance of the example, whose two halves are one batch and one call."""
+    import train_cifar as example
+
+    model = example.load_denoiser(example.WEIGHTS)
+    return example.PROCESS, example.prediction(model, torch.arange(batch) % 10), (3, 16, 16)
+
+
+NETWORKS: dict[str, Callable[[int], tuple[Any, Any, tuple[int, ...]]]] = {
     "garments": garments,
     "galaxies": galaxies,
+    "cifar": cifar,
+    "cifar, guidance 2": cifar_guided,
 }
 
 
@@ -61,30 +86,44 @@ def measure(name: str, samples: int) -> dict[str, list[float]]:
     """Cells "solver|NFE": error along the trajectory, in distribution, its standard error, and of
     the mean.
     """
-    process, score, event = NETWORKS[name]()
-    profile = srk.calibrate(process, score, shape=(32, *event), seed=0)
+    process, score, event = NETWORKS[name](samples)
+    _, pilot, _ = NETWORKS[name](PILOT)
+    profile = srk.calibrate(process, pilot, shape=(PILOT, *event), seed=0)
     calibrated = Auto().calibrated(profile)
 
     def solve(solver: Any, nfe: int, **options: Any) -> Tensor:
         noise = BrownianNoise(SEED, levels=LEVELS)
         shape = (samples, *event)
         return srk.solve(
-            process, score, solver, shape=shape, nfe=nfe, noise=noise, **options
+            process, score, solver, shape=shape, steps=nfe - 1, noise=noise, **options
         ).x.flatten(1)
+
+    def ode() -> Tensor:
+        return fine(name, samples, 0.0, lambda: solve("unipc-3", FINE, grid="log-snr"))
+
+    def sde(v: float) -> Tensor:
+        return fine(name, samples, v, lambda: solve(SRK2MLocal(data_variance=v), FINE))
 
     cells = {}
     for label in LABELS:
-        given: dict[str, Any] = {"profile": profile} if label == LABELS[2] else {}
+        given: dict[str, Any] = {"profile": profile} if "profile" in label else {}
+        if label in ODES:
+            given["grid"] = "log-snr"
+        if label == NOISY:
+            given["eta"] = 1.0
         # with the bound of the profile, so that the two have the same paths
-        solver = (
-            SRK2MLocal(data_variance=calibrated.data_variance) if label == LABELS[0] else "auto"
-        )
+        solver: Any = label.split(",")[0]
+        if label == LABELS[0]:
+            solver = SRK2MLocal(data_variance=calibrated.data_variance)
         for nfe in NFE:
-            method = Auto().choose(process, 1.0, nfe - 1) if label == LABELS[1] else calibrated
-            v = method.data_variance
-            y = fine(name, samples, v, lambda v=v: solve(SRK2MLocal(data_variance=v), FINE))
+            if label in (*ODES, PROFILED):
+                y = ode()
+            else:
+                method = calibrated if label == NOISY else Auto().choose(process, 1.0, nfe - 1)
+                y = sde((method if label != LABELS[0] else calibrated).data_variance)
             cells[f"{label}|{nfe}"] = errors(solve(solver, nfe, **given), y)
             print(name, label, nfe, *(f"{e:.3f}" for e in cells[f"{label}|{nfe}"]), flush=True)
+    cells["apart"] = errors(ode(), sde(calibrated.data_variance))
     return cells
 
 
@@ -119,29 +158,41 @@ def report(results: dict[str, Any]) -> str:
             lines.append(
                 [f"`{label}`, trajectory", *(f"{cells[f'{label}|{n}'][0]:.3f}" for n in NFE)]
             )
-        for label in LABELS[1:]:
+        for label in (NOISY, PROFILED):
             ratios = [cells[f"{label}|{n}"][0] / cells[f"{LABELS[0]}|{n}"][0] for n in NFE]
             lines.append([f"`{label}` over `{LABELS[0]}`", *(f"{r:.2f}" for r in ratios)])
+        best = [min(cells[f"{label}|{n}"][0] for label in ODES) for n in NFE]
+        ratios = [cells[f"{PROFILED}|{n}"][0] / b for n, b in zip(NFE, best, strict=True)]
+        lines.append(
+            [f"`{PROFILED}` over the best of the other ODE", *(f"{r:.2f}" for r in ratios)]
+        )
         for label in LABELS:
             row = [cells[f"{label}|{n}"] for n in NFE]
             lines.append([f"`{label}`, distribution", *(f"{c[1]:.3f} ± {c[2]:.3f}" for c in row)])
-        for label in LABELS:
+        for label in LABELS[:4]:
             row = [cells[f"{label}|{n}"] for n in NFE]
             lines.append([f"`{label}`, mean", *(f"{c[3]:.3f}" for c in row)])
-        text += f"### {name}\n\n{found['samples']} samples.\n\n" + table(head, lines) + "\n"
+        text += (
+            f"### {name[0].upper()}{name[1:]}\n\n{found['samples']} samples. The fine solutions "
+        )
+        text += f"of the ODE and of the SDE are {cells['apart'][1]:.3f} ± {cells['apart'][2]:.3f} "
+        text += "apart in distribution.\n\n" + table(head, lines) + "\n"
     return text + "<!-- --8<-- [end:tables] -->\n"
 
 
 HEADER = """# A profile on networks
 
-Made by `python benchmarks/profiles.py garments galaxies` on a 2-core x86-64 cloud machine, CPU,
-float32, eta = 1. Errors against a fine solution (160 calls) on the same Brownian paths:
-along the trajectory (median, relative to the spread of the samples), in distribution (sliced
-Cramer distance ± its standard error) and of the mean (unbiased squares; a minus sign is that of a
-square below 0, which is zero within its error). `srk2m-local`, with the bound that the profile
-measured, and `auto` run on `log-snr`; the profile is one calibration with 32 samples and 65 calls,
-seed 0. `auto` without a profile is on paths of another clock than the other two, so that its
-ratios are less certain.
+Made by `python benchmarks/profiles.py garments galaxies cifar "cifar, guidance 2"` on a 2-core
+x86-64 cloud machine, CPU, float32. Errors against a fine solution (160 calls): along the trajectory
+(median, relative to the spread of the samples), in distribution (sliced Cramer distance ± its
+standard error) and of the mean (unbiased squares; a minus sign is that of a square below 0, which
+is zero within its error). Runs with noise (`srk2m-local`, `auto`, and `auto` with a profile at
+eta = 1) are compared with a fine solution on the same Brownian paths, those of the ODE (`auto` with
+a profile, and others) with one of the ODE from the same noise: each with what it would give with
+very many calls. `srk2m-local`, with the bound that the profile measured, `auto` and the other
+methods of the ODE run on `log-snr`; the profile is one calibration with 32 samples and 99 calls,
+seed 0. `auto` without a profile is on paths of another clock than `srk2m-local`, so that its ratios
+are less certain.
 
 """
 

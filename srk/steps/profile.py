@@ -15,10 +15,11 @@ from typing import Any
 import attrs
 import numpy as np
 
-from srk._checks import is_integer, is_real, shown
+from srk._checks import is_integer, shown
 from srk._fields import instance_of, integral
 from srk.errors import ArgumentError, ArgumentTypeError, MissingDataError
 from srk.steps.base import Range
+from srk.steps.profile_file import checked, not_finite
 
 VERSION = 3
 """The version of the JSON file; versions 1, which lacks `directions` and `guidance`, and 2, which
@@ -31,9 +32,6 @@ OPEN = 0.95
 """The largest part of the noise that the gauge of a profile takes for open."""
 LARGEST_FILE = 2**20
 """Bytes; a profile takes a few thousand."""
-MOST = 4096
-"""Intervals that a file may hold."""
-
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -230,8 +228,7 @@ class Profile:
         edges, q = np.array(self.lam), np.array(self.q)
         middle = (edges[1:] + edges[:-1]) / 2
         log = np.log(np.maximum(q, LEAST * q.max()))
-        tails = 2.0 * np.minimum(x - middle[0], 0.0) - 2.0 * np.maximum(x - middle[-1], 0.0)
-        density: Array = np.exp(np.interp(x, middle, log) + tails)
+        density: Array = np.exp(np.interp(x, middle, log) - 2.0 * _beyond(x, middle))
         return density
 
     def log_bend(self, lam: Any) -> Array:
@@ -247,8 +244,7 @@ class Profile:
                 "again: srk.calibrate(process, score), or take criterion='network'"
             )
         x, places = np.asarray(lam, dtype=float), np.array(self.bend_lam)
-        beyond = np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)
-        log: Array = np.interp(x, places, np.log(self.bend)) - beyond
+        log: Array = np.interp(x, places, np.log(self.bend)) - _beyond(x, places)
         return log
 
     def mmse(self, lam: Any) -> Array:
@@ -337,7 +333,7 @@ class Profile:
                 "one is written by Profile.save or srk calibrate"
             )
         try:
-            data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_not_finite)
+            data = json.loads(file.read_text(encoding="utf-8"), parse_constant=not_finite)
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError too
             raise ArgumentError(
                 f"{file} is not JSON ({shown(str(error))}); a profile is written by Profile.save "
@@ -368,33 +364,13 @@ class Profile:
                 f"{VERSION}; measure it again: srk.calibrate(process, score)"
             )
         try:
-            return Profile(**_checked(data))
+            return Profile(**checked(data, attrs.fields_dict(Profile)))
         except (ArgumentError, ArgumentTypeError) as error:
             raise ArgumentError(
                 f"{source} is damaged: {error}; measure it again: srk.calibrate(process, score)"
             ) from None
 
 
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
-
-
-def _checked(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a profile, each of its type, as a file holds them."""
-    fields = {field.name: field for field in attrs.fields(Profile)}
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise ArgumentError(f"it holds {shown(unknown)}, which a profile has not")
-    lacking = [name for name in ("lam", "q", "process", "calls") if name not in data]
-    if lacking:
-        raise ArgumentError(f"it lacks {', '.join(map(repr, lacking))}")
-    for name, entry in data.items():
-        if name == "process":
-            if not isinstance(entry, str):
-                raise ArgumentError(f"its 'process' is {shown(entry)}")
-        elif name == "calls":
-            if not is_integer(entry) or not 0 <= entry < 2**63:
-                raise ArgumentError(f"its 'calls' is {shown(entry)}")
-        elif not isinstance(entry, list) or len(entry) > MOST or not all(map(is_real, entry)):
-            raise ArgumentError(f"its {name!r} is no list of at most {MOST} numbers")
-    return data
+def _beyond(x: Array, places: Array) -> Array:
+    """How far `x` is outside of the ends of `places`."""
+    return np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)  # type: ignore[no-any-return]
