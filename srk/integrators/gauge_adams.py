@@ -49,11 +49,11 @@ class GaugeAdams(Integrator):
     of the last c with the new one among them (corrector: it re-uses the evaluation of the next
     step). D was evaluated at the predicted state; R there is carried to the corrected one by
     dD/du = w/(w + s), with w from `curve`. v = 0 gives `sa-solver` at eta = 0, which is `unipc-3`
-    but for its first two steps. One network call per step, order c; probability-flow ODE only. The
+    but for its first two steps. One network call per step, order c, at most p + 1; ODE only. The
     state handed on is the predicted one, so a run ends uncorrected.
 
-    `auto` takes it with a profile, which knows v and places the steps; there it is ahead of all
-    other methods tried (docs: Calibrate once per network).
+    `auto` takes it with a profile, which knows v and places the steps; there its error is, in the
+    mean, below that of all other methods tried (docs: Calibrate once per network).
 
     Arguments:
         data_variance: v, the variance of the data per coordinate, in squared units of the data.
@@ -84,7 +84,10 @@ class GaugeAdams(Integrator):
 
     @property
     def weak_order(self) -> float:  # type: ignore[override]
-        return float(max(self.predictor, self.corrector))
+        if not self.corrector:
+            return float(self.predictor)
+        # the state at which the corrector evaluates is that of the predictor
+        return float(min(self.corrector, self.predictor + 1))
 
     def plan(self, step: Step) -> StepPlan:
         return adams_step(
