@@ -373,4 +373,4 @@ class Profile:
 
 def _beyond(x: Array, places: Array) -> Array:
     """How far `x` is outside of the ends of `places`."""
-    return np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)  # type: ignore[no-any-return]
+    return np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)
