@@ -373,4 +373,5 @@ class Profile:
 
 def _beyond(x: Array, places: Array) -> Array:
     """How far `x` is outside of the ends of `places`."""
-    return np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)
+    outside: Array = np.maximum(places[0] - x, 0.0) + np.maximum(x - places[-1], 0.0)
+    return outside
