@@ -183,15 +183,16 @@ def report(results: dict[str, Any]) -> str:
 HEADER = """# A profile on networks
 
 Made by `python benchmarks/profiles.py garments galaxies cifar` on a 2-core x86-64 cloud machine,
-CPU, float32. Errors against a fine solution (160 calls): along the trajectory (median, relative to
-the spread of the samples), in distribution (sliced Cramer distance ± its standard error) and of the
-mean (unbiased squares; a minus sign is that of a square below 0, which is zero within its error).
-Runs with noise (`srk2m-local`, `auto`, and `auto` with a profile at eta = 1) are compared with a
-fine solution on the same Brownian paths, those of the ODE (`auto` with a profile, and others) with
-one of the ODE from the same noise: each with what it would give with very many calls.
-`srk2m-local`, with the bound that the profile measured, `auto` and the other methods of the ODE run
-on `log-snr`; the profile is one calibration with 32 samples and 99 calls, seed 0. `auto` without a
-profile is on paths of another clock than `srk2m-local`, so that its ratios are less certain.
+CPU, float32. Errors against a fine solution (160 calls): along the trajectory (median, relative
+to the spread of the samples), in distribution (sliced Cramer distance ± its standard error) and
+of the mean (unbiased squares; a minus sign is that of a square below 0, which is zero within its
+error). Runs with noise (`srk2m-local`, `auto`, and `auto` with a profile at eta = 1) are compared
+with a fine solution on the same Brownian paths, those of the ODE (`auto` with a profile, and
+others) with one of the ODE from the same noise: each with what it would give with very many
+calls. `srk2m-local`, with the bound that the profile measured, `auto` and the other methods of
+the ODE run on `log-snr`; the profile is one calibration with 32 samples and 99 calls, seed 0.
+`auto` without a profile is on paths of another clock than `srk2m-local`, so that its ratios are
+less certain.
 
 """
 

@@ -41,9 +41,10 @@ CASES = {
     "ten classes, 64-D": 2048,
 }
 """Cases of `paired` and the samples of each."""
+PROFILED, NOISY = "`auto` with a profile", "the same with eta = 1"
 RUNS: dict[str, dict[str, Any]] = {
-    "`auto` with a profile": {},
-    "the same with eta = 1": {"eta": 1.0},
+    PROFILED: {},
+    NOISY: {"eta": 1.0},
     "`auto`": {},
     "`srk2m-local`": {"solver": "srk2m-local"},
     "`unipc-3`": {"solver": "unipc-3", "grid": "log-snr"},
@@ -67,7 +68,7 @@ def measure(size: float) -> dict[str, dict[int, list[float]]]:
         wrong = Perturbed(case.make(case.process), size).bind(case.process)
         profile = srk.calibrate(case.process, wrong, shape=(32, case.d), seed=0)
         for label, options in RUNS.items():
-            given = {"profile": profile} if list(RUNS).index(label) < 2 else {}
+            given = {"profile": profile} if label in (PROFILED, NOISY) else {}
             for n in NFE:
                 found[label][n].append(max(distance(solve(wrong, nfe=n, **options, **given), fine)))
     return found
@@ -77,8 +78,10 @@ HEADER = f"""# What an error of the score leaves
 
 Made by `python benchmarks/score_error.py` on a 2-core x86-64 cloud machine, CPU, float32. Distance
 from the exact distribution (sliced Cramer distance in units of the standard deviation of a
-projection), geometric mean over {len(CASES)} cases: {"; ".join(CASES)}. The error of the denoiser
-is smooth in state and noise level; its size is relative to the posterior deviation.
+projection), geometric mean over {len(CASES)} cases:
+{"; ".join(CASES)}.
+The error of the denoiser is smooth in state and noise level; its size is relative to the posterior
+deviation.
 
 """
 

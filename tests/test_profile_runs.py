@@ -273,3 +273,12 @@ def test_few_steps_of_the_ode_are_nearer_to_its_solution() -> None:
         ours = (solved("auto", 8, profile=profile) - fine).square().mean().sqrt()
         theirs = (solved("deis-3", 8) - fine).square().mean().sqrt()
         assert float(ours) < 0.7 * float(theirs)
+
+
+def test_a_solver_around_auto_takes_the_profile_too() -> None:
+    """`auto` inside of a predictor and corrector is calibrated like `auto` alone."""
+    method = srk.integrators.PredictorCorrector("auto", corrector="langevin", snr=1e-13, steps=1)
+    around = run(solver=method, nfe=None, steps=8, noise="keyed", dtype=torch.float64)
+    plain = run(nfe=None, steps=8, noise="keyed", dtype=torch.float64)
+    assert around.eta == 0.0 and list(around.times) == list(plain.times)
+    assert torch.allclose(around.x, plain.x, atol=1e-6)

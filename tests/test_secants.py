@@ -67,7 +67,7 @@ def test_samples_and_evaluations_that_were_not_asked() -> None:
     noise = torch.randn(3, BATCH, SIZE, dtype=torch.float64)
     secants.learn(COUNT - 1, noise, 2 * noise, asked)
     after = secants.guess(4, torch.ones(BATCH, SIZE, dtype=torch.float64))
-    # a batched product may round the row of one sample by what the others hold
+    # more evaluations make the batched products larger, which may be rounded in another order
     assert torch.allclose(before[0], after[0], rtol=1e-13, atol=1e-13)
     # a new evaluation gets the last answer that there is, for each sample by itself
     x = torch.zeros(BATCH, SIZE, dtype=torch.float64)

@@ -32,7 +32,8 @@ def grid(
         int, typer.Option(help="Network calls to spend, the final denoising included.", min=1)
     ] = 20,
     criterion: Annotated[
-        str, typer.Option(help="concentrated, broad, network, kl or l2; else the solver's.")
+        str,
+        typer.Option(help="concentrated, broad, network, bend, kl, l2, even; else the solver's."),
     ] = "",
     profile: Annotated[
         Path | None,
@@ -50,7 +51,7 @@ def grid(
     Prints their times; writes a plot and the profile that the pilot measured.
     """
     from srk.analysis.plotting import pyplot
-    from srk.integrators import Auto, integrator
+    from srk.integrators import integrator
     from srk.processes import LinearProcess
     from srk.processes import process as named_process
     from srk.sampling import Sampler, calibrate
@@ -82,9 +83,7 @@ def grid(
             )
         chosen, measured = made, Profile.load(profile)
     budget = Budget(profile=measured, criterion=criterion or None)
-    method = integrator(solver)
-    if isinstance(method, Auto):  # as in a run with this profile
-        method = method.calibrated(measured)
+    method = integrator(solver).calibrated(measured)  # as in a run with this profile
     sampler = Sampler(chosen, score, method, nfe=nfe, grid=budget)
     steps = sampler.steps
     samplers = {name: Sampler(chosen, score, method, steps=steps, grid=name) for name in FIXED} | {

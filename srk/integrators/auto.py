@@ -79,6 +79,7 @@ class Auto(Integrator):
     weak_order = 2.0
     linear_only = False
     infinite_noise = True
+    profiled = True
     reference = (
         "srk (docs: Research notes); at eta = 0 DEIS (arXiv 2204.13902) and UniPC "
         "(arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"

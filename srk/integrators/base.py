@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
 from srk.plans.exponential import denoising_step, exponential_step, final_step
@@ -13,6 +13,9 @@ from srk.plans.phase import lift
 from srk.plans.plan import StepPlan
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level
+
+if TYPE_CHECKING:
+    from srk.steps.profile import Profile
 
 
 class Integrator(ABC):
@@ -38,6 +41,8 @@ class Integrator(ABC):
             step is an exponential Euler step.
         noise_free: True if it plans a step that ends at sigma = 0 itself; otherwise such a step is
             the denoiser.
+        profiled: whether a profile places its steps on the ODE too; with noise it places those of
+            every solver.
         reference, advice: where it comes from; when to choose it, in a line.
     """
 
@@ -51,6 +56,7 @@ class Integrator(ABC):
     linear_only: bool = True
     phase: bool = False
     infinite_noise: bool = False
+    profiled: bool = False
     noise_free: bool = False
     reference: str = ""
     advice: str = ""
@@ -110,6 +116,17 @@ class Integrator(ABC):
         """
         low, high = self.eta_range
         return min(max(1.0, low), high)
+
+    @property
+    def core(self) -> Integrator:
+        """The solver whose steps these are: this one, unless it is a form around another."""
+        return self
+
+    def calibrated(self, profile: Profile) -> Integrator:
+        """The integrator of a run with a profile: this one, unless it has options to take from
+        it.
+        """
+        return self
 
     def choose(self, process: ForwardProcess, eta: float, steps: int | None) -> Integrator:
         """The integrator that runs when this one is asked for `steps` steps.

@@ -69,6 +69,7 @@ class GaugeAdams(Integrator):
     name = "gauge-adams"
     eta_range = (0.0, 0.0)
     infinite_noise = True
+    profiled = True
     reference = "srk (docs: The mathematics, gauge clock), after UniPC (arXiv 2302.04867)"
     advice = "ODE, one call, order 4; knows the scale of the data: with a profile, for few steps"
 

@@ -78,6 +78,10 @@ class OnSchedule(Integrator):
         return self.method.eta_range
 
     @property
+    def core(self) -> Integrator:
+        return self.method.core
+
+    @property
     def default_eta(self) -> float:
         return self.method.default_eta
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -25,6 +25,9 @@ from srk.integrators.tableau import integrator
 from srk.plans.plan import FEW, Over, StepPlan, join
 from srk.plans.step import Step
 from srk.processes.base import ForwardProcess, Level, LinearProcess
+
+if TYPE_CHECKING:
+    from srk.steps.profile import Profile
 
 Corrector = Literal["langevin", "ald"]
 
@@ -188,8 +191,19 @@ class PredictorCorrector(Integrator):
         return self.predictor.eta_range
 
     @property
+    def core(self) -> Integrator:
+        return self.predictor.core
+
+    @property
     def default_eta(self) -> float:
         return self.predictor.default_eta
+
+    @property
+    def profiled(self) -> bool:  # type: ignore[override]
+        return self.predictor.profiled
+
+    def calibrated(self, profile: Profile) -> Integrator:
+        return attrs.evolve(self, predictor=self.predictor.calibrated(profile))
 
     @property
     def infinite_noise(self) -> bool:  # type: ignore[override]

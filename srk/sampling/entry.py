@@ -151,10 +151,12 @@ def solve(
             `srk.Levels` for elements with times of their own. Default "log-snr" for linear
             processes, else "uniform".
         profile: what `srk.calibrate` measured of the network: it places the steps (where no grid is
-            given, and eta > 0), and tells `auto` the variance of the data.
+            given; with eta = 0 those of `auto` and `gauge-adams` only), and tells `auto` the
+            variance of the data and to solve the ODE where no eta is given.
         eta: stochasticity; 1 is the reverse SDE, 0 the probability-flow ODE. Default: 1 where the
-            solver is defined for it, else 0. Or one value a step: a function of the noise level at
-            its start (attributes t, alpha, sigma, lam), a list, or a rule of `srk.eta`.
+            solver is defined for it, else 0; `auto` with a profile: 0. Or one value a step: a
+            function of the noise level at its start (attributes t, alpha, sigma, lam), a list, or a
+            rule of `srk.eta`.
         noise: name of a noise source (`srk.noise()`), an `srk.noise.NoiseSource`, or a function
             (slot, clock, out) that draws; default "generator".
         seed: seed of the run; the global random state is never touched.

@@ -15,8 +15,6 @@ import torch
 from srk._checks import integer, outside, shown
 from srk.errors import ArgumentTypeError, IncompatibleError
 from srk.integrators import Integrator, integrator
-from srk.integrators.auto import Auto
-from srk.integrators.gauge_adams import GaugeAdams
 from srk.noise import KeyedNoise
 from srk.processes.phase import statistic
 from srk.sampling.pilot_sums import Meter, OdePath, Sums
@@ -109,7 +107,7 @@ def calibrated(profile: Any, method: Integrator, process: Any) -> Integrator:
             "use profile=srk.Profile.load(path), or measure one: srk.calibrate(process, score)"
         )
     profile.check(process)
-    return method.calibrated(profile) if isinstance(method, Auto) else method
+    return method.calibrated(profile)
 
 
 def placed(profile: Profile, method: Integrator, grid: Any, eta: float) -> Any:
@@ -123,7 +121,7 @@ def placed(profile: Profile, method: Integrator, grid: Any, eta: float) -> Any:
         grid: what the user gave.
         eta: of the run.
     """
-    places = eta > 0.0 or isinstance(method, Auto | GaugeAdams)
+    places = eta > 0.0 or method.profiled
     if (grid is None and places) or (isinstance(grid, str) and grid == Budget.name):
         return Budget(profile)
     if isinstance(grid, Budget) and grid.profile is None:

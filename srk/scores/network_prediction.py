@@ -35,6 +35,7 @@ from srk.scores.options import (
     check_kwargs,
     check_network,
     event_shape_of,
+    shown_options,
     time_factor,
     training_steps,
 )
@@ -386,17 +387,4 @@ class NetworkPrediction(Prediction):
 
     def __repr__(self) -> str:
         network = getattr(self.network, "__name__", type(self.network).__name__)
-        options = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in attrs.fields(type(self))[1:]
-            if not self._is_default(f)
-        ]
-        return f"{type(self).__name__}({', '.join([network, *options])})"
-
-    def _is_default(self, field: attrs.Attribute[Any]) -> bool:
-        value = getattr(self, field.name)
-        return (
-            field.name == "model_kwargs"
-            or value is field.default
-            or (isinstance(value, (str, float)) and value == field.default)
-        )
+        return f"{type(self).__name__}({', '.join([network, *shown_options(self)])})"

@@ -56,3 +56,22 @@ def check_dtype(instance: object, attribute: attrs.Attribute[Any], value: object
             f"network_dtype is a floating-point torch.dtype, not {value!r}; e.g. "
             "network_dtype=torch.bfloat16"
         )
+
+
+def shown_options(adapter: Any) -> list[str]:
+    """The options of an adapter that are not the default, as its repr shows them; `model_kwargs`,
+    which may hold tensors, is left out.
+    """
+    return [
+        f"{field.name}={value!r}"
+        for field in attrs.fields(type(adapter))[1:]
+        if not _is_default(field, value := getattr(adapter, field.name))
+    ]
+
+
+def _is_default(field: attrs.Attribute[Any], value: Any) -> bool:
+    return (
+        field.name == "model_kwargs"
+        or value is field.default
+        or (isinstance(value, (str, float)) and value == field.default)
+    )

@@ -91,8 +91,8 @@ class Bend:
 
     A step h of a method of order p leaves an error h^(p+1) times a derivative of order p of what it
     predicts; their sum is least where the density of the steps is the (p+1)-th root of that
-    derivative, hence 1/4 for order 3. The second derivative stands for the third and the fourth,
-    which measured worse: at the numbers of steps that matter a step is as long as what it crosses.
+    derivative, hence 1/4 for order 3. The second derivative stands for the third; the fourth, with
+    its own root, measured no better (docs: Research notes).
 
     Arguments:
         power: of the bend of the profile, at least 0.
@@ -239,10 +239,9 @@ class Budget(Grid):
         if isinstance(self.criterion, Criterion | Bend):
             return self.criterion
         solver: Any = info.solver
-        solver = getattr(solver, "inner", solver)  # in the form of a pipeline
-        asked = getattr(solver, "method", None)
-        if asked is not None:  # on a schedule, where it chooses after the grid
-            solver = asked.choose(info.process, info.eta, info.steps)
+        core = getattr(solver, "core", solver)
+        if core is not solver:  # some forms let it choose after the grid
+            solver = core.choose(info.process, info.eta, info.steps)
         name = getattr(solver, "name", "")
         if name == "gauge-adams":
             return CRITERIA["bend" if bend else "network"]

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from srk.errors import ArgumentError, IncompatibleError
+from srk.integrators import SOLVERS
 
 #: The arguments of `SRKScheduler`.
 OURS = (
@@ -302,13 +303,14 @@ def settle(config: dict[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any
 def profile_places(config: Mapping[str, Any], explicit: Mapping[str, Any]) -> bool:
     """Whether a profile that the user gives says where the steps go: where nothing else does.
 
-    As in `srk.solve`, it places those of runs with noise, and of `auto` and `gauge-adams`.
+    As in `srk.solve`, it places those of runs with noise, and of solvers that it places on the
+    ODE too.
     """
     spaced = any(key in explicit for key in (*SCHEDULES, "timestep_spacing"))
     eta = explicit.get("eta", config.get("eta"))
-    solver = explicit.get("solver", config.get("solver")) or "auto"
-    noisy = eta != 0.0 or solver in ("auto", "gauge-adams")
-    return explicit.get("profile") is not None and not spaced and noisy
+    solver = SOLVERS.get(explicit.get("solver", config.get("solver")) or "auto")
+    places = eta != 0.0 or (solver is not None and solver.profiled)
+    return explicit.get("profile") is not None and not spaced and places
 
 
 def _family(config: Mapping[str, Any]) -> str | None:

@@ -51,7 +51,7 @@ class Configured(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # diffuser
         try:
             made: Integrator = attrs.evolve(method, **options) if options else method
             profile = self._profile
-            if isinstance(made, Auto) and profile is not None:
+            if profile is not None:
                 made = made.calibrated(profile)
             return OnSchedule(made) if self._on_schedule(made) else made
         except TypeError as error:

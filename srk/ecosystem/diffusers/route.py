@@ -109,10 +109,15 @@ class StateFirst(Integrator):
     evaluations_per_step: int = _of("evaluations_per_step")
     startup_evaluations: int = _of("startup_evaluations")
     eta_range: tuple[float, float] = _of("eta_range")
+    profiled: bool = _of("profiled")
     default_eta: float = _of("default_eta")
     linear_only: bool = _of("linear_only")
     infinite_noise: bool = _of("infinite_noise")
     noise_free: bool = _of("noise_free")
+
+    @property
+    def core(self) -> Integrator:
+        return self.inner.core
 
     def plan(self, step: Step) -> StepPlan:
         return self.inner.plan(step)

@@ -126,7 +126,7 @@ def sampler(
     if noise not in (None, *get_args(NoiseName)):
         raise ArgumentError(f"noise is 'brownian', 'generator', 'keyed' or None, not {noise!r}")
     known = profile_of(profile)
-    if known is not None and isinstance(method, Auto):
+    if known is not None:
         method = method.calibrated(known)
     if noise == "brownian" and isinstance(method, SRK2M | SRK2S) and method.node is None:
         method = attrs.evolve(method, strong=True)  # what follows the path nearest
