@@ -26,6 +26,7 @@ from srk.processes.base import ForwardProcess, Level, LinearProcess
 from srk.processes.phase import PhaseProcess, statistic
 from srk.sampling.arguments import eta_given, process_given
 from srk.sampling.planning import plan_grid, step_etas
+from srk.sampling.run_end import ends_clean
 from srk.scores.phase import PhasePrediction, read
 from srk.steps import Grid, RunInfo, as_grid
 from srk.tableaus import StochasticTableau
@@ -147,7 +148,10 @@ def _plans(
             f"an exact distribution needs a fixed grid, not {control!r}: the steps of an "
             "adaptive run depend on the draws"
         )
-    times = control.times(RunInfo(process, method, steps, one))
+    info = RunInfo(process, method, steps, one)
+    times = control.times(info)
+    if isinstance(wanted, float):
+        method = method.choose(process, wanted, len(times) - 1)
     etas, first_diffusion = step_etas(wanted, process, method, times)
     eps = torch.finfo(dtype).eps
     plans = plan_grid(process, method, times, etas, eps, first_diffusion)
@@ -160,8 +164,11 @@ def _plans(
     if denoise_final == "mean":
         plans[-1] = without_noise(plans[-1])
     elif denoise_final and plans[-1].stop.sigma > 0:
-        last = plans[-1].stop
-        plans.append(method.final_step(process, last, one, len(plans)))
+        clean = ends_clean(control, attrs.evolve(info, steps=2))
+        if clean and method.closes(process, one, len(plans)):
+            plans[-1] = method.closed(plans[-1])
+        else:
+            plans.append(method.final_step(process, plans[-1].stop, one, len(plans)))
     return plans
 
 

@@ -96,6 +96,23 @@ class Integrator(ABC):
         """The plan of the final denoising from the level `start`, after `index` steps."""
         return final_step(process, start, eta, index)
 
+    def closes(self, process: ForwardProcess, eta: float, steps: int | None) -> bool:
+        """Whether the last step of a run to `process.t_min` leads to the denoised prediction
+        itself, so that the final denoising needs no call of its own.
+
+        Arguments:
+            process, eta, steps: of the run; `steps` is None where that is not known.
+        """
+        return False
+
+    def closed(self, plan: StepPlan) -> StepPlan:
+        """The last step of such a run, to the denoised prediction at its end.
+
+        Arguments:
+            plan: that step, to the state at its end, as `plan_step` made it.
+        """
+        raise IncompatibleError(f"the last step of {self.name} does not end denoised")
+
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
         """The integrator that plans the steps of a grid known before the run.
 

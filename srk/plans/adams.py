@@ -19,12 +19,13 @@ import math
 from collections.abc import Callable, Sequence
 
 import attrs
+import numpy as np
 
-from srk.plans.form import ZERO, LinearForm
+from srk.plans.form import ZERO, LinearForm, row_of
 from srk.plans.gauge import GaugeStep, remainder
 from srk.plans.history import usable, warn_of_long_step
 from srk.plans.lagrange import exponential_weights, gauge_weights
-from srk.plans.plan import StepPlan
+from srk.plans.plan import Notes, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import Level
 
@@ -112,6 +113,33 @@ def adams_step(
     # what is at infinite noise is no place of a polynomial
     past = [(v, lam) for v, lam in zip(values, lams, strict=True) if math.isfinite(lam)]
     return draft.finish(new, keep=[*keep, *past[: max(p, c) - 1]])
+
+
+def denoised_end(plan: StepPlan, variance: float) -> StepPlan:
+    """The last step of a run to the denoiser at its end, in place of the state there.
+
+    D = (s R + v u)/(s + v) with s = (sigma/alpha)^2 and u = x/alpha at the end; R is on the
+    line through its last two values, and what that gets wrong counts as s/(s + v).
+
+    Arguments:
+        plan: of `adams_step`, in the gauge `variance` > 0, with a corrector or without.
+        variance: v of the gauge.
+    """
+    end, v = plan.stop, variance
+    s = (end.sigma / end.alpha) ** 2
+    notes = plan.notes
+    assert isinstance(notes, Notes)
+    known = [
+        (lam, LinearForm(dict(row)) * factor)
+        for lam, row, factor in zip(notes, plan.keep, notes.factors, strict=True)
+        if not isinstance(lam, Carried)
+    ][:2]
+    lams = np.array([lam for lam, _ in known])
+    ahead = LinearForm(dict(plan.update)) * (v / (s + v) / end.alpha)
+    for j, (lam, value) in enumerate(known):
+        others = np.delete(lams, j)
+        ahead = ahead + value * (s / (s + v) * float(np.prod((end.lam - others) / (lam - others))))
+    return attrs.evolve(plan, update=row_of(ahead), keep=(), notes=Notes())
 
 
 def _weights(

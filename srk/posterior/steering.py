@@ -165,7 +165,7 @@ def steer(
         for k, plan in enumerate(plans):
             resampling = (uniforms[k], threshold if k in chosen else 0.0)
             sizes.append(population.step(plan, resampling))
-        if sampler.settings.denoise and plans[-1].stop.sigma > 0.0:
+        if sampler.settings.final and plans[-1].stop.sigma > 0.0:
             population.finish(plans[-1].stop, len(plans))
         population.close()
         if equal_weights:

@@ -37,7 +37,7 @@ class Planner:
     def __init__(self, make: MakeSampler) -> None:
         self._make = make
         self._profiles: dict[Hashable, Budget] = {}
-        self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and that without noise
+        self._last: tuple[StepPlan, StepPlan] | None = None  # a last step, and what it becomes
         # What the last plans were made from, all of it unchanging, and these plans.
         self._known: tuple[tuple[Any, ...], bool, Planned] | None = None
 
@@ -90,10 +90,11 @@ class Planner:
     def _made(self, settings: Settings, grid: Grid, info: RunInfo, eps: float) -> Planned:
         """The same where it is not known; `eps` is the resolution of the run."""
         plans, etas = plan_run(grid, info, settings.eta, eps)
-        if settings.mean:
+        if settings.mean or settings.closes:
             last = self._last
             if last is None or last[0] is not plans[-1]:
-                self._last = last = plans[-1], without_noise(plans[-1])
+                change = without_noise if settings.mean else settings.method.closed
+                self._last = last = plans[-1], change(plans[-1])
             plans = *plans[:-1], last[1]
         return plans, etas
 

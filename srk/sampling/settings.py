@@ -25,11 +25,11 @@ from srk.sampling.arguments import (
     eta_given,
     hooks_given,
     process_given,
-    steps_given,
 )
 from srk.sampling.compatible import check_moved, parallel_given
 from srk.sampling.pilot import calibrated, check_guidance, placed
 from srk.sampling.planning import validate
+from srk.sampling.run_end import steps_and_end
 from srk.scores import Prediction, as_prediction
 from srk.scores.centred import bound_to
 from srk.scores.hooks import Hook, with_hooks
@@ -57,6 +57,7 @@ class Settings:
         steps: number of steps; None where the controller decides.
         control: the grid, or the controller.
         denoise: whether a run ends with the denoised prediction.
+        closes: whether the last step leads to that prediction, which then costs no call of its own.
         mean: whether the last step is taken without its noise.
         autocast: dtype for `torch.autocast` around the network.
         compile: what is compiled: nothing, each "step", or the whole "loop".
@@ -75,6 +76,7 @@ class Settings:
     steps: int | None
     control: StepController
     denoise: bool
+    closes: bool
     mean: bool
     autocast: torch.dtype | None
     compile: Compile
@@ -86,6 +88,11 @@ class Settings:
     def grid(self) -> Grid | None:
         """The grid; None where a controller decides the steps as a run goes."""
         return self.control if isinstance(self.control, Grid) else None
+
+    @property
+    def final(self) -> bool:
+        """Whether a final denoising, one more call, follows the last step."""
+        return self.denoise and not self.closes
 
     def info(self, **of_run: Any) -> RunInfo:
         """What a grid may know of a run: process, solver, steps and eta, and what is known of the
@@ -120,7 +127,7 @@ class Settings:
             eta=self.one_eta,
             etas=etas,
             label=self.label,
-            denoise=self.denoise,
+            denoise=self.final,
             autocast=self.autocast,
             compiled=self.compile == "step",
             parallel=self.parallel,
@@ -188,7 +195,19 @@ def settings_given(
         check_guidance(profile, prediction, process)
     denoise = linear if wanted is None else wanted
     control = controller_given(grid, controller, linear)
-    count = steps_given(process, method, control, steps, nfe, denoise, prediction.calls())
+    # a hook has its say in the denoised prediction, which it must then be asked for
+    count, closes = steps_and_end(
+        process,
+        method,
+        control,
+        one,
+        steps=steps,
+        nfe=nfe,
+        denoise=denoise,
+        # a hook has its say in the denoised prediction, which is then asked for
+        may_close=constant and not given_hooks,
+        calls=prediction.calls(),
+    )
     own = control.own_steps if isinstance(control, Grid) else None
     known = count if own is None else own
     label = method.name
@@ -219,6 +238,7 @@ def settings_given(
         steps=count,
         control=control,
         denoise=denoise,
+        closes=closes,
         mean=mean,
         autocast=autocast_given(autocast),
         compile=compiled,
