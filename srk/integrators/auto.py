@@ -39,8 +39,11 @@ CURVE_STAGES = (
 )
 """With a profile: what the measured gauge is multiplied by, and the node, below a number of steps
 (docs/calibration.md)."""
+GAUGE = 0.5
+"""Variance of the gauge of `gauge-adams` over the measured one."""
 RESPONSE_FROM = 7
-"""Steps from which `gauge-adams` counts how the denoiser follows a correction."""
+"""Steps from which `gauge-adams` counts in full how the denoiser follows a correction, and below
+which in half."""
 
 
 @register_solver
@@ -152,9 +155,9 @@ class Auto(Integrator):
         if eta == 0.0 and self.variance is not None:
             return _with(
                 "gauge-adams",
-                data_variance=self.variance,
+                data_variance=GAUGE * self.variance,
                 curve=self.curve,
-                response=0.0 if steps < RESPONSE_FROM else 1.0,
+                response=1.0 if steps >= RESPONSE_FROM else 0.5,
             )
         if eta == 0.0:
             return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
