@@ -42,7 +42,13 @@ PILOT = 32
 SEED, LEVELS, SAMPLES = 20261126, 7, 48
 PROFILED, NOISY = "auto, profile", "auto, profile, eta 1"
 ODES = ("unipc-3", "deis-3", "dpmpp-2m")
-LABELS = ("srk2m-local", "auto", NOISY, PROFILED, *ODES)
+OPEN = ", open end"
+"""Follows the name of an ODE method that runs without the final denoising, whose call buys a step
+more."""
+LABELS = ("srk2m-local", "auto", NOISY, PROFILED, *ODES, *(name + OPEN for name in ODES))
+OTHERS = LABELS[4:]
+SHOWN = LABELS[: -len(ODES)]
+"""Those with rows of their own."""
 
 
 def garments(batch: int) -> tuple[Any, Any, tuple[int, ...]]:
@@ -82,9 +88,9 @@ NETWORKS: dict[str, Callable[[int], tuple[Any, Any, tuple[int, ...]]]] = {
 }
 
 
-def measure(name: str, samples: int) -> dict[str, list[float]]:
+def measure(name: str, samples: int, known: dict[str, list[float]]) -> dict[str, list[float]]:
     """Cells "solver|NFE": error along the trajectory, in distribution, its standard error, and of
-    the mean.
+    the mean; those that are known stay.
     """
     process, score, event = NETWORKS[name](samples)
     _, pilot, _ = NETWORKS[name](PILOT)
@@ -94,21 +100,24 @@ def measure(name: str, samples: int) -> dict[str, list[float]]:
     def solve(solver: Any, nfe: int, **options: Any) -> Tensor:
         noise = BrownianNoise(SEED, levels=LEVELS)
         shape = (samples, *event)
-        return srk.solve(
-            process, score, solver, shape=shape, steps=nfe - 1, noise=noise, **options
-        ).x.flatten(1)
+        x = srk.solve(process, score, solver, shape=shape, nfe=nfe, noise=noise, **options).x
+        return x.flatten(1)
 
     def ode() -> Tensor:
-        return fine(name, samples, 0.0, lambda: solve("unipc-3", FINE, grid="log-snr"))
+        return fine(name, samples, 0.0, lambda: solve("unipc-3", FINE, grid="log-snr", eta=0.0))
 
     def sde(v: float) -> Tensor:
         return fine(name, samples, v, lambda: solve(SRK2MLocal(data_variance=v), FINE))
 
-    cells = {}
+    cells = dict(known)
     for label in LABELS:
         given: dict[str, Any] = {"profile": profile} if "profile" in label else {}
-        if label in ODES:
-            given["grid"] = "log-snr"
+        scale = 1.0
+        if label in OTHERS:
+            given |= {"grid": "log-snr", "eta": 0.0}
+        if label.endswith(OPEN):
+            given["denoise_final"] = False
+            scale = process.alpha(process.t_min)
         if label == NOISY:
             given["eta"] = 1.0
         # with the bound of the profile, so that the two have the same paths
@@ -116,14 +125,17 @@ def measure(name: str, samples: int) -> dict[str, list[float]]:
         if label == LABELS[0]:
             solver = SRK2MLocal(data_variance=calibrated.data_variance)
         for nfe in NFE:
-            if label in (*ODES, PROFILED):
+            if f"{label}|{nfe}" in known:
+                continue
+            if label in (*OTHERS, PROFILED):
                 y = ode()
             else:
                 method = calibrated if label == NOISY else Auto().choose(process, 1.0, nfe - 1)
                 y = sde((method if label != LABELS[0] else calibrated).data_variance)
-            cells[f"{label}|{nfe}"] = errors(solve(solver, nfe, **given), y)
+            cells[f"{label}|{nfe}"] = errors(solve(solver, nfe, **given) / scale, y)
             print(name, label, nfe, *(f"{e:.3f}" for e in cells[f"{label}|{nfe}"]), flush=True)
-    cells["apart"] = errors(ode(), sde(calibrated.data_variance))
+    if "apart" not in known:
+        cells["apart"] = errors(ode(), sde(calibrated.data_variance))
     return cells
 
 
@@ -154,19 +166,19 @@ def report(results: dict[str, Any]) -> str:
     text = HEADER + "<!-- --8<-- [start:tables] -->\n\n"
     for name, found in results.items():
         cells, lines = found["cells"], []
-        for label in LABELS:
+        for label in SHOWN:
             lines.append(
                 [f"`{label}`, trajectory", *(f"{cells[f'{label}|{n}'][0]:.3f}" for n in NFE)]
             )
         for label in (NOISY, PROFILED):
             ratios = [cells[f"{label}|{n}"][0] / cells[f"{LABELS[0]}|{n}"][0] for n in NFE]
             lines.append([f"`{label}` over `{LABELS[0]}`", *(f"{r:.2f}" for r in ratios)])
-        best = [min(cells[f"{label}|{n}"][0] for label in ODES) for n in NFE]
+        best = [min(cells[f"{label}|{n}"][0] for label in OTHERS) for n in NFE]
         ratios = [cells[f"{PROFILED}|{n}"][0] / b for n, b in zip(NFE, best, strict=True)]
         lines.append(
             [f"`{PROFILED}` over the best of the other ODE", *(f"{r:.2f}" for r in ratios)]
         )
-        for label in LABELS:
+        for label in SHOWN:
             row = [cells[f"{label}|{n}"] for n in NFE]
             lines.append([f"`{label}`, distribution", *(f"{c[1]:.3f} ± {c[2]:.3f}" for c in row)])
         for label in LABELS[:4]:
@@ -192,7 +204,8 @@ others) with one of the ODE from the same noise: each with what it would give wi
 calls. `srk2m-local`, with the bound that the profile measured, `auto` and the other methods of
 the ODE run on `log-snr`; the profile is one calibration with 32 samples and 99 calls, seed 0.
 `auto` without a profile is on paths of another clock than `srk2m-local`, so that its ratios are
-less certain.
+less certain. The best of the other ODE is also looked for with an open end: without the final
+denoising, whose call then buys one more step.
 
 """
 
@@ -201,13 +214,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*NETWORKS, []], default=[])
     parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--forget", nargs="*", default=[], help="solvers that are run anew")
     parser.add_argument("--folder", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     path = args.folder / "profiles.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     for name in args.names:
-        results[name] = {"samples": args.samples, "cells": measure(name, args.samples)}
+        before = results.get(name, {})
+        known = before.get("cells", {}) if before.get("samples") == args.samples else {}
+        known = {key: v for key, v in known.items() if key.split("|")[0] not in args.forget}
+        results[name] = {"samples": args.samples, "cells": measure(name, args.samples, known)}
         path.write_text(json.dumps(results, indent=1) + "\n")
     (args.folder / "profiles.md").write_text(report(results), encoding="utf-8")
 
