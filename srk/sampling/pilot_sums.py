@@ -151,8 +151,10 @@ class Meter:
             move = (denoised - self.last).float().flatten(1)
             square = move.square().sum(1).double()
             self.moved.append(square.sum())
-            products = (move @ move.T).double().square()
-            self.crossed.append(products.sum() - products.diagonal().sum())
+            # |M M^T|^2 = |M^T M|^2, of which the smaller is made
+            many = move.shape[0] > move.shape[1]
+            products = move.T.double() @ move.double() if many else (move @ move.T).double()
+            self.crossed.append(products.square().sum() - square.square().sum())
         self.last = denoised
 
 
