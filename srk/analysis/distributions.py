@@ -164,9 +164,9 @@ def _plans(
     if denoise_final == "mean":
         plans[-1] = without_noise(plans[-1])
     elif denoise_final and plans[-1].stop.sigma > 0:
-        clean = ends_clean(control, attrs.evolve(info, steps=2))
-        if clean and method.closes(process, one, len(plans)):
-            plans[-1] = method.closed(plans[-1])
+        closing = method.closing(process, one, len(plans))
+        if closing is not None and ends_clean(control, info):
+            plans[-1] = closing(plans[-1])
         else:
             plans.append(method.final_step(process, plans[-1].stop, one, len(plans)))
     return plans

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -166,9 +167,10 @@ class Auto(Integrator):
             return _with("srk2m", data_variance=variance, curve=((0.0, math.log(variance)),))
         return _with("srk2m", data_variance=variance)
 
-    def closes(self, process: ForwardProcess, eta: float, steps: int | None) -> bool:
-        chosen = self.choose(process, eta, steps)
-        return chosen is not self and chosen.closes(process, eta, steps)
+    def closing(
+        self, process: ForwardProcess, eta: float, steps: int | None
+    ) -> Callable[[StepPlan], StepPlan] | None:
+        return self.choose(process, eta, steps).closing(process, eta, steps)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         """What a `Solution` says of the choice, e.g. "auto: srk2m (local, matched)"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from srk.errors import ArgumentError, ArgumentTypeError, IncompatibleError
@@ -96,22 +96,16 @@ class Integrator(ABC):
         """The plan of the final denoising from the level `start`, after `index` steps."""
         return final_step(process, start, eta, index)
 
-    def closes(self, process: ForwardProcess, eta: float, steps: int | None) -> bool:
-        """Whether the last step of a run to `process.t_min` leads to the denoised prediction
-        itself, so that the final denoising needs no call of its own.
+    def closing(
+        self, process: ForwardProcess, eta: float, steps: int | None
+    ) -> Callable[[StepPlan], StepPlan] | None:
+        """What makes of the last step of a run to `process.t_min` one that leads to the denoised
+        prediction itself, so that the final denoising needs no call; None where it needs one.
 
         Arguments:
             process, eta, steps: of the run; `steps` is None where that is not known.
         """
-        return False
-
-    def closed(self, plan: StepPlan) -> StepPlan:
-        """The last step of such a run, to the denoised prediction at its end.
-
-        Arguments:
-            plan: that step, to the state at its end, as `plan_step` made it.
-        """
-        raise IncompatibleError(f"the last step of {self.name} does not end denoised")
+        return None
 
     def on_grid(self, process: ForwardProcess, times: Sequence[float], eta: float) -> Integrator:
         """The integrator that plans the steps of a grid known before the run.

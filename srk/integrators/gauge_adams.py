@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -112,16 +114,17 @@ class GaugeAdams(Integrator):
             response=self._response,
         )
 
-    def closes(self, process: ForwardProcess, eta: float, steps: int | None) -> bool:
+    def closing(
+        self, process: ForwardProcess, eta: float, steps: int | None
+    ) -> Callable[[StepPlan], StepPlan] | None:
         if not isinstance(process, LinearProcess) or steps is None or steps >= CALL_FROM:
-            return False
-        end = process.level(process.t_min)
+            return None
         if max(self.predictor, self.corrector) == 1:  # which keeps nothing to extrapolate from
-            return False
-        return 0.0 < end.sigma**2 <= LEFT * self.data_variance * end.alpha**2
-
-    def closed(self, plan: StepPlan) -> StepPlan:
-        return denoised_end(plan, self.data_variance)
+            return None
+        end, v = process.level(process.t_min), self.data_variance
+        if not 0.0 < end.sigma**2 <= LEFT * v * end.alpha**2:
+            return None
+        return partial(denoised_end, variance=v)
 
     def _response(self, level: Level) -> float:
         """dD/du at a level, as far as it is counted."""

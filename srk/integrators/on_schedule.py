@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import attrs
@@ -88,6 +88,11 @@ class OnSchedule(Integrator):
     @property
     def linear_only(self) -> bool:  # type: ignore[override]
         return self.method.linear_only
+
+    def closing(
+        self, process: ForwardProcess, eta: float, steps: int | None
+    ) -> Callable[[StepPlan], StepPlan] | None:
+        return self.method.closing(process, eta, steps)
 
     def label(self, process: ForwardProcess, eta: float, steps: int | None) -> str:
         return f"{self.method.label(process, eta, steps)} on the schedule"

@@ -90,10 +90,10 @@ class Planner:
     def _made(self, settings: Settings, grid: Grid, info: RunInfo, eps: float) -> Planned:
         """The same where it is not known; `eps` is the resolution of the run."""
         plans, etas = plan_run(grid, info, settings.eta, eps)
-        if settings.mean or settings.closes:
+        change = without_noise if settings.mean else settings.closing
+        if change is not None:
             last = self._last
             if last is None or last[0] is not plans[-1]:
-                change = without_noise if settings.mean else settings.method.closed
                 self._last = last = plans[-1], change(plans[-1])
             plans = *plans[:-1], last[1]
         return plans, etas

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from srk.errors import SRKError
 from srk.integrators import Integrator
+from srk.plans.plan import StepPlan
 from srk.processes.base import ForwardProcess
 from srk.sampling.arguments import steps_given
 from srk.steps import Budget, Grid, RunInfo, StepController
+
+Closing = Callable[[StepPlan], StepPlan]
+"""What makes of a last step one that leads to the denoised prediction; see `Integrator.closing`."""
 
 
 def steps_and_end(
@@ -22,8 +27,8 @@ def steps_and_end(
     denoise: bool,
     may_close: bool,
     calls: int,
-) -> tuple[int | None, bool]:
-    """The number of steps, and whether the last of them leads to the denoised prediction.
+) -> tuple[int | None, Closing | None]:
+    """The number of steps, and what closes the last of them; None where a call does.
 
     Arguments:
         process, method, control, eta: what is reversed, by which solver, with which grid.
@@ -31,16 +36,14 @@ def steps_and_end(
         denoise: whether the run ends with the denoised prediction.
         may_close: whether nothing else that was asked for keeps the last step from leading there.
     """
-    if (
-        denoise
-        and may_close
-        and method.closes(process, eta, 1)
-        and ends_clean(control, RunInfo(process, method, 2, eta))
-    ):
+    own = control.own_steps if isinstance(control, Grid) else None
+    if denoise and may_close and method.closing(process, eta, own or 1):
         count = steps_given(process, method, control, steps, nfe, False, calls)
-        if method.closes(process, eta, count):
-            return count, True
-    return steps_given(process, method, control, steps, nfe, denoise, calls), False
+        info = RunInfo(process, method, own or 2, eta)
+        closing = method.closing(process, eta, count if own is None else own)
+        if closing is not None and ends_clean(control, info):
+            return count, closing
+    return steps_given(process, method, control, steps, nfe, denoise, calls), None
 
 
 def ends_clean(control: StepController, info: RunInfo) -> bool:
@@ -48,9 +51,9 @@ def ends_clean(control: StepController, info: RunInfo) -> bool:
 
     Arguments:
         control: the controller.
-        info: a run of two steps, for which a grid is asked where it ends.
+        info: of a run of as many steps as the grid asks for, or else of two.
     """
-    if not isinstance(control, Grid) or control.own_steps is not None or control.rises:
+    if not isinstance(control, Grid) or control.rises:
         return False
     if isinstance(control, Budget):  # whose steps may not be known yet
         return True

@@ -29,7 +29,7 @@ from srk.sampling.arguments import (
 from srk.sampling.compatible import check_moved, parallel_given
 from srk.sampling.pilot import calibrated, check_guidance, placed
 from srk.sampling.planning import validate
-from srk.sampling.run_end import steps_and_end
+from srk.sampling.run_end import Closing, steps_and_end
 from srk.scores import Prediction, as_prediction
 from srk.scores.centred import bound_to
 from srk.scores.hooks import Hook, with_hooks
@@ -57,7 +57,8 @@ class Settings:
         steps: number of steps; None where the controller decides.
         control: the grid, or the controller.
         denoise: whether a run ends with the denoised prediction.
-        closes: whether the last step leads to that prediction, which then costs no call of its own.
+        closing: what makes the last step lead to that prediction, which then costs no call of its
+            own; None where it is a call.
         mean: whether the last step is taken without its noise.
         autocast: dtype for `torch.autocast` around the network.
         compile: what is compiled: nothing, each "step", or the whole "loop".
@@ -76,7 +77,7 @@ class Settings:
     steps: int | None
     control: StepController
     denoise: bool
-    closes: bool
+    closing: Closing | None
     mean: bool
     autocast: torch.dtype | None
     compile: Compile
@@ -92,7 +93,7 @@ class Settings:
     @property
     def final(self) -> bool:
         """Whether a final denoising, one more call, follows the last step."""
-        return self.denoise and not self.closes
+        return self.denoise and self.closing is None
 
     def info(self, **of_run: Any) -> RunInfo:
         """What a grid may know of a run: process, solver, steps and eta, and what is known of the
@@ -196,7 +197,7 @@ def settings_given(
     denoise = linear if wanted is None else wanted
     control = controller_given(grid, controller, linear)
     # a hook has its say in the denoised prediction, which it must then be asked for
-    count, closes = steps_and_end(
+    count, closing = steps_and_end(
         process,
         method,
         control,
@@ -238,7 +239,7 @@ def settings_given(
         steps=count,
         control=control,
         denoise=denoise,
-        closes=closes,
+        closing=closing,
         mean=mean,
         autocast=autocast_given(autocast),
         compile=compiled,

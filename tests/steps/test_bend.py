@@ -132,7 +132,7 @@ def test_a_pilot_of_a_sampler_follows_the_ode_only_where_its_steps_go_by_it() ->
         grid = Budget(samples=64, criterion=criterion)
         sol = srk.solve(EDM, srk.Score(network), solver, shape=(64, 1), nfe=9, seed=0, grid=grid)
         assert calls - sol.nfe == evaluations
-        placed = Budget(profile, criterion).times(RunInfo(EDM, srk.solvers()[solver], 8))
+        placed = Budget(profile, criterion).times(RunInfo(EDM, srk.solvers()[solver], sol.steps))
         assert sol.times == pytest.approx(placed, rel=1e-4)
 
 
