@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -28,6 +29,12 @@ from srk.plans.lagrange import exponential_weights, gauge_weights
 from srk.plans.plan import Notes, StepPlan
 from srk.plans.step import Step
 from srk.processes.base import Level
+
+FAR = 1e6
+"""Noise over the variance of the gauge, squared levels, from which on R is that of infinite noise:
+it differs from that by some thousandth of the deviation of the data."""
+NEAREST = 0.5
+"""Half log-SNR between that level and the next at which they are two places of a polynomial."""
 
 #: (places in half log-SNR from the start of the step, h, rate a) -> weights of D there.
 Weights = Callable[[Sequence[float], float, float], list[float]]
@@ -85,14 +92,17 @@ def adams_step(
         lams += step.memory[first:]
         values += [draft.memory(i) for i in range(first, len(step.memory))]
         carried: Carried | None = step.memory[0] if c else None
-        if carried is not None and math.isfinite(carried.start.lam):
+        given = None
+        if carried is not None:
             before = GaugeStep(carried.start, start, variance, math.sqrt(carried.rate - 1.0))
-            places = [lam - carried.start.lam for lam in lams[:c]]
-            used = usable(step, places, places[0], before.eta, corrects=True)
-            x = draft.memory(0) + start.alpha * _dot(
-                _weights([places[i] for i in used], before, carried.rate, later),
-                [values[i] for i in used],
-            )
+            if math.isfinite(carried.start.lam):
+                places = [lam - carried.start.lam for lam in lams[:c]]
+                used = usable(step, places, places[0], before.eta, corrects=True)
+                given = _weights([places[i] for i in used], before, carried.rate, later)
+            elif c > 1 and len(lams) > 1:
+                used, given = [0, 1], _from_infinity(lams, before, step.process)
+        if given is not None:
+            x = draft.memory(0) + start.alpha * _dot(given, [values[i] for i in used])
             if response is not None:
                 n = variance * start.alpha**2 + start.sigma**2
                 change = n * response(start) - variance * start.alpha**2
@@ -110,9 +120,21 @@ def adams_step(
         base = base + draft.normal(*gauge.interval) * gauge.noise_std(stop)
     new = base + stop.alpha * _dot(_weights(places, gauge, rate, whole), [values[i] for i in used])
     keep = [(base, Carried(start, rate))] if c else []
+    if math.isinf(start.lam) and variance > 0.0:
+        far = -0.5 * math.log(FAR * variance)
+        lams[0] = far if far < stop.lam - NEAREST else start.lam
     # what is at infinite noise is no place of a polynomial
     past = [(v, lam) for v, lam in zip(values, lams, strict=True) if math.isfinite(lam)]
     return draft.finish(new, keep=[*keep, *past[: max(p, c) - 1]])
+
+
+def _from_infinity(lams: Sequence[float], before: GaugeStep, process: Any) -> list[float]:
+    """The corrector's weights of a step from infinite noise: of R at its end, and of that at its
+    start, which stands for all noise above the level `lams[1]`.
+    """
+    far = GaugeStep(process.level_at(lams[1]), before.stop, before.v, before.eta)
+    own, other = gauge_weights([lams[0] - lams[1], 0.0], far)
+    return [own, other + gauge_weights([0.0], before)[0] - gauge_weights([0.0], far)[0]]
 
 
 def denoised_end(plan: StepPlan, variance: float) -> StepPlan:

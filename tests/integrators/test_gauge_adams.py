@@ -59,16 +59,18 @@ def reference(
     response: Callable[[float], float],
 ) -> np.ndarray:
     """All steps, written out: the state x at the last of `levels` (alpha, sigma)."""
-    infinite = levels[0][0] == 0.0
-    if infinite:  # the first step, of one evaluation: what is at infinite noise is then forgotten
+    infinite, mean = levels[0][0] == 0.0, float(WEIGHTS @ MEANS)
+    if infinite:  # the first step, of one evaluation, whose R is that of all noise above 1e6 v
         (_, sigma), (a, b) = levels[:2]
-        mean = float(WEIGHTS @ MEANS)
-        x = a * (math.sqrt((b / a) ** 2 + v) * x / sigma + mean)
+        bare = math.sqrt((b / a) ** 2 + v) * x / sigma
+        x = a * (bare + mean)
         levels = levels[1:]
     s = [(b / a) ** 2 for a, b in levels]
     lam = [-0.5 * math.log(value) for value in s]
     predicted, corrected = x / levels[0][0], None
     past: list[tuple[float, np.ndarray]] = []  # (half log-SNR, R), the latest first
+    if infinite and v > 0.0:
+        past = [(-0.5 * math.log(1e6 * v), np.full_like(x, mean))]
     for i in range(len(levels) - 1):
         R = ((s[i] + v) * denoise(predicted, s[i]) - v * predicted) / s[i]
         u = predicted
@@ -78,6 +80,13 @@ def reference(
             u = math.sqrt((s[i] + v) / (s[i - 1] + v)) * corrected
             for j, (_, value) in enumerate(nodes):
                 u = u + integral(places, j, lam[i - 1], lam[i], v) * value
+        elif corrector > 1 and past:
+            far = past[0][0]
+            places = [lam[0], far]
+            above = math.sqrt((s[0] + v) / (math.exp(-2.0 * far) + v))
+            u = bare + integral(places, 0, far, lam[0], v) * R
+            u = u + (integral(places, 1, far, lam[0], v) + above) * mean
+        if u is not predicted:
             R = R + ((s[i] + v) * response(lam[i]) - v) / s[i] * (u - predicted)
         past = [(lam[i], R), *past]
         nodes = past[:predictor]
