@@ -173,7 +173,8 @@ def report(results: dict[str, Any]) -> str:
         for label in (NOISY, PROFILED):
             ratios = [cells[f"{label}|{n}"][0] / cells[f"{LABELS[0]}|{n}"][0] for n in NFE]
             lines.append([f"`{label}` over `{LABELS[0]}`", *(f"{r:.2f}" for r in ratios)])
-        best = [min(cells[f"{label}|{n}"][0] for label in OTHERS) for n in NFE]
+        found_of = [[cells.get(f"{label}|{n}") for label in OTHERS] for n in NFE]
+        best = [min(cell[0] for cell in row if cell) for row in found_of]
         ratios = [cells[f"{PROFILED}|{n}"][0] / b for n, b in zip(NFE, best, strict=True)]
         lines.append(
             [f"`{PROFILED}` over the best of the other ODE", *(f"{r:.2f}" for r in ratios)]
