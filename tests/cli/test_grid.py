@@ -63,7 +63,7 @@ def test_a_profile_saves_the_pilot(tmp_path: Path) -> None:
         "--profile", str(path), "--nfe", "9", "--criterion", "kl", "--out", str(tmp_path)
     )
     assert result.exit_code == 0, result.output
-    assert len(rows(result.output)) == 9 and "pilot: " not in result.output
+    assert len(rows(result.output)) == 10 and "pilot: " not in result.output
     assert not (tmp_path / "profile.json").exists()
     pilot = invoke("--profile", str(path), "--seed", "1", "--out", str(tmp_path), "--force")
     assert isinstance(pilot.exception, ArgumentError) and "leave them out" in str(pilot.exception)
@@ -103,7 +103,11 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
             ArgumentError,
             "'concentrated', 'broad', 'network', 'bend', 'kl', 'l2'",
         ),
-        (["--target", "mixture", "--samples", "20", "--nfe", "1"], ArgumentError, "buys no step"),
+        (
+            ["--target", "mixture", "--samples", "20", "--solver", "srk2m", "--nfe", "1"],
+            ArgumentError,
+            "buys no step",
+        ),
     ):
         result = invoke(*arguments, *out)
         assert isinstance(result.exception, error) and message in str(result.exception)
