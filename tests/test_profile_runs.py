@@ -74,7 +74,7 @@ def test_solve_and_sampler() -> None:
     # without a profile nothing changed
     without = run(profile=None)
     assert without.eta == 1.0 and without.solver.startswith("auto: srk2m (local")
-    assert run(profile=None, eta=0.0).solver == "auto: deis-3"
+    assert run(profile=None, eta=0.0).solver == "auto: gauge-adams"
     # other values of eta, and one value a step
     assert run(eta=0.5).solver == "auto: srk2m (calibrated)"
     assert run(eta=1.5).solver == "auto: dpmpp-2m-sde"

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from srk.steps.profile import Profile
 
 UNIPC_FROM = 16
-"""Number of steps from which `unipc-3` is ahead of `deis-3` on the ODE
+"""Number of steps from which `unipc-3` is ahead on the ODE without a profile
 (benchmarks/results/ode.md)."""
+SMALL_GAUGE = 0.2
+"""Variance of the gauge of `gauge-adams` without a profile, over that of the data as
+`data_variance` has it."""
 BOUND = 0.4
 """Largest gauge over the variance of the data, but in long steps."""
 STAGES = (
@@ -57,9 +60,9 @@ class Auto(Integrator):
       on 0.7). With a profile, the gauge is the measured one, from 7 steps on 1.4 times that. The
       node moves from 0.27 with fewer than 7 steps to 1/3 from 16 on.
     - Linear process, 0 < eta < 1: `srk2m`; eta > 1: `dpmpp-2m-sde`.
-    - Linear process, eta = 0 (the probability-flow ODE): `deis-3` up to 15 steps, `unipc-3` from 16
-      on (benchmarks/results/ode.md). With a profile `gauge-adams` at any number of steps; a profile
-      also makes eta = 0 the default.
+    - Linear process, eta = 0 (the probability-flow ODE): `gauge-adams` in a small gauge up to 15
+      steps, `unipc-3` from 16 on (benchmarks/results/ode.md). With a profile `gauge-adams` at any
+      number of steps; a profile also makes eta = 0 the default.
     - Number of steps not known (an adaptive controller), 0 <= eta <= 1: `srk2s`, which has an error
       estimate and makes two calls per step.
     - Phase-space process: the same, through its statistic; other processes: `euler-maruyama`.
@@ -85,8 +88,8 @@ class Auto(Integrator):
     infinite_noise = True
     profiled = True
     reference = (
-        "srk (docs: Research notes); at eta = 0 DEIS (arXiv 2204.13902) and UniPC "
-        "(arXiv 2302.04867), above 1 DPM-Solver++ (arXiv 2211.01095)"
+        "srk (docs: Research notes); at eta = 0 also UniPC (arXiv 2302.04867), above 1 "
+        "DPM-Solver++ (arXiv 2211.01095)"
     )
     advice = (
         "one call; the default: picks by eta and budget, and says in the solution what it picked"
@@ -160,8 +163,11 @@ class Auto(Integrator):
                 curve=self.curve,
                 response=1.0 if steps >= RESPONSE_FROM else 0.5,
             )
+        if eta == 0.0 and steps < UNIPC_FROM:
+            variance = SMALL_GAUGE * self.data_variance / 4.0
+            return _with("gauge-adams", data_variance=variance, response=0.0)
         if eta == 0.0:
-            return SOLVERS["deis-3" if steps < UNIPC_FROM else "unipc-3"]
+            return SOLVERS["unipc-3"]
         variance = self.data_variance / 4.0
         if self.curve is not None:  # a gauge that is the same at all levels, kept as a curve is
             return _with("srk2m", data_variance=variance, curve=((0.0, math.log(variance)),))

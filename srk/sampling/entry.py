@@ -170,9 +170,9 @@ def solve(
         controller: the old name of `grid`.
         denoise_final: end with the denoised prediction at t_min, one more network call. Default:
             yes where the process has a denoiser. "mean" takes the last step without its noise
-            instead. `gauge-adams`, and so `auto` with a profile, knows that prediction without a
-            call (fewer than 16 steps to t_min, no hooks), and makes one more step of it for the
-            same `nfe`.
+            instead. `gauge-adams`, and so `auto` with a profile or with eta=0, knows that
+            prediction without a call (fewer than 16 steps to t_min, no hooks), and makes one more
+            step of it for the same `nfe`.
         autocast: dtype for `torch.autocast` around the network, e.g. torch.bfloat16; the state
             keeps its own (for a network whose weights are in that dtype use the adapter's
             `network_dtype`).

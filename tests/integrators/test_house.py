@@ -203,7 +203,7 @@ def test_the_law_of_a_mixture_with_matched_weights() -> None:
             "auto: srk2s",
         ),
         ({"steps": 20, "eta": 0.5}, "auto: srk2m"),
-        ({"steps": 15, "eta": 0.0}, "auto: deis-3"),
+        ({"steps": 15, "eta": 0.0}, "auto: gauge-adams"),
         ({"steps": 16, "eta": 0.0}, "auto: unipc-3"),
         ({"steps": 20, "eta": 1.5}, "auto: dpmpp-2m-sde"),
     ],
