@@ -54,8 +54,9 @@ def global_rng_untouched() -> Iterator[None]:
             **{f"torch.cuda:{i}": state.tolist() for i, state in enumerate(cuda)},
         }
 
-    if importlib.util.find_spec("diffusers") is not None:
-        importlib.import_module("diffusers")  # its import draws from Python's generator, once
+    for name in ("diffusers", "rich.style"):  # whose imports draw from Python's generator, once
+        if importlib.util.find_spec(name.partition(".")[0]) is not None:
+            importlib.import_module(name)
     before = states()
     yield
     after = states()
