@@ -15,6 +15,7 @@ import torch
 import srk
 from srk.analysis.metrics import sliced_w2
 from srk.integrators.auto import Auto
+from srk.sampling.pilot_sums import Meter
 from srk.steps import Budget
 
 EDM = srk.EDM()
@@ -349,3 +350,16 @@ def test_not_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(range(256)))
     with pytest.raises(srk.errors.ArgumentError, match="is not JSON"):
         srk.Profile.load(path)
+
+
+@pytest.mark.parametrize("shape", [(40, 2), (3, 200_000)], ids=["many samples", "many coordinates"])
+def test_products_of_moves_are_those_of_different_samples(shape: tuple[int, int]) -> None:
+    """Beside the squares of the diagonal, which are left out, they may be small."""
+    made = torch.Generator().manual_seed(0)
+    move = torch.randn(shape, generator=made)
+    meter = Meter(EDM)
+    meter.see(torch.zeros(shape))
+    meter.see(move)
+    products = (move.double() @ move.double().T).fill_diagonal_(0.0)
+    expected = float(products.square().sum())
+    assert float(meter.crossed[0]) == pytest.approx(expected, rel=1e-4)

@@ -50,6 +50,15 @@ def test_the_options_of_the_ode_are_those_that_were_measured() -> None:
         )
 
 
+def test_the_options_of_the_ode_without_a_profile() -> None:
+    """A gauge of a fifth of the variance that `data_variance` stands for, as it was measured."""
+    assert Auto().choose(EDM, 0.0, 15) == GaugeAdams(data_variance=0.1, response=0.0)
+    assert Auto(data_variance=8.0).choose(EDM, 0.0, 1) == GaugeAdams(
+        data_variance=0.4, response=0.0
+    )
+    assert Auto().choose(EDM, 0.0, 16).name == "unipc-3"
+
+
 def test_options_that_were_given_keep_the_choice_and_the_default_of_eta() -> None:
     for options in ({"local": 0.3}, {"node": 0.3}, {"curve": [(0.0, -1.0)]}):
         auto = Auto(**options).calibrated(PROFILE)  # type: ignore[arg-type]

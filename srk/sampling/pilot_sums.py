@@ -151,10 +151,13 @@ class Meter:
             move = (denoised - self.last).float().flatten(1)
             square = move.square().sum(1).double()
             self.moved.append(square.sum())
-            # |M M^T|^2 = |M^T M|^2, of which the smaller is made
-            many = move.shape[0] > move.shape[1]
-            products = move.T.double() @ move.double() if many else (move @ move.T).double()
-            self.crossed.append(products.square().sum() - square.square().sum())
+            if move.shape[0] > move.shape[1]:  # |M M^T|^2 = |M^T M|^2, which is smaller here
+                wide = move.double()
+                whole = (wide.T @ wide).square().sum()
+                self.crossed.append(whole - wide.square().sum(1).square().sum())
+            else:  # of many coordinates little is left beside the diagonal: that very one goes
+                products = (move @ move.T).double().square()
+                self.crossed.append(products.sum() - products.diagonal().sum())
         self.last = denoised
 
 

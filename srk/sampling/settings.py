@@ -196,7 +196,6 @@ def settings_given(
         check_guidance(profile, prediction, process)
     denoise = linear if wanted is None else wanted
     control = controller_given(grid, controller, linear)
-    # a hook has its say in the denoised prediction, which it must then be asked for
     count, closing = steps_and_end(
         process,
         method,
